@@ -1,0 +1,1 @@
+"""How a sum is released, and what a curious server can do with what it sees."""

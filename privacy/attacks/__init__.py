@@ -1,0 +1,1 @@
+"""What a curious server can do, as library code: one attack, one file."""

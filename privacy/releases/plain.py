@@ -1,0 +1,25 @@
+"""The sum in the clear: no protection. The baseline every private release must reduce to."""
+
+from __future__ import annotations
+
+import torch
+
+from strategies.types import Aggregate, Contribution, Payload
+
+
+class Plain:
+    r"""Adds :math:`\sum_i w_i v_i`, :math:`\sum_i w_i` and the scalars as they are.
+
+    **Guarantee**: none. The server sees each node's sum exactly; with one client a node, each client's update.
+    """
+
+    def encode(self, contribution: Contribution) -> Payload:
+        vector, weight = contribution.vector, contribution.weight
+        total = vector[0] * weight[0] if len(vector) == 1 else torch.mv(vector.mT, weight)
+        scalars = {name: float(scalar.value.sum()) for name, scalar in contribution.scalars.items()}
+        return Payload(total, float(weight.sum()), scalars, len(vector))
+
+    def decode(self, total: Payload) -> Aggregate:
+        if not total.weight > 0:
+            raise ValueError(f"the weights of a round add up to {total.weight}: nothing to average")
+        return Aggregate(total.vector / total.weight, total.weight, dict(total.scalars), total.count)

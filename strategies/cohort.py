@@ -1,0 +1,172 @@
+"""The client half of a round for many clients: chunked, batched, and tolerant of single failures.
+
+A node is told which clients to train. They run in chunks (one batched computation each, so memory does not grow
+with the cohort), are added up through the release, and leave as one partial sum. A client that raises or whose
+update is not finite is left out with its reason; the others go on. No Flower here: this is also what runs on a
+bare GPU machine.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from strategies.local.train import fit
+from strategies.settings import LearnerSettings
+from strategies.types import Broadcast, Learner, Payload, Release, Rule
+from tasks.randomness import generator
+from tasks.types import Task
+
+Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
+
+CHUNK_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}  # what a chunk may keep; cache-sized on CPU (benchmarked)
+CHUNK_LIMIT = {"cpu": 32, "cuda": 1024}
+
+
+class MemoryStore(Protocol):
+    """What a rule's clients remember between rounds, on the node that hosts them."""
+
+    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
+        """The memory a client left in round ``version``; raises if this node does not have it."""
+
+    def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
+        """Keep it until the server has accepted a later one."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which clients a node trains this round. ``versions``: the round whose memory each continues from (0: none)."""
+
+    round: int
+    seed: int
+    clients: tuple[int, ...]
+    versions: tuple[int, ...]
+
+
+@dataclass
+class CohortResult:
+    """A node's partial sum, who is in it, who is not and why, and metrics aligned with ``clients``."""
+
+    payload: Payload | None = None
+    clients: list[int] = field(default_factory=list)
+    failures: dict[int, str] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    pictures: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (truth, rendered)
+
+
+def describe(error: BaseException) -> str:
+    """One line: type, message, and the last place of its traceback (file:line in function)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+class CohortTrainer:
+    """Trains whichever clients an :class:`Assignment` names, for one task, learner, rule and release."""
+
+    def __init__(
+        self,
+        task: Task,
+        learner: Learner,
+        rule: Rule,
+        release: Release,
+        settings: LearnerSettings,
+        store: MemoryStore | None = None,
+        inspect: Inspect | None = None,
+        chunk: int = 0,
+    ) -> None:
+        self.task, self.learner, self.rule, self.release = task, learner, rule, release
+        self.settings, self.store, self.inspect, self.chunk = settings, store, inspect, chunk
+        if rule.memory and store is None:
+            raise ValueError(f"{type(rule).__name__} remembers {rule.memory}: it needs a memory store")
+
+    def run(self, received: Broadcast, assignment: Assignment, pictures: bool = False) -> CohortResult:
+        """Train the assigned clients from the received model and add them up."""
+        result = CohortResult()
+        jobs = list(zip(assignment.clients, assignment.versions, strict=True))
+        width = self.chunk_width(received.model.device)
+        for start in range(0, len(jobs), width):
+            chunk = jobs[start : start + width]
+            try:
+                self._train(received, assignment, chunk, result, pictures)
+            except Exception as error:
+                if len(chunk) == 1:
+                    result.failures[chunk[0][0]] = describe(error)
+                else:
+                    self._one_by_one(received, assignment, chunk, result, pictures)
+        return result
+
+    def chunk_width(self, device: torch.device) -> int:
+        """Clients trained at once: what is configured, else what the memory budget of the device allows."""
+        if self.chunk:
+            return self.chunk
+        each = self.task.working_set(self.settings.batch_size, self.learner.inner_steps)
+        return max(1, min(CHUNK_LIMIT[device.type], CHUNK_BYTES[device.type] // max(each, 1)))
+
+    def _one_by_one(
+        self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
+        pictures: bool,
+    ) -> None:  # fmt: skip
+        """Find out which client of a failing chunk is at fault; the healthy ones are trained all the same."""
+        for job in chunk:
+            try:
+                self._train(received, assignment, [job], result, pictures)
+            except Exception as error:
+                result.failures[job[0]] = describe(error)
+
+    def _train(
+        self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
+        pictures: bool,
+    ) -> None:  # fmt: skip
+        clients = [client for client, _ in chunk]
+        cohort = [self.task.client_data(client) for client in clients]
+        memory = self._recall(chunk, received.model)
+        streams = [generator("batches", assignment.seed, assignment.round, client) for client in clients]
+        local = fit(self.task, self.learner, self.rule, received, cohort, memory, streams, self.settings)
+        contribution, remembered = self.rule.contribute(local, received, memory)
+        payload = self.release.encode(contribution)
+        if not bool(torch.isfinite(payload.vector).all()):
+            bad = ~torch.isfinite(contribution.vector).all(dim=1)
+            if len(chunk) > 1:
+                raise ArithmeticError(f"{int(bad.sum())} of {len(chunk)} updates are not finite")
+            raise ArithmeticError("the update is not finite (NaN or infinity) after local training")
+
+        metrics, shown = self._look(received.model + local.delta, cohort, pictures)
+        metrics = {name: values.tolist() for name, values in local.metrics.items()} | metrics
+        for row, client in enumerate(clients):  # nothing below raises: a client is in everything or in nothing
+            if remembered and self.store is not None:
+                self.store.save(client, assignment.round, {name: rows[row] for name, rows in remembered.items()})
+            if shown:
+                result.pictures[client] = shown[row]
+        for name, numbers in metrics.items():
+            result.metrics.setdefault(name, []).extend(numbers)
+        result.clients.extend(clients)
+        if result.payload is None:
+            result.payload = payload
+        else:
+            result.payload.add(payload)
+
+    def _recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
+        """The clients' memories as ``{name: [C, P]}``; zeros for those who never took part."""
+        if not self.rule.memory or self.store is None:
+            return {}
+        rows = [
+            self.store.load(client, version) if version else dict.fromkeys(self.rule.memory, torch.zeros_like(model))
+            for client, version in chunk
+        ]
+        return {name: torch.stack([row[name].to(model) for row in rows]) for name in self.rule.memory}
+
+    def _look(
+        self, uploads: Tensor, cohort: Sequence[Any], pictures: bool
+    ) -> tuple[dict[str, list[float]], list[tuple[Tensor, Tensor]]]:
+        """What a curious server would see in each upload ``[C, P]``: numbers, and pictures if asked for."""
+        if self.inspect is None:
+            return {}, []
+        rendered, truths = self.task.render(uploads, cohort), [data.truth for data in cohort]
+        numbers = {name: list(values) for name, values in self.inspect(rendered, truths).items()}
+        return numbers, list(zip(truths, rendered, strict=True)) if pictures else []

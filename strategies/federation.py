@@ -1,0 +1,81 @@
+"""The server half of a round, without any transport: who takes part, what they get, what their sum does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from strategies.types import Aggregate, Broadcast, Payload, Rule, State
+from tasks.randomness import generator
+
+
+def participants(seed: int, round: int, population: int, per_round: int) -> list[int]:
+    """The clients of a round, in increasing order: ``per_round`` drawn without replacement (0: all).
+
+    Depends on (seed, round) alone, so every method of a comparison trains the same clients.
+    """
+    if per_round in (0, population):
+        return list(range(population))
+    order = torch.randperm(population, generator=generator("participants", seed, round))
+    return sorted(order[:per_round].tolist())
+
+
+@dataclass
+class Federation:
+    """One method's shared model and everything that moves it: ``model [P]``, the rule's state, who was accepted.
+
+    ``accepted[client]`` is the last round whose contribution of that client entered the model; a rule's client
+    continues from the memory of exactly that round, so a lost reply or a resumed run cannot fork it.
+    """
+
+    rule: Rule
+    population: int
+    model: Tensor
+    state: State = field(default_factory=dict)
+    accepted: dict[int, int] = field(default_factory=dict)
+    round: int = 0
+
+    @classmethod
+    def start(cls, rule: Rule, population: int, model: Tensor) -> Federation:
+        """Before the first round."""
+        return cls(rule, population, model, rule.init(model))
+
+    def broadcast(self, round: int) -> Broadcast:
+        """What the participants of ``round`` receive."""
+        return self.rule.broadcast(self.model, self.state, round)
+
+    def apply(self, aggregate: Aggregate, clients: list[int], round: int) -> None:
+        """Move the model by a round's aggregate; ``clients`` are those in the sum."""
+        if round != self.round + 1:
+            raise ValueError(f"round {round} cannot follow round {self.round}: rounds only move forward by one")
+        model, state = self.rule.apply(self.model, self.state, aggregate, self.population)
+        self.model, self.state, self.round = model, state, round
+        self.accepted |= dict.fromkeys(clients, round)
+
+
+class Fold:
+    """Adds partial sums in the order of their slots, whatever order they arrive in.
+
+    Float addition is not associative; a fixed order makes the same layout give the same bits. Early replies wait,
+    at most as many as there are messages in flight, so memory does not grow with the number of nodes or clients.
+    """
+
+    def __init__(self) -> None:
+        self.total: Payload | None = None
+        self._next = 0
+        self._waiting: dict[int, Payload | None] = {}
+
+    def put(self, slot: int, payload: Payload | None) -> None:
+        """The answer of one slot; ``None`` if there is none to add."""
+        self._waiting[slot] = payload
+        while self._next in self._waiting:
+            ready = self._waiting.pop(self._next)
+            self._next += 1
+            if ready is None:
+                continue
+            if self.total is None:
+                self.total = ready
+            else:
+                self.total.add(ready)

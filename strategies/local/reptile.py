@@ -1,0 +1,33 @@
+"""Reptile.
+
+*On First-Order Meta-Learning Algorithms*, A. Nichol, J. Achiam, J. Schulman, 2018,
+https://arxiv.org/abs/1803.02999.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strategies.settings import LearnerSettings
+from strategies.types import Step
+from tasks.params import clip_factor, norms
+from tasks.types import Derivatives, Episode
+
+
+class Reptile:
+    r"""The pseudo-gradient is the way back from the adapted field: :math:`G = w - \phi_K` (algorithm 1)."""
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        self.inner_steps, self.inner_rate = settings.inner_steps, settings.inner_rate
+        self.inner_clip, self.outer_rate = settings.inner_clip, settings.reptile.outer_rate
+
+    def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
+        point, loss = params, None
+        for batch in episode.support:
+            loss, gradient = derivatives.gradient(point, batch)
+            factor = clip_factor(norms(gradient), self.inner_clip)
+            point = torch.addcmul(point, factor, gradient, value=-self.inner_rate)
+        if loss is None:
+            raise ValueError("Reptile needs learner.inner-steps of at least 1")
+        return Step(params - point, loss, {"loss": loss})

@@ -1,0 +1,57 @@
+"""SCAFFOLD.
+
+*SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, S. P. Karimireddy, S. Kale, M. Mohri, S. Reddi,
+S. Stich, A. T. Suresh, ICML 2020, https://arxiv.org/abs/1910.06378.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strategies.settings import RuleSettings
+from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
+from tasks.params import clip
+
+
+class Scaffold:
+    r"""Control variates remove the drift of heterogeneous clients (algorithm 1, option II, eta_g = 1).
+
+    .. math::
+        \text{step:}\quad & w \leftarrow w - \lambda (g_i - c_i + c) \\
+        \text{client:}\quad & c_i^+ = c_i - c - \frac{\Delta_i}{E\lambda}, \qquad
+            \text{adds } (\Delta_i,\ c_i^+ - c_i) \text{ with weight 1} \\
+        \text{server:}\quad & w \leftarrow w + \mathrm{clip}_C(\overline{\Delta}), \qquad
+            c \leftarrow c + \frac{|S|}{N}\,\overline{c^+ - c}
+
+    The two halves of the vector are one contribution, so that a private release clips and noises them jointly.
+    The invariant :math:`c = \frac1N\sum_i c_i` holds after every round, whoever took part or failed: a client's
+    new variate counts only once the server has accepted its contribution.
+    """
+
+    memory: tuple[str, ...] = ("control",)
+
+    def __init__(self, settings: RuleSettings) -> None:
+        self.server_clip = settings.server_clip
+
+    def init(self, model: Tensor) -> State:
+        return {"control": torch.zeros_like(model)}
+
+    def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
+        return Broadcast(model, {"control": state["control"]}, round)
+
+    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+        return gradient - memory["control"] + received.extra["control"]
+
+    def contribute(
+        self, result: LocalResult, received: Broadcast, memory: Memory
+    ) -> tuple[Contribution, dict[str, Tensor]]:
+        change = -received.extra["control"] - result.delta / (result.steps * result.step_size)
+        vector = torch.cat([result.delta, change], dim=-1)
+        weight = torch.ones_like(result.examples)
+        return Contribution(vector, weight), {"control": memory["control"] + change}
+
+    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+        delta, change = aggregate.mean.chunk(2)
+        control = state["control"] + (aggregate.count / population) * change
+        return model + clip(delta, self.server_clip), {"control": control}

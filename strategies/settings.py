@@ -1,0 +1,43 @@
+"""Configuration of the learner and rule axes (see ``tasks/settings.py`` for how keys map to fields)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.settings import Settings
+
+
+class FedMeNFSettings(Settings):
+    """The privacy-preserving objective L(phi_K) - gamma min(L(w), cap)."""
+
+    gamma: float = Field(0.75, ge=0, le=1, description="weight of the subtracted loss; 0 is MAML")
+    cap: float = Field(0.1, ge=0, description="the bounded variant's cap on the subtracted loss; 0: none")
+
+
+class ReptileSettings(Settings):
+    outer_rate: float = Field(0.05, gt=0, description="Reptile's own outer step size")
+
+
+class LearnerSettings(Settings):
+    """Local training: E outer steps, each of K inner steps."""
+
+    inner_steps: int = Field(4, ge=0, le=1000, description="K, steps of adaptation inside one outer step")
+    inner_rate: float = Field(0.01, gt=0, description="step size of the inner steps")
+    inner_clip: float = Field(5.0, ge=0, description="gradient norm limit of inner steps; 0: none")
+    outer_steps: int = Field(40, ge=1, description="E, outer steps a client takes in a round")
+    outer_rate: float = Field(0.003, gt=0, description="step size of the outer steps")
+    outer_clip: float = Field(5.0, ge=0, description="norm limit of the outer gradient; 0: none")
+    batch_size: int = Field(128, ge=1, description="samples in a batch, drawn with replacement")
+    fedmenf: FedMeNFSettings = Field(default_factory=lambda: FedMeNFSettings())
+    reptile: ReptileSettings = Field(default_factory=lambda: ReptileSettings())
+
+
+class FedProxSettings(Settings):
+    mu: float = Field(0.1, ge=0, description="weight of the proximal term; 0 is FedAvg")
+
+
+class RuleSettings(Settings):
+    """The server's side of a round."""
+
+    server_clip: float = Field(5.0, ge=0, description="norm limit of the averaged update; 0: none")
+    fedprox: FedProxSettings = Field(default_factory=lambda: FedProxSettings())

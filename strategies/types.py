@@ -1,0 +1,137 @@
+"""Types that cross the seams of a round. ``C`` clients, ``P`` shared parameters, ``V`` contributed numbers.
+
+What leaves a node is a sum: a rule says what a client adds to it (:class:`Contribution`) and what the server does
+with it (:class:`Aggregate`); a release says how the sum is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from tasks.types import Derivatives, Episode
+
+State = dict[str, Tensor]  # a rule's server state, each [P]
+Memory = Mapping[str, Tensor]  # what clients remember between rounds, each [C, P]
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """What a client receives: ``model [P]`` and whatever else its rule sends, each ``[P]``."""
+
+    model: Tensor
+    extra: Mapping[str, Tensor]
+    round: int
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What local training gives: ``delta [C, P]`` = end - start, after ``steps`` of size ``step_size``."""
+
+    delta: Tensor
+    steps: int
+    step_size: float
+    examples: Tensor  # [C]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)  # each [C]
+
+
+class Scalar(NamedTuple):
+    """A scalar beside the vector, ``value [C]``, with the range within which a private release bounds it."""
+
+    value: Tensor
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What clients add to the sum: ``vector [C, V]``, ``weight [C]`` and declared scalars."""
+
+    vector: Tensor
+    weight: Tensor
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What the server gets: ``mean [V]`` = sum w v / sum w, the sums of weight and scalars, and how many."""
+
+    mean: Tensor
+    weight: float
+    scalars: Mapping[str, float]
+    count: int
+
+
+class Step(NamedTuple):
+    """A learner's outer step: pseudo-gradient ``[C, P]``, the objective ``[C]`` it descends, other metrics."""
+
+    gradient: Tensor
+    objective: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """How data become a local step: a gradient oracle. ``outer_rate`` is its own step size."""
+
+    inner_steps: int
+    outer_rate: float
+
+    def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
+        """The pseudo-gradient of each client at ``params [C, P]``."""
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """How the server moves the model and ties the clients to it: one published algorithm, both halves."""
+
+    memory: tuple[str, ...]
+
+    def init(self, model: Tensor) -> State:
+        """Server state before the first round."""
+
+    def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
+        """What clients receive."""
+
+    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+        """The corrected local step direction ``[C, P]``."""
+
+    def contribute(
+        self, result: LocalResult, received: Broadcast, memory: Memory
+    ) -> tuple[Contribution, dict[str, Tensor]]:
+        """What each client adds to the sum, and what it will remember if the server accepts it."""
+
+    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+        """The next model and server state; ``population`` is the number of clients there are."""
+
+
+@dataclass
+class Payload:
+    """A (partial) sum of contributions: ``vector [V]`` = sum w v, and the sums that go with it."""
+
+    vector: Tensor
+    weight: float
+    scalars: dict[str, float]
+    count: int
+
+    def add(self, other: Payload) -> None:
+        """Add another partial sum in place."""
+        self.vector += other.vector
+        self.weight += other.weight
+        self.count += other.count
+        for name, value in other.scalars.items():
+            self.scalars[name] = self.scalars.get(name, 0.0) + value
+
+
+@runtime_checkable
+class Release(Protocol):
+    """How the sum over clients is made: in the clear, with noise, or masked."""
+
+    def encode(self, contribution: Contribution) -> Payload:
+        """On the node: the sum over the node's own clients."""
+
+    def decode(self, total: Payload) -> Aggregate:
+        """On the server: what the rule is given."""

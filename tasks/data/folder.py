@@ -1,0 +1,58 @@
+"""The user's own images: a folder, one private image a client.
+
+Files are taken in the order of their names; the last ``data.held-out`` of them are held by no client. Hidden files
+are passed over; anything else that is not an image is an error, because a silently missing client is worse.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from tasks.data.pictures import Picture, prepare
+from tasks.errors import InputError
+
+
+@lru_cache(maxsize=8)
+def image_files(path: str) -> tuple[Path, ...]:
+    """The image files of a folder in name order; raises :class:`InputError` for anything that is not an image."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise InputError("data.path", path, "no such folder", "give a folder that holds one image a client")
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    if not files:
+        raise InputError("data.path", path, "the folder holds no files", "put one image a client into it")
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image.verify()
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise InputError(
+                "data.path", str(file), f"not a readable image ({error})", "move the file out of the folder"
+            ) from error
+    return tuple(files)
+
+
+def split(path: str, held_out: int, clients: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """(private files, held-out files); refuses a folder that is too small for the clients asked for."""
+    files = image_files(path)
+    private, test = files[: len(files) - held_out], files[len(files) - held_out :]
+    if len(private) < clients:
+        raise InputError(
+            "data.path",
+            path,
+            f"{len(files)} images are too few for {clients} clients and {held_out} held-out pictures",
+            f"set clients.total to {max(len(private), 0)} or fewer, lower data.held-out, or add images",
+        )
+    return private, test
+
+
+def load(file: Path, size: int, channels: int) -> Picture:
+    """One file as a picture; raises :class:`InputError` if it cannot be decoded."""
+    try:
+        with Image.open(file) as image:
+            return Picture(file.stem, prepare(image, size, channels))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError("data.path", str(file), f"cannot be decoded ({error})", "replace the file") from error

@@ -1,0 +1,46 @@
+"""Every error the project raises on purpose.
+
+FedappError                  base; a fault of ours unless a subclass says otherwise (exit status 1)
+├── InputError               config, data, files or arguments are wrong (exit status 2)
+├── StoppedError             a run ended early for a stated reason (exit status 3)
+└── ReplyError               one client's answer cannot be used; the round goes on without it
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedappError(Exception):
+    """Base of all deliberate errors. ``exit_code`` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class InputError(FedappError):
+    """Bad input: names the key (or file), the value, the reason and the remedy, in that order."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, value: object, reason: str, remedy: str = "") -> None:
+        self.key, self.value, self.reason, self.remedy = key, value, reason, remedy
+        super().__init__(f"{key} = {value!r}: {reason}" + (f"\n  → {remedy}" if remedy else ""))
+
+
+class StoppedError(FedappError):
+    """The run stopped before its last round; everything computed so far is on disk."""
+
+    exit_code = 3
+
+
+class ReplyError(FedappError):
+    """A reply that must be left out of the round, with the reason a person can act on."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A remedy sentence: the closest valid choice, or the list of all of them."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(choices)}"

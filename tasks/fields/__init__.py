@@ -1,0 +1,1 @@
+"""Coordinate networks with stacked parameters, one file each."""

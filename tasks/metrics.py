@@ -1,0 +1,45 @@
+"""How close a rendering is to the truth. Signals live in [0, 1]; renderings are clamped to it first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def psnr(rendered: Tensor, truth: Tensor) -> float:
+    r"""Peak signal-to-noise ratio in dB with peak 1.
+
+    .. math:: 10 \log_{10} \frac{1}{\mathrm{mean}((\mathrm{clamp}(\hat x, 0, 1) - x)^2)}
+
+    ``nan`` if the rendering is not finite. Capped at 100 dB, which stands for equality.
+    """
+    if not bool(torch.isfinite(rendered).all()):
+        return float("nan")
+    error = (rendered.clamp(0, 1) - truth).double().square().mean()
+    return float(-10 * torch.log10(error.clamp(min=1e-10)))
+
+
+def ssim(rendered: Tensor, truth: Tensor) -> float | None:
+    """Structural similarity of ``[H, W, channels]`` pictures (scikit-image, 7 x 7 window, data range 1).
+
+    ``None`` for pictures smaller than the window; ``nan`` if the rendering is not finite.
+    """
+    from skimage.metrics import structural_similarity
+
+    if min(truth.shape[:2]) < 7:
+        return None
+    if not bool(torch.isfinite(rendered).all()):
+        return float("nan")
+    return float(
+        structural_similarity(
+            rendered.clamp(0, 1).double().cpu().numpy(),
+            truth.double().cpu().numpy(),
+            data_range=1.0,
+            channel_axis=-1,
+        )
+    )
+
+
+def range_excess(rendered: Tensor) -> float:
+    """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range away."""
+    return float((rendered - rendered.clamp(0, 1)).abs().mean())

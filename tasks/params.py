@@ -1,0 +1,69 @@
+"""Parameters as vectors, cohorts as matrices.
+
+A model's parameters are one vector ``[P]``; those of a cohort of C clients are one matrix ``[C, P]``. Rules,
+releases and learners do their algebra on these (a step, a norm or a clip of a whole cohort is one operation);
+only a task looks inside, through the views that :class:`Layout` gives without copying.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each named tensor lies in the flat vector: ``entries`` is ``((name, shape, offset), ...)``."""
+
+    entries: tuple[tuple[str, tuple[int, ...], int], ...]
+    size: int
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+        """Lay tensors of the given shapes one after another, in the mapping's order."""
+        entries, offset = [], 0
+        for name, shape in shapes.items():
+            entries.append((name, tuple(shape), offset))
+            offset += math.prod(shape)
+        return cls(tuple(entries), offset)
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """Named views of ``vector [..., P]``, each ``[..., *shape]``; writing to a view writes to the vector."""
+        lead = vector.shape[:-1]
+        return {
+            name: vector[..., offset : offset + math.prod(shape)].view(*lead, *shape)
+            for name, shape, offset in self.entries
+        }
+
+    def flatten(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The vector ``[..., P]`` of named tensors ``[..., *shape]`` (a copy)."""
+        parts = []
+        for name, shape, _ in self.entries:
+            tensor = params[name]
+            lead = tensor.shape[: tensor.dim() - len(shape)]
+            parts.append(tensor.reshape(*lead, math.prod(shape)))
+        return torch.cat(parts, dim=-1)
+
+
+def norms(rows: Tensor) -> Tensor:
+    """L2 norm of each row: ``[C, P] -> [C, 1]``."""
+    return torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+
+
+def clip_factor(norm: Tensor, limit: float) -> Tensor:
+    r"""The factor in (0, 1] that brings a vector of the given norm to at most ``limit``.
+
+    .. math:: c = \frac{C}{\max(C, \lVert g \rVert)}
+
+    ``limit = 0`` means no clipping (factor 1). Differentiable in ``norm`` where the clip is active.
+    """
+    return torch.ones_like(norm) if limit == 0 else limit / norm.clamp(min=limit)
+
+
+def clip(rows: Tensor, limit: float) -> Tensor:
+    """Each row of ``[C, P]`` scaled to L2 norm at most ``limit`` (0: unchanged)."""
+    return rows if limit == 0 else rows * clip_factor(norms(rows), limit)

@@ -1,0 +1,52 @@
+"""Names to objects: literal tables, ``"module:attribute"`` references, installed entry points.
+
+Order of look-up: the table of the axis, a reference that contains a colon, then entry points of the group
+``fedapp.<axis>``. The entry points of a plug-in are found only where it is pip-installed; a reference also
+works inside a Flower bundle.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from tasks.errors import InputError, nearest
+
+
+def installed(axis: str) -> dict[str, str]:
+    """Entry points of ``fedapp.<axis>`` as ``{name: "module:attribute"}``."""
+    return {point.name: point.value for point in entry_points(group=f"fedapp.{axis}")}
+
+
+def reference(axis: str, name: str, table: Mapping[str, str], key: str | None = None) -> str:
+    """The ``"module:attribute"`` that ``name`` stands for on an axis; raises :class:`InputError` if none does."""
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return name
+    plugins = installed(axis)
+    if name in plugins:
+        return plugins[name]
+    raise InputError(
+        key or axis, name, f"no such {axis}", nearest(name, [*table, *plugins]) + ', or "package.module:Name"'
+    )
+
+
+def load(axis: str, name: str, table: Mapping[str, str], key: str | None = None) -> Any:
+    """Import and return the object that ``name`` stands for."""
+    target = reference(axis, name, table, key)
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            key or axis, name, f"cannot import {module_name!r}: {error}", "install the package that holds it"
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise InputError(
+            key or axis, name, f"{module_name!r} has no {attribute!r}", nearest(attribute, dir(module))
+        ) from error

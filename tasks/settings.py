@@ -1,0 +1,116 @@
+"""Configuration of the task axis: what is fitted, on which data, and how it is judged.
+
+Field names are the config keys in snake case (``data.held-out`` is ``DataSettings.held_out``). Keys that name a
+list hold it as one comma-separated string, because Flower's run config has no lists.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Frozen, complete, and strict about unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers of ``"0, 1.5, 4"``."""
+    return [float(part) for part in text.split(",") if part.strip()]
+
+
+def _steps(text: str) -> str:
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError("must be whole numbers separated by commas, such as 0,1,4,16,64") from None
+    if not values or min(values) < 0:
+        raise ValueError("must be whole numbers from 0 up, separated by commas")
+    return text
+
+
+def _rates(text: str) -> str:
+    try:
+        values = numbers(text)
+    except ValueError:
+        raise ValueError("must be numbers separated by commas, such as 0.003,0.01,0.03") from None
+    if not values or min(values) <= 0:
+        raise ValueError("must be positive numbers separated by commas")
+    return text
+
+
+def _json_object(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"must be a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object such as {}")
+    return text
+
+
+class DataSettings(Settings):
+    """Where the private pictures come from."""
+
+    path: str = Field("", description="folder of images, one private image a client; empty: bundled pictures")
+    size: int = Field(32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size")
+    channels: int = Field(3, description="3 for RGB, 1 for grey")
+    held_out: int = Field(6, ge=1, le=1000, description="pictures no client holds, for test-time optimisation")
+
+
+class FieldSettings(Settings):
+    """The coordinate network."""
+
+    width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
+    depth: int = Field(3, ge=1, le=32, description="hidden layers")
+    omega: float = Field(30.0, gt=0, description="SIREN's frequency factor w0")
+
+
+class EvaluationSettings(Settings):
+    """Test-time optimisation on held-out data."""
+
+    every: int = Field(5, ge=1, description="rounds between evaluations (the last round always has one)")
+    steps: Annotated[str, AfterValidator(_steps)] = Field("0,1,4,16,64", description="steps to report after")
+    rate: float = Field(0.01, gt=0, description="step size of test-time optimisation, the same for all methods")
+    rates: Annotated[str, AfterValidator(_rates)] = Field(
+        "0.003,0.01,0.03,0.1", description="step sizes the tuned table chooses from, per method"
+    )
+    clip: float = Field(5.0, ge=0, description="gradient norm limit in test-time optimisation; 0: none")
+
+    @property
+    def step_list(self) -> list[int]:
+        return sorted({int(part) for part in self.steps.split(",")})
+
+    @property
+    def rate_list(self) -> list[float]:
+        return sorted(set(numbers(self.rates)))
+
+
+class PluginSettings(Settings):
+    """Room for a task, learner, rule or release of your own."""
+
+    options: Annotated[str, AfterValidator(_json_object)] = Field("{}", description="a JSON object")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return json.loads(self.options)
+
+
+class TaskSettings(Settings):
+    """All a task is built from."""
+
+    task: str = Field("image", description="what is fitted")
+    data: DataSettings = Field(default_factory=lambda: DataSettings())
+    field: FieldSettings = Field(default_factory=lambda: FieldSettings())
+    evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
+    plugin: PluginSettings = Field(default_factory=lambda: PluginSettings())

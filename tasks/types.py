@@ -1,0 +1,106 @@
+"""The seam between what is fitted and how it is trained. ``C`` is always the client axis.
+
+A :class:`Task` supplies data, a per-client loss, its derivatives and ways to look at a result. It never sees
+rounds, servers or messages. One client is simply ``C = 1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tasks.params import Layout
+from tasks.settings import EvaluationSettings
+
+
+class Batch(NamedTuple):
+    """Samples of a cohort: ``inputs [C, B, in]`` and ``targets [C, B, out]`` (or whatever the loss expects)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Episode(NamedTuple):
+    """One meta-learning step's data: K support batches :math:`B_k` and one query batch :math:`B_Q`."""
+
+    support: Sequence[Batch]
+    query: Batch
+
+
+class Linearised(NamedTuple):
+    """A cohort's loss around a point: ``loss [C]``, ``gradient [C, P]`` and the map ``u [C, P] -> H u [C, P]``."""
+
+    loss: Tensor
+    gradient: Tensor
+    hvp: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Derivatives(Protocol):
+    """First and second derivatives of a per-client loss; client c's depend on row c alone."""
+
+    def gradient(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``params [C, P] -> (loss [C], gradient [C, P])``."""
+
+    def linearise(self, params: Tensor, batch: Batch) -> Linearised:
+        """As :meth:`gradient`, with the exact Hessian-vector product at the same point; call it at most once."""
+
+
+class ClientData(Protocol):
+    """What one client holds. ``examples`` is its weight in the average (number of images, clips, objects);
+    ``truth`` is what a perfect rendering of the data would be, in the data's own range."""
+
+    name: str
+    examples: int
+    truth: Tensor
+
+
+class Evaluation(NamedTuple):
+    """Quality of a shared model: JSON-ready ``metrics`` and named pictures ``[H, W, 3] in [0, 1]``."""
+
+    metrics: dict[str, Any]
+    pictures: dict[str, Tensor]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is being fitted. ``layout`` names the *shared* parameters: the only ones rules and releases see."""
+
+    layout: Layout
+    derivatives: Derivatives
+
+    def check(self, clients: int) -> None:
+        """Look at all data once, before work starts; raises ``InputError`` naming what is wrong."""
+
+    def init(self, seed: int) -> Tensor:
+        """Initial shared parameters ``[P]``, the same for the same seed everywhere."""
+
+    def client_data(self, client: int) -> Any:
+        """The private data of one client (a :class:`ClientData`); raises ``InputError`` naming what is wrong."""
+
+    def held_out(self) -> Sequence[Any]:
+        """Public data of the same kind that no client holds."""
+
+    def episodes(
+        self,
+        cohort: Sequence[Any],
+        generators: Sequence[torch.Generator],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> Callable[[int], Episode]:
+        """Draws for ``count`` outer steps, from each client's own generator; returns ``step -> Episode``."""
+
+    def working_set(self, batch_size: int, inner_steps: int) -> int:
+        """Bytes one client needs during a second-order step (sizes the chunks of a cohort)."""
+
+    def render(self, params: Tensor, cohort: Sequence[Any]) -> Sequence[Tensor]:
+        """What each client's ``params [C, P]`` render to, shaped like that client's ``truth``, not clamped."""
+
+    def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
+        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size search."""

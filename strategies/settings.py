@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.settings import Settings
+from tasks.settings import Options, Settings
 
 
 class FedMeNFSettings(Settings):
@@ -29,6 +29,7 @@ class LearnerSettings(Settings):
     outer_clip: float = Field(5.0, ge=0, description="norm limit of the outer gradient; 0: none")
     batch_size: int = Field(128, ge=1, description="samples in a batch, drawn with replacement")
     fedmenf: FedMeNFSettings = Field(default_factory=lambda: FedMeNFSettings())
+    options: Options = Field("{}", description="a JSON object for a learner of your own")
     reptile: ReptileSettings = Field(default_factory=lambda: ReptileSettings())
 
 
@@ -40,4 +41,5 @@ class RuleSettings(Settings):
     """The server's side of a round."""
 
     server_clip: float = Field(5.0, ge=0, description="norm limit of the averaged update; 0: none")
+    options: Options = Field("{}", description="a JSON object for a rule of your own")
     fedprox: FedProxSettings = Field(default_factory=lambda: FedProxSettings())

@@ -90,6 +90,9 @@ class Rule(Protocol):
 
     memory: tuple[str, ...]
 
+    def size(self, parameters: int) -> int:
+        """V, how many numbers a client contributes for a model of P ``parameters``."""
+
     def init(self, model: Tensor) -> State:
         """Server state before the first round."""
 

@@ -74,7 +74,8 @@ def evaluate_adaptation(
     settings: EvaluationSettings, tune: bool,
 ) -> Evaluation:  # fmt: skip
     """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted best one."""
-    rates = [settings.rate, *(settings.rate_list if tune else [])]
+    searched = settings.rate_list if tune else []
+    rates = [settings.rate, *(rate for rate in searched if rate != settings.rate)]
     renders = _adapted_renders(derivatives, predict, model, pictures, rates, settings)
     quality = {key: psnr(render, pictures[key[0]].truth) for key, render in renders.items()}
     everyone, steps = range(len(pictures)), settings.step_list
@@ -89,7 +90,8 @@ def evaluate_adaptation(
     if tune:
         tuned, chosen = {}, {}
         for k in steps:
-            picks = {index: _best_for_others(quality, everyone, index, k, len(rates)) for index in everyone}
+            choices = [rates.index(rate) for rate in searched]
+            picks = {index: _best_for_others(quality, everyone, index, k, choices) for index in everyone}
             tuned[str(k)] = _mean([quality[index, picks[index], k] for index in everyone])
             chosen[str(k)] = sorted({rates[pick] for pick in picks.values()})
         metrics |= {"psnr_tuned": tuned, "rates_tuned": chosen}
@@ -100,12 +102,12 @@ def evaluate_adaptation(
     return Evaluation(metrics, shown)
 
 
-def _best_for_others(quality: dict, everyone: Sequence[int], index: int, step: int, count: int) -> int:
-    """The rate index (from 1: the searched ones) with the best mean PSNR over all pictures but ``index``."""
+def _best_for_others(quality: dict, everyone: Sequence[int], index: int, step: int, choices: list[int]) -> int:
+    """The rate index of ``choices`` with the best mean PSNR over all pictures but ``index``."""
     others = [other for other in everyone if other != index] or [index]
 
     def score(rate: int) -> float:
         mean = _mean([quality[other, rate, step] for other in others])
         return -math.inf if mean is None else mean
 
-    return max(range(1, count), key=score)
+    return max(choices, key=score)

@@ -49,6 +49,11 @@ def _rates(text: str) -> str:
     return text
 
 
+def options_of(text: str) -> dict[str, Any]:
+    """The values of an ``options`` key."""
+    return json.loads(text)
+
+
 def _json_object(text: str) -> str:
     try:
         value = json.loads(text)
@@ -57,6 +62,9 @@ def _json_object(text: str) -> str:
     if not isinstance(value, dict):
         raise ValueError("must be a JSON object such as {}")
     return text
+
+
+Options = Annotated[str, AfterValidator(_json_object)]
 
 
 class DataSettings(Settings):
@@ -96,16 +104,6 @@ class EvaluationSettings(Settings):
         return sorted(set(numbers(self.rates)))
 
 
-class PluginSettings(Settings):
-    """Room for a task, learner, rule or release of your own."""
-
-    options: Annotated[str, AfterValidator(_json_object)] = Field("{}", description="a JSON object")
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return json.loads(self.options)
-
-
 class TaskSettings(Settings):
     """All a task is built from."""
 
@@ -113,4 +111,4 @@ class TaskSettings(Settings):
     data: DataSettings = Field(default_factory=lambda: DataSettings())
     field: FieldSettings = Field(default_factory=lambda: FieldSettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
-    plugin: PluginSettings = Field(default_factory=lambda: PluginSettings())
+    task_options: Options = Field("{}", description="a JSON object for a task of your own")

@@ -27,6 +27,9 @@ class FedAvg:
     def __init__(self, settings: RuleSettings) -> None:
         self.server_clip = settings.server_clip
 
+    def size(self, parameters: int) -> int:
+        return parameters
+
     def init(self, model: Tensor) -> State:
         return {}
 

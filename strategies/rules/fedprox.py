@@ -26,6 +26,9 @@ class FedProx:
         self.mu = settings.fedprox.mu
         self.average = FedAvg(settings)
 
+    def size(self, parameters: int) -> int:
+        return self.average.size(parameters)
+
     def init(self, model: Tensor) -> State:
         return self.average.init(model)
 

@@ -34,6 +34,9 @@ class Scaffold:
     def __init__(self, settings: RuleSettings) -> None:
         self.server_clip = settings.server_clip
 
+    def size(self, parameters: int) -> int:
+        return 2 * parameters
+
     def init(self, model: Tensor) -> State:
         return {"control": torch.zeros_like(model)}
 

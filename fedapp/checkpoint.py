@@ -1,0 +1,74 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+One safetensors file a round, written atomically; its header carries the rest as JSON. No pickle. Nothing random is
+stored because nothing random has a state: streams are derived from (seed, round, client).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fedapp.atomic import write_bytes
+from tasks.errors import InputError
+
+FORMAT = 1
+KEEP = 2
+
+
+@dataclass
+class Checkpoint:
+    """State after ``round`` rounds. ``identity`` is what must agree with the run: task, methods, rule, sizes."""
+
+    round: int
+    identity: dict[str, Any]
+    state: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint of its round and drop all but the newest two."""
+    header = {
+        "format": FORMAT, "round": checkpoint.round, "identity": checkpoint.identity, "state": checkpoint.state,
+    }  # fmt: skip
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    file = folder / f"round-{checkpoint.round:06d}.safetensors"
+    write_bytes(file, save(tensors, metadata={"fedapp": json.dumps(header)}))
+    for old in list_checkpoints(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return file
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint files, oldest first."""
+    return sorted(folder.glob("round-*.safetensors"))
+
+
+def load_checkpoint(file: Path, identity: Mapping[str, Any]) -> Checkpoint:
+    """Read a checkpoint; raises :class:`InputError` if it is damaged or belongs to another experiment."""
+    remedy = "delete it to continue from the one before, or start a new run"
+    try:
+        with safe_open(file, framework="pt") as content:
+            header = json.loads((content.metadata() or {})["fedapp"])
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError("checkpoint", str(file), f"unreadable ({type(error).__name__}: {error})", remedy) from error
+    if header["format"] != FORMAT:
+        raise InputError("checkpoint", str(file), f"has format {header['format']}, this version reads {FORMAT}", remedy)
+    for key, expected in identity.items():
+        found = header["identity"].get(key)
+        if found != expected:
+            raise InputError(
+                "checkpoint",
+                str(file),
+                f"was written by another experiment: its {key} is {found!r}, this run's is {expected!r}",
+                "resume the run that wrote it",
+            )
+    return Checkpoint(header["round"], header["identity"], header["state"], tensors)

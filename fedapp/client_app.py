@@ -1,0 +1,66 @@
+"""The ClientApp: one greeting and one train leg. Thin, and cheap to import: torch comes with the first round.
+
+A handler never raises into Flower: what went wrong goes back as one line with the place it happened, which reads
+the same in simulation, in process and deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedapp.identity import refuse_foreign
+from sim import ray_guard
+
+ray_guard.install()
+
+app = ClientApp()
+Handler = Callable[[Message, Context], RecordDict]
+
+
+def answer(message: Message, context: Context, handler: Handler) -> Message:
+    """Reply with what the handler returns, or with the reason it could not."""
+    try:
+        return Message(handler(message, context), reply_to=message)
+    except Exception as error:
+        from strategies.cohort import describe
+
+        failure = ConfigRecord({"reason": describe(error)})
+        return Message(RecordDict({"failure": failure}), reply_to=message)
+
+
+def is_simulation(context: Context) -> bool:
+    """Flower's convention: a simulated node is told how many partitions there are."""
+    return "num-partitions" in context.node_config
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Say which clients this node hosts, provided it runs the server's code."""
+    return answer(message, context, _hello)
+
+
+def _hello(message: Message, context: Context) -> RecordDict:
+    greeting = message.content.config_records["hello"]
+    refuse_foreign(str(greeting["fingerprint"]), str(greeting["root"]))
+    node = context.node_config
+    partition = int(node.get("partition-id", 0))
+    hosts = "any" if is_simulation(context) else str(node.get("clients", partition))
+    partitions = int(node.get("num-partitions", 1))
+    return RecordDict({"hello": ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})})
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the clients named in the order and answer with their sum."""
+    return answer(message, context, _train)
+
+
+def _train(message: Message, context: Context) -> RecordDict:
+    order = message.content.config_records["order"]
+    refuse_foreign(str(order["fingerprint"]), str(order["root"]))
+    from fedapp.client_round import train_round
+
+    return train_round(message.content, context, is_simulation(context))

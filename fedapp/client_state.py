@@ -1,0 +1,46 @@
+"""What clients remember between rounds, on the node that hosts them: one safetensors file a client and round.
+
+The server names the round whose memory a client continues from (the last one it accepted), so a lost reply, a
+repeated message or a resumed run can never continue from a memory the server does not know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fedapp.atomic import write_bytes
+from tasks.errors import FedappError
+
+
+class MissingMemoryError(FedappError):
+    """This node does not have the memory a client must continue from."""
+
+
+class ClientState:
+    """A :class:`strategies.cohort.MemoryStore` in a folder, for one method and seed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _file(self, client: int, version: int) -> Path:
+        return self.folder / f"client-{client:06d}" / f"round-{version:06d}.safetensors"
+
+    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
+        file = self._file(client, version)
+        try:
+            memory = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise MissingMemoryError(f"client {client} has no readable memory of round {version} ({error})") from error
+        for other in file.parent.glob("round-*.safetensors"):  # the server will never ask for these again
+            if int(other.stem.removeprefix("round-")) < version:
+                other.unlink(missing_ok=True)
+        return memory
+
+    def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in memory.items()}
+        write_bytes(self._file(client, version), save(tensors))

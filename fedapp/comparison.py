@@ -1,0 +1,262 @@
+"""A run: every method at every seed, round by round, side by side.
+
+An *arm* is one method at one seed. All arms take their round r before any takes round r + 1, then the round is
+checkpointed; a run that is killed anywhere goes on from its last checkpoint and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.serverapp import Grid
+
+from fedapp import ROOT
+from fedapp.about import versions
+from fedapp.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from fedapp.config import Experiment
+from fedapp.identity import fingerprint
+from fedapp.pieces import build_release, build_rule, build_task, pick_device
+from fedapp.results import mean_and_max, write_result
+from fedapp.runfolder import FAILED, FINISHED, REFUSED, RUNNING, STOPPED, RunFolder, new_path
+from privacy.attacks import render
+from strategies.federation import Federation
+from strategies.flower.roster import Node, gather
+from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
+from strategies.local import LOCAL
+from tasks.errors import FedappError, InputError, StoppedError
+from tasks.types import Task
+
+log = logging.getLogger("flwr")
+PATIENCE = 120.0  # seconds to wait for nodes at the start
+
+
+@dataclass
+class Arm:
+    """One method at one seed. ``seen`` is what its uploads show, per metric and client, as last uploaded."""
+
+    method: str
+    seed: int
+    federation: Federation
+    rounds: FederatedRounds | None = None
+    seen: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.seed}"
+
+
+def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
+    """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after that."""
+    folder = RunFolder(_run_path(run_config))
+    started_here = not (folder.path / "status.json").exists()
+    try:
+        experiment = Experiment.from_run_config(run_config)
+        if not experiment.resume:
+            folder.create(experiment.to_run_config(), versions())
+        folder.set_status(RUNNING)
+        Comparison(experiment, folder, grid).run()
+        folder.set_status(FINISHED)
+    except FedappError as error:
+        state = REFUSED if isinstance(error, InputError) else STOPPED if isinstance(error, StoppedError) else FAILED
+        if started_here or state is not REFUSED:
+            folder.set_status(state, error.exit_code, str(error))
+        log.error("run ended: %s", error)
+        raise
+    except BaseException as error:
+        folder.set_status(FAILED, 1, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+        raise
+    log.info("run folder: %s", folder.path)
+
+
+def _run_path(run_config: Mapping[str, Any]) -> Path:
+    """Where the run lives. A relative path would land wherever the SuperLink was started, so it is refused."""
+    given = str(run_config.get("run-dir", ""))
+    if not given:
+        return new_path(Path.home() / "fedapp-runs", str(run_config.get("recipe", "default")))
+    if not Path(given).is_absolute():
+        raise InputError("run-dir", given, "a relative path depends on where the SuperLink was started", "make it absolute")
+    return Path(given)
+
+
+class Comparison:
+    """The arms of one run, and the loop that drives them."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, grid: Grid) -> None:
+        self.experiment, self.folder, self.grid = experiment, folder, grid
+        runtime = experiment.runtime
+        torch.set_num_threads(runtime.threads)
+        torch.set_float32_matmul_precision(runtime.matmul_precision)
+        self.device = pick_device("auto" if runtime.device == "auto" else runtime.device)
+        self.task: Task = build_task(experiment)
+        self.task.check(experiment.clients.total)
+        rule, population = build_rule(experiment), experiment.clients.total
+        self.arms = [
+            Arm(method, seed, Federation.start(rule, population, self.task.init(seed)))
+            for seed in experiment.seed_list
+            for method in experiment.trained_methods
+        ]
+
+    def run(self) -> None:
+        """From wherever the run stands to its last round, its result and its report."""
+        experiment = self.experiment
+        done = self._restore() if experiment.resume else 0
+        nodes = gather(
+            self.grid, experiment.runtime.nodes, PATIENCE, fingerprint(), str(ROOT), lambda text: log.warning(text)
+        )
+        self._connect(nodes)
+        if not done:
+            self._start_line(nodes)
+        for number in range(done + 1, experiment.rounds + 1):
+            last = number == experiment.rounds
+            due = last or number % experiment.evaluation.every == 0
+            for arm in self.arms:
+                self._round(arm, number, due, last)
+            self._save(number)
+        write_result(self.folder)
+        self._report()
+
+    # ------------------------------------------------------------------ a round
+    def _round(self, arm: Arm, number: int, due: bool, last: bool) -> None:
+        assert arm.rounds is not None, "arms are connected before the first round"
+        report = arm.rounds.run_round(self.grid, number, pictures=due and self.experiment.report.pictures)
+        for name in set(render.METRICS) & set(report.metrics):
+            arm.seen.setdefault(name, {}).update(report.metrics[name])
+        self._log_round(arm, report)
+        for client, (private, rendered) in report.pictures.items():
+            self.folder.save_picture(f"private-{client:04d}", private)
+            self.folder.save_picture(f"{arm.name}-rendered-{client:04d}", rendered)
+        if due:
+            self._evaluate(arm.method, arm.seed, arm.federation.model, number, tune=last)
+
+    def _log_round(self, arm: Arm, report: RoundReport) -> None:
+        training = {
+            name: sum(values.values()) / len(values)
+            for name, values in report.metrics.items()
+            if name not in render.METRICS and values
+        }
+        event = {
+            "event": "round", "round": report.round, "method": arm.method, "seed": arm.seed,
+            "clients": {"ok": len(report.clients), "failed": len(report.failures)},
+            "failures": {str(client): reason for client, reason in sorted(report.failures.items())},
+            "bytes_up": report.bytes_up, "bytes_down": report.bytes_down, "seconds": report.seconds,
+            **training,
+            **{name: mean_and_max(values.values()) for name, values in arm.seen.items()},
+        }  # fmt: skip
+        if report.round == self.experiment.rounds or report.failures:
+            event["by_client"] = {name: dict(sorted(values.items())) for name, values in arm.seen.items()}
+        self.folder.append(event)
+        psnr_p = event.get("psnr_p") or {}
+        log.info(
+            "round %d/%d %s: %d ok, %d failed, PSNR_p %s dB (max %s), %.1f s",
+            report.round, self.experiment.rounds, arm.name, len(report.clients), len(report.failures),
+            _decimal(psnr_p.get("mean")), _decimal(psnr_p.get("max")), report.seconds,
+        )  # fmt: skip
+        for client, reason in sorted(report.failures.items()):
+            log.warning("round %d %s: client %d left out: %s", report.round, arm.name, client, reason)
+
+    def _evaluate(self, method: str, seed: int, model: torch.Tensor, number: int, tune: bool) -> None:
+        """Judge a shared model; clients are idle meanwhile, so all configured cores may help."""
+        runtime, started = self.experiment.runtime, time.monotonic()
+        torch.set_num_threads(max(runtime.threads, min(runtime.nodes, torch.get_num_interop_threads())))
+        evaluation = self.task.evaluate(model.to(self.device), self.experiment.evaluation, tune)
+        torch.set_num_threads(runtime.threads)
+        self.folder.append(
+            {
+                "event": "evaluation", "round": number, "method": method, "seed": seed, "final": tune,
+                **evaluation.metrics, "seconds": time.monotonic() - started,
+            }  # fmt: skip
+        )
+        if tune:
+            for name, image in evaluation.pictures.items():
+                self.folder.save_picture(f"{method}-{seed}-adapted-{name}", image)
+        if evaluation.metrics.get("diverged"):
+            log.warning("%s-%d has diverged: its field left the data range before adaptation", method, seed)
+
+    def _start_line(self, nodes: list[Node]) -> None:
+        """What is known before the first round: the nodes, the held-out pictures, and Local's numbers."""
+        self.folder.append({"event": "start", "round": 0, "nodes": len(nodes), "device": str(self.device)})
+        for index, data in enumerate(self.task.held_out()):
+            self.folder.save_picture(f"held-out-{index:02d}", data.truth)
+        for seed in self.experiment.seed_list if LOCAL in self.experiment.method_list else []:
+            self._evaluate(LOCAL, seed, self.task.init(seed), 0, tune=True)
+
+    # ------------------------------------------------------------------ arms, checkpoints, report
+    def _connect(self, nodes: list[Node]) -> None:
+        experiment, session = self.experiment, uuid.uuid4().hex
+        settings = RoundSettings(
+            per_round=experiment.clients.per_round,
+            min_clients=experiment.clients.min,
+            timeout=experiment.runtime.timeout,
+            in_flight=experiment.runtime.in_flight,
+            state_dir=str(self.folder.client_state),
+        )
+        for arm in self.arms:
+            arm.rounds = FederatedRounds(
+                arm.federation, build_release(experiment), nodes, settings,
+                method=arm.method, seed=arm.seed, session=session, fingerprint=fingerprint(), root=str(ROOT),
+            )  # fmt: skip
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        experiment = self.experiment
+        return {
+            "task": experiment.task,
+            "parameters": self.task.layout.size,
+            "rule": experiment.rule,
+            "release": experiment.release,
+            "arms": [arm.name for arm in self.arms],
+            "clients": experiment.clients.total,
+        }
+
+    def _save(self, number: int) -> None:
+        tensors, state = {}, {}
+        for arm in self.arms:
+            tensors[f"{arm.name}/model"] = arm.federation.model
+            tensors |= {f"{arm.name}/state/{name}": value for name, value in arm.federation.state.items()}
+            state[arm.name] = {"accepted": arm.federation.accepted, "seen": arm.seen}
+        save_checkpoint(self.folder.checkpoints, Checkpoint(number, self._identity, state, tensors))
+
+    def _restore(self) -> int:
+        """Put the arms back to the last checkpoint; returns its round (0: none was written yet)."""
+        files = list_checkpoints(self.folder.checkpoints)
+        if not files:
+            self.folder.rewind(-1)
+            return 0
+        checkpoint = load_checkpoint(files[-1], self._identity)
+        for arm in self.arms:
+            own = {
+                name.removeprefix(f"{arm.name}/"): tensor
+                for name, tensor in checkpoint.tensors.items()
+                if name.startswith(f"{arm.name}/")
+            }
+            kept = checkpoint.state[arm.name]
+            arm.federation.model = own.pop("model")
+            arm.federation.state = {name.removeprefix("state/"): tensor for name, tensor in own.items()}
+            arm.federation.accepted = {int(client): version for client, version in kept["accepted"].items()}
+            arm.federation.round = checkpoint.round
+            arm.seen = {
+                name: {int(client): number for client, number in values.items()} for name, values in kept["seen"].items()
+            }
+        self.folder.rewind(checkpoint.round)
+        log.info("resumed after round %d", checkpoint.round)
+        return checkpoint.round
+
+    def _report(self) -> None:
+        from fedapp.report import MissingExtraError, write_report
+
+        try:
+            log.info("report: %s", write_report(self.folder))
+        except MissingExtraError as error:
+            log.warning("no report written: %s", error)
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

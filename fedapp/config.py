@@ -1,0 +1,168 @@
+"""One experiment's configuration: parsed once, complete, checked before anything starts.
+
+``[tool.flwr.app.config]`` in pyproject.toml holds every key with its default (a test holds the two together);
+recipes in ``sim/recipes`` and ``-o key=value`` change a few. Each section is declared in the package of its axis.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from fedapp.compatibility import refuse
+from sim.settings import RuntimeSettings
+from strategies.local import LEARNERS, LOCAL
+from strategies.settings import LearnerSettings, RuleSettings
+from tasks.errors import InputError, nearest
+from tasks.registry import reference
+from tasks.settings import Settings, TaskSettings
+
+
+def _seeds(text: str) -> str:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError("must be whole numbers separated by commas, such as 0,1,2") from None
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError("must be different whole numbers separated by commas")
+    return text
+
+
+class ClientsSettings(Settings):
+    """The population and who of it takes part."""
+
+    total: int = Field(12, ge=1, le=1_000_000, description="clients there are; each holds its own data")
+    per_round: int = Field(0, ge=0, description="clients drawn for a round, without replacement; 0: all")
+    min: int = Field(2, ge=1, description="a round with fewer usable answers stops the run")
+
+
+class ReportSettings(Settings):
+    pictures: bool = Field(True, description="show private pictures in the report (simulation only)")
+
+
+class Experiment(TaskSettings):
+    """Everything a run is determined by."""
+
+    recipe: str = Field("default", min_length=1, description="name of the run folder")
+    methods: str = Field("fedmenf,maml,local", description="learners to compare, and `local`")
+    rule: str = Field("fedavg", description="aggregation rule")
+    release: str = Field("plain", description="how the sum over clients is made")
+    rounds: int = Field(10, ge=1, le=1_000_000)
+    seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="seeds, each run for every method")
+    run_dir: str = Field("", description="absolute folder of this run; empty: a new one under ~/fedapp-runs")
+    resume: bool = Field(False, description="continue the run in run-dir from its last checkpoint")
+    clients: ClientsSettings = Field(default_factory=lambda: ClientsSettings())
+    learner: LearnerSettings = Field(default_factory=lambda: LearnerSettings())
+    rules: RuleSettings = Field(default_factory=lambda: RuleSettings())
+    report: ReportSettings = Field(default_factory=lambda: ReportSettings())
+    runtime: RuntimeSettings = Field(default_factory=lambda: RuntimeSettings())
+
+    @property
+    def method_list(self) -> list[str]:
+        return [part.strip() for part in self.methods.split(",") if part.strip()]
+
+    @property
+    def trained_methods(self) -> list[str]:
+        return [method for method in self.method_list if method != LOCAL]
+
+    @property
+    def seed_list(self) -> list[int]:
+        return [int(part) for part in self.seeds.split(",")]
+
+    @classmethod
+    def from_run_config(cls, values: Mapping[str, Any]) -> Experiment:
+        """Parse Flower's flat run config (``{"learner.inner-steps": 4, ...}``); raises :class:`InputError`."""
+        try:
+            experiment = cls.model_validate(_nest(values))
+        except ValidationError as error:
+            raise _explain(error) from None
+        experiment._check()
+        return experiment
+
+    def to_run_config(self) -> dict[str, bool | int | float | str]:
+        """The flat run config that :meth:`from_run_config` reads back."""
+        return flatten(self.model_dump(by_alias=True))
+
+    def _check(self) -> None:
+        """What no single field can know: names that must exist, values that must agree."""
+        from privacy.releases import RELEASES
+        from strategies.rules import RULES
+        from tasks import TASKS
+
+        reference("task", self.task, TASKS)
+        reference("rule", self.rule, RULES)
+        reference("release", self.release, RELEASES)
+        for method in self.method_list:
+            reference("learner", method, {**LEARNERS, LOCAL: ""}, key="methods")
+        if len(set(self.method_list)) < len(self.method_list):
+            raise InputError("methods", self.methods, "names a method twice", "name each method once")
+        if not self.trained_methods:
+            raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
+        refuse(self)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def known_keys() -> dict[str, Any]:
+    """Every config key with its default."""
+    return Experiment().to_run_config()
+
+
+def unknown_key(key: str) -> InputError:
+    """The error for a key that does not exist, with the closest one that does."""
+    known = known_keys()
+    tails = {name.rsplit(".", 1)[-1]: name for name in known}
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
+    suggestion = close[0] if close else tails[tail[0]] if tail else None
+    remedy = f"did you mean {suggestion!r}?" if suggestion else "`fedapp list keys` shows all of them"
+    return InputError(key, "(given)", "no such config key", remedy)
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    known = known_keys()
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(key)
+        *parents, last = key.split(".")
+        table = nested
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = _as_type_of(known[key], key, value)
+    return nested
+
+
+def _as_type_of(default: Any, key: str, value: Any) -> Any:
+    """Flower does not check types: ``rounds = 'abc'`` arrives as given. Whole floats pass for integers."""
+    kind = type(default)
+    if kind is bool or isinstance(value, bool):
+        if not (kind is bool and isinstance(value, bool)):
+            raise InputError(key, value, f"must be a {kind.__name__}", f"for example {json.dumps(default)}")
+        return value
+    if kind is str and not isinstance(value, str):
+        return str(value)
+    if kind is not str and isinstance(value, str):
+        raise InputError(key, value, f"must be a number ({kind.__name__})", f"for example {default}")
+    return value
+
+
+def _explain(error: ValidationError) -> InputError:
+    """Pydantic's first complaint in our words."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    return InputError(key, first["input"], reason[0].lower() + reason[1:], f"the default is {known_keys().get(key)!r}")

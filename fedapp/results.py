@@ -1,0 +1,93 @@
+"""The numbers of a run, gathered from its events: what ``--json`` prints and the report shows.
+
+Means are over seeds; what was not computed is ``None``, never a substitute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from fedapp.atomic import write_json
+from fedapp.config import Experiment
+from fedapp.runfolder import RunFolder
+from privacy.attacks import render
+
+EVALUATED = ("psnr", "ssim", "psnr_tuned")
+
+
+def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
+    """Mean and maximum; both ``None`` if any value is missing or not a number."""
+    numbers = list(values)
+    if not numbers or any(value is None or not math.isfinite(value) for value in numbers):
+        return {"mean": None, "max": None}
+    known = [value for value in numbers if value is not None]
+    return {"mean": sum(known) / len(known), "max": max(known)}
+
+
+def summarise(folder: RunFolder) -> dict[str, Any]:
+    """The result of a run, finished or not, in the shape scripts rely on."""
+    experiment = Experiment.from_run_config(folder.config)
+    events = list(folder.events())
+    rounds = [event for event in events if event["event"] == "round"]
+    return {
+        "run": str(folder.path),
+        "recipe": experiment.recipe,
+        "task": experiment.task,
+        "rule": experiment.rule,
+        "release": experiment.release,
+        "rounds": max((event["round"] for event in rounds), default=0),
+        "seeds": experiment.seed_list,
+        "seconds": sum(event.get("seconds", 0.0) for event in events),
+        "methods": {method: _method(method, events, experiment) for method in experiment.method_list},
+        "epsilon": None,
+        "delta": None,
+        "bytes_up": sum(event["bytes_up"] for event in rounds),
+        "bytes_down": sum(event["bytes_down"] for event in rounds),
+        "clients": {
+            "ok": sum(event["clients"]["ok"] for event in rounds),
+            "failed": sum(event["clients"]["failed"] for event in rounds),
+        },
+    }
+
+
+def write_result(folder: RunFolder) -> dict[str, Any]:
+    """Write ``result.json`` and return it."""
+    result = summarise(folder)
+    write_json(folder.result_file, result)
+    return result
+
+
+def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -> dict[str, Any]:
+    finals, uploads = [], []
+    for seed in experiment.seed_list:
+        own = [event for event in events if event.get("method") == method and event.get("seed") == seed]
+        finals += [event for event in own if event["event"] == "evaluation"][-1:]
+        uploads += [event for event in own if event["event"] == "round"][-1:]
+    row: dict[str, Any] = {key: _mean_of_tables([event.get(key) for event in finals]) for key in EVALUATED}
+    row["rates_tuned"] = _union_of_tables([event.get("rates_tuned") for event in finals])
+    row["diverged"] = any(event.get("diverged") for event in finals) if finals else None
+    for name in render.METRICS:
+        means = [event.get(name) or {} for event in uploads]
+        row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
+    row["objective_min"] = min((e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None)
+    return row
+
+
+def _mean(values: list[float | None]) -> float | None:
+    return mean_and_max(values)["mean"]
+
+
+def _mean_of_tables(tables: list[dict[str, float | None] | None]) -> dict[str, float | None] | None:
+    if not tables or any(table is None for table in tables):
+        return None
+    keys = [key for table in tables[:1] for key in table or {}]
+    return {key: _mean([(table or {}).get(key) for table in tables]) for key in keys}
+
+
+def _union_of_tables(tables: list[dict[str, list[float]] | None]) -> dict[str, list[float]] | None:
+    if not tables or any(table is None for table in tables):
+        return None
+    keys = [key for table in tables[:1] for key in table or {}]
+    return {key: sorted({value for table in tables for value in (table or {})[key]}) for key in keys}

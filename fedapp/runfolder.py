@@ -1,0 +1,120 @@
+"""The folder of a run: ``runs/<time>-<recipe>/``.
+
+config.json     the complete config            metrics.jsonl   one event a line, in order
+run.json        versions, runtime, command     checkpoints/    the newest two, safetensors
+status.json     running | finished | …         pictures/       png
+result.json     the numbers of the run         report.html     one self-contained page
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fedapp.atomic import write_bytes, write_json
+from tasks.errors import InputError
+
+RUNNING, FINISHED, STOPPED, FAILED, REFUSED = "running", "finished", "stopped", "failed", "refused"
+
+
+def new_path(base: Path, recipe: str) -> Path:
+    """A path under ``base`` that does not exist yet."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}"
+    path, turn = base / stem, 1
+    while path.exists():
+        turn += 1
+        path = base / f"{stem}-{turn}"
+    return path
+
+
+class RunFolder:
+    """Reads and writes the files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.pictures = path / "pictures"
+        self.client_state = path / "client-state"
+        self.events_file = path / "metrics.jsonl"
+        self.report_file = path / "report.html"
+        self.result_file = path / "result.json"
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run; raises :class:`InputError` if the folder is not one."""
+        if not (path / "config.json").is_file():
+            raise InputError("run", str(path), "not a run folder (it has no config.json)", "give the path of a run")
+        return cls(path)
+
+    def create(self, config: dict[str, Any], about: dict[str, Any]) -> None:
+        """Start the folder of a new run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "config.json", config)
+        write_json(self.path / "run.json", {**about, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run, ``{}`` if it does not exist; raises :class:`InputError` if it is damaged."""
+        file = self.path / name
+        try:
+            return json.loads(file.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise InputError(name, str(file), f"unreadable ({error})", "restore the file or start a new run") from error
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.read("config.json")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.read("status.json")
+
+    def set_status(self, state: str, exit_code: int = 0, reason: str = "") -> None:
+        """Record how far the run is, and why it ended."""
+        write_json(self.path / "status.json", {"state": state, "exit_code": exit_code, "reason": reason})
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Add one event; numbers that are not finite become null, which JSON has."""
+        line = json.dumps(_finite(event), allow_nan=False)
+        with open(self.events_file, "a") as file:
+            file.write(line + "\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All complete events (the last line of a killed run may be torn)."""
+        if not self.events_file.exists():
+            return
+        for line in self.events_file.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+    def rewind(self, round: int) -> None:
+        """Forget events after ``round``: they will happen again."""
+        kept = [event for event in self.events() if event.get("round", 0) <= round]
+        write_bytes(self.events_file, "".join(json.dumps(event) + "\n" for event in kept).encode())
+
+    def save_picture(self, name: str, image: Any) -> None:
+        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``."""
+        import torch
+        from PIL import Image
+
+        array = image if image.dtype == torch.uint8 else image.clamp(0, 1).mul(255).round().to(torch.uint8)
+        array = array.expand(*array.shape[:2], 3) if array.shape[-1] == 1 else array
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array.contiguous().numpy()).save(self.pictures / f"{name}.png")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

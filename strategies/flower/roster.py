@@ -1,0 +1,107 @@
+"""Which nodes there are, whose code they run, and which clients each may train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from strategies.flower.legs import exchange
+from strategies.flower.wire import FAILURE
+from tasks.errors import StoppedError
+
+HELLO = "query.hello"
+ANY = "any"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A SuperNode: ``hosts`` is the clients whose data it holds, or ``None`` if it can host any (simulation)."""
+
+    node_id: int
+    partition: int
+    hosts: frozenset[int] | None
+
+
+def gather(
+    grid: Grid, expected: int, patience: float, fingerprint: str, root: str, report: Callable[[str], None]
+) -> list[Node]:
+    """Wait for ``expected`` nodes, greet them, and return those that run this very code, by partition.
+
+    Flower's own sampling waits for ever; here ``patience`` seconds without enough nodes is an error.
+    """
+    identifiers = _wait(grid, expected, patience)
+    nodes: list[Node] = []
+    reasons: list[str] = []
+    while True:
+        greeting = RecordDict({"hello": ConfigRecord({"fingerprint": fingerprint, "root": root})})
+        messages = [Message(greeting, node_id, HELLO, ttl=patience) for node_id in identifiers]
+        nodes, reasons, partitions = [], [], 0
+        for index, reply in exchange(grid, messages, patience, in_flight=64):
+            found = _node(identifiers[index], reply, reasons)
+            if found is not None:
+                node, claimed = found
+                nodes.append(node)
+                partitions = max(partitions, claimed)
+        if partitions <= len(identifiers):
+            break
+        identifiers = _wait(grid, partitions, patience)
+    for reason in reasons:
+        report(f"a node is left out: {reason}")
+    if not nodes:
+        raise StoppedError("no node can take part:\n  " + "\n  ".join(reasons))
+    return sorted(nodes, key=lambda node: (node.partition, node.node_id))
+
+
+def _wait(grid: Grid, expected: int, patience: float) -> list[int]:
+    deadline = time.monotonic() + patience
+    while True:
+        identifiers = sorted(grid.get_node_ids())
+        if len(identifiers) >= expected:
+            return identifiers
+        if time.monotonic() > deadline:
+            raise StoppedError(
+                f"{len(identifiers)} of {expected} nodes are connected after {patience:.0f} s "
+                "(runtime.nodes says how many to wait for)"
+            )
+        time.sleep(0.02)
+
+
+def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node, int] | None:
+    if reply is None:
+        reasons.append("no answer to the greeting")
+    elif reply.has_error():
+        reasons.append(reply.error.reason or f"error code {reply.error.code}")
+    elif FAILURE in reply.content.config_records:
+        reasons.append(str(reply.content.config_records[FAILURE]["reason"]))
+    else:
+        answer = reply.content.config_records["hello"]
+        hosts = str(answer["hosts"])
+        clients = None if hosts == ANY else frozenset(int(part) for part in hosts.split(",") if part.strip())
+        partition = int(answer["partition"])  # type: ignore[arg-type]
+        return Node(node_id, partition, clients), int(answer["partitions"])  # type: ignore[arg-type]
+    return None
+
+
+def spread(clients: Sequence[int], nodes: Sequence[Node]) -> list[tuple[Node, list[int]]]:
+    """Give each client to a node: its own host if it has one, else contiguous shares of equal size.
+
+    Depends only on the clients and on the order of the nodes, so a resumed run spreads them the same way.
+    """
+    shares: dict[int, list[int]] = {node.node_id: [] for node in nodes}
+    free = []
+    for client in clients:
+        host = next((node for node in nodes if node.hosts is not None and client in node.hosts), None)
+        if host is None:
+            free.append(client)
+        else:
+            shares[host.node_id].append(client)
+    general = [node for node in nodes if node.hosts is None]
+    for position, node in enumerate(general):
+        low = position * len(free) // len(general)
+        high = (position + 1) * len(free) // len(general)
+        shares[node.node_id].extend(free[low:high])
+    return [(node, shares[node.node_id]) for node in nodes if shares[node.node_id]]

@@ -1,0 +1,197 @@
+"""Messages to types and back. Everything that crosses the network is declared here.
+
+Train order (server to node): ``ArrayRecord "broadcast"`` {model, extra.<name>} and ``ConfigRecord "order"``.
+Answer (node to server): ``ArrayRecord "sum"`` {vector}, ``MetricRecord "sum.meta"`` {weight, count, scalar.<name>},
+``MetricRecord "clients"`` {id, <metric>}, ``ConfigRecord "failures"`` {ids, reasons}, ``ConfigRecord "origin"``
+{round, session}, and only if pictures were asked for ``ArrayRecord "pictures"``. A node that could not do its work
+answers with ``ConfigRecord "failure"`` {reason}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from strategies.cohort import Assignment, CohortResult
+from strategies.types import Broadcast, Payload
+from tasks.errors import ReplyError
+
+FAILURE = "failure"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A train order: whom to train, as which method, and what to look at."""
+
+    session: str
+    method: str
+    assignment: Assignment
+    inspect: bool
+    pictures: bool
+    state_dir: str  # where the node may keep what its clients remember (simulation); a deployed node has its own
+
+
+@dataclass
+class Answer:
+    """A node's answer to an order, checked."""
+
+    result: CohortResult
+    bytes_up: int
+
+
+def to_array(tensor: Tensor) -> Array:
+    """A CPU copy of the tensor as a Flower array (npy bytes, one copy)."""
+    values = tensor.detach().cpu().contiguous().numpy()
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
+    data = b"".join((header.getvalue(), memoryview(values).cast("B") if values.size else b""))
+    return Array(dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", data=data)
+
+
+def from_array(array: Array) -> Tensor:
+    """The tensor of a Flower array (one copy, no pickle)."""
+    buffer = BytesIO(array.data)
+    version = np.lib.format.read_magic(buffer)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(buffer)
+    if dtype.hasobject or fortran:
+        raise ReplyError(f"an array of dtype {dtype} (column-major: {fortran}) is not part of the protocol")
+    offset = buffer.tell()
+    values = np.frombuffer(bytearray(memoryview(array.data)[offset:]), dtype)  # one copy: torch wants it writable
+    return torch.from_numpy(values.reshape(shape))
+
+
+def pack_broadcast(received: Broadcast) -> ArrayRecord:
+    """The arrays every node of a round gets; build it once a round and share it between messages."""
+    arrays = {"model": to_array(received.model)}
+    arrays |= {f"extra.{name}": to_array(value) for name, value in received.extra.items()}
+    return ArrayRecord(arrays)
+
+
+def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str) -> RecordDict:
+    """A train message's content."""
+    assignment = order.assignment
+    config = ConfigRecord(
+        {
+            "session": order.session,
+            "method": order.method,
+            "round": assignment.round,
+            "seed": assignment.seed,
+            "clients": list(assignment.clients),
+            "versions": list(assignment.versions),
+            "inspect": order.inspect,
+            "pictures": order.pictures,
+            "state-dir": order.state_dir,
+            "fingerprint": fingerprint,
+            "root": root,
+        }
+    )
+    return RecordDict({"broadcast": broadcast, "order": config})
+
+
+def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
+    """What :func:`pack_order` packed."""
+    config, arrays = content.config_records["order"], content.array_records["broadcast"]
+    number = int(config["round"])  # type: ignore[arg-type]
+    assignment = Assignment(
+        round=number,
+        seed=int(config["seed"]),  # type: ignore[arg-type]
+        clients=tuple(config["clients"]),  # type: ignore[arg-type]
+        versions=tuple(config["versions"]),  # type: ignore[arg-type]
+    )
+    order = Order(
+        session=str(config["session"]),
+        method=str(config["method"]),
+        assignment=assignment,
+        inspect=bool(config["inspect"]),
+        pictures=bool(config["pictures"]),
+        state_dir=str(config["state-dir"]),
+    )
+    tensors = {name: from_array(array) for name, array in arrays.items()}
+    extra = {name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"}
+    return order, Broadcast(tensors["model"], extra, number)
+
+
+def pack_answer(result: CohortResult, order: Order) -> RecordDict:
+    """A train reply's content."""
+    content = RecordDict(
+        {
+            "origin": ConfigRecord({"round": order.assignment.round, "session": order.session}),
+            "clients": MetricRecord({"id": result.clients, **result.metrics}),  # type: ignore[dict-item]
+            "failures": ConfigRecord({"ids": list(result.failures), "reasons": list(result.failures.values())}),
+        }
+    )
+    if result.payload is not None:
+        payload = result.payload
+        content["sum"] = ArrayRecord({"vector": to_array(payload.vector)})
+        scalars = {f"scalar.{name}": value for name, value in payload.scalars.items()}
+        content["sum.meta"] = MetricRecord({"weight": payload.weight, "count": payload.count, **scalars})
+    if result.pictures:
+        content["pictures"] = ArrayRecord(
+            {
+                f"{client}.{kind}": to_array(_to_bytes(image))
+                for client, pair in result.pictures.items()
+                for kind, image in zip(("private", "rendered"), pair, strict=True)
+            }
+        )
+    return content
+
+
+def unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
+    """A node's answer, checked against the order and the vector ``size`` V; raises :class:`ReplyError`."""
+    if FAILURE in content.config_records:
+        raise ReplyError(str(content.config_records[FAILURE]["reason"]))
+    try:
+        origin, metrics = content.config_records["origin"], dict(content.metric_records["clients"])
+        failures = content.config_records["failures"]
+        ids = [int(client) for client in metrics.pop("id")]  # type: ignore[union-attr]
+    except KeyError as error:
+        raise ReplyError(f"the reply lacks the record {error}") from None
+    if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
+        raise ReplyError(f"the reply is for round {origin['round']} of session {origin['session']}, not this one")
+    strangers = set(ids) - set(order.assignment.clients)
+    if strangers:
+        raise ReplyError(f"the reply counts clients {sorted(strangers)} which it was not asked to train")
+
+    result = CohortResult(clients=ids)
+    result.failures = dict(zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True))  # type: ignore[arg-type, call-overload]
+    result.metrics = {name: list(values) for name, values in metrics.items()}  # type: ignore[arg-type]
+    if ids:
+        result.payload = _payload(content, size, len(ids))
+    if "pictures" in content.array_records:
+        images = {name: from_array(array) for name, array in content.array_records["pictures"].items()}
+        result.pictures = {
+            client: (images[f"{client}.private"], images[f"{client}.rendered"])
+            for client in ids
+            if f"{client}.private" in images
+        }
+    return Answer(result, sum(record.count_bytes() for record in content.array_records.values()))
+
+
+def _payload(content: RecordDict, size: int, count: int) -> Payload:
+    try:
+        array, meta = content.array_records["sum"]["vector"], dict(content.metric_records["sum.meta"])
+    except KeyError as error:
+        raise ReplyError(f"the reply lacks the record {error}") from None
+    if array.dtype != "float32":
+        raise ReplyError(f"the sum has dtype {array.dtype}, expected float32")
+    vector = from_array(array)
+    if vector.shape != (size,):
+        raise ReplyError(f"the sum has shape {tuple(vector.shape)}, expected ({size},)")
+    if not bool(torch.isfinite(vector).all()):
+        raise ReplyError("the sum holds NaN or infinity")
+    weight = float(meta.pop("weight"))  # type: ignore[arg-type]
+    counted = int(meta.pop("count"))  # type: ignore[arg-type]
+    if counted != count or not 0 < weight < float("inf"):
+        raise ReplyError(f"the sum claims weight {weight} over {counted} clients, but lists {count}")
+    scalars = {name.removeprefix("scalar."): float(value) for name, value in meta.items()}  # type: ignore[arg-type]
+    return Payload(vector, weight, scalars, counted)
+
+
+def _to_bytes(image: Tensor) -> Tensor:
+    return image.detach().cpu().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)

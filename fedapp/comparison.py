@@ -7,6 +7,7 @@ checkpointed; a run that is killed anywhere goes on from its last checkpoint and
 from __future__ import annotations
 
 import logging
+import os
 import time
 import traceback
 import uuid
@@ -56,7 +57,6 @@ class Arm:
 def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
     """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after that."""
     folder = RunFolder(_run_path(run_config))
-    started_here = not (folder.path / "status.json").exists()
     try:
         experiment = Experiment.from_run_config(run_config)
         if not experiment.resume:
@@ -66,8 +66,7 @@ def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
         folder.set_status(FINISHED)
     except FedappError as error:
         state = REFUSED if isinstance(error, InputError) else STOPPED if isinstance(error, StoppedError) else FAILED
-        if started_here or state is not REFUSED:
-            folder.set_status(state, error.exit_code, str(error))
+        folder.set_status(state, error.exit_code, str(error))
         log.error("run ended: %s", error)
         raise
     except BaseException as error:
@@ -165,7 +164,7 @@ class Comparison:
     def _evaluate(self, method: str, seed: int, model: torch.Tensor, number: int, tune: bool) -> None:
         """Judge a shared model; clients are idle meanwhile, so all configured cores may help."""
         runtime, started = self.experiment.runtime, time.monotonic()
-        torch.set_num_threads(max(runtime.threads, min(runtime.nodes, torch.get_num_interop_threads())))
+        torch.set_num_threads(max(runtime.threads, min(runtime.nodes * runtime.threads, os.cpu_count() or 1)))
         evaluation = self.task.evaluate(model.to(self.device), self.experiment.evaluation, tune)
         torch.set_num_threads(runtime.threads)
         self.folder.append(

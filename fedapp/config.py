@@ -51,7 +51,7 @@ class Experiment(TaskSettings):
     methods: str = Field("fedmenf,maml,local", description="learners to compare, and `local`")
     rule: str = Field("fedavg", description="aggregation rule")
     release: str = Field("plain", description="how the sum over clients is made")
-    rounds: int = Field(10, ge=1, le=1_000_000)
+    rounds: int = Field(10, ge=1, le=1_000_000, description="rounds of training, for every method and seed")
     seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="seeds, each run for every method")
     run_dir: str = Field("", description="absolute folder of this run; empty: a new one under ~/fedapp-runs")
     resume: bool = Field(False, description="continue the run in run-dir from its last checkpoint")

@@ -127,19 +127,17 @@ class SirenDerivatives:
 
         scale = 2 / count
         delta = residual.mul_(scale)
-        gradient = torch.empty_like(params)
-        slots = self.field.layers(gradient)
+        pieces: list[Tensor] = []  # bias and weight of each layer, output side first
         deltas: list[Tensor] = [delta] * len(layers)
         errors: list[Tensor | None] = [None] * len(layers)
         for index in reversed(range(len(layers))):
             deltas[index] = delta
-            weight_slot, bias_slot = slots[index]
-            torch.bmm(delta.mT, activations[index], out=weight_slot)
-            torch.sum(delta, 1, keepdim=True, out=bias_slot)
+            pieces += [delta.sum(1), torch.bmm(delta.mT, activations[index]).flatten(1)]
             if index:
                 error = torch.bmm(delta, layers[index][0])
                 errors[index] = error
                 delta = error * slopes[index - 1]
+        gradient = torch.cat(pieces[::-1], dim=1)
         return loss, gradient, _Pass(activations, slopes, deltas, errors, scale)
 
     @torch.no_grad()
@@ -170,20 +168,18 @@ class SirenDerivatives:
             if index < len(layers) - 1:
                 dot_a.append(z * kept.slopes[index])
 
-        product = torch.empty_like(params)
-        slots = self.field.layers(product)
+        pieces: list[Tensor] = []
         dot_delta = dot_z[-1].mul_(kept.scale)
         for index in reversed(range(len(layers))):
-            weight_slot, bias_slot = slots[index]
-            torch.bmm(dot_delta.mT, kept.activations[index], out=weight_slot)
+            product = torch.bmm(dot_delta.mT, kept.activations[index])
             previous = dot_a[index]
             if previous is not None:
-                weight_slot.baddbmm_(kept.deltas[index].mT, previous)
-            torch.sum(dot_delta, 1, keepdim=True, out=bias_slot)
+                product.baddbmm_(kept.deltas[index].mT, previous)
+            pieces += [dot_delta.sum(1), product.flatten(1)]
             error = kept.errors[index]
             if error is not None:
                 dot_error = torch.bmm(dot_delta, layers[index][0])
                 dot_error.baddbmm_(kept.deltas[index], directions[index][0])
                 curvature = (error * kept.activations[index]).mul_(dot_z[index - 1])
                 dot_delta = dot_error.mul_(kept.slopes[index - 1]).sub_(curvature, alpha=omega_squared)
-        return product
+        return torch.cat(pieces[::-1], dim=1)

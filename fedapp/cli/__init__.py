@@ -1,0 +1,1 @@
+"""The ``fedapp`` command: one file a verb that needs more than a few lines."""

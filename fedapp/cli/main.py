@@ -1,0 +1,159 @@
+"""``fedapp``: exit status 0 on success, 2 on bad input, 3 when a run stopped for a stated reason, 1 on our fault.
+
+With ``--json`` one JSON object goes to the given path (``-``: standard output) and everything else to standard
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import FedappError, InputError, nearest
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+JsonOption = Annotated[str, typer.Option("--json", help="write one JSON object here; - is standard output")]
+OverrideOption = Annotated[list[str], typer.Option("-o", help="key=value, any config key; may be repeated")]
+
+
+def entry() -> None:
+    """Run the command line; deliberate errors become one message and their exit status."""
+    try:
+        app(standalone_mode=True)
+    except FedappError as error:
+        console.print(f"[bold red]error[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def write_json(target: str, value: dict[str, Any]) -> None:
+    """One JSON object to a file or standard output; nothing if no target was given."""
+    if not target:
+        return
+    text = json.dumps(value, indent=2, allow_nan=False)
+    if target == "-":
+        sys.stdout.write(text + "\n")
+    else:
+        Path(target).write_text(text + "\n")
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="a recipe's name (`fedapp list recipes`) or a .toml file")],
+    overrides: OverrideOption = [],  # noqa: B006
+    runtime: Annotated[str, typer.Option(help="ray (through `flwr run`) or in-process")] = "ray",
+    runs: Annotated[Path, typer.Option(help="folder that holds run folders")] = Path("runs"),
+    target: JsonOption = "",
+) -> None:
+    """Run a recipe: train, evaluate, and write a report."""
+    from fedapp.cli import runs as verbs
+
+    experiment, folder = verbs.prepare(recipe, overrides, runs, runtime)
+    result = verbs.execute(experiment, folder, runtime, console)
+    verbs.show_result(result, folder, console)
+    write_json(target, result)
+
+
+@app.command()
+def resume(
+    path: Annotated[Path, typer.Argument(help="a run folder")],
+    runtime: Annotated[str | None, typer.Option(help="ray or in-process; default: as it was started")] = None,
+    target: JsonOption = "",
+) -> None:
+    """Continue a run that was killed or stopped; the result is the same as if it had not been."""
+    from fedapp.cli import runs as verbs
+
+    experiment, folder, chosen = verbs.reopen(path, runtime)
+    result = verbs.execute(experiment, folder, chosen, console)
+    verbs.show_result(result, folder, console)
+    write_json(target, result)
+
+
+@app.command()
+def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: JsonOption = "") -> None:
+    """Write report.html anew from a run's events and pictures."""
+    from fedapp.cli.runs import show_result
+    from fedapp.report import write_report
+    from fedapp.results import write_result
+    from fedapp.runfolder import RunFolder
+
+    folder = RunFolder.open(path.resolve())
+    result = write_result(folder)
+    write_report(folder)
+    show_result(result, folder, console)
+    write_json(target, result)
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(help="tasks, rules, learners, releases, recipes, runtimes, keys or all")] = "all",
+    target: JsonOption = "",
+) -> None:
+    """What there is to choose from."""
+    from fedapp.cli.catalogue import catalogue
+
+    tables = catalogue()
+    if what != "all" and what not in tables:
+        raise InputError("list", what, "nothing of that name", nearest(what, [*tables, "all"]))
+    chosen = {name: rows for name, rows in tables.items() if what in (name, "all") and (what != "all" or name != "keys")}
+    for name, rows in chosen.items():
+        table = Table("name", "what it is", title=name, title_justify="left")
+        for key, text in rows.items():
+            table.add_row(key, _escape(text))
+        console.print(table)
+    write_json(target, chosen)
+
+
+@app.command()
+def doctor(target: JsonOption = "") -> None:
+    """Check this machine: torch build, cores and GPUs, Flower home, broken packages, a foreign SuperLink."""
+    from fedapp.cli.doctor import examine
+
+    findings = examine()
+    style = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
+    for finding in findings:
+        console.print(f"[{style[finding.level]}]{finding.level:>8}[/]  {finding.subject}: {_escape(finding.text)}",
+                      highlight=False, soft_wrap=True)  # fmt: skip
+    write_json(target, {"findings": [finding._asdict() for finding in findings]})
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="cohort")],
+    quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
+    check: Annotated[bool, typer.Option(help="exit with status 1 where a ratio misses its target")] = False,
+    target: JsonOption = "",
+) -> None:
+    """Measure ours against a reference, side by side in one run."""
+    from sim.bench import BENCHMARKS, machine, missed
+    from tasks.registry import load
+
+    measure = load("benchmark", name, BENCHMARKS, key="bench")
+    rows = []
+    for row in measure(quick=quick):
+        rows.append(row)
+        console.print("  ".join(f"{key} {_brief(value)}" for key, value in row.items()), highlight=False)
+    write_json(target, {"rows": rows, "machine": machine()})
+    if check and missed(rows):
+        raise typer.Exit(1)
+
+
+def _brief(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,125 @@
+"""``fedapp run`` and ``fedapp resume``: prepare, hand over to a runtime, say honestly how it ended."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fedapp import ROOT
+from fedapp.about import versions
+from fedapp.cli.progress import ProgressDisplay
+from fedapp.config import Experiment, known_keys
+from fedapp.pieces import build_task
+from fedapp.recipes import read_overrides, read_recipe
+from fedapp.results import summarise
+from fedapp.runfolder import FINISHED, RUNNING, RunFolder, new_path
+from tasks.errors import FedappError, InputError, StoppedError, nearest
+
+RUNTIMES = ("ray", "in-process")
+
+
+def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tuple[Experiment, RunFolder]:
+    """Check everything that can be checked before work starts, then create the run folder."""
+    _check_runtime(runtime)
+    values = known_keys() | read_recipe(recipe) | read_overrides(overrides)
+    if not values["run-dir"]:
+        values["run-dir"] = str(new_path(base.resolve(), values["recipe"]))
+    if values["data.path"]:
+        values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
+    experiment = Experiment.from_run_config(values)
+    build_task(experiment).check(experiment.clients.total)
+    folder = RunFolder(Path(experiment.run_dir))
+    if folder.status:
+        raise InputError("run-dir", experiment.run_dir, "already holds a run", "`fedapp resume` it, or name another")
+    folder.create(experiment.to_run_config(), versions() | {"runtime": runtime})
+    return experiment, folder
+
+
+def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
+    """A run to be continued; refuses a finished one."""
+    folder = RunFolder.open(run.resolve())
+    if folder.status.get("state") == FINISHED:
+        raise InputError("run", str(run), "is finished", "start a new run with more rounds, or `fedapp report` it")
+    chosen = runtime or folder.read("run.json").get("runtime", "ray")
+    _check_runtime(chosen)
+    config = folder.config | {"resume": True, "run-dir": str(folder.path)}
+    return Experiment.from_run_config(config), folder, chosen
+
+
+def execute(experiment: Experiment, folder: RunFolder, runtime: str, console: Console) -> dict[str, Any]:
+    """Run to the end on a runtime and return the result; raises the error the run ended with."""
+    total = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
+    display = ProgressDisplay(folder, total, console)
+    console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+    if runtime == "in-process":
+        _in_process(experiment, display)
+    else:
+        _on_ray(experiment, folder, display)
+    return summarise(folder)
+
+
+def _check_runtime(name: str) -> None:
+    if name not in RUNTIMES:
+        raise InputError("--runtime", name, "no such runtime", nearest(name, RUNTIMES))
+
+
+def _in_process(experiment: Experiment, display: ProgressDisplay) -> None:
+    from fedapp.client_app import app as client_app
+    from fedapp.server_app import app as server_app
+    from sim.inprocess import run_in_process
+
+    flower_log = logging.getLogger("flwr")
+    level = flower_log.level
+    flower_log.setLevel(logging.CRITICAL)  # the display shows the same events
+    try:
+        with display.live(threaded=True):
+            run_in_process(server_app, client_app, experiment.to_run_config(), experiment.runtime.nodes)
+    finally:
+        flower_log.setLevel(level)
+
+
+def _on_ray(experiment: Experiment, folder: RunFolder, display: ProgressDisplay) -> None:
+    from sim.launch import flwr_run
+
+    folder.set_status(RUNNING)
+    log_file = folder.path / "flower.log"
+    display.console.print("starting Flower and Ray (about half a minute) …", style="dim")
+    with display.live(threaded=False):
+        ending = flwr_run(ROOT, experiment.to_run_config(), experiment.runtime, log_file, display.tick)
+    status = folder.status
+    if status["state"] == FINISHED:
+        return
+    if status["state"] == RUNNING:  # the ServerApp died without a word: Flower may know more
+        folder.set_status("failed", 1, f"Flower says {ending.status}: {ending.details}")
+        raise FedappError(f"the run ended without a result; Flower says {ending.status}: {ending.details}\nlog: {log_file}")
+    kind = StoppedError if status["exit_code"] == 3 else FedappError
+    error = kind(f"{status['reason']}\nlog: {log_file}")
+    error.exit_code = status["exit_code"]
+    raise error
+
+
+def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> None:
+    """The comparison as a table, and where the report is."""
+    steps = next((list(row["psnr"]) for row in result["methods"].values() if row["psnr"]), [])
+    table = Table(title=f"{result['recipe']}: {result['rounds']} rounds, seeds {result['seeds']}")
+    for heading in ("method", "PSNR_p ↓", "max", "affine", "corr.", *[f"PSNR@{k}" for k in steps], "tuned@" + (steps or ["k"])[-1]):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for name, row in result["methods"].items():
+        table.add_row(
+            name + (" [red]diverged[/]" if row["diverged"] else ""),
+            _number(row["psnr_p"], "mean"), _number(row["psnr_p"], "max"),
+            _number(row["psnr_p_affine"], "mean"), _number(row["correlation_p"], "mean"),
+            *[_number(row["psnr"], k) for k in steps], _number(row["psnr_tuned"], (steps or ["0"])[-1]),
+        )  # fmt: skip
+    console.print(table)
+    if folder.report_file.exists():
+        console.print(f"report: {folder.report_file}", highlight=False, soft_wrap=True)
+
+
+def _number(table: dict[str, float | None] | None, key: str) -> str:
+    value = (table or {}).get(key)
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,63 @@
+"""Recipes: small TOML files that change a few config keys, by name (``sim/recipes``) or by path."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from fedapp import ROOT
+from fedapp.config import flatten, known_keys, unknown_key
+from tasks.errors import InputError, nearest
+
+FOLDER = ROOT / "sim" / "recipes"
+
+
+def recipe_names() -> dict[str, str]:
+    """Recipe names and the first line of comment in each file."""
+    names = {}
+    for file in sorted(FOLDER.glob("*.toml")):
+        first = file.read_text().splitlines()[0]
+        names[file.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
+    return names
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The keys a recipe sets, flat; ``name`` may also be the path of a TOML file."""
+    file = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not file.is_file():
+        raise InputError("recipe", name, "no such recipe", nearest(name, recipe_names()) + ", or a .toml file")
+    try:
+        values = flatten(tomllib.loads(file.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError("recipe", str(file), f"not valid TOML: {error}", "correct the file") from error
+    values.setdefault("recipe", file.stem)
+    return values
+
+
+def read_overrides(assignments: list[str]) -> dict[str, Any]:
+    """``["learner.inner-steps=8", …]`` as typed values."""
+    known, values = known_keys(), {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals:
+            raise InputError("-o", assignment, "not of the form key=value", "for example -o rounds=20")
+        if key not in known:
+            raise unknown_key(key)
+        values[key] = _parse(text.strip(), known[key], key)
+    return values
+
+
+def _parse(text: str, default: Any, key: str) -> Any:
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise InputError(key, text, "must be true or false", f"the default is {str(default).lower()}")
+    try:
+        return int(text) if isinstance(default, int) else float(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise InputError(key, text, f"must be {kind}", f"the default is {default}") from None

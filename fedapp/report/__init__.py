@@ -1,0 +1,30 @@
+"""The report of a run: one HTML page with everything inlined, readable offline and without the run folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from fedapp.atomic import write_bytes
+from fedapp.runfolder import RunFolder
+from tasks.errors import FedappError
+
+
+class MissingExtraError(FedappError):
+    """The report needs matplotlib, which comes with the ``report`` extra."""
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write ``report.html`` from the run's config, events and pictures; returns its path."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            f"the report needs matplotlib: pip install 'fedapp[report]', then `fedapp report {folder.path}`"
+        )
+    import jinja2
+
+    from fedapp.report.content import view
+    from fedapp.report.page import PAGE
+
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
+    write_bytes(folder.report_file, template.render(**view(folder)).encode())
+    return folder.report_file

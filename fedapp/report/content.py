@@ -1,0 +1,111 @@
+"""What a report says: events, numbers and pictures of a run gathered for the page."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fedapp.config import Experiment
+from fedapp.report import figures
+from fedapp.report.findings import findings
+from fedapp.results import summarise
+from fedapp.runfolder import RunFolder
+from strategies.local import LOCAL
+
+TITLES = {
+    "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF, no cap", "maml": "MAML", "fomaml": "FOMAML",
+    "reptile": "Reptile", "erm": "ERM", LOCAL: "Local",
+}  # fmt: skip
+COLOURS = {
+    "fedmenf": "#0f766e", "fedmenf-unbounded": "#7c3aed", "maml": "#dc2626", "fomaml": "#ea580c",
+    "reptile": "#ca8a04", "erm": "#2563eb", LOCAL: "#64748b",
+}  # fmt: skip
+SPARE = ("#0891b2", "#be185d", "#4d7c0f", "#9333ea")
+
+
+def view(folder: RunFolder) -> dict[str, Any]:
+    """Everything the page shows, ready to print."""
+    experiment = Experiment.from_run_config(folder.config)
+    events, result = list(folder.events()), summarise(folder)
+    methods = experiment.method_list
+    order = sorted(methods, key=lambda name: (name == LOCAL, methods.index(name)))
+    colours = {name: COLOURS.get(name, SPARE[index % len(SPARE)]) for index, name in enumerate(order)}
+    titles = {name: TITLES.get(name, name) for name in order}
+    steps = experiment.evaluation.step_list
+    seed, trained = experiment.seed_list[0], [name for name in order if name != LOCAL]
+    images = _Images(folder)
+    return {
+        "name": folder.path.name,
+        "experiment": experiment,
+        "about": folder.read("run.json"),
+        "status": folder.status,
+        "result": result,
+        "order": order,
+        "trained": trained,
+        "titles": titles,
+        "colours": colours,
+        "steps": steps,
+        "shown_steps": [step for step in steps if step in (16, 64)] or steps[-2:],
+        "findings": findings(result, titles),
+        "clients": _clients(events, trained, seed, images),
+        "new_clients": _new_clients(order, seed, steps, images),
+        "curve_p": figures.over_rounds(events, trained, titles, colours, "psnr_p", "mean", "PSNR_p (dB), mean"),
+        "curve_k": figures.over_rounds(
+            events, trained, titles, colours, "psnr", str(_shown(steps)), f"PSNR after {_shown(steps)} steps (dB)"
+        ),
+        "curve_tto": figures.over_steps(result, order, titles, colours),
+        "frontier": figures.frontier(result, trained, titles, colours, str(_shown(steps))),
+        "failures": [event for event in events if event["event"] == "round" and event["failures"]],
+        "config": experiment.to_run_config(),
+        "defaults": Experiment().to_run_config(),
+        "number": lambda value, digits=2: f"{value:.{digits}f}" if isinstance(value, int | float) else "–",
+    }
+
+
+def _shown(steps: list[int]) -> int:
+    return 16 if 16 in steps else steps[-1]
+
+
+class _Images:
+    """Pictures of the run as data URIs; ``None`` where the run has none."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str) -> str | None:
+        file = self.folder.pictures / f"{name}.png"
+        if not file.exists():
+            return None
+        return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+    def indices(self, prefix: str) -> list[str]:
+        names = sorted(file.stem for file in self.folder.pictures.glob(f"{prefix}-*.png"))
+        return [name.removeprefix(f"{prefix}-") for name in names]
+
+
+def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images: _Images) -> list[dict[str, Any]]:
+    """One row a client: the private picture, and what its upload renders to under each method."""
+    last: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "round" and event["seed"] == seed and "by_client" in event:
+            last[event["method"]] = event["by_client"]
+    rows = []
+    for index in images.indices("private"):
+        client = str(int(index))
+        numbers = {
+            method: {name: table.get(client) for name, table in last.get(method, {}).items()} for method in trained
+        }
+        rendered = {method: images(f"{method}-{seed}-rendered-{index}") for method in trained}
+        rows.append({"client": client, "private": images(f"private-{index}"), "rendered": rendered, "numbers": numbers})
+    return rows
+
+
+def _new_clients(order: list[str], seed: int, steps: list[int], images: _Images) -> list[dict[str, Any]]:
+    """One row a held-out picture: the truth, and each method's field after k steps of adaptation."""
+    return [
+        {
+            "truth": images(f"held-out-{index}"),
+            "adapted": {m: {k: images(f"{m}-{seed}-adapted-{index}-{k:03d}") for k in steps} for m in order},
+        }
+        for index in images.indices("held-out")
+    ]

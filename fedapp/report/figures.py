@@ -1,0 +1,108 @@
+"""Curves as inline SVG (matplotlib, no display needed)."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+STYLE = {
+    "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "#e2e8f0", "axes.edgecolor": "#94a3b8", "axes.labelcolor": "#334155",
+    "xtick.color": "#64748b", "ytick.color": "#64748b", "svg.fonttype": "none", "svg.hashsalt": "fedapp",
+}  # fmt: skip
+
+
+def _svg(draw: Any, width: float = 5.2, height: float = 3.1) -> str:
+    """The SVG of what ``draw(axes)`` draws, without XML prologue so that it can stand in a page."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        plt.close(figure)
+    return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.S)
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def over_rounds(
+    events: list[dict[str, Any]], methods: list[str], titles: dict[str, str], colours: dict[str, str],
+    metric: str, key: str, label: str,
+) -> str:  # fmt: skip
+    """One line a method (mean over seeds, band from lowest to highest seed) of ``event[metric][key]``."""
+
+    def draw(axes: Axes) -> None:
+        for method in methods:
+            points: dict[int, list[float]] = {}
+            for event in events:
+                value = (event.get(metric) or {}).get(key) if event.get("method") == method else None
+                if value is not None:
+                    points.setdefault(event["round"], []).append(value)
+            rounds = sorted(points)
+            if not rounds:
+                continue
+            means = [sum(points[r]) / len(points[r]) for r in rounds]
+            axes.plot(rounds, means, "o-", ms=3, lw=1.8, color=colours[method], label=titles[method])
+            low, high = [min(points[r]) for r in rounds], [max(points[r]) for r in rounds]
+            axes.fill_between(rounds, low, high, color=colours[method], alpha=0.12, lw=0)
+        axes.set_xlabel("round")
+        axes.set_ylabel(label)
+        _legend(axes)
+
+    return _svg(draw)
+
+
+def over_steps(result: dict[str, Any], order: list[str], titles: dict[str, str], colours: dict[str, str]) -> str:
+    """PSNR against steps of test-time optimisation: solid at the common step size, dotted at the tuned one."""
+
+    def draw(axes: Axes) -> None:
+        steps: list[str] = []
+        for method in order:
+            for table, style in ((result["methods"][method]["psnr"], "o-"), (result["methods"][method]["psnr_tuned"], ":")):
+                if not table:
+                    continue
+                steps = list(table)
+                values = [float("nan") if value is None else value for value in table.values()]
+                label = titles[method] if style == "o-" else None
+                axes.plot(range(len(steps)), values, style, ms=3, lw=1.6, color=colours[method], label=label)
+        axes.set_xticks(range(len(steps)), steps)
+        axes.set_xlabel("steps of test-time optimisation (dotted: step size tuned per method)")
+        axes.set_ylabel("PSNR on unseen pictures (dB)")
+        _legend(axes)
+
+    return _svg(draw)
+
+
+def frontier(
+    result: dict[str, Any], methods: list[str], titles: dict[str, str], colours: dict[str, str], step: str
+) -> str:
+    """Privacy against quality: lower PSNR_p is to the left, better adaptation is up."""
+
+    def draw(axes: Axes) -> None:
+        for method in methods:
+            row = result["methods"][method]
+            x, y = (row["psnr_p"] or {}).get("mean"), (row["psnr"] or {}).get(step)
+            if x is None or y is None:
+                continue
+            axes.scatter([x], [y], s=60, color=colours[method], zorder=3)
+            axes.annotate(titles[method], (x, y), xytext=(6, 6), textcoords="offset points", color=colours[method])
+        local = (result["methods"].get("local") or {}).get("psnr") or {}
+        if local.get(step) is not None:
+            axes.axhline(local[step], color=colours.get("local", "#64748b"), ls="--", lw=1)
+            axes.annotate("Local", (1, local[step]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                          color=colours.get("local", "#64748b"))  # fmt: skip
+        axes.margins(0.18)
+        axes.set_xlabel("PSNR_p (dB): what rendering an upload shows; left is more private")
+        axes.set_ylabel(f"PSNR after {step} steps (dB)")
+
+    return _svg(draw)

@@ -1,0 +1,97 @@
+"""Sentences a reader should not have to dig for, generated from the numbers and only where they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from strategies.local import LOCAL
+
+AFFINE_MARGIN = 0.5  # dB above the flat colour from which a fitted rendering is said to show something
+
+
+def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:
+    """``(kind, sentence)`` with kind good, plain or warning."""
+    methods = result["methods"]
+    sentences: list[tuple[str, str]] = []
+    if "maml" in methods and "fedmenf" in methods:
+        sentences += _fedmenf_against_maml(methods, titles)
+    for name, row in methods.items():
+        if row["diverged"]:
+            sentences.append(
+                (
+                    "warning",
+                    f"{titles[name]} diverged: before adaptation its shared field lies outside the data range. Its low "
+                    "PSNR_p is a blow-up, and it adapts only near the step size it was trained with.",
+                )
+            )
+        sentences += _what_rendering_misses(row, titles[name])
+    sentences += _tuned_local(methods, titles)
+    sentences.append(
+        (
+            "plain",
+            "PSNR_p is what a server sees that merely renders an upload. It bounds nothing: the update itself can be "
+            "inverted by stronger attacks. Only secure aggregation and differential privacy limit those; this run used "
+            f"the release “{result['release']}”.",
+        )
+    )
+    return sentences
+
+
+def _fedmenf_against_maml(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:
+    ours, theirs = methods["fedmenf"], methods["maml"]
+    p_ours, p_theirs = (_get(row["psnr_p"], "mean") for row in (ours, theirs))
+    if p_ours is None or p_theirs is None:
+        return []
+    text = (
+        f"A server that renders each client's upload gets {p_theirs:.1f} dB of the private picture under MAML and "
+        f"{p_ours:.1f} dB under {titles['fedmenf']} ({p_theirs - p_ours:+.1f} dB less)."
+    )
+    steps = [k for k in (ours["psnr"] or {}) if k in ("16", "64")]
+    for k in steps:
+        q_ours, q_theirs = _get(ours["psnr"], k), _get(theirs["psnr"], k)
+        if q_ours is not None and q_theirs is not None:
+            text += f" After {k} steps a new client has {q_ours:.1f} dB (MAML {q_theirs:.1f})."
+    return [("good" if p_theirs - p_ours > 0 else "warning", text)]
+
+
+def _what_rendering_misses(row: dict[str, Any], title: str) -> list[tuple[str, str]]:
+    fitted, floor = _get(row["psnr_p_affine"], "mean"), _get(row["psnr_floor"], "mean")
+    related, plain = _get(row["correlation_p"], "mean"), _get(row["psnr_p"], "mean")
+    if fitted is None or floor is None or related is None or plain is None or plain > floor:
+        return []
+    if fitted > floor + AFFINE_MARGIN:
+        return [
+            (
+                "warning",
+                f"{title}: its renderings score less than a flat colour ({plain:.1f} against {floor:.1f} dB), yet after "
+                f"the best affine intensity fit {fitted:.1f} dB (correlation {related:.2f}): what PSNR_p hides is "
+                "partly a shift of brightness, not the picture.",
+            )
+        ]
+    return []
+
+
+def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:
+    if LOCAL not in methods or not methods[LOCAL]["psnr_tuned"]:
+        return []
+    ahead = []
+    for k, local in methods[LOCAL]["psnr_tuned"].items():
+        rivals = [
+            _get(row["psnr_tuned"], k) for name, row in methods.items() if name != LOCAL and not row["diverged"]
+        ]
+        known = [value for value in rivals if value is not None]
+        if local is not None and known and local > max(known):
+            ahead.append(k)
+    if not ahead:
+        return []
+    return [
+        (
+            "plain",
+            f"With the step size tuned for each method, Local (no federation) is ahead after {', '.join(ahead)} steps: "
+            "on fitting one's own pixels a meta-learned start saves steps, not quality.",
+        )
+    ]
+
+
+def _get(table: dict[str, float | None] | None, key: str) -> float | None:
+    return (table or {}).get(key)

@@ -1,0 +1,56 @@
+"""Shared by all tests: small settings, one thread, and a run over the in-process runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedapp.config import Experiment, known_keys
+from fedapp.recipes import read_recipe
+from fedapp.runfolder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two cores are quickly oversubscribed; one thread also keeps sums in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def smoke(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """``smoke(**{"rounds": 3})``: the run config of the smallest recipe in a fresh folder, with changes."""
+
+    def config(**changes: Any) -> dict[str, Any]:
+        values = known_keys() | read_recipe("smoke") | {"run-dir": str(tmp_path / "run")}
+        return values | changes
+
+    return config
+
+
+@pytest.fixture
+def experiment(smoke: Callable[..., dict[str, Any]]) -> Callable[..., Experiment]:
+    """The same, parsed."""
+    return lambda **changes: Experiment.from_run_config(smoke(**changes))
+
+
+@pytest.fixture
+def run(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
+    """Run the real apps in process and return the run folder."""
+
+    def go(nodes: int = 2, grid: Any = None, **changes: Any) -> RunFolder:
+        from fedapp.client_app import app as client_app
+        from fedapp.server_app import app as server_app
+        from sim.inprocess import run_in_process
+
+        values = smoke(**{"runtime.nodes": nodes, **changes})
+        run_in_process(server_app, client_app, values, nodes, grid(client_app, nodes, values) if grid else None)
+        return RunFolder(Path(values["run-dir"]))
+
+    return go

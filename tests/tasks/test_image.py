@@ -1,0 +1,104 @@
+"""Pictures: bundled, from a folder, of any size, grey or RGB; and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.data import bundled, folder
+from tasks.data.pictures import Picture
+from tasks.errors import InputError
+from tasks.image import ImageTask
+from tasks.randomness import generator
+from tasks.settings import DataSettings, FieldSettings, TaskSettings
+
+
+def task(**data: object) -> ImageTask:
+    return ImageTask(TaskSettings(data=DataSettings(**data), field=FieldSettings(width=8, depth=1)))  # type: ignore[arg-type]
+
+
+def write(path: Path, width: int, height: int, mode: str = "RGB") -> None:
+    array = np.random.default_rng(width * height).integers(0, 255, (height, width, len(mode)), dtype=np.uint8)
+    Image.fromarray(array.squeeze()).convert(mode).save(path)
+
+
+def test_bundled_pictures_are_real_private_and_disjoint_from_the_held_out() -> None:
+    pictures = [bundled.private_picture(client, 32, 3) for client in range(16)]
+    assert len({picture.name for picture in pictures}) == 16
+    assert not set(bundled.PRIVATE) & set(bundled.HELD_OUT)
+    for picture in pictures:
+        assert picture.truth.shape == (32, 32, 3) and 0 <= picture.truth.min() and picture.truth.max() <= 1
+        assert picture.truth.std() > 0.02, f"{picture.name} is flat"
+    again = bundled.private_picture(13, 32, 3)
+    assert torch.equal(again.truth, pictures[13].truth), "a crop depends on the client alone"
+    assert not torch.equal(pictures[13].truth, pictures[1].truth)
+
+
+def test_pixels_and_coordinates_belong_together() -> None:
+    truth = torch.arange(6.0).reshape(2, 3, 1) / 6
+    picture = Picture("ramp", truth)
+    assert picture.coordinates.tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
+    assert picture.values.squeeze().tolist() == truth.flatten().tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
+    for index, (width, height, mode) in enumerate([(20, 9, "RGB"), (8, 31, "L"), (16, 16, "RGBA"), (5, 7, "L")]):
+        write(tmp_path / f"{index}.png", width, height, mode)
+    own = task(path=str(tmp_path), size=0, channels=channels, held_out=1)
+    own.check(3)
+    cohort = [own.client_data(client) for client in range(3)]
+    assert [tuple(picture.truth.shape) for picture in cohort] == [(9, 20, channels), (31, 8, channels), (16, 16, channels)]
+    assert own.held_out()[0].name == "3"
+    episode = own.episodes(cohort, [generator("t", c) for c in range(3)], 2, 3, 11, torch.device("cpu"))(1)
+    assert len(episode.support) == 3 and episode.query.inputs.shape == (3, 11, 2)
+    for row, picture in enumerate(cohort):
+        known = {tuple(pixel) for pixel in torch.cat([picture.coordinates, picture.values], 1).tolist()}
+        drawn = torch.cat([episode.query.inputs[row], episode.query.targets[row]], 1).tolist()
+        assert {tuple(pixel) for pixel in drawn} <= known, "a client only ever sees its own pixels"
+    rendered = own.render(torch.stack([own.init(0)] * 3), cohort)
+    assert [image.shape for image in rendered] == [picture.truth.shape for picture in cohort]
+
+
+def test_render_in_blocks_equals_render_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, params = task(size=16), None
+    params = own.init(0)[None]
+    whole = own.predict(params, own.client_data(0).coordinates[None])
+    monkeypatch.setattr("tasks.image.PIXELS_AT_ONCE", 7)
+    torch.testing.assert_close(own.predict(params, own.client_data(0).coordinates[None]), whole)
+
+
+def test_draws_depend_on_the_client_not_on_the_cohort() -> None:
+    own = task(size=16)
+    pair = [own.client_data(0), own.client_data(1)]
+    both = own.episodes(pair, [generator("b", 0), generator("b", 1)], 1, 1, 9, torch.device("cpu"))(0)
+    alone = own.episodes(pair[1:], [generator("b", 1)], 1, 1, 9, torch.device("cpu"))(0)
+    assert torch.equal(both.query.targets[1], alone.query.targets[0])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda path: None, "holds no files"),
+        (lambda path: (path / "notes.txt").write_text("hello"), "not a readable image"),
+        (lambda path: write(path / "only.png", 8, 8), "too few"),
+    ],
+)
+def test_bad_folders_are_refused_by_name(tmp_path: Path, prepare: object, reason: str) -> None:
+    prepare(tmp_path)  # type: ignore[operator]
+    folder.image_files.cache_clear()
+    with pytest.raises(InputError, match=reason) as caught:
+        task(path=str(tmp_path), held_out=1).check(4)
+    assert caught.value.key == "data.path" and str(tmp_path) in str(caught.value.value) and caught.value.remedy
+
+
+def test_a_truncated_image_is_refused_when_read(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", 64, 64)
+    whole = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be decoded"):
+        folder.load(tmp_path / "0.png", 0, 3)

@@ -1,0 +1,76 @@
+"""Metrics with numbers one can redo by hand, and test-time optimisation that must find what it should."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tasks.adaptation import adapt
+from tasks.image import ImageTask
+from tasks.metrics import psnr, range_excess, ssim
+from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
+from tasks.types import Batch
+
+
+def test_psnr_by_hand() -> None:
+    truth = torch.zeros(4, 4, 1)
+    assert psnr(truth + 0.1, truth) == pytest.approx(20.0, abs=1e-4)  # 10 log10(1 / 0.01)
+    assert psnr(truth - 5.0, truth) == 100.0, "renderings are clamped to the data range first"
+    assert math.isnan(psnr(truth + float("nan"), truth))
+
+
+def test_ssim_of_equal_and_of_unrelated_pictures() -> None:
+    picture = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
+    assert ssim(picture, picture) == pytest.approx(1.0)
+    assert ssim(1 - picture, picture) < 0  # type: ignore[operator]
+    assert ssim(picture[:5], picture[:5]) is None
+
+
+def test_range_excess_by_hand() -> None:
+    assert range_excess(torch.tensor([0.5, 1.5, -0.25, 2.0])) == pytest.approx((0.5 + 0.25 + 1.0) / 4)
+
+
+class Quadratic:
+    """L(w) = |w|^2 / 2 per client, so one step of size r shrinks w by the factor 1 - r."""
+
+    def gradient(self, params: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return params.square().sum(-1) / 2, params
+
+    def linearise(self, params: torch.Tensor, batch: Batch) -> None:
+        raise AssertionError("test-time optimisation is first order")
+
+
+def test_adaptation_takes_exactly_k_steps_with_each_rate() -> None:
+    start = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    rates = torch.tensor([[0.5], [0.1]])
+    seen = dict(adapt(Quadratic(), start, Batch(start, start), rates, [0, 1, 3], limit=0.0))
+    assert seen[0].tolist() == start.tolist()
+    torch.testing.assert_close(seen[3][:, 0], torch.tensor([0.5**3, 0.9**3]))
+
+
+def test_adaptation_clips() -> None:
+    start = torch.tensor([[3.0, 4.0]])
+    seen = dict(adapt(Quadratic(), start, Batch(start, start), torch.ones(1, 1), [1], limit=1.0))
+    torch.testing.assert_close(seen[1], start * 0.8)
+
+
+def test_evaluation_improves_with_steps_and_tunes_on_other_pictures() -> None:
+    task = ImageTask(TaskSettings(data=DataSettings(size=12, held_out=3), field=FieldSettings(width=16, depth=2)))
+    settings = EvaluationSettings(steps="0,2,16", rates="0.0001,0.03", rate=0.01)
+    evaluation = task.evaluate(task.init(0), settings, tune=True)
+    quality = evaluation.metrics["psnr"]
+    assert quality["0"] < quality["2"] < quality["16"]
+    assert evaluation.metrics["rates_tuned"]["16"] == [0.03], "the useless rate must not be chosen"
+    assert evaluation.metrics["psnr_tuned"]["16"] > quality["16"]
+    assert evaluation.metrics["diverged"] is False
+    assert len(evaluation.pictures) == 3 * 3
+
+
+def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
+    task = ImageTask(TaskSettings(data=DataSettings(size=8, held_out=1), field=FieldSettings(width=8, depth=1)))
+    model = task.init(0)
+    task.layout.unflatten(model)["layers.1.bias"].fill_(9.0)  # the published objective's typical end: a constant near 10
+    metrics = task.evaluate(model, EvaluationSettings(steps="0"), tune=False).metrics
+    assert metrics["diverged"] is True and metrics["range_excess"] > 5

@@ -1,0 +1,99 @@
+"""The shape of the house, held by tests."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fedapp import PACKAGES, ROOT
+from fedapp.config import flatten, known_keys
+
+LAYERS = {"tasks": 0, "strategies": 1, "privacy": 2, "sim": 3, "fedapp": 4}
+FLWR_ALLOWED = ("strategies/flower/", "fedapp/", "sim/")
+LAZY = {"torchvision", "peft", "diffusers", "opacus", "transformers", "matplotlib", "skimage", "ray"}
+FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(file: Path, top_level_only: bool = False) -> set[str]:
+    """Root names of all modules a file imports (``from x.y import z`` gives ``x``)."""
+    tree = ast.parse(file.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_packages_are_the_layers() -> None:
+    assert set(PACKAGES) == set(LAYERS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_downward(file: Path) -> None:
+    own = LAYERS[file.relative_to(ROOT).parts[0]]
+    upward = {name for name in imports(file) & set(LAYERS) if LAYERS[name] > own}
+    assert not upward, f"{file} imports upward: {upward}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_flwr_stays_in_its_places(file: Path) -> None:
+    if "flwr" in imports(file):
+        assert str(file.relative_to(ROOT)).startswith(FLWR_ALLOWED)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_heavy_packages_are_imported_lazily(file: Path) -> None:
+    if file.name != "figures.py":  # itself imported only when a report is drawn
+        assert not imports(file, top_level_only=True) & LAZY
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_stay_small_and_documented(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), "every module says what it is"
+    assert file.name != "utils.py"
+
+
+def test_every_published_method_cites_its_paper() -> None:
+    cited = [ROOT / "tasks/fields/siren.py", *(ROOT / "strategies/rules").glob("[!_]*.py")]
+    cited += [ROOT / "strategies/local/meta.py", ROOT / "strategies/local/reptile.py"]
+    for file in cited:
+        docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+        assert "https://" in docstring, f"{file} does not link its paper"
+
+
+def test_protecting_code_draws_nothing_from_ordinary_generators() -> None:
+    for file in (ROOT / "privacy").rglob("*.py"):
+        text = file.read_text()
+        for forbidden in ("np.random", "numpy.random", "torch.rand", "torch.normal", "import random"):
+            assert forbidden not in text, f"{file}: {forbidden}"
+
+
+def test_the_client_app_is_cheap_to_import() -> None:
+    forbidden = sorted(LAZY | {"torch"} - {"ray"})
+    code = (
+        "import sys; import fedapp.client_app; "
+        f"found = [name for name in {forbidden} if name in sys.modules]; sys.exit(repr(found) if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pyproject_holds_every_key_with_its_default() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    assert flatten(declared) == known_keys()
+
+
+def test_every_key_says_what_it_means() -> None:
+    from fedapp.cli.catalogue import catalogue
+
+    assert [key for key, text in catalogue()["keys"].items() if not text.split("  ", 1)[1]] == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,31 @@ class Checkpoint:
     identity: dict[str, Any]
     state: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class CheckpointWriter:
+    """Writes checkpoints beside the training: at most one is on its way, so at most one round is ever repeated."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._on_its_way: Future[Path] | None = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Wait for the previous one (raising what it raised), then start this one.
+
+        The tensors must not be written to afterwards; a round makes new ones.
+        """
+        self.flush()
+        self._on_its_way = self._thread.submit(save_checkpoint, self.folder, checkpoint)
+
+    def flush(self) -> None:
+        """Return once everything given so far is on disk."""
+        if self._on_its_way is not None:
+            self._on_its_way.result()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

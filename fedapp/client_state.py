@@ -36,9 +36,9 @@ class ClientState:
             memory = load_file(file)
         except (OSError, SafetensorError) as error:
             raise MissingMemoryError(f"client {client} has no readable memory of round {version} ({error})") from error
-        for other in file.parent.glob("round-*.safetensors"):  # the server will never ask for these again
-            if int(other.stem.removeprefix("round-")) < version:
-                other.unlink(missing_ok=True)
+        older = sorted(file.parent.glob("round-*.safetensors"))
+        for other in older[: max(older.index(file) - 1, 0)]:  # the one before may be asked for by a resumed run
+            other.unlink(missing_ok=True)
         return memory
 
     def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from fedapp import ROOT
 from fedapp.about import versions
-from fedapp.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from fedapp.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
 from fedapp.config import Experiment
 from fedapp.identity import fingerprint
 from fedapp.pieces import build_release, build_rule, build_task, pick_device
@@ -113,14 +113,20 @@ class Comparison:
         self._connect(nodes)
         if not done:
             self._start_line(nodes)
-        for number in range(done + 1, experiment.rounds + 1):
-            last = number == experiment.rounds
-            due = last or number % experiment.evaluation.every == 0
-            for arm in self.arms:
-                self._round(arm, number, due, last)
-            self._save(number)
+        writer = CheckpointWriter(self.folder.checkpoints)
+        try:
+            for number in range(done + 1, experiment.rounds + 1):
+                last = number == experiment.rounds
+                due = last or number % experiment.evaluation.every == 0
+                for arm in self.arms:
+                    self._round(arm, number, due, last)
+                writer.save(self._checkpoint(number))
+            writer.flush()
+        finally:
+            writer.close()
         write_result(self.folder)
-        self._report()
+        if experiment.report.page:
+            self._report()
 
     # ------------------------------------------------------------------ a round
     def _round(self, arm: Arm, number: int, due: bool, last: bool) -> None:
@@ -142,7 +148,7 @@ class Comparison:
             if name not in render.METRICS and values
         }
         event = {
-            "event": "round", "round": report.round, "method": arm.method, "seed": arm.seed,
+            "event": "round", "clock": time.time(), "round": report.round, "method": arm.method, "seed": arm.seed,
             "clients": {"ok": len(report.clients), "failed": len(report.failures)},
             "failures": {str(client): reason for client, reason in sorted(report.failures.items())},
             "bytes_up": report.bytes_up, "bytes_down": report.bytes_down, "seconds": report.seconds,
@@ -196,6 +202,7 @@ class Comparison:
             timeout=experiment.runtime.timeout,
             in_flight=experiment.runtime.in_flight,
             state_dir=str(self.folder.client_state),
+            inspect=experiment.evaluation.uploads,
         )
         for arm in self.arms:
             arm.rounds = FederatedRounds(
@@ -215,13 +222,15 @@ class Comparison:
             "clients": experiment.clients.total,
         }
 
-    def _save(self, number: int) -> None:
-        tensors, state = {}, {}
+    def _checkpoint(self, number: int) -> Checkpoint:
+        tensors: dict[str, torch.Tensor] = {}
+        state = {}
         for arm in self.arms:
             tensors[f"{arm.name}/model"] = arm.federation.model
             tensors |= {f"{arm.name}/state/{name}": value for name, value in arm.federation.state.items()}
-            state[arm.name] = {"accepted": arm.federation.accepted, "seen": arm.seen}
-        save_checkpoint(self.folder.checkpoints, Checkpoint(number, self._identity, state, tensors))
+            seen = {name: dict(values) for name, values in arm.seen.items()}
+            state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen}
+        return Checkpoint(number, self._identity, state, tensors)
 
     def _restore(self) -> int:
         """Put the arms back to the last checkpoint; returns its round (0: none was written yet)."""

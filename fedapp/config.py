@@ -41,6 +41,7 @@ class ClientsSettings(Settings):
 
 
 class ReportSettings(Settings):
+    page: bool = Field(True, description="write report.html at the end of the run")
     pictures: bool = Field(True, description="show private pictures in the report (simulation only)")
 
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from strategies.local.train import fit
+from strategies.local.train import descend
 from strategies.settings import LearnerSettings
-from strategies.types import Broadcast, Learner, Payload, Release, Rule
-from tasks.randomness import generator
+from strategies.types import Broadcast, Learner, LocalResult, Payload, Release, Rule, WholeFit
+from tasks.params import is_finite
+from tasks.randomness import Key
 from tasks.types import Task
 
 Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
 
-CHUNK_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}  # what a chunk may keep; cache-sized on CPU (benchmarked)
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 4 << 30}  # what a chunk may keep: about the last cache on CPU (measured)
 CHUNK_LIMIT = {"cpu": 32, "cuda": 1024}
 
 
@@ -60,10 +62,16 @@ class CohortResult:
 
 
 def describe(error: BaseException) -> str:
-    """One line: type, message, and the last place of its traceback (file:line in function)."""
+    """One line: type, message, and where (file:line in function): the last place that is not in a library."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
+    where = f" ({own[-1].filename}:{own[-1].lineno} in {own[-1].name})" if own else ""
     return f"{type(error).__name__}: {error}{where}"
+
+
+def chunk_width(working_set: int, device: torch.device) -> int:
+    """How many clients that keep ``working_set`` bytes each are trained at once."""
+    return max(1, min(CHUNK_LIMIT[device.type], CHUNK_BYTES[device.type] // max(working_set, 1)))
 
 
 class CohortTrainer:
@@ -72,7 +80,7 @@ class CohortTrainer:
     def __init__(
         self,
         task: Task,
-        learner: Learner,
+        learner: Learner | WholeFit,
         rule: Rule,
         release: Release,
         settings: LearnerSettings,
@@ -82,6 +90,7 @@ class CohortTrainer:
     ) -> None:
         self.task, self.learner, self.rule, self.release = task, learner, rule, release
         self.settings, self.store, self.inspect, self.chunk = settings, store, inspect, chunk
+        self._fit = learner.fit if isinstance(learner, WholeFit) else partial(descend, learner)
         if rule.memory and store is None:
             raise ValueError(f"{type(rule).__name__} remembers {rule.memory}: it needs a memory store")
 
@@ -105,8 +114,7 @@ class CohortTrainer:
         """Clients trained at once: what is configured, else what the memory budget of the device allows."""
         if self.chunk:
             return self.chunk
-        each = self.task.working_set(self.settings.batch_size, self.learner.inner_steps)
-        return max(1, min(CHUNK_LIMIT[device.type], CHUNK_BYTES[device.type] // max(each, 1)))
+        return chunk_width(self.task.working_set(self.settings.batch_size, self.learner.inner_steps), device)
 
     def _one_by_one(
         self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
@@ -126,17 +134,17 @@ class CohortTrainer:
         clients = [client for client, _ in chunk]
         cohort = [self.task.client_data(client) for client in clients]
         memory = self._recall(chunk, received.model)
-        streams = [generator("batches", assignment.seed, assignment.round, client) for client in clients]
-        local = fit(self.task, self.learner, self.rule, received, cohort, memory, streams, self.settings)
+        keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client in clients]
+        local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
         contribution, remembered = self.rule.contribute(local, received, memory)
         payload = self.release.encode(contribution)
-        if not bool(torch.isfinite(payload.vector).all()):
+        if not is_finite(payload.vector):
             bad = ~torch.isfinite(contribution.vector).all(dim=1)
             if len(chunk) > 1:
                 raise ArithmeticError(f"{int(bad.sum())} of {len(chunk)} updates are not finite")
             raise ArithmeticError("the update is not finite (NaN or infinity) after local training")
 
-        metrics, shown = self._look(received.model + local.delta, cohort, pictures)
+        metrics, shown = self._look(received, local, cohort, pictures)
         metrics = {name: values.tolist() for name, values in local.metrics.items()} | metrics
         for row, client in enumerate(clients):  # nothing below raises: a client is in everything or in nothing
             if remembered and self.store is not None:
@@ -162,11 +170,12 @@ class CohortTrainer:
         return {name: torch.stack([row[name].to(model) for row in rows]) for name in self.rule.memory}
 
     def _look(
-        self, uploads: Tensor, cohort: Sequence[Any], pictures: bool
+        self, received: Broadcast, local: LocalResult, cohort: Sequence[Any], pictures: bool
     ) -> tuple[dict[str, list[float]], list[tuple[Tensor, Tensor]]]:
-        """What a curious server would see in each upload ``[C, P]``: numbers, and pictures if asked for."""
+        """What a curious server would see in each client's upload: numbers, and pictures if asked for."""
         if self.inspect is None:
             return {}, []
-        rendered, truths = self.task.render(uploads, cohort), [data.truth for data in cohort]
+        uploads, truths = received.model + local.delta, [data.truth for data in cohort]
+        rendered = self.task.render(uploads, cohort)
         numbers = {name: list(values) for name, values in self.inspect(rendered, truths).items()}
         return numbers, list(zip(truths, rendered, strict=True)) if pictures else []

@@ -6,13 +6,15 @@ with it (:class:`Aggregate`); a release says how the sum is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from tasks.types import Derivatives, Episode
+from strategies.settings import LearnerSettings
+from tasks.randomness import Key
+from tasks.types import Derivatives, Episode, Task
 
 State = dict[str, Tensor]  # a rule's server state, each [P]
 Memory = Mapping[str, Tensor]  # what clients remember between rounds, each [C, P]
@@ -82,6 +84,19 @@ class Learner(Protocol):
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
         """The pseudo-gradient of each client at ``params [C, P]``."""
+
+
+@runtime_checkable
+class WholeFit(Protocol):
+    """A learner that trains a cohort by itself instead of giving one gradient after another."""
+
+    inner_steps: int
+
+    def fit(
+        self, task: Task, rule: Rule, received: Broadcast, cohort: Sequence[Any], memory: Memory,
+        keys: Sequence[Key], settings: LearnerSettings,
+    ) -> LocalResult:  # fmt: skip
+        """Train every client of ``cohort``, drawing from the streams ``keys [C]``."""
 
 
 @runtime_checkable

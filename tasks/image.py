@@ -17,7 +17,7 @@ from tasks.data import bundled, folder
 from tasks.data.pictures import Picture
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
-from tasks.randomness import generator
+from tasks.randomness import Key, generator
 from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.types import Batch, Episode, Evaluation
 
@@ -68,7 +68,7 @@ class ImageTask:
     def episodes(
         self,
         cohort: Sequence[Picture],
-        generators: Sequence[torch.Generator],
+        keys: Sequence[Key],
         count: int,
         inner_steps: int,
         batch_size: int,
@@ -77,11 +77,10 @@ class ImageTask:
         coordinates = torch.cat([picture.coordinates for picture in cohort]).to(device)
         values = torch.cat([picture.values for picture in cohort]).to(device)
         offset, draws = 0, []
-        for picture, stream in zip(cohort, generators, strict=True):
+        for picture, key in zip(cohort, keys, strict=True):
             pixels = len(picture.values)
-            draws.append(
-                torch.randint(pixels, (count, inner_steps + 1, batch_size), generator=stream).add_(offset)
-            )
+            shape = (count, inner_steps + 1, batch_size)
+            draws.append(torch.randint(pixels, shape, generator=generator(*key)).add_(offset))
             offset += pixels
         pixel = torch.stack(draws, dim=2).to(device)  # [count, K + 1, C, B]
 
@@ -92,9 +91,7 @@ class ImageTask:
         return episode
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        kept_per_layer = 4  # sine, cosine, delta, error
-        activations = batch_size * self.field.width * self.field.depth * kept_per_layer
-        return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
+        return self.field.working_set(batch_size, inner_steps)
 
     @torch.no_grad()
     def predict(self, params: Tensor, inputs: Tensor) -> Tensor:

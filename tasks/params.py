@@ -49,6 +49,15 @@ class Layout:
         return torch.cat(parts, dim=-1)
 
 
+def is_finite(vector: Tensor) -> bool:
+    """Whether a vector holds neither NaN nor infinity.
+
+    Either makes the sum not finite, and summing is several times faster than looking at each number; a sum that
+    merely overflowed is told apart by looking after all.
+    """
+    return bool(torch.isfinite(vector.sum())) or bool(torch.isfinite(vector).all())
+
+
 def norms(rows: Tensor) -> Tensor:
     """L2 norm of each row: ``[C, P] -> [C, 1]``."""
     return torch.linalg.vector_norm(rows, dim=-1, keepdim=True)

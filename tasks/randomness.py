@@ -11,6 +11,8 @@ import hashlib
 
 import torch
 
+Key = tuple[object, ...]  # the name of a stream
+
 
 def seed_of(*key: object) -> int:
     """A 63-bit seed from the SHA-256 of the key's parts."""

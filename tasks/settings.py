@@ -93,6 +93,7 @@ class EvaluationSettings(Settings):
     rates: Annotated[str, AfterValidator(_rates)] = Field(
         "0.003,0.01,0.03,0.1", description="step sizes the tuned table chooses from, per method"
     )
+    uploads: bool = Field(True, description="judge each client's upload as a server that renders it would")
     clip: float = Field(5.0, ge=0, description="gradient norm limit in test-time optimisation; 0: none")
 
     @property

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.params import Layout
+from tasks.randomness import Key
 from tasks.settings import EvaluationSettings
 
 
@@ -88,13 +89,13 @@ class Task(Protocol):
     def episodes(
         self,
         cohort: Sequence[Any],
-        generators: Sequence[torch.Generator],
+        keys: Sequence[Key],
         count: int,
         inner_steps: int,
         batch_size: int,
         device: torch.device,
     ) -> Callable[[int], Episode]:
-        """Draws for ``count`` outer steps, from each client's own generator; returns ``step -> Episode``."""
+        """Draws for ``count`` outer steps from each client's own stream ``keys [C]``; returns ``step -> Episode``."""
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         """Bytes one client needs during a second-order step (sizes the chunks of a cohort)."""

@@ -28,7 +28,7 @@ def smoke(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """``smoke(**{"rounds": 3})``: the run config of the smallest recipe in a fresh folder, with changes."""
 
     def config(**changes: Any) -> dict[str, Any]:
-        values = known_keys() | read_recipe("smoke") | {"run-dir": str(tmp_path / "run")}
+        values = known_keys() | read_recipe("smoke") | {"run-dir": str(tmp_path / "run"), "report.page": False}
         return values | changes
 
     return config

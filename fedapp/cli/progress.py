@@ -50,10 +50,10 @@ class ProgressDisplay:
                                    style="yellow", markup=False, highlight=False)  # fmt: skip
         elif event["event"] == "evaluation":
             steps = {k: value for k, value in (event.get("psnr") or {}).items() if value is not None}
-            text = "  ".join(f"{k}: {value:.2f}" for k, value in steps.items())
+            text = " ".join(f"{k}:{value:.1f}" for k, value in steps.items())
             warning = "  [red]diverged[/]" if event.get("diverged") else ""
             self.console.print(
-                f"round {event['round']:>3}  {event['method']}-{event['seed']:<3} PSNR after k steps  {text}{warning}",
+                f"round {event['round']:>3} {event['method']}-{event['seed']} PSNR@k {text}{warning}",
                 highlight=False,
             )
 

@@ -105,17 +105,20 @@ def _on_ray(experiment: Experiment, folder: RunFolder, display: ProgressDisplay)
 def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """The comparison as a table, and where the report is."""
     steps = next((list(row["psnr"]) for row in result["methods"].values() if row["psnr"]), [])
-    table = Table(title=f"{result['recipe']}: {result['rounds']} rounds, seeds {result['seeds']}")
-    for heading in ("method", "PSNR_p ↓", "max", "affine", "corr.", *[f"PSNR@{k}" for k in steps], "tuned@" + (steps or ["k"])[-1]):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+    privacy = Table("method", "PSNR_p mean", "max", "affine fit", "correlation", title="what rendering an upload shows")
+    quality = Table("method", *[f"k={k}" for k in steps], *[f"tuned k={k}" for k in steps[-2:]],
+                    title="PSNR of unseen pictures after k steps")  # fmt: skip
+    for table in (privacy, quality):
+        for column in table.columns[1:]:
+            column.justify = "right"
     for name, row in result["methods"].items():
-        table.add_row(
-            name + (" [red]diverged[/]" if row["diverged"] else ""),
-            _number(row["psnr_p"], "mean"), _number(row["psnr_p"], "max"),
-            _number(row["psnr_p_affine"], "mean"), _number(row["correlation_p"], "mean"),
-            *[_number(row["psnr"], k) for k in steps], _number(row["psnr_tuned"], (steps or ["0"])[-1]),
-        )  # fmt: skip
-    console.print(table)
+        label = name + (" [red](diverged)[/]" if row["diverged"] else "")
+        seen = [("psnr_p", "mean"), ("psnr_p", "max"), ("psnr_p_affine", "mean"), ("correlation_p", "mean")]
+        if row["psnr_p"]:
+            privacy.add_row(label, *[_number(row[key], part) for key, part in seen])
+        tuned = [_number(row["psnr_tuned"], k) for k in steps[-2:]]
+        quality.add_row(label, *[_number(row["psnr"], k) for k in steps], *tuned)
+    console.print(privacy, quality)
     if folder.report_file.exists():
         console.print(f"report: {folder.report_file}", highlight=False, soft_wrap=True)
 

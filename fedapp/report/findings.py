@@ -44,7 +44,8 @@ def _fedmenf_against_maml(methods: dict[str, Any], titles: dict[str, str]) -> li
         return []
     text = (
         f"A server that renders each client's upload gets {p_theirs:.1f} dB of the private picture under MAML and "
-        f"{p_ours:.1f} dB under {titles['fedmenf']} ({p_theirs - p_ours:+.1f} dB less)."
+        f"{p_ours:.1f} dB under {titles['fedmenf']}, {abs(p_theirs - p_ours):.1f} dB "
+        f"{'less' if p_ours < p_theirs else 'more'}."
     )
     steps = [k for k in (ours["psnr"] or {}) if k in ("16", "64")]
     for k in steps:
@@ -76,6 +77,8 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
         return []
     ahead = []
     for k, local in methods[LOCAL]["psnr_tuned"].items():
+        if k == "0":  # no step, nothing to tune
+            continue
         rivals = [
             _get(row["psnr_tuned"], k) for name, row in methods.items() if name != LOCAL and not row["diverged"]
         ]

@@ -10,7 +10,7 @@ PAGE = """<!doctype html>
 :root { --ink:#0f172a; --soft:#475569; --line:#e2e8f0; --paper:#ffffff; --wash:#f8fafc; }
 * { box-sizing:border-box; }
 body { margin:0; font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; color:var(--ink); background:var(--wash); }
-main { max-width:1120px; margin:0 auto; padding:32px 24px 80px; }
+main { max-width:1240px; margin:0 auto; padding:32px 24px 80px; }
 h1 { font-size:28px; margin:0 0 4px; letter-spacing:-.01em; }
 h2 { font-size:19px; margin:44px 0 6px; }
 p.lead, .note { color:var(--soft); max-width:80ch; margin:4px 0 14px; }
@@ -19,16 +19,16 @@ ul.findings { list-style:none; margin:18px 0 0; padding:0; display:grid; gap:8px
 ul.findings li { background:var(--paper); border:1px solid var(--line); border-left:4px solid #94a3b8; border-radius:8px; padding:10px 14px; max-width:100ch; }
 ul.findings li.good { border-left-color:#0f766e; } ul.findings li.warning { border-left-color:#d97706; }
 table { border-collapse:collapse; font-variant-numeric:tabular-nums; }
-th, td { padding:6px 12px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
+th, td { padding:6px 9px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
 th { font-weight:600; color:var(--soft); font-size:13px; } th:first-child, td:first-child { text-align:left; }
 tr:last-child td { border-bottom:0; }
 .dot { display:inline-block; width:10px; height:10px; border-radius:50%; margin-right:8px; }
 .tag { background:#fef3c7; color:#92400e; font-size:12px; border-radius:6px; padding:1px 7px; margin-left:8px; }
 .grid { display:grid; gap:8px 10px; align-items:start; width:max-content; }
 .grid .head { font-size:13px; font-weight:600; color:var(--soft); align-self:end; }
-figure { margin:0; } figure img { width:112px; height:112px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
+figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
 figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.35; }
-.curves { display:grid; grid-template-columns:repeat(auto-fit,minmax(430px,1fr)); gap:14px; }
+.curves { display:grid; grid-template-columns:repeat(auto-fit,minmax(480px,1fr)); gap:14px; }
 .curves svg { width:100%; height:auto; }
 details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a; color:#e2e8f0; padding:14px 16px; border-radius:10px; overflow-x:auto; font-size:13px; }
 .changed td { background:#f0fdfa; }
@@ -80,7 +80,7 @@ best for the other pictures.</p>
 protocol). Right, what a curious server renders from that client's last upload, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
 {% if clients %}
-<div class="grid" style="grid-template-columns:repeat({{ trained|length + 1 }},132px) repeat({{ trained|length + 1 }},132px)">
+<div class="grid" style="grid-template-columns:repeat({{ 2 * trained|length + 2 }},{{ 122 if trained|length < 4 else 112 }}px)">
 {% for half in range(2) %}<div class="head">private picture</div>{% for m in trained %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}</div>{% endfor %}{% endfor %}
 {% for c in clients %}
 <figure><img src="{{ c.private }}" alt="private picture of client {{ c.client }}"><figcaption>client {{ c.client }}</figcaption></figure>
@@ -94,7 +94,7 @@ protocol). Right, what a curious server renders from that client's last upload, 
 <h2>What a new client gets</h2>
 <p class="note">Pictures no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
-<div class="grid" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},118px)">
+<div class="grid" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},108px)">
 <div class="head">truth</div>{% for m in order %}{% for k in shown_steps %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}, {{ k }} steps</div>{% endfor %}{% endfor %}
 {% for row in new_clients %}
 <figure>{% if row.truth %}<img src="{{ row.truth }}" alt="held-out picture {{ loop.index }}">{% endif %}</figure>

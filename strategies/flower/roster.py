@@ -92,13 +92,11 @@ def spread(clients: Sequence[int], nodes: Sequence[Node]) -> list[tuple[Node, li
     Depends only on the clients and on the order of the nodes, so a resumed run spreads them the same way.
     """
     shares: dict[int, list[int]] = {node.node_id: [] for node in nodes}
-    free = []
+    home = {client: node.node_id for node in reversed(nodes) for client in node.hosts or ()}
     for client in clients:
-        host = next((node for node in nodes if node.hosts is not None and client in node.hosts), None)
-        if host is None:
-            free.append(client)
-        else:
-            shares[host.node_id].append(client)
+        if client in home:
+            shares[home[client]].append(client)
+    free = [client for client in clients if client not in home]
     general = [node for node in nodes if node.hosts is None]
     for position, node in enumerate(general):
         low = position * len(free) // len(general)

@@ -9,6 +9,7 @@ answers with ``ConfigRecord "failure"`` {reason}.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -20,8 +21,11 @@ from torch import Tensor
 from strategies.cohort import Assignment, CohortResult
 from strategies.types import Broadcast, Payload
 from tasks.errors import ReplyError
+from tasks.params import is_finite
 
 FAILURE = "failure"
+NPY_VERSION_1 = b"\x93NUMPY\x01\x00"  # what numpy writes; Flower's metadata already says shape and dtype
+NPY_PREFIX = 10  # magic, version, and two bytes with the length of the header that follows
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,15 @@ def to_array(tensor: Tensor) -> Array:
 
 
 def from_array(array: Array) -> Tensor:
-    """The tensor of a Flower array (one copy, no pickle)."""
-    buffer = BytesIO(array.data)
-    version = np.lib.format.read_magic(buffer)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(buffer)
-    if dtype.hasobject or fortran:
-        raise ReplyError(f"an array of dtype {dtype} (column-major: {fortran}) is not part of the protocol")
-    offset = buffer.tell()
-    values = np.frombuffer(bytearray(memoryview(array.data)[offset:]), dtype)  # one copy: torch wants it writable
-    return torch.from_numpy(values.reshape(shape))
+    """The tensor of a Flower array (one copy, no pickle); raises :class:`ReplyError` if its bytes do not fit it."""
+    data, dtype = array.data, np.dtype(array.dtype)
+    offset = NPY_PREFIX + int.from_bytes(data[NPY_PREFIX - 2 : NPY_PREFIX], "little")
+    if array.stype != "numpy.ndarray" or data[:8] != NPY_VERSION_1 or dtype.kind not in "fiu":
+        raise ReplyError(f"an array of type {array.stype}, dtype {array.dtype} is not part of the protocol")
+    if len(data) - offset != dtype.itemsize * math.prod(array.shape):
+        raise ReplyError(f"an array of shape {array.shape} arrived with {len(data) - offset} bytes of data")
+    values = np.frombuffer(bytearray(memoryview(data)[offset:]), dtype)  # a copy, because torch wants it writable
+    return torch.from_numpy(values.reshape(array.shape))
 
 
 def pack_broadcast(received: Broadcast) -> ArrayRecord:
@@ -183,7 +186,7 @@ def _payload(content: RecordDict, size: int, count: int) -> Payload:
     vector = from_array(array)
     if vector.shape != (size,):
         raise ReplyError(f"the sum has shape {tuple(vector.shape)}, expected ({size},)")
-    if not bool(torch.isfinite(vector).all()):
+    if not is_finite(vector):
         raise ReplyError("the sum holds NaN or infinity")
     weight = float(meta.pop("weight"))  # type: ignore[arg-type]
     counted = int(meta.pop("count"))  # type: ignore[arg-type]

@@ -16,23 +16,24 @@ import torch
 from strategies.settings import LearnerSettings
 from strategies.types import Broadcast, Learner, LocalResult, Memory, Rule
 from tasks.params import clip
+from tasks.randomness import Key
 from tasks.types import Task
 
 
-def fit(
-    task: Task,
+def descend(
     learner: Learner,
+    task: Task,
     rule: Rule,
     received: Broadcast,
     cohort: Sequence[Any],
     memory: Memory,
-    generators: Sequence[torch.Generator],
+    keys: Sequence[Key],
     settings: LearnerSettings,
 ) -> LocalResult:
     """Train every client of ``cohort`` from the received model; nothing is synchronised with the host inside."""
     device = received.model.device
     episode = task.episodes(
-        cohort, generators, settings.outer_steps, learner.inner_steps, settings.batch_size, device
+        cohort, keys, settings.outer_steps, learner.inner_steps, settings.batch_size, device
     )
     params = received.model.expand(len(cohort), -1).clone()
     metrics: dict[str, torch.Tensor] = {}

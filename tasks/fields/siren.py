@@ -63,6 +63,11 @@ class Siren:
             params[f"layers.{index}.bias"].uniform_(-1 / math.sqrt(i), 1 / math.sqrt(i), generator=generator)
         return vector
 
+    def working_set(self, batch_size: int, inner_steps: int) -> int:
+        """Bytes one client's second-order step keeps: sine, cosine, delta and error of each layer and step."""
+        activations = 4 * batch_size * self.width * self.depth
+        return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
+
     def layers(self, params: Tensor) -> list[tuple[Tensor, Tensor]]:
         """``params [C, P]`` as ``(W [C, o, i], b [C, 1, o])`` views, input side first."""
         named = self.layout.unflatten(params)

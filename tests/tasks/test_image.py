@@ -13,7 +13,6 @@ from tasks.data import bundled, folder
 from tasks.data.pictures import Picture
 from tasks.errors import InputError
 from tasks.image import ImageTask
-from tasks.randomness import generator
 from tasks.settings import DataSettings, FieldSettings, TaskSettings
 
 
@@ -54,7 +53,7 @@ def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
     cohort = [own.client_data(client) for client in range(3)]
     assert [tuple(picture.truth.shape) for picture in cohort] == [(9, 20, channels), (31, 8, channels), (16, 16, channels)]
     assert own.held_out()[0].name == "3"
-    episode = own.episodes(cohort, [generator("t", c) for c in range(3)], 2, 3, 11, torch.device("cpu"))(1)
+    episode = own.episodes(cohort, [("t", c) for c in range(3)], 2, 3, 11, torch.device("cpu"))(1)
     assert len(episode.support) == 3 and episode.query.inputs.shape == (3, 11, 2)
     for row, picture in enumerate(cohort):
         known = {tuple(pixel) for pixel in torch.cat([picture.coordinates, picture.values], 1).tolist()}
@@ -75,8 +74,8 @@ def test_render_in_blocks_equals_render_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_draws_depend_on_the_client_not_on_the_cohort() -> None:
     own = task(size=16)
     pair = [own.client_data(0), own.client_data(1)]
-    both = own.episodes(pair, [generator("b", 0), generator("b", 1)], 1, 1, 9, torch.device("cpu"))(0)
-    alone = own.episodes(pair[1:], [generator("b", 1)], 1, 1, 9, torch.device("cpu"))(0)
+    both = own.episodes(pair, [("b", 0), ("b", 1)], 1, 1, 9, torch.device("cpu"))(0)
+    alone = own.episodes(pair[1:], [("b", 1)], 1, 1, 9, torch.device("cpu"))(0)
     assert torch.equal(both.query.targets[1], alone.query.targets[0])
 
 

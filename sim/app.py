@@ -1,0 +1,39 @@
+"""The Flower app of a directory: its components by their references, its config by its defaults."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+OURS = Path(__file__).resolve().parent.parent
+
+
+def load_components(app_dir: Path = OURS) -> tuple[ServerApp, ClientApp]:
+    """ServerApp and ClientApp that ``[tool.flwr.app.components]`` names (importable from here)."""
+    components = _declared(app_dir)["components"]
+    found = []
+    for kind in ("serverapp", "clientapp"):
+        module, _, attribute = components[kind].partition(":")
+        found.append(getattr(importlib.import_module(module), attribute))
+    return found[0], found[1]
+
+
+def default_config(app_dir: Path = OURS) -> dict[str, Any]:
+    """``[tool.flwr.app.config]``, flat, as Flower hands it to the app."""
+
+    def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return flat
+
+    return flatten(_declared(app_dir)["config"])
+
+
+def _declared(app_dir: Path) -> dict[str, Any]:
+    return tomllib.loads((app_dir / "pyproject.toml").read_text())["tool"]["flwr"]["app"]

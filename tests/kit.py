@@ -1,0 +1,79 @@
+"""Rounds without transport, for tests of rules and learners (and for plug-in authors)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privacy.releases.plain import Plain
+from strategies.cohort import Assignment, CohortResult, CohortTrainer
+from strategies.federation import Federation, participants
+from strategies.local import LEARNERS
+from strategies.rules import RULES
+from strategies.settings import LearnerSettings, RuleSettings
+from tasks.registry import load
+
+LEARNER = LearnerSettings(inner_steps=2, inner_rate=0.05, outer_steps=3, outer_rate=0.1, batch_size=4)
+
+
+class MemoryInRam:
+    """A memory store that keeps every version."""
+
+    def __init__(self) -> None:
+        self.versions: dict[tuple[int, int], dict[str, Tensor]] = {}
+
+    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
+        return self.versions[client, version]
+
+    def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
+        self.versions[client, version] = {name: tensor.clone() for name, tensor in memory.items()}
+
+
+class Rounds:
+    """A federation and its clients in one object: ``go()`` plays rounds."""
+
+    def __init__(
+        self, task: Any, rule: str = "fedavg", learner: str = "erm", *, clients: int, per_round: int = 0,
+        rules: RuleSettings | None = None, settings: LearnerSettings = LEARNER, chunk: int = 0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.rule = load("rule", rule, RULES)(rules or RuleSettings(server_clip=0))
+        self.store, self.seed, self.per_round = MemoryInRam(), seed, per_round
+        self.trainer = CohortTrainer(
+            task, load("learner", learner, LEARNERS)(settings), self.rule, Plain(), settings, self.store, chunk=chunk
+        )
+        self.federation = Federation.start(self.rule, clients, task.init(seed))
+        self.results: list[CohortResult] = []
+
+    def go(self, rounds: int = 1, nodes: int = 1) -> Tensor:
+        """Play rounds with the participants split over ``nodes``; returns the model."""
+        federation = self.federation
+        for _ in range(rounds):
+            number = federation.round + 1
+            chosen = participants(self.seed, number, federation.population, self.per_round)
+            total, accepted = None, []
+            for node in range(nodes):
+                share = chosen[node::nodes]
+                versions = tuple(federation.accepted.get(client, 0) for client in share)
+                order = Assignment(number, self.seed, tuple(share), versions)
+                result = self.trainer.run(federation.broadcast(number), order)
+                self.results.append(result)
+                accepted += result.clients
+                if result.payload is not None and total is None:
+                    total = result.payload
+                elif result.payload is not None and total is not None:
+                    total.add(result.payload)
+            assert total is not None
+            federation.apply(Plain().decode(total), accepted, number)
+        return federation.model
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """Largest absolute difference."""
+    return float((a - b).abs().max())
+
+
+def double(model: Tensor) -> Tensor:
+    return model.to(torch.float64)

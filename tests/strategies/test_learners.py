@@ -1,0 +1,162 @@
+"""Learners: exact gradients (also while a clip is active), reductions, and the bounded objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from strategies.local.erm import Erm
+from strategies.local.meta import Meta, fedmenf, fedmenf_unbounded, fomaml, maml
+from strategies.local.reptile import Reptile
+from strategies.settings import FedMeNFSettings, LearnerSettings
+from tasks.derivatives import Autograd
+from tasks.fields.siren import Siren, SirenDerivatives
+from tasks.types import Batch, Episode
+
+FIELD = Siren(2, 2, 7, 2)
+INACTIVE, ACTIVE = 1e6, 0.05  # gradient norms of the problem below are about one
+
+
+def problem(clients: int = 2, inner_steps: int = 3) -> tuple[Tensor, Episode]:
+    draw = torch.Generator().manual_seed(5)
+    params = torch.stack([FIELD.init(draw) for _ in range(clients)]).double()
+
+    def batch() -> Batch:
+        inputs = torch.rand(clients, 9, 2, generator=draw, dtype=torch.float64) * 2 - 1
+        return Batch(inputs, torch.rand(clients, 9, 2, generator=draw, dtype=torch.float64))
+
+    return params, Episode([batch() for _ in range(inner_steps)], batch())
+
+
+def objective(learner: Meta, params: Tensor, episode: Episode) -> Tensor:
+    """L_pp as a function of w alone, from the definition: inner steps, clip, query, minus the capped shared loss."""
+    point = params
+    for batch in episode.support:
+        _, gradient = Autograd(FIELD.loss).gradient(point, batch)
+        norm = gradient.norm(dim=1, keepdim=True)
+        point = point - learner.inner_rate * gradient * torch.minimum(torch.ones_like(norm), learner.inner_clip / norm)
+    shared = FIELD.loss(params, episode.query)
+    if learner.cap:
+        shared = shared.clamp(max=learner.cap)
+    return FIELD.loss(point, episode.query) - learner.gamma * shared
+
+
+@pytest.mark.parametrize("clip", [INACTIVE, ACTIVE], ids=["clip inactive", "clip active"])
+@pytest.mark.parametrize(("gamma", "cap"), [(0.0, 0.0), (0.75, 0.0), (1.0, 10.0), (0.75, 1e-6)])
+def test_second_order_gradient_equals_finite_differences(clip: float, gamma: float, cap: float) -> None:
+    params, episode = problem()
+    learner = Meta(3, 0.05, clip, 1.0, order=2, gamma=gamma, cap=cap)
+    gradient = learner.step(SirenDerivatives(FIELD), params, episode).gradient
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        direction = torch.randn(params.shape, generator=draw, dtype=torch.float64)
+        direction /= direction.norm(dim=1, keepdim=True)
+        step = 1e-5
+        forward = objective(learner, params + step * direction, episode)
+        backward = objective(learner, params - step * direction, episode)
+        torch.testing.assert_close(
+            (forward - backward) / (2 * step), (gradient * direction).sum(-1), rtol=2e-5, atol=1e-8
+        )
+
+
+def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
+    """The published release differentiates as if the clip were not there: a negative control for the test above."""
+    params, episode = problem()
+    learner = Meta(3, 0.05, ACTIVE, 1.0)
+    exact = learner.step(SirenDerivatives(FIELD), params, episode).gradient
+    detached = params.requires_grad_()
+    point = detached
+    for batch in episode.support:
+        (gradient,) = torch.autograd.grad(FIELD.loss(point, batch).sum(), point, create_graph=True)
+        scale = torch.minimum(torch.ones(2, 1, dtype=torch.float64), ACTIVE / gradient.detach().norm(dim=1, keepdim=True))
+        gradient.detach().mul_(scale)  # values are scaled, the graph does not know
+        point = point - learner.inner_rate * gradient
+    (wrong,) = torch.autograd.grad(FIELD.loss(point, episode.query).sum(), detached)
+    error = (wrong - exact).norm() / exact.norm()
+    assert error > 0.01, f"the release's gradient is off by {error:.1%}"
+
+
+@pytest.mark.parametrize("clip", [INACTIVE, ACTIVE])
+def test_hand_written_and_automatic_derivatives_give_the_same_step(clip: float) -> None:
+    params, episode = problem()
+    learner = Meta(3, 0.05, clip, 1.0, gamma=0.5)
+    by_hand = learner.step(SirenDerivatives(FIELD), params, episode)
+    automatic = learner.step(Autograd(FIELD.loss), params, episode)
+    torch.testing.assert_close(by_hand.gradient, automatic.gradient, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(by_hand.objective, automatic.objective)
+
+
+SETTINGS = LearnerSettings(inner_steps=3, inner_rate=0.05, inner_clip=ACTIVE)
+
+
+def test_fedmenf_with_gamma_zero_is_maml() -> None:
+    params, episode = problem()
+    none = SETTINGS.model_copy(update={"fedmenf": FedMeNFSettings(gamma=0.0)})
+    ours = fedmenf(none).step(SirenDerivatives(FIELD), params, episode).gradient
+    assert torch.equal(ours, maml(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient)
+
+
+@pytest.mark.parametrize("build", [maml, fomaml])
+def test_meta_without_inner_steps_is_erm(build: Callable[[LearnerSettings], Meta]) -> None:
+    params, episode = problem(inner_steps=0)
+    meta = build(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient
+    assert torch.equal(meta, Erm(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient)
+
+
+def test_fomaml_is_the_query_gradient_at_the_adapted_field() -> None:
+    params, episode = problem()
+    derivatives, point = SirenDerivatives(FIELD), params
+    for batch in episode.support:
+        _, gradient = derivatives.gradient(point, batch)
+        norm = gradient.norm(dim=1, keepdim=True)
+        point = point - 0.05 * gradient * (ACTIVE / norm).clamp(max=1)
+    expected = derivatives.gradient(point, episode.query)[1]
+    torch.testing.assert_close(fomaml(SETTINGS).step(derivatives, params, episode).gradient, expected)
+    reptile = Reptile(SETTINGS).step(derivatives, params, episode).gradient
+    torch.testing.assert_close(reptile, params - point)
+
+
+def test_above_the_cap_the_bounded_variant_is_maml_and_below_it_is_unbounded() -> None:
+    params, episode = problem()
+    derivatives = SirenDerivatives(FIELD)
+    shared = FIELD.loss(params, episode.query)
+    low, high = float(shared.min()), float(shared.max())
+    middle = (low + high) / 2
+    assert low < middle < high, "one client must lie on either side of the cap"
+    bounded, free, plain = (
+        replace(Meta.of(SETTINGS, 2), gamma=0.75, cap=middle), fedmenf_unbounded(SETTINGS), maml(SETTINGS),
+    )  # fmt: skip
+    steps = [learner.step(derivatives, params, episode).gradient for learner in (bounded, free, plain)]
+    above = int(shared.argmax())
+    assert torch.equal(steps[0][above], steps[2][above])
+    torch.testing.assert_close(steps[0][1 - above], steps[1][1 - above])
+    result = bounded.step(derivatives, params, episode)
+    assert float(result.objective[above]) == pytest.approx(float(result.metrics["loss"][above]) - 0.75 * middle)
+
+
+def test_first_order_change_of_the_shared_loss_is_damped_by_one_minus_gamma() -> None:
+    """As the inner rate goes to zero, G_pp = (1 - gamma) grad L, so the shared loss falls by that share less."""
+    params, episode = problem()
+    episode = Episode([episode.query] * 3, episode.query)
+    derivatives = SirenDerivatives(FIELD)
+    gradient = derivatives.gradient(params, episode.query)[1]
+    for gamma in (0.25, 0.75):
+        step = Meta(3, 1e-9, INACTIVE, 1.0, gamma=gamma).step(derivatives, params, episode).gradient
+        torch.testing.assert_close(step, (1 - gamma) * gradient, rtol=1e-4, atol=1e-8)
+
+
+def test_a_linear_loss_has_no_curvature() -> None:
+    """Closed form: with L(w) = <a, w> every inner step moves by a constant and the meta-gradient is a."""
+
+    def linear(params: Tensor, batch: Batch) -> Tensor:
+        return (params * batch.targets[:, 0]).sum(-1)
+
+    a = torch.tensor([[[1.0, -2.0]]])
+    batch = Batch(a, a)
+    step = Meta(2, 0.1, INACTIVE, 1.0).step(Autograd(linear), torch.zeros(1, 2), Episode([batch, batch], batch))
+    torch.testing.assert_close(step.gradient, a[0])
+    torch.testing.assert_close(step.objective, torch.tensor([-2 * 0.1 * 5.0]))  # <a, -0.2 a>

@@ -1,0 +1,149 @@
+"""The contract every rule keeps, its reductions, and SCAFFOLD's algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kit import LEARNER, Rounds, distance
+
+from strategies.rules import RULES
+from strategies.settings import FedProxSettings, RuleSettings
+from strategies.types import Rule
+from tasks.registry import load
+
+TARGETS = [[1.0, 0.0, 2.0], [-3.0, 1.0, 0.5], [0.0, 4.0, -1.0], [2.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize("name", RULES)
+class TestContract:
+    """A rule added to the table (or a plug-in, by reference) is held to all of this."""
+
+    def rounds(self, quadratic: Callable[..., Any], name: str, **options: Any) -> Rounds:
+        return Rounds(quadratic(TARGETS), name, clients=4, **options)
+
+    def test_satisfies_the_protocol(self, name: str) -> None:
+        assert isinstance(load("rule", name, RULES)(RuleSettings()), Rule)
+
+    def test_contributes_as_many_numbers_as_it_says(self, name: str, quadratic: Callable[..., Any]) -> None:
+        game = self.rounds(quadratic, name)
+        game.go()
+        payload = game.results[0].payload
+        assert payload is not None and payload.vector.numel() == game.rule.size(3) and payload.count == 4
+
+    def test_moves_the_model_towards_the_clients(self, name: str, quadratic: Callable[..., Any]) -> None:
+        game = self.rounds(quadratic, name)
+        centre = torch.tensor(TARGETS, dtype=torch.float64).mean(0)
+        before = distance(game.federation.model, centre)
+        assert distance(game.go(20), centre) < 0.3 * before
+
+    def test_does_not_depend_on_packing(self, name: str, quadratic: Callable[..., Any]) -> None:
+        one = self.rounds(quadratic, name).go(3, nodes=1)
+        many = self.rounds(quadratic, name, chunk=1).go(3, nodes=4)
+        assert distance(one, many) < 1e-12
+
+    def test_same_layout_same_bits(self, name: str, quadratic: Callable[..., Any]) -> None:
+        assert torch.equal(self.rounds(quadratic, name).go(3), self.rounds(quadratic, name).go(3))
+
+    def test_a_client_at_its_optimum_contributes_nothing_in_round_one(
+        self, name: str, quadratic: Callable[..., Any]
+    ) -> None:
+        game = Rounds(quadratic([[0.0, 0.0, 0.0]]), name, clients=1)
+        assert not game.go().any()
+
+    def test_server_clip_bounds_the_step(self, name: str, quadratic: Callable[..., Any]) -> None:
+        game = Rounds(quadratic(TARGETS), name, clients=4, rules=RuleSettings(server_clip=0.01))
+        assert float(game.go().norm()) == pytest.approx(0.01)
+
+    def test_partial_participation_runs(self, name: str, quadratic: Callable[..., Any]) -> None:
+        game = self.rounds(quadratic, name, per_round=2)
+        assert torch.isfinite(game.go(6)).all() and len(game.federation.accepted) > 2
+
+
+def test_fedprox_with_mu_zero_is_fedavg(quadratic: Callable[..., Any]) -> None:
+    rules = RuleSettings(server_clip=0, fedprox=FedProxSettings(mu=0.0))
+    prox = Rounds(quadratic(TARGETS), "fedprox", clients=4, rules=rules).go(3)
+    assert torch.equal(prox, Rounds(quadratic(TARGETS), "fedavg", clients=4).go(3))
+
+
+def test_fedprox_holds_clients_back(quadratic: Callable[..., Any]) -> None:
+    rules = RuleSettings(server_clip=0, fedprox=FedProxSettings(mu=5.0))
+    near = Rounds(quadratic(TARGETS), "fedprox", clients=4, rules=rules).go()
+    assert near.norm() < 0.95 * Rounds(quadratic(TARGETS), "fedavg", clients=4).go().norm()
+
+
+def test_fedavg_weights_by_examples(quadratic: Callable[..., Any]) -> None:
+    """Two clients, 3 and 1 examples: the mean update is (3 d_1 + d_2) / 4, redone here from each alone."""
+    both = quadratic([[4.0], [-4.0]], [3, 1])
+    alone = [Rounds(both, clients=2, per_round=1) for _ in range(2)]
+    deltas = []
+    for client, game in enumerate(alone):
+        result = game.trainer.run(game.federation.broadcast(1), _order([client]))
+        assert result.payload is not None
+        deltas.append(result.payload.vector / result.payload.weight)
+    torch.testing.assert_close(Rounds(both, clients=2).go(), (3 * deltas[0] + deltas[1]) / 4)
+
+
+def test_one_step_of_everyone_is_centralised_descent(quadratic: Callable[..., Any]) -> None:
+    """FedAvg, one outer step: the mean of the gradients at the same point."""
+    settings = LEARNER.model_copy(update={"outer_steps": 1, "outer_clip": 0.0})
+    task = quadratic(TARGETS)
+    model = Rounds(task, clients=4, settings=settings).go()
+    episode = task.episodes(task.points, [("batches", 0, 1, c) for c in range(4)], 1, 0, 4, torch.device("cpu"))(0)
+    gradient = task.derivatives.gradient(torch.zeros(4, 3, dtype=torch.float64), episode.query)[1]
+    torch.testing.assert_close(model, -0.1 * gradient.mean(0))
+
+
+def _order(clients: list[int]) -> Any:
+    from strategies.cohort import Assignment
+
+    return Assignment(1, 0, tuple(clients), tuple(0 for _ in clients))
+
+
+class TestScaffold:
+    def test_first_round_equals_uniform_fedavg(self, quadratic: Callable[..., Any]) -> None:
+        scaffold = Rounds(quadratic(TARGETS, [5, 1, 2, 1]), "scaffold", clients=4).go()
+        assert torch.equal(scaffold, Rounds(quadratic(TARGETS), "fedavg", clients=4).go())
+
+    def test_differs_from_fedavg_on_heterogeneous_clients(self, quadratic: Callable[..., Any]) -> None:
+        """The published release of FedMeNF has a SCAFFOLD that is bit-identical to FedAvg."""
+        scaffold = Rounds(quadratic(TARGETS), "scaffold", clients=4).go(3)
+        assert distance(scaffold, Rounds(quadratic(TARGETS), "fedavg", clients=4).go(3)) > 1e-3
+
+    @pytest.mark.parametrize("per_round", [0, 2])
+    def test_server_variate_is_the_mean_of_the_clients(self, quadratic: Callable[..., Any], per_round: int) -> None:
+        game = Rounds(quadratic(TARGETS), "scaffold", clients=4, per_round=per_round)
+        game.go(5)
+        accepted = game.federation.accepted
+        variates = [game.store.versions[c, accepted[c]]["control"] for c in accepted]
+        torch.testing.assert_close(game.federation.state["control"], torch.stack(variates).sum(0) / 4)
+
+    def test_a_lost_reply_does_not_break_the_invariant(self, quadratic: Callable[..., Any]) -> None:
+        """The node trained and saved its new variate, but the server never counted it."""
+        game = Rounds(quadratic(TARGETS), "scaffold", clients=4)
+        game.go(2)
+        game.trainer.run(game.federation.broadcast(3), _lost(game, [0, 1]))
+        game.trainer.task.poison = {0: "raise", 1: "raise"}  # type: ignore[attr-defined]
+        game.go(1)
+        accepted = game.federation.accepted
+        assert accepted[0] == 2 and accepted[2] == 3
+        variates = [game.store.versions[c, accepted[c]]["control"] for c in range(4)]
+        torch.testing.assert_close(game.federation.state["control"], torch.stack(variates).mean(0))
+
+    def test_new_variate_is_the_mean_of_the_steps_taken(self, quadratic: Callable[..., Any]) -> None:
+        """c_i+ = -delta / (E lambda) + c_i - c: with c = c_i = 0 the average of the gradients applied."""
+        game = Rounds(quadratic(TARGETS), "scaffold", clients=4)
+        game.go()
+        payload = game.results[0].payload
+        assert payload is not None
+        delta_sum, change_sum = payload.vector.chunk(2)
+        torch.testing.assert_close(change_sum, -delta_sum / (LEARNER.outer_steps * LEARNER.outer_rate))
+
+
+def _lost(game: Rounds, clients: list[int]) -> Any:
+    from strategies.cohort import Assignment
+
+    return Assignment(3, 0, tuple(clients), tuple(game.federation.accepted[c] for c in clients))

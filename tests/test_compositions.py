@@ -1,0 +1,52 @@
+"""Everything composes or is refused with a reason: a round of every (task, learner, rule, release)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedapp.config import Experiment
+from fedapp.runfolder import RunFolder
+from privacy.releases import RELEASES
+from strategies.local import LEARNERS
+from strategies.rules import RULES
+from tasks import TASKS
+from tasks.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("task", "learner", "rule", "release"), list(itertools.product(TASKS, LEARNERS, RULES, RELEASES))
+)
+def test_a_round_runs_or_is_refused(
+    run: Callable[..., RunFolder], task: str, learner: str, rule: str, release: str
+) -> None:
+    changes = {"task": task, "methods": learner, "rule": rule, "release": release, "rounds": 1, "report.pictures": False}
+    folder = run(**changes)
+    (event,) = [event for event in folder.events() if event["event"] == "round"]
+    assert event["clients"] == {"ok": 4, "failed": 0} and event["psnr_p"]["mean"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"clients.per-round": 9}, "clients.per-round"),
+        ({"clients.min": 5}, "clients.min"),
+        ({"methods": "reptile", "learner.inner-steps": 0}, "learner.inner-steps"),
+        ({"runtime.gpus-per-actor": 1.5}, "runtime.gpus-per-actor"),
+        ({"methods": "local"}, "methods"),
+        ({"methods": "maml,maml"}, "methods"),
+        ({"data.channels": 2}, "data.channels"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_key_reason_and_remedy(
+    smoke: Callable[..., dict[str, Any]], changes: dict[str, Any], key: str
+) -> None:
+    from fedapp.pieces import build_task
+
+    with pytest.raises(InputError) as caught:
+        build_task(Experiment.from_run_config(smoke(**changes)))
+    error = caught.value
+    assert error.key == key and error.reason and error.remedy

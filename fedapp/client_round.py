@@ -39,9 +39,7 @@ def train_round(content: RecordDict, context: Context, simulated: bool) -> Recor
 
 
 @lru_cache(maxsize=16)
-def _trainer(
-    config: str, method: str, seed: int, state_dir: str, inspect: bool
-) -> tuple[CohortTrainer, torch.device]:
+def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool) -> tuple[CohortTrainer, torch.device]:
     experiment = Experiment.from_run_config(json.loads(config))
     runtime = experiment.runtime
     torch.set_num_threads(runtime.threads)
@@ -49,7 +47,10 @@ def _trainer(
     rule = build_rule(experiment)
     if rule.memory and not state_dir:
         raise InputError(
-            "state-dir", "", f"rule {experiment.rule} keeps state on the node", 'start it with --node-config "state-dir=…"'
+            "state-dir",
+            "",
+            f"rule {experiment.rule} keeps state on the node",
+            'start it with --node-config "state-dir=…"',
         )
     trainer = CohortTrainer(
         build_task(experiment),

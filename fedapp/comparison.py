@@ -81,7 +81,9 @@ def _run_path(run_config: Mapping[str, Any]) -> Path:
     if not given:
         return new_path(Path.home() / "fedapp-runs", str(run_config.get("recipe", "default")))
     if not Path(given).is_absolute():
-        raise InputError("run-dir", given, "a relative path depends on where the SuperLink was started", "make it absolute")
+        raise InputError(
+            "run-dir", given, "a relative path depends on where the SuperLink was started", "make it absolute"
+        )
     return Path(given)
 
 
@@ -158,7 +160,7 @@ class Comparison:
         if report.round == self.experiment.rounds or report.failures:
             event["by_client"] = {name: dict(sorted(values.items())) for name, values in arm.seen.items()}
         self.folder.append(event)
-        psnr_p = event.get("psnr_p") or {}
+        psnr_p = mean_and_max(arm.seen.get("psnr_p", {}).values())
         log.info(
             "round %d/%d %s: %d ok, %d failed, PSNR_p %s dB (max %s), %.1f s",
             report.round, self.experiment.rounds, arm.name, len(report.clients), len(report.failures),
@@ -175,9 +177,14 @@ class Comparison:
         torch.set_num_threads(runtime.threads)
         self.folder.append(
             {
-                "event": "evaluation", "round": number, "method": method, "seed": seed, "final": tune,
-                **evaluation.metrics, "seconds": time.monotonic() - started,
-            }  # fmt: skip
+                "event": "evaluation",
+                "round": number,
+                "method": method,
+                "seed": seed,
+                "final": tune,
+                **evaluation.metrics,
+                "seconds": time.monotonic() - started,
+            }
         )
         if tune:
             for name, image in evaluation.pictures.items():
@@ -251,7 +258,8 @@ class Comparison:
             arm.federation.accepted = {int(client): version for client, version in kept["accepted"].items()}
             arm.federation.round = checkpoint.round
             arm.seen = {
-                name: {int(client): number for client, number in values.items()} for name, values in kept["seen"].items()
+                name: {int(client): number for client, number in values.items()}
+                for name, values in kept["seen"].items()
             }
         self.folder.rewind(checkpoint.round)
         log.info("resumed after round %d", checkpoint.round)

@@ -71,7 +71,9 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     for name in render.METRICS:
         means = [event.get(name) or {} for event in uploads]
         row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
-    row["objective_min"] = min((e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None)
+    row["objective_min"] = min(
+        (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
+    )
     return row
 
 

@@ -94,9 +94,7 @@ class InProcessGrid(Grid):
             return [Message(Error(CLIENT_APP_RAISED, traceback.format_exc()), reply_to=message)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        return [
-            reply for identifier in self.push_messages(messages) for reply in self.pull_messages([identifier])
-        ]
+        return [reply for identifier in self.push_messages(messages) for reply in self.pull_messages([identifier])]
 
 
 @contextmanager

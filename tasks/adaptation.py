@@ -10,7 +10,7 @@ cross-fitting: each picture is reported at the step size that was best on averag
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
 
 
-def adapt(derivatives: Derivatives, start: Tensor, batch: Batch, rates: Tensor, steps: Sequence[int], limit: float):
+def adapt(
+    derivatives: Derivatives, start: Tensor, batch: Batch, rates: Tensor, steps: Sequence[int], limit: float
+) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(k, params [N, P])`` after each ``k`` of ``steps``, all N signals in one computation.
 
     ``start [N, P]``; ``batch`` holds all samples of each signal; ``rates [N, 1]``; ``limit`` is the clip norm.

@@ -7,7 +7,6 @@ rounds, servers or messages. One client is simply ``C = 1``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch

@@ -23,7 +23,14 @@ from tasks.errors import InputError
 def test_a_round_runs_or_is_refused(
     run: Callable[..., RunFolder], task: str, learner: str, rule: str, release: str
 ) -> None:
-    changes = {"task": task, "methods": learner, "rule": rule, "release": release, "rounds": 1, "report.pictures": False}
+    changes = {
+        "task": task,
+        "methods": learner,
+        "rule": rule,
+        "release": release,
+        "rounds": 1,
+        "report.pictures": False,
+    }
     folder = run(**changes)
     (event,) = [event for event in folder.events() if event["event"] == "round"]
     assert event["clients"] == {"ok": 4, "failed": 0} and event["psnr_p"]["mean"] is not None

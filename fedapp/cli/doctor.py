@@ -40,7 +40,9 @@ def _torch() -> list[Finding]:
         findings.append(Finding("ok", "GPUs", ", ".join(names)))
         findings.append(Finding("note", "GPUs", "Ray hides them from clients unless runtime.gpus-per-actor is above 0"))
     elif torch.version.cuda:
-        findings.append(Finding("warning", "GPUs", "a CUDA build of torch, but no usable GPU: it costs gigabytes for nothing"))
+        findings.append(
+            Finding("warning", "GPUs", "a CUDA build of torch, but no usable GPU: it costs gigabytes for nothing")
+        )
     else:
         findings.append(Finding("note", "GPUs", "none: everything runs on the CPU"))
     return findings

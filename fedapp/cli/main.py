@@ -97,7 +97,9 @@ def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: J
 
 @app.command(name="list")
 def list_(
-    what: Annotated[str, typer.Argument(help="tasks, rules, learners, releases, recipes, runtimes, keys or all")] = "all",
+    what: Annotated[
+        str, typer.Argument(help="tasks, rules, learners, releases, recipes, runtimes, keys or all")
+    ] = "all",
     target: JsonOption = "",
 ) -> None:
     """What there is to choose from."""
@@ -106,7 +108,9 @@ def list_(
     tables = catalogue()
     if what != "all" and what not in tables:
         raise InputError("list", what, "nothing of that name", nearest(what, [*tables, "all"]))
-    chosen = {name: rows for name, rows in tables.items() if what in (name, "all") and (what != "all" or name != "keys")}
+    chosen = {
+        name: rows for name, rows in tables.items() if what in (name, "all") and (what != "all" or name != "keys")
+    }
     for name, rows in chosen.items():
         table = Table("name", "what it is", title=name, title_justify="left")
         for key, text in rows.items():

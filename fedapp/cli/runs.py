@@ -95,7 +95,9 @@ def _on_ray(experiment: Experiment, folder: RunFolder, display: ProgressDisplay)
         return
     if status["state"] == RUNNING:  # the ServerApp died without a word: Flower may know more
         folder.set_status("failed", 1, f"Flower says {ending.status}: {ending.details}")
-        raise FedappError(f"the run ended without a result; Flower says {ending.status}: {ending.details}\nlog: {log_file}")
+        raise FedappError(
+            f"the run ended without a result; Flower says {ending.status}: {ending.details}\nlog: {log_file}"
+        )
     kind = StoppedError if status["exit_code"] == 3 else FedappError
     error = kind(f"{status['reason']}\nlog: {log_file}")
     error.exit_code = status["exit_code"]

@@ -64,9 +64,9 @@ def _what_rendering_misses(row: dict[str, Any], title: str) -> list[tuple[str, s
         return [
             (
                 "warning",
-                f"{title}: its renderings score less than a flat colour ({plain:.1f} against {floor:.1f} dB), yet after "
-                f"the best affine intensity fit {fitted:.1f} dB (correlation {related:.2f}): what PSNR_p hides is "
-                "partly a shift of brightness, not the picture.",
+                f"{title}: its renderings score less than a flat colour ({plain:.1f} against {floor:.1f} dB), yet "
+                f"after the best affine intensity fit {fitted:.1f} dB (correlation {related:.2f}): what PSNR_p "
+                "hides is partly a shift of brightness, not the picture.",
             )
         ]
     return []
@@ -79,9 +79,7 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
     for k, local in methods[LOCAL]["psnr_tuned"].items():
         if k == "0":  # no step, nothing to tune
             continue
-        rivals = [
-            _get(row["psnr_tuned"], k) for name, row in methods.items() if name != LOCAL and not row["diverged"]
-        ]
+        rivals = [_get(row["psnr_tuned"], k) for name, row in methods.items() if name != LOCAL and not row["diverged"]]
         known = [value for value in rivals if value is not None]
         if local is not None and known and local > max(known):
             ahead.append(k)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _clock(run_dir: Path, rounds: int, clients: int, details: str) -> list[float
 
 def _median_gap(clock: list[float]) -> float:
     """The first gap is left out: it holds the start of the actors."""
-    gaps = [after - before for before, after in zip(clock[:-1], clock[1:], strict=True)]
+    gaps = [after - before for before, after in pairwise(clock)]
     return statistics.median(gaps[1:] or gaps)
 
 

@@ -53,7 +53,7 @@ def to_array(tensor: Tensor) -> Array:
     values = tensor.detach().cpu().contiguous().numpy()
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
-    data = b"".join((header.getvalue(), memoryview(values).cast("B") if values.size else b""))
+    data = b"".join((header.getvalue(), values.tobytes()))
     return Array(dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", data=data)
 
 
@@ -125,7 +125,7 @@ def pack_answer(result: CohortResult, order: Order) -> RecordDict:
     content = RecordDict(
         {
             "origin": ConfigRecord({"round": order.assignment.round, "session": order.session}),
-            "clients": MetricRecord({"id": result.clients, **result.metrics}),  # type: ignore[dict-item]
+            "clients": MetricRecord({"id": result.clients, **result.metrics}),
             "failures": ConfigRecord({"ids": list(result.failures), "reasons": list(result.failures.values())}),
         }
     )
@@ -146,7 +146,17 @@ def pack_answer(result: CohortResult, order: Order) -> RecordDict:
 
 
 def unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
-    """A node's answer, checked against the order and the vector ``size`` V; raises :class:`ReplyError`."""
+    """A node's answer, checked against the order and the vector ``size`` V.
+
+    Raises :class:`ReplyError` for whatever is wrong with it: no reply can make the server fail.
+    """
+    try:
+        return _unpack_answer(content, order, size)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
+
+
+def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
     if FAILURE in content.config_records:
         raise ReplyError(str(content.config_records[FAILURE]["reason"]))
     try:
@@ -156,14 +166,17 @@ def unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
     if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
-        raise ReplyError(f"the reply is for round {origin['round']} of session {origin['session']}, not this one")
+        raise ReplyError(f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one")
     strangers = set(ids) - set(order.assignment.clients)
     if strangers:
         raise ReplyError(f"the reply counts clients {sorted(strangers)} which it was not asked to train")
 
     result = CohortResult(clients=ids)
-    result.failures = dict(zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True))  # type: ignore[arg-type, call-overload]
+    result.failures = dict(zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True))  # type: ignore[arg-type]
     result.metrics = {name: list(values) for name, values in metrics.items()}  # type: ignore[arg-type]
+    uneven = [name for name, values in result.metrics.items() if len(values) != len(ids)]
+    if uneven or len(set(ids)) < len(ids):
+        raise ReplyError(f"the reply lists {len(ids)} clients, but {uneven or 'some of them twice'}")
     if ids:
         result.payload = _payload(content, size, len(ids))
     if "pictures" in content.array_records:

@@ -62,9 +62,9 @@ class Meta:
         point, back = params, []
         for batch in episode.support:
             if self.order == 2:
-                loss, gradient, hvp = derivatives.linearise(point, batch)
+                _, gradient, hvp = derivatives.linearise(point, batch)
             else:
-                (loss, gradient), hvp = derivatives.gradient(point, batch), None
+                (_, gradient), hvp = derivatives.gradient(point, batch), None
             norm = norms(gradient)
             factor = clip_factor(norm, self.inner_clip)
             back.append((gradient, norm, factor, hvp))

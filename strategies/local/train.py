@@ -32,9 +32,7 @@ def descend(
 ) -> LocalResult:
     """Train every client of ``cohort`` from the received model; nothing is synchronised with the host inside."""
     device = received.model.device
-    episode = task.episodes(
-        cohort, keys, settings.outer_steps, learner.inner_steps, settings.batch_size, device
-    )
+    episode = task.episodes(cohort, keys, settings.outer_steps, learner.inner_steps, settings.batch_size, device)
     params = received.model.expand(len(cohort), -1).clone()
     metrics: dict[str, torch.Tensor] = {}
     lowest = None

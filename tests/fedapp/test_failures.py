@@ -74,6 +74,9 @@ CASES: dict[str, tuple[Callable[[int], Callable[[Message], list[Message]]], str]
     "wrong count": (lambda size: claiming("sum.meta", "count", 7), "claims weight"),
     "another round": (lambda size: claiming("origin", "round", 99), "not this one"),
     "another session": (lambda size: claiming("origin", "session", "old"), "not this one"),
+    "uneven metrics": (lambda size: claiming("clients", "loss", [1.0, 2.0]), "lists 1 clients"),
+    "an origin of another kind": (lambda size: without("origin"), "lacks the record"),
+    "failures that do not match": (lambda size: claiming("failures", "ids", [1, 2, 3]), "malformed"),
     "somebody else's client": (lambda size: claiming("clients", "id", [3]), "not asked to train"),
 }
 

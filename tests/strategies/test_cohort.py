@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from kit import Rounds, distance
 
 from strategies.cohort import Assignment

@@ -72,7 +72,9 @@ def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
     point = detached
     for batch in episode.support:
         (gradient,) = torch.autograd.grad(FIELD.loss(point, batch).sum(), point, create_graph=True)
-        scale = torch.minimum(torch.ones(2, 1, dtype=torch.float64), ACTIVE / gradient.detach().norm(dim=1, keepdim=True))
+        scale = torch.minimum(
+            torch.ones(2, 1, dtype=torch.float64), ACTIVE / gradient.detach().norm(dim=1, keepdim=True)
+        )
         gradient.detach().mul_(scale)  # values are scaled, the graph does not know
         point = point - learner.inner_rate * gradient
     (wrong,) = torch.autograd.grad(FIELD.loss(point, episode.query).sum(), detached)

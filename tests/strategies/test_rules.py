@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from kit import LEARNER, Rounds, distance
 
 from strategies.rules import RULES

@@ -30,7 +30,7 @@ def test_bundled_pictures_are_real_private_and_disjoint_from_the_held_out() -> N
     assert len({picture.name for picture in pictures}) == 16
     assert not set(bundled.PRIVATE) & set(bundled.HELD_OUT)
     for picture in pictures:
-        assert picture.truth.shape == (32, 32, 3) and 0 <= picture.truth.min() and picture.truth.max() <= 1
+        assert picture.truth.shape == (32, 32, 3) and picture.truth.min() >= 0 and picture.truth.max() <= 1
         assert picture.truth.std() > 0.02, f"{picture.name} is flat"
     again = bundled.private_picture(13, 32, 3)
     assert torch.equal(again.truth, pictures[13].truth), "a crop depends on the client alone"
@@ -51,7 +51,11 @@ def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
     own = task(path=str(tmp_path), size=0, channels=channels, held_out=1)
     own.check(3)
     cohort = [own.client_data(client) for client in range(3)]
-    assert [tuple(picture.truth.shape) for picture in cohort] == [(9, 20, channels), (31, 8, channels), (16, 16, channels)]
+    assert [tuple(picture.truth.shape) for picture in cohort] == [
+        (9, 20, channels),
+        (31, 8, channels),
+        (16, 16, channels),
+    ]
     assert own.held_out()[0].name == "3"
     episode = own.episodes(cohort, [("t", c) for c in range(3)], 2, 3, 11, torch.device("cpu"))(1)
     assert len(episode.support) == 3 and episode.query.inputs.shape == (3, 11, 2)

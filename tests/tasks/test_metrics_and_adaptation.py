@@ -71,6 +71,8 @@ def test_evaluation_improves_with_steps_and_tunes_on_other_pictures() -> None:
 def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
     task = ImageTask(TaskSettings(data=DataSettings(size=8, held_out=1), field=FieldSettings(width=8, depth=1)))
     model = task.init(0)
-    task.layout.unflatten(model)["layers.1.bias"].fill_(9.0)  # the published objective's typical end: a constant near 10
+    task.layout.unflatten(model)["layers.1.bias"].fill_(
+        9.0
+    )  # the published objective's typical end: a constant near 10
     metrics = task.evaluate(model, EvaluationSettings(steps="0"), tune=False).metrics
     assert metrics["diverged"] is True and metrics["range_excess"] > 5

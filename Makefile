@@ -1,0 +1,31 @@
+# make demo   set up and run the main job (FedMeNF beside MAML, through `flwr run` on Ray); prints the report's path
+# make test   set up and run the whole test suite
+# make check  set up and run formatter, linter and type checker
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check setup clean
+
+setup: $(VENV)/.done
+
+# torch comes first and alone: a looser request could pull gigabytes of CUDA packages onto a CPU machine
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,report]"
+	touch $@
+
+demo: setup
+	$(BIN)/fedapp run quickstart
+
+test: setup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

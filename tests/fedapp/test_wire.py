@@ -1,0 +1,91 @@
+"""What goes over the wire comes back the same, through Flower's own serialisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies.cohort import Assignment, CohortResult
+from strategies.flower.wire import (
+    Order,
+    from_array,
+    pack_answer,
+    pack_broadcast,
+    pack_order,
+    to_array,
+    unpack_answer,
+    unpack_order,
+)  # fmt: skip
+from strategies.types import Broadcast, Payload
+from tasks.errors import ReplyError
+
+ORDER = Order("s", "maml", Assignment(3, 1, (4, 7, 9), (0, 2, 1)), True, False, "/state")
+
+
+def through_flower(content: RecordDict) -> RecordDict:
+    """Deflate to bytes and inflate again, as on the way to another process."""
+    from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+
+    return recorddict_from_proto(recorddict_to_proto(content))
+
+
+@given(st.lists(st.integers(0, 4), max_size=3).map(tuple), st.sampled_from([torch.float32, torch.uint8, torch.int64]))
+def test_arrays_round_trip_and_are_what_numpy_would_write(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    tensor = (torch.rand(shape) * 200).to(dtype)
+    array = to_array(tensor)
+    assert torch.equal(from_array(array), tensor)
+    assert np.array_equal(array.numpy(), tensor.numpy()), "Flower's own reader agrees"
+    assert torch.equal(from_array(Array(tensor.numpy())), tensor), "and so does its writer"
+
+
+def test_what_comes_back_is_writable_and_owns_its_memory() -> None:
+    array = to_array(torch.zeros(3))
+    from_array(array).add_(1)
+    assert from_array(array).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        Array("float32", (3,), "numpy.ndarray", b"short"),
+        Array("float32", (4,), "numpy.ndarray", to_array(torch.zeros(3)).data),
+        Array("float32", (3,), "pickle", to_array(torch.zeros(3)).data),
+        Array("object", (3,), "numpy.ndarray", to_array(torch.zeros(3)).data),
+    ],
+)
+def test_arrays_that_lie_are_refused(array: Array) -> None:
+    with pytest.raises((ReplyError, TypeError)):
+        from_array(array)
+
+
+def test_order_round_trips() -> None:
+    received = Broadcast(torch.randn(5), {"control": torch.randn(5)}, 3)
+    content = through_flower(pack_order(ORDER, pack_broadcast(received), "f" * 64, "/root"))
+    order, broadcast = unpack_order(content)
+    assert order == ORDER and broadcast.round == 3
+    assert torch.equal(broadcast.model, received.model)
+    assert torch.equal(broadcast.extra["control"], received.extra["control"])
+
+
+def test_answer_round_trips() -> None:
+    result = CohortResult(
+        Payload(torch.randn(6), 2.5, {"tau": 3.0}, 2), [4, 9], {7: "gone"}, {"loss": [0.5, float("nan")]}
+    )
+    result.pictures = {4: (torch.rand(2, 2, 3), torch.rand(2, 2, 3))}
+    answer = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6)
+    back = answer.result
+    assert back.payload is not None and result.payload is not None
+    assert torch.equal(back.payload.vector, result.payload.vector)
+    assert (back.payload.weight, back.payload.scalars, back.payload.count) == (2.5, {"tau": 3.0}, 2)
+    assert (back.clients, back.failures) == ([4, 9], {7: "gone"}) and back.metrics["loss"][0] == 0.5
+    assert back.pictures[4][0].dtype == torch.uint8 and answer.bytes_up > 24
+
+
+def test_a_node_whose_clients_all_failed_answers_without_a_sum() -> None:
+    result = CohortResult(None, [], {4: "a", 7: "b", 9: "c"})
+    back = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6).result
+    assert back.payload is None and len(back.failures) == 3

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from flwr.app import Context, RecordDict
 
-from fedapp.client_state import ClientState
-from fedapp.config import Experiment
-from fedapp.pieces import build_learner, build_release, build_rule, build_task, pick_device
+from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device
+from fedapp.store.client_state import ClientState
 from privacy.attacks.render import render_attack
 from strategies.cohort import CohortTrainer
 from strategies.flower.wire import pack_answer, unpack_order

@@ -21,12 +21,12 @@ from flwr.serverapp import Grid
 
 from fedapp import ROOT
 from fedapp.about import versions
-from fedapp.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
-from fedapp.config import Experiment
+from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_release, build_rule, build_task, pick_device
 from fedapp.identity import fingerprint
-from fedapp.pieces import build_release, build_rule, build_task, pick_device
 from fedapp.results import mean_and_max, write_result
-from fedapp.runfolder import FAILED, FINISHED, REFUSED, RUNNING, STOPPED, RunFolder, new_path
+from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
+from fedapp.store.runfolder import FAILED, FINISHED, REFUSED, RUNNING, STOPPED, RunFolder, new_path
 from privacy.attacks import render
 from strategies.federation import Federation
 from strategies.flower.roster import Node, gather

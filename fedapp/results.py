@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from fedapp.atomic import write_json
-from fedapp.config import Experiment
-from fedapp.runfolder import RunFolder
+from fedapp.config.experiment import Experiment
+from fedapp.store.atomic import write_json
+from fedapp.store.runfolder import RunFolder
 from privacy.attacks import render
 
 EVALUATED = ("psnr", "ssim", "psnr_tuned")

@@ -7,6 +7,14 @@ from pydantic import Field
 from tasks.settings import Options, Settings
 
 
+class ClientsSettings(Settings):
+    """The population and who of it takes part."""
+
+    total: int = Field(12, ge=1, le=1_000_000, description="clients there are; each holds its own data")
+    per_round: int = Field(0, ge=0, description="clients drawn for a round, without replacement; 0: all")
+    min: int = Field(2, ge=1, description="a round with fewer usable answers stops the run")
+
+
 class FedMeNFSettings(Settings):
     """The privacy-preserving objective L(phi_K) - gamma min(L(w), cap)."""
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedapp.config import Experiment, known_keys
-from fedapp.recipes import read_recipe
-from fedapp.runfolder import RunFolder
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import read_recipe
+from fedapp.store.runfolder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedapp.config import Experiment
-from fedapp.runfolder import RunFolder
+from fedapp.config.experiment import Experiment
+from fedapp.store.runfolder import RunFolder
 from privacy.releases import RELEASES
 from strategies.local import LEARNERS
 from strategies.rules import RULES
@@ -51,7 +51,7 @@ def test_a_round_runs_or_is_refused(
 def test_what_cannot_work_is_refused_with_key_reason_and_remedy(
     smoke: Callable[..., dict[str, Any]], changes: dict[str, Any], key: str
 ) -> None:
-    from fedapp.pieces import build_task
+    from fedapp.config.pieces import build_task
 
     with pytest.raises(InputError) as caught:
         build_task(Experiment.from_run_config(smoke(**changes)))

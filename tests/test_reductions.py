@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedapp.checkpoint import list_checkpoints
-from fedapp.runfolder import RunFolder
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
 
 Run = Callable[..., RunFolder]
 

@@ -6,8 +6,8 @@ import importlib
 import inspect
 
 from fedapp.cli.runs import RUNTIMES
-from fedapp.config import Experiment, known_keys
-from fedapp.recipes import recipe_names
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import recipe_names
 from privacy.releases import RELEASES
 from strategies.local import LEARNERS, LOCAL
 from strategies.rules import RULES

@@ -86,7 +86,7 @@ def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: J
     from fedapp.cli.runs import show_result
     from fedapp.report import write_report
     from fedapp.results import write_result
-    from fedapp.runfolder import RunFolder
+    from fedapp.store.runfolder import RunFolder
 
     folder = RunFolder.open(path.resolve())
     result = write_result(folder)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from fedapp.runfolder import RunFolder
+from fedapp.store.runfolder import RunFolder
 
 
 class ProgressDisplay:

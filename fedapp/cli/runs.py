@@ -12,11 +12,11 @@ from rich.table import Table
 from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.cli.progress import ProgressDisplay
-from fedapp.config import Experiment, known_keys
-from fedapp.pieces import build_task
-from fedapp.recipes import read_overrides, read_recipe
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.pieces import build_task
+from fedapp.config.recipes import read_overrides, read_recipe
 from fedapp.results import summarise
-from fedapp.runfolder import FINISHED, RUNNING, RunFolder, new_path
+from fedapp.store.runfolder import FINISHED, RUNNING, RunFolder, new_path
 from tasks.errors import FedappError, InputError, StoppedError, nearest
 
 RUNTIMES = ("ray", "in-process")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from fedapp.atomic import write_bytes
-from fedapp.runfolder import RunFolder
+from fedapp.store.atomic import write_bytes
+from fedapp.store.runfolder import RunFolder
 from tasks.errors import FedappError
 
 

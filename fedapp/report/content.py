@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from fedapp.config import Experiment
+from fedapp.config.experiment import Experiment
 from fedapp.report import figures
 from fedapp.report.findings import findings
 from fedapp.results import summarise
-from fedapp.runfolder import RunFolder
+from fedapp.store.runfolder import RunFolder
 from strategies.local import LOCAL
 
 TITLES = {

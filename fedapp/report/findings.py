@@ -64,9 +64,9 @@ def _what_rendering_misses(row: dict[str, Any], title: str) -> list[tuple[str, s
         return [
             (
                 "warning",
-                f"{title}: its renderings score less than a flat colour ({plain:.1f} against {floor:.1f} dB), yet "
-                f"after the best affine intensity fit {fitted:.1f} dB (correlation {related:.2f}): what PSNR_p "
-                "hides is partly a shift of brightness, not the picture.",
+                f"{title}: its renderings score less than a flat colour ({plain:.1f} against {floor:.1f} dB), but "
+                f"{fitted:.1f} dB after the best affine intensity fit (correlation {related:.2f}): PSNR_p understates "
+                "what they show, because it punishes a mere shift of colour.",
             )
         ]
     return []

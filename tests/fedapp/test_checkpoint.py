@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedapp import checkpoint as module
-from fedapp.atomic import write_bytes, write_json
-from fedapp.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint, save_checkpoint
-from fedapp.client_state import ClientState, MissingMemoryError
+from fedapp.store import checkpoint as module
+from fedapp.store.atomic import write_bytes, write_json
+from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint, save_checkpoint
+from fedapp.store.client_state import ClientState, MissingMemoryError
 from tasks.errors import InputError
 
 IDENTITY = {"task": "image", "arms": ["maml-0"]}
@@ -42,7 +42,7 @@ def test_a_kill_in_mid_write_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedapp.atomic.os.replace", die)
+    monkeypatch.setattr("fedapp.store.atomic.os.replace", die)
     with pytest.raises(KeyboardInterrupt):
         write_bytes(target, b"new" * 1000)
     assert target.read_bytes() == b"old"

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fedapp.checkpoint import list_checkpoints
 from fedapp.cli import main as cli
-from fedapp.runfolder import RunFolder
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
 from tasks.errors import FedappError
 
 SMOKE = ["run", "smoke", "--runtime", "in-process", "-o", "report.page=false"]

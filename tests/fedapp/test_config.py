@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedapp.config import Experiment, known_keys
-from fedapp.recipes import read_overrides, read_recipe, recipe_names
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import read_overrides, read_recipe, recipe_names
 from tasks.errors import InputError
 
 
@@ -49,7 +49,7 @@ def test_every_recipe_parses_and_says_what_it_is(name: str) -> None:
 )
 def test_bad_values(key: str, value: Any, reason: str, remedy: str) -> None:
     if value == "nowhere:Task":  # a reference is resolved when the piece is built
-        from fedapp.pieces import build_task
+        from fedapp.config.pieces import build_task
 
         with pytest.raises(InputError, match="cannot import"):
             build_task(Experiment.from_run_config({key: value}))

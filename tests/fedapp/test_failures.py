@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 
-from fedapp.runfolder import RunFolder
+from fedapp.store.runfolder import RunFolder
 from sim.inprocess import InProcessGrid
 from tasks.errors import StoppedError
 
@@ -55,8 +55,8 @@ def claiming(record: str, key: str, value: Any) -> Callable[[Message], list[Mess
 
 
 def size_of(smoke: Callable[..., Any]) -> int:
-    from fedapp.config import Experiment
-    from fedapp.pieces import build_task
+    from fedapp.config.experiment import Experiment
+    from fedapp.config.pieces import build_task
 
     return build_task(Experiment.from_run_config(smoke())).layout.size
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedapp.checkpoint import list_checkpoints
 from fedapp.client_app import app as client_app
-from fedapp.runfolder import RunFolder
 from fedapp.server_app import app as server_app
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
 from sim.inprocess import run_in_process
 
 CHANGES = {"methods": "fedmenf,maml", "rule": "scaffold", "rounds": 5, "clients.per-round": 3, "evaluation.every": 2}

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedapp.checkpoint import list_checkpoints
-from fedapp.runfolder import RunFolder
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
 
 pytestmark = pytest.mark.slow
 FEDAPP = [sys.executable, "-m", "fedapp.cli.main"]

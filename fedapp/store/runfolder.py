@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fedapp.atomic import write_bytes, write_json
+from fedapp.store.atomic import write_bytes, write_json
 from tasks.errors import InputError
 
 RUNNING, FINISHED, STOPPED, FAILED, REFUSED = "running", "finished", "stopped", "failed", "refused"

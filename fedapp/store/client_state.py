@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fedapp.atomic import write_bytes
+from fedapp.store.atomic import write_bytes
 from tasks.errors import FedappError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp import ROOT
-from fedapp.config import flatten, known_keys, unknown_key
+from fedapp.config.experiment import flatten, known_keys, unknown_key
 from tasks.errors import InputError, nearest
 
 FOLDER = ROOT / "sim" / "recipes"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fedapp.atomic import write_bytes
+from fedapp.store.atomic import write_bytes
 from tasks.errors import InputError
 
 FORMAT = 1

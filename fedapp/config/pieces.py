@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedapp.config import Experiment
+from fedapp.config.experiment import Experiment
 from privacy.releases import RELEASES
 from strategies.local import LEARNERS
 from strategies.rules import RULES

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.compatibility import refuse
+from fedapp.config.compatibility import refuse
 from sim.settings import RuntimeSettings
 from strategies.local import LEARNERS, LOCAL
-from strategies.settings import LearnerSettings, RuleSettings
+from strategies.settings import ClientsSettings, LearnerSettings, RuleSettings
 from tasks.errors import InputError, nearest
 from tasks.registry import reference
 from tasks.settings import Settings, TaskSettings
@@ -30,14 +30,6 @@ def _seeds(text: str) -> str:
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError("must be different whole numbers separated by commas")
     return text
-
-
-class ClientsSettings(Settings):
-    """The population and who of it takes part."""
-
-    total: int = Field(12, ge=1, le=1_000_000, description="clients there are; each holds its own data")
-    per_round: int = Field(0, ge=0, description="clients drawn for a round, without replacement; 0: all")
-    min: int = Field(2, ge=1, description="a round with fewer usable answers stops the run")
 
 
 class ReportSettings(Settings):
@@ -103,7 +95,7 @@ class Experiment(TaskSettings):
             raise InputError("methods", self.methods, "names a method twice", "name each method once")
         if not self.trained_methods:
             raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
-        refuse(self)
+        refuse(self.method_list, self.clients, self.learner, self.runtime)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -54,6 +54,18 @@ class Arm:
         return f"{self.method}-{self.seed}"
 
 
+def identity(experiment: Experiment, task: Task) -> dict[str, Any]:
+    """What a checkpoint must agree with to be continued by this experiment."""
+    return {
+        "task": experiment.task,
+        "parameters": task.layout.size,
+        "rule": experiment.rule,
+        "release": experiment.release,
+        "arms": [f"{method}-{seed}" for seed in experiment.seed_list for method in experiment.trained_methods],
+        "clients": experiment.clients.total,
+    }
+
+
 def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
     """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after that."""
     folder = RunFolder(_run_path(run_config))
@@ -217,18 +229,6 @@ class Comparison:
                 method=arm.method, seed=arm.seed, session=session, fingerprint=fingerprint(), root=str(ROOT),
             )  # fmt: skip
 
-    @property
-    def _identity(self) -> dict[str, Any]:
-        experiment = self.experiment
-        return {
-            "task": experiment.task,
-            "parameters": self.task.layout.size,
-            "rule": experiment.rule,
-            "release": experiment.release,
-            "arms": [arm.name for arm in self.arms],
-            "clients": experiment.clients.total,
-        }
-
     def _checkpoint(self, number: int) -> Checkpoint:
         tensors: dict[str, torch.Tensor] = {}
         state = {}
@@ -237,7 +237,7 @@ class Comparison:
             tensors |= {f"{arm.name}/state/{name}": value for name, value in arm.federation.state.items()}
             seen = {name: dict(values) for name, values in arm.seen.items()}
             state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen}
-        return Checkpoint(number, self._identity, state, tensors)
+        return Checkpoint(number, identity(self.experiment, self.task), state, tensors)
 
     def _restore(self) -> int:
         """Put the arms back to the last checkpoint; returns its round (0: none was written yet)."""
@@ -245,7 +245,7 @@ class Comparison:
         if not files:
             self.folder.rewind(-1)
             return 0
-        checkpoint = load_checkpoint(files[-1], self._identity)
+        checkpoint = load_checkpoint(files[-1], identity(self.experiment, self.task))
         for arm in self.arms:
             own = {
                 name.removeprefix(f"{arm.name}/"): tensor

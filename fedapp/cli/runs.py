@@ -12,10 +12,12 @@ from rich.table import Table
 from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.cli.progress import ProgressDisplay
+from fedapp.comparison import identity
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import build_task
 from fedapp.config.recipes import read_overrides, read_recipe
 from fedapp.results import summarise
+from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import FINISHED, RUNNING, RunFolder, new_path
 from tasks.errors import FedappError, InputError, StoppedError, nearest
 
@@ -47,7 +49,12 @@ def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
     chosen = runtime or folder.read("run.json").get("runtime", "ray")
     _check_runtime(chosen)
     config = folder.config | {"resume": True, "run-dir": str(folder.path)}
-    return Experiment.from_run_config(config), folder, chosen
+    experiment = Experiment.from_run_config(config)
+    task = build_task(experiment)
+    task.check(experiment.clients.total)
+    for newest in list_checkpoints(folder.checkpoints)[-1:]:
+        load_checkpoint(newest, identity(experiment, task))
+    return experiment, folder, chosen
 
 
 def execute(experiment: Experiment, folder: RunFolder, runtime: str, console: Console) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""The round strategy is a normal Flower ``Strategy``: Flower's own loop drives it to the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp.strategy import Strategy
+
+from fedapp import ROOT
+from fedapp.client_app import app as client_app
+from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_release, build_rule, build_task
+from fedapp.identity import fingerprint
+from sim.inprocess import InProcessGrid, server_identity
+from strategies.federation import Federation
+from strategies.flower.legs import exchange
+from strategies.flower.roster import Node, gather, spread
+from strategies.flower.rounds import FederatedRounds, RoundSettings
+from strategies.flower.wire import from_array
+from tasks.errors import StoppedError
+
+
+@pytest.fixture
+def setting(
+    smoke: Callable[..., dict[str, Any]], tmp_path: Path
+) -> Callable[[], tuple[FederatedRounds, InProcessGrid]]:
+    def build() -> tuple[FederatedRounds, InProcessGrid]:
+        config = smoke(methods="maml")
+        experiment = Experiment.from_run_config(config)
+        task = build_task(experiment)
+        grid = InProcessGrid(client_app, 2, config)
+        with server_identity(grid.run.run_id):
+            nodes = gather(grid, 2, 5.0, fingerprint(), str(ROOT), print)
+        federation = Federation.start(build_rule(experiment), 4, task.init(0))
+        strategy = FederatedRounds(
+            federation, build_release(experiment), nodes, RoundSettings(0, 2, 30.0, 8, str(tmp_path)),
+            method="maml", seed=0, session="s", fingerprint=fingerprint(), root=str(ROOT),
+        )  # fmt: skip
+        return strategy, grid
+
+    return build
+
+
+def test_flowers_own_loop_gives_the_same_model_as_ours(setting: Callable[[], Any]) -> None:
+    ours, grid = setting()
+    with server_identity(grid.run.run_id):
+        result = ours.start(grid, ArrayRecord(), num_rounds=2)
+    theirs, grid = setting()
+    with server_identity(grid.run.run_id):
+        other = Strategy.start(theirs, grid, ArrayRecord({"unused": result.arrays["model"]}), num_rounds=2)
+    assert torch.equal(ours.federation.model, theirs.federation.model)
+    assert torch.equal(from_array(other.arrays["model"]), ours.federation.model)
+    assert set(result.train_metrics_clientapp) == set(other.train_metrics_clientapp) == {1, 2}
+    assert result.train_metrics_clientapp[2]["psnr_p"] == other.train_metrics_clientapp[2]["psnr_p"]
+
+
+def test_start_takes_an_initial_model_and_continues_from_its_own_round(setting: Callable[[], Any]) -> None:
+    whole, grid = setting()
+    with server_identity(grid.run.run_id):
+        start = whole.start(grid, ArrayRecord(), num_rounds=1)
+        whole.start(grid, ArrayRecord(), num_rounds=3)
+    assert whole.federation.round == 3
+    other, grid = setting()
+    other.federation.model = torch.zeros_like(other.federation.model)
+    with server_identity(grid.run.run_id):
+        other.start(grid, start.arrays, num_rounds=1)
+    assert other.federation.model.any()
+
+
+def test_a_round_that_was_not_opened_cannot_be_closed(setting: Callable[[], Any]) -> None:
+    strategy, _ = setting()
+    with pytest.raises(ValueError, match="not opened"):
+        strategy.aggregate_train(1, [])
+
+
+def test_flowers_loop_stops_below_min_clients_too(setting: Callable[[], Any]) -> None:
+    strategy, grid = setting()
+    with server_identity(grid.run.run_id):
+        list(strategy.configure_train(1, ArrayRecord(), None, grid))
+        with pytest.raises(StoppedError, match="0 clients answered"):
+            strategy.aggregate_train(1, [])
+
+
+def test_exchange_keeps_to_its_window_and_reports_the_silent() -> None:
+    class Slow:
+        """Answers at the next pull, except message 3: never."""
+
+        def __init__(self) -> None:
+            self.out: dict[str, int] = {}
+            self.most = 0
+            self.sent = 0
+
+        def push_messages(self, messages: list[Message]) -> list[str]:
+            self.sent += len(messages)
+            identifier = f"m{self.sent - 1}"
+            self.out[identifier] = 0
+            self.most = max(self.most, len(self.out.keys() - {"m3"}))
+            return [identifier]
+
+        def pull_messages(self, identifiers: list[str]) -> list[Any]:
+            from types import SimpleNamespace
+
+            ready = [name for name in identifiers if name != "m3" and name in self.out]
+            for name in ready:
+                del self.out[name]
+            return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=name)) for name in ready]
+
+    grid = Slow()
+    answers = dict(exchange(grid, [None] * 6, timeout=0.2, in_flight=2))  # type: ignore[arg-type, list-item]
+    assert sorted(answers) == list(range(6)) and answers[3] is None
+    assert grid.most <= 2
+
+
+def test_spread_is_balanced_and_respects_hosts() -> None:
+    anyone = [Node(10, 0, None), Node(11, 1, None), Node(12, 2, None)]
+    shares = spread(list(range(10)), anyone)
+    assert [len(clients) for _, clients in shares] == [3, 3, 4]
+    assert sorted(client for _, clients in shares for client in clients) == list(range(10))
+    deployed = [Node(1, 0, frozenset({0, 5})), Node(2, 1, frozenset({1}))]
+    assert [(node.node_id, clients) for node, clients in spread([0, 1, 5, 7], deployed)] == [(1, [0, 5]), (2, [1])]

@@ -29,8 +29,8 @@ STOCK = Path(__file__).resolve().parent / "stock"
 CASES = (
     (10, 100_000, None, 20, 6),
     (200, 100_000, 13.0, 20, 5),
-    (1000, 100_000, 150.0, 20, 3),
-    (200, 5_000_000, 30.0, 8, 3),
+    (1000, 100_000, 150.0, 20, 2),
+    (200, 5_000_000, 30.0, 10, 2),
 )
 RAY_LIMIT, PROCESS_LIMIT, GROWTH_LIMIT = 0.11, 0.010, 1.1  # seconds, seconds, ratio
 

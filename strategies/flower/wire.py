@@ -53,7 +53,7 @@ def to_array(tensor: Tensor) -> Array:
     values = tensor.detach().cpu().contiguous().numpy()
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
-    data = b"".join((header.getvalue(), values.tobytes()))
+    data = b"".join((header.getvalue(), values.data.cast("B") if values.size else b""))
     return Array(dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", data=data)
 
 

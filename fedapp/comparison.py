@@ -71,7 +71,7 @@ def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
     folder = RunFolder(_run_path(run_config))
     try:
         experiment = Experiment.from_run_config(run_config)
-        if not experiment.resume:
+        if not (folder.path / "config.json").exists():  # started by plain `flwr run`: nobody made the folder yet
             folder.create(experiment.to_run_config(), versions())
         folder.set_status(RUNNING)
         Comparison(experiment, folder, grid).run()

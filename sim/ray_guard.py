@@ -75,6 +75,11 @@ def guard(ray_actor: Any) -> bool:
         options = {**client_resources, "max_restarts": -1, "max_task_retries": RETRIES}
         self.create_actor_fn = lambda: actor_type.options(**options).remote(**(actor_kwargs or {}))
 
+    def guarded_terminate(self: Any) -> None:
+        for actor in self.pool:  # flwr asks actors to exit; ours would be restarted and asked again
+            ray_actor.ray.kill(actor)
+
+    pool.terminate_all_actors = guarded_terminate
     ray_actor.pool_size_from_resources = guarded_size
     pool.__init__ = guarded_init
     pool.fedapp_guarded = True

@@ -127,4 +127,5 @@ def test_sigkill_after_a_random_round_through_the_command_line(tmp_path: Path) -
         text=True,
     )
     assert resumed.returncode == 0, resumed.stderr
+    assert not (folders[1] / "flower.log").exists(), "resumed on the runtime it was started on"
     assert_same(RunFolder(folders[1]), RunFolder(folders[0]))

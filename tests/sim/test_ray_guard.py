@@ -40,6 +40,7 @@ def test_nothing_happens_outside_a_simulation_driver() -> None:
 
 def test_actors_are_made_with_restarts_and_retries() -> None:
     made: list[dict[str, Any]] = []
+    killed: list[str] = []
 
     class Actor:
         @staticmethod
@@ -56,11 +57,14 @@ def test_actors_are_made_with_restarts_and_retries() -> None:
     module = SimpleNamespace(
         BasicActorPool=BasicActorPool,
         pool_size_from_resources=lambda _: 99,
-        ray=SimpleNamespace(nodes=lambda: machines),
+        ray=SimpleNamespace(nodes=lambda: machines, kill=killed.append),
     )
     assert ray_guard.guard(module) and ray_guard.guard(module), "guarding twice is once"
     pool = module.BasicActorPool(Actor, {"num_cpus": 1, "num_gpus": 0.35}, None)
     assert pool.actors_capacity == 4 and pool.create_actor_fn() == "actor"
+    pool.pool = ["one", "two"]
+    pool.terminate_all_actors()
+    assert killed == ["one", "two"]
     assert made == [{"num_cpus": 1, "num_gpus": 0.35, "max_restarts": -1, "max_task_retries": ray_guard.RETRIES}]
 
 

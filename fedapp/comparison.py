@@ -107,7 +107,7 @@ class Comparison:
         runtime = experiment.runtime
         torch.set_num_threads(runtime.threads)
         torch.set_float32_matmul_precision(runtime.matmul_precision)
-        self.device = pick_device("auto" if runtime.device == "auto" else runtime.device)
+        self.device = pick_device(runtime.device)
         self.task: Task = build_task(experiment)
         self.task.check(experiment.clients.total)
         rule, population = build_rule(experiment), experiment.clients.total

@@ -17,11 +17,13 @@ def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, 
         sentences += _fedmenf_against_maml(methods, titles)
     for name, row in methods.items():
         if row["diverged"]:
+            lowest = row["objective_min"]
+            bottom = f" Its objective fell to {lowest:.2f}." if lowest and lowest < 0 else ""
             sentences.append(
                 (
                     "warning",
                     f"{titles[name]} diverged: before adaptation its shared field lies outside the data range. Its low "
-                    "PSNR_p is a blow-up, and it adapts only near the step size it was trained with.",
+                    f"PSNR_p is a blow-up, and it adapts only near the step size it was trained with.{bottom}",
                 )
             )
         sentences += _what_rendering_misses(row, titles[name])

@@ -36,7 +36,7 @@ from sim.settings import RuntimeSettings
 from tasks.errors import FedappError
 
 START_PATIENCE = 90.0  # seconds for the SuperLink to answer
-STOP_PATIENCE = 10.0
+STOP_PATIENCE = 3.0
 
 
 class LaunchError(FedappError):
@@ -90,10 +90,12 @@ def flwr_run(
     runtime: RuntimeSettings,
     log_file: Path,
     tick: Callable[[], None] = lambda: None,
+    settled: Callable[[], bool] = lambda: False,
 ) -> Ending:
     """Run the app of ``app_dir`` through ``flwr run --stream``; ``tick`` is called twice a second meanwhile.
 
-    Flower's output goes to ``log_file``. Raises :class:`LaunchError` if no run could be started at all.
+    Flower's output goes to ``log_file``. Flower is asked how the run ended (seconds) unless ``settled`` says that
+    the caller knows. Raises :class:`LaunchError` if no run could be started at all.
     """
     home = Path(tempfile.mkdtemp(prefix="fedapp-"))
     try:
@@ -115,7 +117,7 @@ def flwr_run(
             found = re.search(r"started run (\d+)", text)
             if found is None:
                 raise LaunchError(f"flwr run did not start (exit status {process.returncode}):\n{_tail(text)}")
-            status, details = _run_status(found.group(1), neutral, env)
+            status, details = ("unasked", "") if settled() else _run_status(found.group(1), neutral, env)
             return Ending(process.returncode, found.group(1), status, details)
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -22,6 +22,7 @@ from tasks.settings import EvaluationSettings
 from tasks.types import Batch, Derivatives, Evaluation
 
 Predict = Callable[[Tensor, Tensor], Tensor]
+JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}  # whole pictures are large batches: more at once leave a CPU's cache
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
 
 
@@ -47,20 +48,21 @@ def _adapted_renders(
 ) -> dict[tuple[int, int, int], Tensor]:  # fmt: skip
     """Renderings ``[H, W, channels]`` by (picture, rate index, step); pictures of one size run together."""
     renders: dict[tuple[int, int, int], Tensor] = {}
-    sizes = sorted({picture.truth.shape for picture in pictures})
-    for size in sizes:
+    for size in sorted({picture.truth.shape for picture in pictures}):
         members = [index for index, picture in enumerate(pictures) if picture.truth.shape == size]
         jobs = [(index, rate) for index in members for rate in range(len(rates))]
-        batch = Batch(
-            torch.stack([pictures[index].coordinates for index, _ in jobs]).to(model),
-            torch.stack([pictures[index].values for index, _ in jobs]).to(model),
-        )
-        column = torch.tensor([[rates[rate]] for _, rate in jobs], dtype=model.dtype, device=model.device)
-        start = model.expand(len(jobs), -1).contiguous()
-        for step, params in adapt(derivatives, start, batch, column, settings.step_list, settings.clip):
-            outputs = predict(params, batch.inputs).cpu()
-            for (index, rate), output in zip(jobs, outputs, strict=True):
-                renders[index, rate, step] = output.reshape(size)
+        together = JOBS_AT_ONCE[model.device.type]
+        for some in (jobs[start : start + together] for start in range(0, len(jobs), together)):
+            batch = Batch(
+                torch.stack([pictures[index].coordinates for index, _ in some]).to(model),
+                torch.stack([pictures[index].values for index, _ in some]).to(model),
+            )
+            column = torch.tensor([[rates[rate]] for _, rate in some], dtype=model.dtype, device=model.device)
+            start = model.expand(len(some), -1).contiguous()
+            for step, params in adapt(derivatives, start, batch, column, settings.step_list, settings.clip):
+                outputs = predict(params, batch.inputs).cpu()
+                for (index, rate), output in zip(some, outputs, strict=True):
+                    renders[index, rate, step] = output.reshape(size)
     return renders
 
 

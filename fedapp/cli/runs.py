@@ -96,7 +96,14 @@ def _on_ray(experiment: Experiment, folder: RunFolder, display: ProgressDisplay)
     log_file = folder.path / "flower.log"
     display.console.print("starting Flower and Ray (about half a minute) …", style="dim")
     with display.live(threaded=False):
-        ending = flwr_run(ROOT, experiment.to_run_config(), experiment.runtime, log_file, display.tick)
+        ending = flwr_run(
+            ROOT,
+            experiment.to_run_config(),
+            experiment.runtime,
+            log_file,
+            tick=display.tick,
+            settled=lambda: folder.status["state"] != RUNNING,
+        )
     status = folder.status
     if status["state"] == FINISHED:
         return

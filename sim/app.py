@@ -10,6 +10,8 @@ from typing import Any
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
+from tasks.settings import flatten
+
 OURS = Path(__file__).resolve().parent.parent
 
 
@@ -25,13 +27,6 @@ def load_components(app_dir: Path = OURS) -> tuple[ServerApp, ClientApp]:
 
 def default_config(app_dir: Path = OURS) -> dict[str, Any]:
     """``[tool.flwr.app.config]``, flat, as Flower hands it to the app."""
-
-    def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        return flat
-
     return flatten(_declared(app_dir)["config"])
 
 

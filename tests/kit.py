@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from privacy.releases.plain import Plain
@@ -73,7 +72,3 @@ class Rounds:
 def distance(a: Tensor, b: Tensor) -> float:
     """Largest absolute difference."""
     return float((a - b).abs().max())
-
-
-def double(model: Tensor) -> Tensor:
-    return model.to(torch.float64)

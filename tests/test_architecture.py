@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fedapp import PACKAGES, ROOT
-from fedapp.config.experiment import flatten, known_keys
+from fedapp.config.experiment import known_keys
+from tasks.settings import flatten
 
 LAYERS = {"tasks": 0, "strategies": 1, "privacy": 2, "sim": 3, "fedapp": 4}
 FLWR_ALLOWED = ("strategies/flower/", "fedapp/", "sim/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ class ProgressDisplay:
 
     def __init__(self, folder: RunFolder, total: int, console: Console) -> None:
         self.folder, self.console, self.total = folder, console, total
-        self.seen = 0
+        self.offset = self.done = 0
         self.bar = Progress(
             SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("{task.fields[detail]}"), console=console, transient=True,
@@ -28,14 +27,11 @@ class ProgressDisplay:
 
     def tick(self) -> None:
         """Show the events that have come since the last call."""
-        events = list(self.folder.events())
-        if len(events) < self.seen:  # a resumed run forgot what came after its checkpoint
-            self.seen = len(events)
-        for event in events[self.seen :]:
+        events, self.offset = self.folder.events_since(self.offset)
+        for event in events:
             self._show(event)
-        self.seen = len(events)
-        done = sum(event["event"] == "round" for event in events)
-        self.bar.update(self.task, completed=done)
+            self.done += event["event"] == "round"
+        self.bar.update(self.task, completed=self.done)
 
     def _show(self, event: dict[str, Any]) -> None:
         if event["event"] == "round":
@@ -76,5 +72,4 @@ class ProgressDisplay:
                 stop.set()
                 if threaded:
                     thread.join()
-                time.sleep(0)
                 self.tick()

@@ -19,7 +19,7 @@ from strategies.local import LEARNERS, LOCAL
 from strategies.settings import ClientsSettings, LearnerSettings, RuleSettings
 from tasks.errors import InputError, nearest
 from tasks.registry import reference
-from tasks.settings import Settings, TaskSettings
+from tasks.settings import Settings, TaskSettings, flatten
 
 
 def _seeds(text: str) -> str:
@@ -96,17 +96,6 @@ class Experiment(TaskSettings):
         if not self.trained_methods:
             raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
         refuse(self.method_list, self.clients, self.learner, self.runtime)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def known_keys() -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fedapp import ROOT
-from fedapp.config.experiment import flatten, known_keys, unknown_key
+from fedapp.config.experiment import known_keys, unknown_key
 from tasks.errors import InputError, nearest
+from tasks.settings import flatten
 
 FOLDER = ROOT / "sim" / "recipes"
 

@@ -94,6 +94,19 @@ class RunFolder:
             except ValueError:
                 return
 
+    def events_since(self, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """The events written after byte ``offset`` (0: all), and the offset to ask with next time.
+
+        A resumed run is shorter than it was: an offset beyond its end starts there anew, showing nothing twice.
+        """
+        if not self.events_file.exists():
+            return [], 0
+        with open(self.events_file, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(min(offset, size))
+            whole, newline, _ = file.read().rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()], min(offset, size) + len(whole + newline)
+
     def rewind(self, round: int) -> None:
         """Forget events after ``round``: they will happen again."""
         kept = [event for event in self.events() if event.get("round", 0) <= round]

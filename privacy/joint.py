@@ -1,0 +1,129 @@
+r"""One joint vector per client, one Gaussian event: everything a private round learns of a client.
+
+.. math::
+    x_k = \big[\, u_k\, \tfrac{\pi_C(\Delta_k)}{C};\ \rho_w u_k;\ 2\rho_b (b_k - \tfrac12);\ \rho_m m_k \,\big],
+    \qquad S^2 = 1 + \rho_w^2 + \rho_b^2 + p\,\rho_m^2
+
+with :math:`\pi_C` the L2 clip of the whole vector, :math:`u_k = \min(n_k, n_{max})/n_{max} \in [0, 1]` the bounded
+weight, :math:`b_k = 1[\lVert\Delta_k\rVert \le C]` the clip bit and :math:`m_k \in [-1, 1]^p` bounded scalars. A block
+with :math:`\rho = 0` is not sent. :math:`\lVert x_k\rVert \le S` whatever the client holds; a client whose update is
+not finite abstains (:math:`x_k = 0`). With noise :math:`N(0, (zS)^2 I)` on the sum, block i has the effective
+multiplier :math:`z S/\rho_i`, and :math:`\sum_i (\rho_i/(zS))^2 = z^{-2}`: one event with multiplier z under zero-out
+adjacency, the weights and the clip bit included.
+
+Generalises the count of *Differentially Private Learning with Adaptive Clipping*, G. Andrew, O. Thakkar, H. B.
+McMahan, S. Ramaswamy, NeurIPS 2021, https://arxiv.org/abs/1905.03871.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.types import Contribution
+
+CHECK = 4  # trailing coordinates that are always zero: 2^-128 that masks which do not cancel go unnoticed
+
+
+@dataclass(frozen=True)
+class JointVector:
+    """The layout of x: V numbers of the rule, then weight, clip bit and scalars (``{name: (low, high)}``)."""
+
+    size: int
+    rho_weight: float = 0.0
+    rho_bit: float = 0.0
+    rho_scalar: float = 0.0
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    max_examples: int = 0
+
+    @property
+    def length(self) -> int:
+        """D, coordinates of x without the check block."""
+        return self.size + bool(self.rho_weight) + bool(self.rho_bit) + len(self.ranges)
+
+    @property
+    def sensitivity(self) -> float:
+        """S, the largest L2 norm of x."""
+        blocks = self.rho_weight**2 + self.rho_bit**2 + len(self.ranges) * self.rho_scalar**2
+        return math.sqrt(1.0 + blocks)
+
+    def pack(self, contribution: Contribution, clip: float) -> NDArray[np.float64]:
+        """``[C, D]``: each client clipped on its own; rows of zeros where a client abstains."""
+        vector = contribution.vector.detach().cpu().numpy().astype(np.float64)
+        rows = np.zeros((len(vector), self.length))
+        norm = np.sqrt(np.einsum("cv,cv->c", vector, vector))
+        weight = self._weight(contribution)
+        scalars = [self._scalar(contribution, name) for name in self.ranges]
+        sound = np.isfinite(norm) & np.isfinite(weight)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = np.where(sound, weight * np.minimum(1.0, clip / norm) / clip, 0.0)
+        scale = np.where(norm == 0, 0.0, scale)
+        np.multiply(vector, scale[:, None], out=rows[:, : self.size], where=sound[:, None])
+        place = self.size
+        if self.rho_weight:
+            rows[:, place] = self.rho_weight * np.where(sound, weight, 0.0)
+            place += 1
+        if self.rho_bit:
+            rows[:, place] = np.where(sound, 2 * self.rho_bit * ((norm <= clip) - 0.5), 0.0)
+            place += 1
+        for offset, values in enumerate(scalars):
+            rows[:, place + offset] = np.where(sound, self.rho_scalar * values, 0.0)
+        length = np.sqrt(np.einsum("cd,cd->c", rows, rows))
+        rows *= np.minimum(1.0, self.sensitivity / np.maximum(length, 1e-300))[:, None]  # a belt: rounding of the norm
+        return rows
+
+    def _weight(self, contribution: Contribution) -> NDArray[np.float64]:
+        given = contribution.weight.detach().cpu().numpy().astype(np.float64)
+        if not self.max_examples:
+            return np.where(np.isfinite(given), 1.0, np.nan)
+        return np.clip(given, 0.0, self.max_examples) / self.max_examples
+
+    def _scalar(self, contribution: Contribution, name: str) -> NDArray[np.float64]:
+        """The scalar mapped from its range to [-1, 1]; 0, the middle, where it is not a number."""
+        low, high = self.ranges[name]
+        values = contribution.scalars[name].value.detach().cpu().numpy().astype(np.float64)
+        return np.nan_to_num(np.clip((values - low) / (high - low), 0.0, 1.0) * 2.0 - 1.0, nan=0.0)
+
+    def unpack(self, total: NDArray[np.float64]) -> Sums:
+        """The blocks of a sum, each divided by its rho."""
+        place = self.size
+        weight = bit = None
+        if self.rho_weight:
+            weight = float(total[place]) / self.rho_weight
+            place += 1
+        if self.rho_bit:
+            bit = float(total[place]) / (2 * self.rho_bit)
+            place += 1
+        scalars = {
+            name: float(total[place + offset]) / self.rho_scalar for offset, name in enumerate(self.ranges)
+        }
+        return Sums(total[: self.size], weight, bit, scalars)
+
+    def scalar_sum(self, name: str, total: float, clients: float) -> float:
+        """From a sum of m in [-1, 1] over ``clients`` to the sum of the scalar itself."""
+        low, high = self.ranges[name]
+        return (total + clients) / 2 * (high - low) + clients * low
+
+
+@dataclass(frozen=True)
+class Sums:
+    """``vector`` = sum of u pi(Delta)/C ``[V]``; ``weight`` = sum of u; ``bit`` = sum of (b - 1/2)."""
+
+    vector: NDArray[np.float64]
+    weight: float | None
+    bit: float | None
+    scalars: dict[str, float]
+
+
+def adapt_clip(clip: float, unclipped: float, quantile: float, rate: float, start: float) -> float:
+    r"""The next C: :math:`C \exp(-\eta_C (\bar b - \gamma))` (Andrew et al., eq. 1).
+
+    ``unclipped`` is the noisy share of clients whose norm is at most C: if too many are, C shrinks. C stays within
+    a factor 1000 of where it started.
+    """
+    share = min(max(unclipped, 0.0), 1.0)
+    return min(max(clip * math.exp(-rate * (share - quantile)), start / 1000.0), start * 1000.0)

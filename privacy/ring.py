@@ -1,0 +1,52 @@
+r"""Numbers on an integer lattice, added modulo 2^32: what masks, sums and noise share.
+
+A real vector x with :math:`\lVert x\rVert_2 \le S` becomes integers by unbiased stochastic rounding,
+
+.. math:: q(x) = \lfloor K x\rfloor + \mathrm{Bernoulli}(K x - \lfloor K x\rfloor), \qquad
+    \lVert q(x)\rVert_2 \le K S + \sqrt d,
+
+with K *levels* per unit. Adding n such vectors and their noise never wraps if
+:math:`K = \lfloor (2^{31}-1) / (n + 10\, z S \sqrt{\text{nodes}/h}) \rfloor` (Kairouz, Liu, Steinke, *The Distributed
+Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation*, ICML 2021,
+https://arxiv.org/abs/2102.06387).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.entropy import BLOCK, Entropy
+
+HALF = 2**31
+
+
+def levels(clients: int, noise: float) -> int:
+    """K for a sum over ``clients`` whose total noise has at most the deviation ``noise``, in units of x.
+
+    Ten deviations of head-room: the noise of one coordinate exceeds it with probability 1.5e-23.
+    """
+    count = math.floor((HALF - 1) / (clients + 10.0 * noise))
+    if count < 2**10:
+        raise ValueError(f"{clients} clients with noise {noise:g} leave {count} levels in 32 bits: too few to round to")
+    return count
+
+
+def add_rounded(total: NDArray[np.uint32], row: NDArray[np.float64], count: int, entropy: Entropy) -> float:
+    """Add one client's vector, rounded to ``count`` levels, to ``total`` in place; returns the integer norm."""
+    square = 0.0
+    for start in range(0, len(row), BLOCK):
+        scaled = row[start : start + BLOCK] * float(count)
+        whole = np.floor(scaled)
+        threshold = entropy.words(len(scaled)) * 2.0**-32  # in [0, 1): up with probability = the fraction
+        whole += scaled - whole > threshold
+        square += float(np.dot(whole, whole))
+        total[start : start + BLOCK] += whole.astype(np.int64).astype(np.uint32)
+    return math.sqrt(square)
+
+
+def to_real(total: NDArray[np.uint32], count: int) -> NDArray[np.float64]:
+    """The signed sums in units of x."""
+    return total.view(np.int32).astype(np.float64) / count

@@ -1,0 +1,228 @@
+"""A node's side of a secure sum: a state machine that only moves forward.
+
+advertise → share → mask → confirm → unmask. Whatever the server says, a node never gives two kinds of share of one
+peer, never signs two survivor lists, never masks twice with the same keys, and never takes part in an older round.
+What its own policy does not allow it refuses; what is left of a session it gives up is erased.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from privacy.secagg.identity import Policy, Roster
+from privacy.secagg.messages import Prekey, Refusal, Terms, point, survivors_text
+from privacy.secagg.primitives import (
+    SEED_BYTES,
+    add_masks,
+    agree,
+    agreement_key,
+    derive,
+    is_signed,
+    pair_mask_key,
+    public_bytes,
+    seal,
+    self_mask_key,
+    unseal,
+)
+from privacy.secagg.shamir import SHARE_BYTES, split
+from privacy.secagg.vault import Vault
+
+MOST_PREKEYS = 1024  # in stock; older ones are forgotten first
+
+
+class SecAggClient:
+    """One member. ``identity`` is its key, ``roster`` whom it believes, ``policy`` what it accepts."""
+
+    def __init__(
+        self, member: int, identity: Ed25519PrivateKey, roster: Roster, policy: Policy, vault: Vault
+    ) -> None:
+        self.member, self.identity, self.roster, self.policy, self.vault = member, identity, roster, policy, vault
+
+    # ------------------------------------------------------------------ advertise
+    def advertise(self, count: int) -> list[Prekey]:
+        """``count`` new one-time public keys; each serves one session, so a run asks once for many rounds."""
+        if not 1 <= count <= MOST_PREKEYS:
+            raise Refusal(f"{count} prekeys asked for, at most {MOST_PREKEYS} are given")
+        made = []
+        with self.vault.open() as state:
+            for _ in range(count):
+                state["serial"] += 1
+                transport, mask = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)
+                state["prekeys"][str(state["serial"])] = [transport.hex(), mask.hex()]
+                blank = Prekey(
+                    self.member, state["serial"],
+                    public_bytes(agreement_key(transport, "transport")), public_bytes(agreement_key(mask, "mask")),
+                )  # fmt: skip
+                signature = self.identity.sign(blank.text)
+                made.append(Prekey(blank.member, blank.serial, blank.transport, blank.mask, signature))
+            for old in sorted(state["prekeys"], key=int)[:-MOST_PREKEYS]:
+                del state["prekeys"][old]
+        return made
+
+    # ------------------------------------------------------------------ share
+    def share(self, terms: Terms) -> dict[int, bytes]:
+        """Accept the terms; for each neighbour a sealed box with its share of this node's two secrets."""
+        self._examine(terms)
+        own, graph = terms.prekey(self.member), terms.graph
+        with self.vault.open() as state:
+            if [terms.epoch, terms.round] <= state["latest"]:
+                raise Refusal(f"round {terms.round} of epoch {terms.epoch} is not newer than {state['latest']}")
+            seeds = state["prekeys"].pop(str(own.serial), None)
+            if seeds is None:
+                raise Refusal(f"prekey {own.serial} is not in stock: used, or never made")
+            transport, mask, alone = bytes.fromhex(seeds[0]), bytes.fromhex(seeds[1]), os.urandom(SEED_BYTES)
+            key = agreement_key(transport, "transport")
+            if (public_bytes(key), public_bytes(agreement_key(mask, "mask"))) != (own.transport, own.mask):
+                raise Refusal("the public keys under this node's name are not its own")
+            holders = sorted({*graph[self.member], self.member})
+            points = [point(holder) for holder in holders]
+            pairs = zip(split(mask, points, terms.threshold), split(alone, points, terms.threshold), strict=True)
+            shares = {holder: first + second for holder, (first, second) in zip(holders, pairs, strict=True)}
+            boxes = {}
+            for holder in graph[self.member]:
+                box_key = self._transport_key(key, terms, self.member, holder)
+                boxes[holder] = seal(box_key, shares[holder], _associated(terms.session, self.member, holder))
+            state["latest"] = [terms.epoch, terms.round]
+            state["session"] = {
+                "id": terms.session.hex(), "stage": "shared", "transport": transport.hex(), "mask": mask.hex(),
+                "alone": alone.hex(), "shares": {str(self.member): shares[self.member].hex()}, "survivors": None,
+                "terms": _terms_to_state(terms),
+            }  # fmt: skip
+        return boxes
+
+    def _examine(self, terms: Terms) -> None:
+        """Everything about the terms that this node can know to be wrong."""
+        objection = terms.objection() or self.policy.objection(
+            len(terms.prekeys), terms.threshold, terms.degree, terms.length
+        )
+        if objection:
+            raise Refusal(objection)
+        if self.member not in terms.members:
+            raise Refusal("this node is not among the members")
+        for prekey in terms.prekeys:
+            identity = self.roster.members.get(prekey.member)
+            if identity is None:
+                raise Refusal(f"member {prekey.member} is not in the roster")
+            if not prekey.is_authentic(identity):
+                raise Refusal(f"the prekey of member {prekey.member} is not signed by it")
+
+    def _transport_key(self, own: Any, terms: Terms, sender: int, receiver: int) -> bytes:
+        peer = receiver if sender == self.member else sender
+        secret = agree(own, terms.prekey(peer).transport)
+        return derive(secret, terms.session, "fedapp share transport", sender, receiver)
+
+    # ------------------------------------------------------------------ mask
+    def mask(
+        self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]
+    ) -> None:
+        """Mask ``vector`` in place, for a sum among those whose boxes arrived.
+
+        ``model`` is the SHA-256 of the broadcast this vector was trained from; it must be the one in the terms.
+        """
+        with self.vault.open() as state:
+            current = self._session(state, session, "shared")
+            terms = _terms_from_state(current["terms"])
+            if terms.model != model:
+                raise Refusal("the model is not the one that was agreed on", ends=True)
+            if vector.dtype != np.uint32 or vector.shape != (terms.length,):
+                raise Refusal(f"a vector of {vector.shape} {vector.dtype}, agreed were {terms.length} uint32", ends=True)
+            strangers = set(inbox) - set(terms.graph[self.member])
+            if strangers:
+                raise Refusal(f"boxes from {sorted(strangers)}, who are no neighbours", ends=True)
+            if len(inbox) + 1 < terms.threshold:
+                raise Refusal(f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True)
+            key = agreement_key(bytes.fromhex(current["transport"]), "transport")
+            for sender, box in sorted(inbox.items()):
+                try:
+                    box_key = self._transport_key(key, terms, sender, self.member)
+                    share = unseal(box_key, box, _associated(session, sender, self.member))
+                except ValueError as error:
+                    raise Refusal(f"the share from member {sender} is not authentic", ends=True) from error
+                if len(share) != 2 * SHARE_BYTES:
+                    raise Refusal(f"the share from member {sender} has {len(share)} bytes", ends=True)
+                current["shares"][str(sender)] = share.hex()
+            own = agreement_key(bytes.fromhex(current["mask"]), "mask")
+            masks = [(self_mask_key(bytes.fromhex(current["alone"]), session, self.member), 1)]
+            for peer in sorted(inbox):
+                pair = pair_mask_key(own, terms.prekey(peer).mask, session, self.member, peer)
+                masks.append((pair, 1 if peer > self.member else -1))
+            current["stage"] = "masked"
+            for secret in ("transport", "mask", "alone"):
+                current[secret] = ""  # only the peers' shares are needed from here on
+        add_masks(vector, masks)  # after the state is on disk: these keys can never mask another vector
+
+    # ------------------------------------------------------------------ confirm, unmask
+    def confirm(self, session: bytes, survivors: list[int]) -> bytes:
+        """Sign the one list of those whose masked vectors arrived; raises if this node must not be in that sum."""
+        with self.vault.open() as state:
+            current = self._session(state, session, "masked")
+            terms = _terms_from_state(current["terms"])
+            known = {int(peer) for peer in current["shares"]}
+            neighbours = {*terms.graph[self.member], self.member}
+            if survivors != sorted(set(survivors)) or not set(survivors) <= set(terms.members):
+                raise Refusal("the survivors are not members in order", ends=True)
+            if self.member not in survivors:
+                raise Refusal("this node's vector is said not to have arrived", ends=True)
+            if len(survivors) < self.policy.min_nodes or len(neighbours & set(survivors)) < terms.threshold:
+                raise Refusal(f"only {len(survivors)} vectors in the sum", ends=True)
+            if neighbours & set(survivors) - known:
+                raise Refusal("a survivor never shared its secrets", ends=True)
+            current["survivors"], current["stage"] = survivors, "confirmed"
+            return self.identity.sign(survivors_text(session, survivors))
+
+    def unmask(self, session: bytes, signatures: Mapping[int, bytes]) -> dict[int, bytes]:
+        """For each neighbour that shared, one share: of its own mask if its vector is in, else of its pair masks.
+
+        Only after at least the threshold of neighbours signed the very list this node signed. The session ends
+        before the shares leave.
+        """
+        with self.vault.open() as state:
+            current = self._session(state, session, "confirmed")
+            terms, survivors = _terms_from_state(current["terms"]), current["survivors"]
+            text, valid = survivors_text(session, survivors), 0
+            for member, signature in signatures.items():
+                if member not in survivors or (member != self.member and member not in terms.graph[self.member]):
+                    raise Refusal(f"a signature from {member}, who is no surviving neighbour", ends=True)
+                valid += is_signed(self.roster.members[member], signature, text)
+            if valid < terms.threshold:
+                raise Refusal(f"{valid} valid signatures on the survivors, {terms.threshold} are needed", ends=True)
+            shares = {int(peer): bytes.fromhex(share) for peer, share in current["shares"].items()}
+            state["session"] = None
+        return {
+            peer: share[SHARE_BYTES:] if peer in survivors else share[:SHARE_BYTES] for peer, share in shares.items()
+        }
+
+    def _session(self, state: dict[str, Any], session: bytes, stage: str) -> dict[str, Any]:
+        """The open session, if it is this one and at this stage. A repeated or early message changes nothing."""
+        current = state["session"]
+        if current is None or current["id"] != session.hex():
+            raise Refusal("no such session is open here")
+        if current["stage"] != stage:
+            raise Refusal(f"the session is at the stage {current['stage']!r}, this message needs {stage!r}")
+        return current
+
+
+def _associated(session: bytes, sender: int, receiver: int) -> bytes:
+    return session + b"share" + sender.to_bytes(8, "big") + receiver.to_bytes(8, "big")
+
+
+def _terms_to_state(terms: Terms) -> dict[str, Any]:
+    return {
+        "epoch": terms.epoch, "round": terms.round, "threshold": terms.threshold, "degree": terms.degree,
+        "length": terms.length, "public": terms.public, "model": terms.model.hex(),
+        "prekeys": {str(prekey.member): prekey.to_bytes().hex() for prekey in terms.prekeys},
+    }  # fmt: skip
+
+
+def _terms_from_state(kept: dict[str, Any]) -> Terms:
+    prekeys = {int(member): Prekey.from_bytes(int(member), bytes.fromhex(key)) for member, key in kept["prekeys"].items()}
+    return Terms(
+        kept["epoch"], kept["round"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],
+        kept["degree"], kept["length"], kept["public"], bytes.fromhex(kept["model"]),
+    )  # fmt: skip

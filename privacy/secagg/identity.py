@@ -1,0 +1,106 @@
+"""Who takes part, known beforehand, and what a node refuses whatever the server asks.
+
+Without pinned identities the server is the one who says whose key is whose, and could sit in every pair. The roster
+is a file that every node and the server hold; a node's own limits (:class:`Policy`) are never sent to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privacy.secagg.graph import default_threshold
+from privacy.secagg.primitives import public_bytes
+from tasks.errors import InputError
+
+KEY_FILE, ROSTER_FILE = "identity.key", "roster.json"
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Ed25519 public keys: of each member by number, and of the server (which signs the budget ledger)."""
+
+    members: dict[int, bytes]
+    server: bytes
+
+    @classmethod
+    def read(cls, file: Path) -> Roster:
+        """Raises :class:`InputError` if the file is missing or is not a roster."""
+        try:
+            content = json.loads(file.read_text())
+            members = {int(number): bytes.fromhex(key) for number, key in content["members"].items()}
+            roster = cls(members, bytes.fromhex(content["server"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "privacy.roster", str(file), f"not a roster ({type(error).__name__}: {error})",
+                "write it with `fedapp enrol` and give every node and the server the same file",
+            ) from error  # fmt: skip
+        if len(set(members.values())) < len(members) or any(len(key) != 32 for key in members.values()):
+            raise InputError("privacy.roster", str(file), "a key is repeated or not 32 bytes", "one key a member")
+        return roster
+
+    def write(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        members = {str(number): key.hex() for number, key in sorted(self.members.items())}
+        file.write_text(json.dumps({"members": members, "server": self.server.hex()}, indent=1) + "\n")
+
+
+def load_identity(file: Path, create: bool = False) -> Ed25519PrivateKey:
+    """The private key in ``file`` (32 raw bytes, mode 600); with ``create`` a new one where there is none."""
+    if create and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        key = Ed25519PrivateKey.generate()
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+            handle.write(key.private_bytes_raw())
+        return key
+    try:
+        return Ed25519PrivateKey.from_private_bytes(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError("identity", str(file), f"no private key ({error})", "make one with `fedapp enrol`") from error
+
+
+def enrol_simulated(folder: Path, nodes: list[int], server: bytes) -> Roster:
+    """Keys for nodes that only exist in a simulation, all on this machine. A real node makes its own."""
+    keys = {number: load_identity(folder / f"node-{number:04d}" / KEY_FILE, create=True) for number in nodes}
+    roster = Roster({number: public_bytes(key) for number, key in keys.items()}, server)
+    roster.write(folder / ROSTER_FILE)
+    return roster
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A node's own limits. ``min_nodes`` whose vectors must be in a sum, ``colluding`` nodes assumed hostile."""
+
+    min_nodes: int = 5
+    colluding: int = 0
+    max_length: int = 200_000_000
+    min_noise: float = 0.0
+
+    @classmethod
+    def read(cls, file: Path) -> Policy:
+        """The limits in a JSON file beside the identity; the defaults where there is none."""
+        if not file.exists():
+            return cls()
+        try:
+            return cls(**json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError("policy", str(file), f"not a policy ({error})", "see docs/privacy.md") from error
+
+    def objection(self, nodes: int, threshold: int, degree: int, length: int) -> str:
+        """Why these terms are refused; empty if they are not."""
+        holders = degree + 1
+        if nodes < self.min_nodes:
+            return f"{nodes} nodes, this node takes part with {self.min_nodes} or more"
+        if threshold > holders:
+            return f"threshold {threshold} of {holders} holders cannot be met"
+        if 2 * threshold <= holders + self.colluding:
+            return f"threshold {threshold} of {holders} holders lets a server get both secrets of a node"
+        if degree >= nodes - 1 and threshold < default_threshold(nodes):
+            return f"threshold {threshold} of {nodes} nodes, this node asks for {default_threshold(nodes)}"
+        if not 0 < length <= self.max_length:
+            return f"a vector of {length} numbers"
+        return ""

@@ -1,0 +1,115 @@
+"""What server and nodes agree on before a secure sum, and what they say to each other, as plain bytes and numbers.
+
+``Terms`` are hashed into the session: masks are derived from it, so they cancel only between nodes that were given
+the same members, keys, threshold, model and public numbers. A server that shows nodes different models gets noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from privacy.secagg.graph import neighbours
+from privacy.secagg.primitives import canonical, digest, is_signed
+
+PREKEY_BYTES = 8 + 32 + 32 + 64
+
+
+class Refusal(Exception):
+    """A node does not do what it was asked. ``ends`` says whether it gave the session up (secrets erased)."""
+
+    def __init__(self, reason: str, ends: bool = False) -> None:
+        super().__init__(reason)
+        self.ends = ends
+
+
+class Aborted(Exception):
+    """The server cannot make the sum; it learned nothing about any single vector."""
+
+
+@dataclass(frozen=True)
+class Prekey:
+    """Public keys of a member for one session, signed: ``transport`` (shares travel under it) and ``mask``."""
+
+    member: int
+    serial: int
+    transport: bytes
+    mask: bytes
+    signature: bytes = b""
+
+    @property
+    def text(self) -> bytes:
+        """What is signed."""
+        return canonical(["fedapp prekey 1", self.member, self.serial, self.transport.hex(), self.mask.hex()])
+
+    def to_bytes(self) -> bytes:
+        return self.serial.to_bytes(8, "big") + self.transport + self.mask + self.signature
+
+    @classmethod
+    def from_bytes(cls, member: int, data: bytes) -> Prekey:
+        """Raises ``ValueError`` unless the length is right."""
+        if len(data) != PREKEY_BYTES:
+            raise ValueError(f"a prekey has {PREKEY_BYTES} bytes, not {len(data)}")
+        return cls(member, int.from_bytes(data[:8], "big"), data[8:40], data[40:72], data[72:])
+
+    def is_authentic(self, identity: bytes) -> bool:
+        """Whether the member with this identity signed it."""
+        return is_signed(identity, self.signature, self.text)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One secure sum.
+
+    ``epoch`` and ``round`` only move forward; ``degree`` neighbours each; ``length`` coordinates, check block
+    included; ``public`` is a JSON text with the release's numbers; ``model`` the SHA-256 of what is broadcast.
+    """
+
+    epoch: int
+    round: int
+    prekeys: tuple[Prekey, ...]
+    threshold: int
+    degree: int
+    length: int
+    public: str
+    model: bytes
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return tuple(prekey.member for prekey in self.prekeys)
+
+    @cached_property
+    def session(self) -> bytes:
+        """32 bytes that stand for all of this."""
+        keys = [prekey.to_bytes().hex() for prekey in self.prekeys]
+        numbers = [self.epoch, self.round, self.threshold, self.degree, self.length]
+        return digest(canonical([*numbers, list(self.members), keys, self.public]), self.model)
+
+    @cached_property
+    def graph(self) -> dict[int, tuple[int, ...]]:
+        """Each member's neighbours."""
+        return neighbours(self.members, self.degree, self.session)
+
+    def prekey(self, member: int) -> Prekey:
+        return next(prekey for prekey in self.prekeys if prekey.member == member)
+
+    def objection(self) -> str:
+        """What is wrong with the terms in themselves; empty if nothing is."""
+        members = self.members
+        if list(members) != sorted(set(members)) or any(member < 0 for member in members):
+            return "the members are not in order, or one is named twice"
+        if not 1 <= self.degree <= max(len(members) - 1, 1) or self.epoch < 0 or self.round < 0:
+            return "a number is out of its range"
+        if self.degree < len(members) - 1 and self.degree % 2 and len(members) % 2:
+            return f"no {self.degree}-regular graph on {len(members)} nodes"
+        return ""
+
+
+def point(member: int) -> int:
+    """The member's place on the sharing polynomial."""
+    return member + 1
+
+
+def survivors_text(session: bytes, survivors: list[int]) -> bytes:
+    """What a member signs to say: these and no others are in the sum."""
+    return canonical(["fedapp survivors 1", session.hex(), survivors])

@@ -1,0 +1,112 @@
+"""Keys, key derivation, authenticated transport and masks, all from ``cryptography``.
+
+Identities are Ed25519, agreements X25519, derivations HKDF-SHA256 salted with the session, transport AES-256-GCM
+with associated data, masks AES-256-CTR. Every derived key is used once, for one purpose that its label names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+from privacy.entropy import BLOCK, Keystream
+
+SEED_BYTES = 16
+NONCE_BYTES = 12
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON text of a value of strings, integers, lists and tables: what is hashed and signed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def digest(*parts: bytes) -> bytes:
+    """SHA-256 of parts that cannot run into each other (each is preceded by its length)."""
+    state = sha256()
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big"))
+        state.update(part)
+    return state.digest()
+
+
+def derive(secret: bytes, salt: bytes, *info: object) -> bytes:
+    """32 bytes for one purpose: HKDF-SHA256, ``info`` a label and whatever the key is bound to."""
+    return HKDF(SHA256(), 32, salt, canonical([str(part) for part in info])).derive(secret)
+
+
+# ---------------------------------------------------------------- agreement
+def agreement_key(seed: bytes, label: str) -> X25519PrivateKey:
+    """The X25519 key a 16-byte seed stands for (the seed is short enough to be shared among peers)."""
+    return X25519PrivateKey.from_private_bytes(derive(seed, b"", "fedapp x25519", label))
+
+
+def public_bytes(key: X25519PrivateKey | Ed25519PrivateKey) -> bytes:
+    """The 32 bytes of the public half."""
+    return key.public_key().public_bytes_raw()
+
+
+def agree(own: X25519PrivateKey, peer: bytes) -> bytes:
+    """The shared secret; raises ``ValueError`` for a public key of small order."""
+    return own.exchange(X25519PublicKey.from_public_bytes(peer))
+
+
+# ---------------------------------------------------------------- transport and signatures
+def seal(key: bytes, text: bytes, associated: bytes) -> bytes:
+    """Nonce and ciphertext."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, text, associated)
+
+
+def unseal(key: bytes, box: bytes, associated: bytes) -> bytes:
+    """What :func:`seal` sealed; raises ``ValueError`` if anything about it was changed."""
+    try:
+        return AESGCM(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], associated)
+    except InvalidTag:
+        raise ValueError("the ciphertext is not authentic") from None
+
+
+def is_signed(public: bytes, signature: bytes, text: bytes) -> bool:
+    """Whether ``signature`` is the owner's of ``public`` over ``text``."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- masks
+def pair_mask_key(own: X25519PrivateKey, peer: bytes, session: bytes, one: int, other: int) -> bytes:
+    """The mask key of two members, the same from either side, for one session."""
+    return derive(agree(own, peer), session, "fedapp pair mask", min(one, other), max(one, other))
+
+
+def self_mask_key(seed: bytes, session: bytes, member: int) -> bytes:
+    """The key of the mask a member adds for itself alone."""
+    return derive(seed, session, "fedapp self mask", member)
+
+
+def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
+    """Add each mask ``(key, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
+
+    A block and its keystream stay in cache while all masks pass over it; memory is one block a mask-free vector.
+    """
+    streams: Sequence[tuple[Keystream, int]] = [(Keystream(key), sign) for key, sign in masks]
+    for start in range(0, len(vector), BLOCK):
+        block = vector[start : start + BLOCK]
+        for stream, sign in streams:
+            if sign > 0:
+                np.add(block, stream.words(len(block)), out=block)
+            else:
+                np.subtract(block, stream.words(len(block)), out=block)

@@ -25,9 +25,9 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
     try:
         return Message(handler(message, context), reply_to=message)
     except Exception as error:
-        from strategies.cohort import describe
+        from fedapp.client_round import reason_of
 
-        failure = ConfigRecord({"reason": describe(error)})
+        failure = ConfigRecord({"reason": reason_of(error, context)})
         return Message(RecordDict({"failure": failure}), reply_to=message)
 
 
@@ -64,3 +64,46 @@ def _train(message: Message, context: Context) -> RecordDict:
     from fedapp.client_round import train_round
 
     return train_round(message.content, context, is_simulation(context))
+
+
+# ---------------------------------------------------------------- legs of a secure sum (privacy/flower)
+@app.query("advertise")
+def advertise(message: Message, context: Context) -> Message:
+    """Give one-time public keys for many rounds."""
+    return _secure("advertise", message, context)
+
+
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """Accept the terms of a secure sum and hand out sealed shares of this node's secrets."""
+    return _secure("share", message, context)
+
+
+@app.train("masked")
+def masked(message: Message, context: Context) -> Message:
+    """Train and answer with the masked sum."""
+    return _secure("masked", message, context)
+
+
+@app.query("confirm")
+def confirm(message: Message, context: Context) -> Message:
+    """Sign who is in the sum."""
+    return _secure("confirm", message, context)
+
+
+@app.query("unmask")
+def unmask(message: Message, context: Context) -> Message:
+    """Reveal one share of each peer, of the kind the confirmed survivors call for."""
+    return _secure("unmask", message, context)
+
+
+def _secure(leg: str, message: Message, context: Context) -> Message:
+    def handle(message: Message, context: Context) -> RecordDict:
+        if leg == "masked":
+            order = message.content.config_records["order"]
+            refuse_foreign(str(order["fingerprint"]), str(order["root"]))
+        from fedapp.client_round import secure_leg
+
+        return secure_leg(leg, message.content, context, is_simulation(context))
+
+    return answer(message, context, handle)

@@ -6,36 +6,114 @@ The pieces are kept between rounds in a process that lives that long (a Ray acto
 from __future__ import annotations
 
 import json
+import logging
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device
 from fedapp.store.client_state import ClientState
 from privacy.attacks.render import render_attack
-from strategies.cohort import CohortTrainer
-from strategies.flower.wire import pack_answer, unpack_order
+from privacy.flower.node import SecureNode, node_folder
+from privacy.releases import RELEASES
+from privacy.releases.lattice import LatticeRelease
+from privacy.secagg.messages import Refusal
+from strategies.cohort import CohortResult, CohortTrainer, describe
+from strategies.flower.wire import Order, pack_answer, pack_sum, unpack_order
 from strategies.types import Broadcast
-from tasks.errors import InputError
+from tasks.errors import FedappError, InputError
+from tasks.registry import load
+
+log = logging.getLogger("flwr")
 
 
 def train_round(content: RecordDict, context: Context, simulated: bool) -> RecordDict:
     """Train the ordered clients on this node's data and return the reply's content."""
+    order, trainer, result = _train(content, context, simulated)
+    release = trainer.release
+    if not release.private:
+        return pack_answer(result, order)
+    if release.masked:
+        raise Refusal(f"release {_config(context)['release']} never leaves a node unmasked")
+    assert isinstance(release, LatticeRelease) and result.payload is not None, "a private release closes with a vector"
+    if release.noised:
+        _see_ledger(content, context, simulated, release)
+    return pack_sum(result.payload.vector, order)
+
+
+def secure_leg(leg: str, content: RecordDict, context: Context, simulated: bool) -> RecordDict:
+    """Answer one leg of a secure sum."""
+    node = _secure_node(content, context, simulated)
+    if leg == "masked":
+        order, _ = unpack_order(content)
+        release = _release(_frozen(context))
+        return node.masked(content, order, lambda: _train(content, context, simulated)[2], release)
+    if leg == "share":
+        return node.share(content, _release(_frozen(context)))
+    return {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}[leg](content)
+
+
+def reason_of(error: Exception, context: Context) -> str:
+    """Why a node could not answer. Under a private release only what does not depend on data: no message texts."""
+    if isinstance(error, FedappError | Refusal):
+        return describe(error) if isinstance(error, FedappError) else str(error)
+    try:
+        private = load("release", str(context.run_config["release"]), RELEASES).private
+    except (InputError, KeyError):
+        private = True
+    return f"{type(error).__name__} (the node's own log says more)" if private else describe(error)
+
+
+def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Order, CohortTrainer, CohortResult]:
     order, received = unpack_order(content)
-    run_config = dict(context.run_config)
-    if "data-path" in context.node_config:  # a deployed node has its data where it has them
-        run_config["data.path"] = str(context.node_config["data-path"])
     state_dir = str(context.node_config.get("state-dir", order.state_dir if simulated else ""))
-    trainer, device = _trainer(
-        json.dumps(run_config, sort_keys=True), order.method, order.assignment.seed, state_dir, order.inspect
-    )
+    trainer, device = _trainer(_frozen(context), order.method, order.assignment.seed, state_dir, order.inspect)
     extra = {name: tensor.to(device) for name, tensor in received.extra.items()}
     received = Broadcast(received.model.to(device), extra, received.round)
     result = trainer.run(received, order.assignment, pictures=order.pictures and simulated)
-    return pack_answer(result, order)
+    if trainer.release.private:
+        for client, reason in result.failures.items():  # stays here: who failed, and why, is the client's own affair
+            log.warning("client %d abstains: %s", client, reason)
+    return order, trainer, result
+
+
+def _config(context: Context) -> dict[str, Any]:
+    run_config = dict(context.run_config)
+    if "data-path" in context.node_config:  # a deployed node has its data where it has them
+        run_config["data.path"] = str(context.node_config["data-path"])
+    return run_config
+
+
+def _frozen(context: Context) -> str:
+    return json.dumps(_config(context), sort_keys=True)
+
+
+def _secure_node(content: RecordDict, context: Context, simulated: bool) -> SecureNode:
+    experiment = Experiment.from_run_config(_config(context))
+    folder = node_folder(content, context, simulated)
+    roster = "" if simulated else str(context.node_config.get("roster", ""))
+    return SecureNode(folder, int(context.node_config.get("partition-id", 0)), roster, experiment.privacy.colluding)
+
+
+def _see_ledger(content: RecordDict, context: Context, simulated: bool, release: LatticeRelease) -> None:
+    order = content.config_records["order"]
+    content["at"] = ConfigRecord({"state-dir": str(order["state-dir"])})
+    _secure_node(content, context, simulated).see_ledger(content, release)
+
+
+@lru_cache(maxsize=16)
+def _release(config: str) -> LatticeRelease:
+    """The release of a config (its length depends on task and rule)."""
+    experiment = Experiment.from_run_config(json.loads(config))
+    size = build_rule(experiment).size(build_task(experiment).layout.size)
+    release = build_release(experiment, size)
+    if not isinstance(release, LatticeRelease):
+        raise Refusal(f"release {experiment.release} has no secure sum")
+    return release
 
 
 @lru_cache(maxsize=16)
@@ -44,7 +122,7 @@ def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool)
     runtime = experiment.runtime
     torch.set_num_threads(runtime.threads)
     torch.set_float32_matmul_precision(runtime.matmul_precision)
-    rule = build_rule(experiment)
+    rule, task = build_rule(experiment), build_task(experiment)
     if rule.memory and not state_dir:
         raise InputError(
             "state-dir",
@@ -53,10 +131,10 @@ def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool)
             'start it with --node-config "state-dir=…"',
         )
     trainer = CohortTrainer(
-        build_task(experiment),
+        task,
         build_learner(experiment, method),
         rule,
-        build_release(experiment),
+        build_release(experiment, rule.size(task.layout.size)),
         experiment.learner,
         store=ClientState(Path(state_dir) / f"{method}-{seed}") if rule.memory else None,
         inspect=render_attack if inspect else None,

@@ -22,8 +22,9 @@ from flwr.serverapp import Grid
 from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_release, build_rule, build_task, pick_device
+from fedapp.config.pieces import build_rule, build_task, pick_device
 from fedapp.identity import fingerprint
+from fedapp.protection import Protection
 from fedapp.results import mean_and_max, write_result
 from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import FAILED, FINISHED, REFUSED, RUNNING, STOPPED, RunFolder, new_path
@@ -48,6 +49,7 @@ class Arm:
     federation: Federation
     rounds: FederatedRounds | None = None
     seen: dict[str, dict[int, float]] = field(default_factory=dict)
+    adapted: dict[str, float] = field(default_factory=dict)  # the release's state in the checkpoint it came from
 
     @property
     def name(self) -> str:
@@ -108,9 +110,11 @@ class Comparison:
         torch.set_num_threads(runtime.threads)
         torch.set_float32_matmul_precision(runtime.matmul_precision)
         self.device = pick_device(runtime.device)
+        self._anchor: dict[str, Any] | None = None  # how far the ledger was when the checkpoint was written
         self.task: Task = build_task(experiment)
         self.task.check(experiment.clients.total)
         rule, population = build_rule(experiment), experiment.clients.total
+        self.protection = Protection(experiment, folder)
         self.arms = [
             Arm(method, seed, Federation.start(rule, population, self.task.init(seed)))
             for seed in experiment.seed_list
@@ -121,9 +125,11 @@ class Comparison:
         """From wherever the run stands to its last round, its result and its report."""
         experiment = self.experiment
         done = self._restore() if experiment.resume else 0
+        self.protection.begin(self._anchor)
         nodes = gather(
             self.grid, experiment.runtime.nodes, PATIENCE, fingerprint(), str(ROOT), lambda text: log.warning(text)
         )
+        self.protection.enrol(nodes)
         self._connect(nodes)
         if not done:
             self._start_line(nodes)
@@ -138,6 +144,7 @@ class Comparison:
             writer.flush()
         finally:
             writer.close()
+            self.protection.close()
         write_result(self.folder)
         if experiment.report.page:
             self._report()
@@ -166,7 +173,8 @@ class Comparison:
             "clients": {"ok": len(report.clients), "failed": len(report.failures)},
             "failures": {str(client): reason for client, reason in sorted(report.failures.items())},
             "bytes_up": report.bytes_up, "bytes_down": report.bytes_down, "seconds": report.seconds,
-            **training,
+            "epsilon": self.protection.epsilon(), "skipped": report.skipped or None,
+            **training, **report.means,
             **{name: mean_and_max(values.values()) for name, values in arm.seen.items()},
         }  # fmt: skip
         if report.round == self.experiment.rounds or report.failures:
@@ -224,10 +232,11 @@ class Comparison:
             inspect=experiment.evaluation.uploads,
         )
         for arm in self.arms:
-            arm.rounds = FederatedRounds(
-                arm.federation, build_release(experiment), nodes, settings,
+            arm.rounds = self.protection.rounds(
+                arm.federation, nodes, settings,
                 method=arm.method, seed=arm.seed, session=session, fingerprint=fingerprint(), root=str(ROOT),
             )  # fmt: skip
+            arm.rounds.release.state |= arm.adapted
 
     def _checkpoint(self, number: int) -> Checkpoint:
         tensors: dict[str, torch.Tensor] = {}
@@ -236,7 +245,9 @@ class Comparison:
             tensors[f"{arm.name}/model"] = arm.federation.model
             tensors |= {f"{arm.name}/state/{name}": value for name, value in arm.federation.state.items()}
             seen = {name: dict(values) for name, values in arm.seen.items()}
-            state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen}
+            release = dict(arm.rounds.release.state) if arm.rounds else {}
+            state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen, "release": release}
+        state["ledger"] = self.protection.anchor
         return Checkpoint(number, identity(self.experiment, self.task), state, tensors)
 
     def _restore(self) -> int:
@@ -261,6 +272,8 @@ class Comparison:
                 name: {int(client): number for client, number in values.items()}
                 for name, values in kept["seen"].items()
             }
+            arm.adapted = dict(kept["release"])
+        self._anchor = checkpoint.state["ledger"]
         self.folder.rewind(checkpoint.round)
         log.info("resumed after round %d", checkpoint.round)
         return checkpoint.round

@@ -41,8 +41,8 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
         "seeds": experiment.seed_list,
         "seconds": sum(event.get("seconds", 0.0) for event in events),
         "methods": {method: _method(method, events, experiment) for method in experiment.method_list},
-        "epsilon": None,
-        "delta": None,
+        "epsilon": max((event["epsilon"] for event in rounds if event.get("epsilon") is not None), default=None),
+        "delta": experiment.privacy.delta if any(event.get("epsilon") is not None for event in rounds) else None,
         "bytes_up": sum(event["bytes_up"] for event in rounds),
         "bytes_down": sum(event["bytes_down"] for event in rounds),
         "clients": {

@@ -19,7 +19,18 @@ from torch import Tensor
 
 from strategies.local.train import descend
 from strategies.settings import LearnerSettings
-from strategies.types import Broadcast, Learner, LocalResult, Payload, Release, Rule, WholeFit
+from strategies.types import (
+    Broadcast,
+    Contribution,
+    Learner,
+    LocalResult,
+    Payload,
+    Public,
+    Release,
+    Rule,
+    Scalar,
+    WholeFit,
+)
 from tasks.params import is_finite
 from tasks.randomness import Key
 from tasks.types import Task
@@ -42,12 +53,16 @@ class MemoryStore(Protocol):
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which clients a node trains this round. ``versions``: the round whose memory each continues from (0: none)."""
+    """Which clients a node trains this round. ``versions``: the round whose memory each continues from (0: none).
+
+    ``public`` are the release's numbers of the round.
+    """
 
     round: int
     seed: int
     clients: tuple[int, ...]
     versions: tuple[int, ...]
+    public: Public = field(default_factory=dict)
 
 
 @dataclass
@@ -108,7 +123,21 @@ class CohortTrainer:
                     result.failures[chunk[0][0]] = describe(error)
                 else:
                     self._one_by_one(received, assignment, chunk, result, pictures)
+        if self.release.private:
+            self._abstain(received, assignment, jobs, result)
+        result.payload = self.release.close(result.payload, assignment.public)
         return result
+
+    def _abstain(
+        self, received: Broadcast, assignment: Assignment, jobs: list[tuple[int, int]], result: CohortResult
+    ) -> None:
+        """Nobody may learn who failed, so the server counts everyone: who failed added zero and keeps its memory."""
+        if self.store is None or not self.rule.memory:
+            return
+        for job in jobs:
+            if job[0] in result.failures:
+                kept = self._recall([job], received.model)
+                self.store.save(job[0], assignment.round, {name: rows[0] for name, rows in kept.items()})
 
     def chunk_width(self, device: torch.device) -> int:
         """Clients trained at once: what is configured, else what the memory budget of the device allows."""
@@ -137,8 +166,10 @@ class CohortTrainer:
         keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client in clients]
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
         contribution, remembered = self.rule.contribute(local, received, memory)
-        payload = self.release.encode(contribution)
-        if not is_finite(payload.vector):
+        contribution = self._with_metrics(contribution, local)
+        payload = self.release.encode(contribution, assignment.public)
+        # a sum is finite only if every summand is: reading it alone is enough, unless it is made of integers
+        if not is_finite(contribution.vector if self.release.private else payload.vector):
             bad = ~torch.isfinite(contribution.vector).all(dim=1)
             if len(chunk) > 1:
                 raise ArithmeticError(f"{int(bad.sum())} of {len(chunk)} updates are not finite")
@@ -158,6 +189,14 @@ class CohortTrainer:
             result.payload = payload
         else:
             result.payload.add(payload)
+
+    def _with_metrics(self, contribution: Contribution, local: LocalResult) -> Contribution:
+        """The contribution with those metrics beside it that the release bounds and noises with the sum."""
+        ranges = self.release.metric_ranges
+        if not ranges:
+            return contribution
+        extra = {f"metric.{name}": Scalar(local.metrics[name], low, high) for name, (low, high) in ranges.items()}
+        return Contribution(contribution.vector, contribution.weight, {**contribution.scalars, **extra})
 
     def _recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
         """The clients' memories as ``{name: [C, P]}``; zeros for those who never took part."""

@@ -48,11 +48,19 @@ class Federation:
 
     def apply(self, aggregate: Aggregate, clients: list[int], round: int) -> None:
         """Move the model by a round's aggregate; ``clients`` are those in the sum."""
-        if round != self.round + 1:
-            raise ValueError(f"round {round} cannot follow round {self.round}: rounds only move forward by one")
+        self._follow(round)
         model, state = self.rule.apply(self.model, self.state, aggregate, self.population)
         self.model, self.state, self.round = model, state, round
         self.accepted |= dict.fromkeys(clients, round)
+
+    def skip(self, round: int) -> None:
+        """A round in which nothing was learned: the model stays."""
+        self._follow(round)
+        self.round = round
+
+    def _follow(self, round: int) -> None:
+        if round != self.round + 1:
+            raise ValueError(f"round {round} cannot follow round {self.round}: rounds only move forward by one")
 
 
 class Fold:

@@ -18,6 +18,7 @@ from tasks.types import Derivatives, Episode, Task
 
 State = dict[str, Tensor]  # a rule's server state, each [P]
 Memory = Mapping[str, Tensor]  # what clients remember between rounds, each [C, P]
+Public = Mapping[str, float | int | str]  # the numbers of a round that everybody knows: clip norm, levels, ...
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What the server gets: ``mean [V]`` = sum w v / sum w, the sums of weight and scalars, and how many."""
+    """What the server gets: ``mean [V]`` = sum w v / sum w, the sums of weight and scalars, and how many.
+
+    Under differential privacy ``weight`` and ``count`` are public constants: how many were expected.
+    """
 
     mean: Tensor
     weight: float
     scalars: Mapping[str, float]
-    count: int
+    count: float
 
 
 class Step(NamedTuple):
@@ -146,10 +150,51 @@ class Payload:
 
 @runtime_checkable
 class Release(Protocol):
-    """How the sum over clients is made: in the clear, with noise, or masked."""
+    """How the sum over clients is made: in the clear, with noise, or masked.
 
-    def encode(self, contribution: Contribution) -> Payload:
-        """On the node: the sum over the node's own clients."""
+    ``private``: nothing but the sum leaves a client (no counts, metrics, reasons). ``masked``: the sum is made by
+    secure aggregation. ``noised``: it is charged to a privacy budget. ``length``: numbers in the vector that leaves a
+    node. ``state`` is what the release itself adapts from round to round. ``metric_ranges``: metrics that travel
+    inside the sum, with the range they are bounded to.
+    """
 
-    def decode(self, total: Payload) -> Aggregate:
+    private: bool
+    masked: bool
+    noised: bool
+    length: int
+    state: dict[str, float]
+    metric_ranges: Mapping[str, tuple[float, float]]
+
+    def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
+        """On the server, before a round: the numbers everybody will compute with.
+
+        ``clients`` on ``nodes`` were drawn, ``expected`` are on average, ``least`` nodes must be in the sum.
+        """
+
+    def encode(self, contribution: Contribution, public: Public) -> Payload:
+        """On the node: the sum over some of the node's own clients."""
+
+    def close(self, payload: Payload | None, public: Public) -> Payload | None:
+        """On the node, once: what leaves it (``payload`` is ``None`` if none of its clients took part)."""
+
+    def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: what the rule is given."""
+
+
+class Charge(Protocol):
+    """Where a round is written down before it happens, and how it ended."""
+
+    def reserve(self, round: int) -> None:
+        """Before anything is sampled; raises :class:`tasks.errors.StoppedError` if the budget does not allow it."""
+
+    def sampled(self, clients: list[int]) -> None:
+        """Who was drawn."""
+
+    def witness(self) -> dict[str, int | str]:
+        """How far the book is, signed, for nodes to remember."""
+
+    def released(self, clients: list[int]) -> None:
+        """The round's sum was used."""
+
+    def aborted(self, reason: str) -> None:
+        """It was not; it stays charged."""

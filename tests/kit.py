@@ -65,7 +65,7 @@ class Rounds:
                 elif result.payload is not None and total is not None:
                     total.add(result.payload)
             assert total is not None
-            federation.apply(Plain().decode(total), accepted, number)
+            federation.apply(Plain().decode(total, {}), accepted, number)
         return federation.model
 
 

@@ -5,6 +5,11 @@ Everything not refused here runs a round in ``tests/test_compositions.py``.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from privacy.secagg.identity import Policy
+from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.settings import ClientsSettings, LearnerSettings
 from tasks.errors import InputError
@@ -35,3 +40,65 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
         raise InputError(
             "runtime.gpus-per-actor", gpus, "Ray places only whole cards above one", "use 1, 2, ... or a share below 1"
         )
+
+
+def refuse_private(
+    release: Any, name: str, privacy: PrivacySettings, clients: ClientsSettings, runtime: RuntimeSettings, uploads: bool
+) -> None:
+    """The same for what a private release does not go together with."""
+    sampled = privacy.sampling != "fixed"
+    if not release.private:
+        if sampled:
+            raise InputError(
+                "privacy.sampling", privacy.sampling, f"release {name} is not charged to a budget",
+                "use fixed, or a release with noise such as central-dp",
+            )  # fmt: skip
+        return
+    if uploads:
+        raise InputError(
+            "evaluation.uploads", True, f"numbers about single uploads would leave the clients beside release {name}",
+            "set evaluation.uploads to false; `fedapp attack` shows what the server could do",
+        )  # fmt: skip
+    least, nodes = Policy().min_nodes, min(runtime.nodes, clients.per_round or clients.total)
+    if release.masked and nodes < least:
+        raise InputError(
+            "runtime.nodes", runtime.nodes, f"a secure sum hides a node among at least {least}, {nodes} would take part",
+            f"set runtime.nodes (and clients) to {least} or more",
+        )  # fmt: skip
+    _check_metrics(privacy)
+    noised = getattr(release, "placement", "none") != "none"
+    if sampled and not noised:
+        raise InputError(
+            "privacy.sampling", privacy.sampling, f"release {name} has no noise to amplify or account", "use fixed"
+        )
+    if sampled and not 0 < clients.per_round < clients.total:
+        raise InputError(
+            "clients.per-round", clients.per_round, f"{privacy.sampling} sampling draws some of the clients",
+            f"set it between 1 and {clients.total - 1}",
+        )  # fmt: skip
+    if noised:
+        _check_budget(privacy)
+
+
+def _check_budget(privacy: PrivacySettings) -> None:
+    if privacy.epsilon_max == 0:
+        raise InputError(
+            "privacy.epsilon-max", 0.0, "a noised run needs a limit at which it stops",
+            "`fedapp budget plan` shows what a run costs",
+        )  # fmt: skip
+    if (privacy.noise_multiplier == 0) == (privacy.target_epsilon == 0):
+        raise InputError(
+            "privacy.noise-multiplier", privacy.noise_multiplier,
+            f"exactly one of it and privacy.target-epsilon ({privacy.target_epsilon:g}) sets the noise",
+            "set the other one to 0",
+        )  # fmt: skip
+
+
+def _check_metrics(privacy: PrivacySettings) -> None:
+    for name, bounds in json.loads(privacy.metrics).items():
+        sound = isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int | float) for b in bounds)
+        if not sound or not bounds[0] < bounds[1]:
+            raise InputError(
+                "privacy.metrics", f"{name}: {bounds}", "each metric needs the range it is bounded to",
+                'for example {"objective": [0, 1]}',
+            )  # fmt: skip

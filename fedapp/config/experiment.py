@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.compatibility import refuse
+from fedapp.config.compatibility import refuse, refuse_private
+from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.local import LEARNERS, LOCAL
 from strategies.settings import ClientsSettings, LearnerSettings, RuleSettings
 from tasks.errors import InputError, nearest
-from tasks.registry import reference
+from tasks.registry import load, reference
 from tasks.settings import Settings, TaskSettings, flatten
 
 
@@ -51,6 +52,7 @@ class Experiment(TaskSettings):
     clients: ClientsSettings = Field(default_factory=lambda: ClientsSettings())
     learner: LearnerSettings = Field(default_factory=lambda: LearnerSettings())
     rules: RuleSettings = Field(default_factory=lambda: RuleSettings())
+    privacy: PrivacySettings = Field(default_factory=lambda: PrivacySettings())
     report: ReportSettings = Field(default_factory=lambda: ReportSettings())
     runtime: RuntimeSettings = Field(default_factory=lambda: RuntimeSettings())
 
@@ -96,6 +98,8 @@ class Experiment(TaskSettings):
         if not self.trained_methods:
             raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
         refuse(self.method_list, self.clients, self.learner, self.runtime)
+        release = load("release", self.release, RELEASES)
+        refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
 
 
 def known_keys() -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 
 from fedapp.config.experiment import Experiment
+from privacy.accounting import calibrate_known_cohort
 from privacy.releases import RELEASES
+from privacy.sampling import Sampler
+from privacy.settings import PrivacySettings
 from strategies.local import LEARNERS
 from strategies.rules import RULES
 from strategies.types import Learner, Release, Rule
@@ -30,9 +33,25 @@ def build_rule(experiment: Experiment) -> Rule:
     return load("rule", experiment.rule, RULES)(experiment.rules)
 
 
-def build_release(experiment: Experiment) -> Release:
-    """The way the sum is made."""
-    return load("release", experiment.release, RELEASES)()
+def build_release(experiment: Experiment, size: int) -> Release:
+    """The way the sum of contributions of ``size`` numbers is made."""
+    return load("release", experiment.release, RELEASES)(resolve_noise(experiment), size)
+
+
+def resolve_noise(experiment: Experiment) -> PrivacySettings:
+    """The privacy settings with the noise multiplier that ``target-epsilon`` asks for, if it is given.
+
+    The target is what the run may cost its population with known cohorts, all methods and seeds together.
+    """
+    privacy, clients = experiment.privacy, experiment.clients
+    if privacy.noise_multiplier > 0 or privacy.target_epsilon == 0:
+        return privacy
+    sampler = Sampler(privacy.sampling, 0, clients.total, clients.per_round)
+    arms = len(experiment.trained_methods) * len(experiment.seed_list)
+    multiplier = calibrate_known_cohort(
+        privacy.target_epsilon, privacy.delta, arms * sampler.most(experiment.rounds)
+    )
+    return privacy.model_copy(update={"noise_multiplier": multiplier * (1 + 1e-9)})
 
 
 def pick_device(name: str) -> torch.device:

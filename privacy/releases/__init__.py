@@ -1,5 +1,12 @@
-"""Ways to make the sum over clients. One file each; ``RELEASES`` maps a config name to its class."""
+"""Ways to make the sum over clients. One file each; ``RELEASES`` maps a config name to its class.
+
+A release of your own takes ``(settings: PrivacySettings, size: int)`` and follows ``strategies.types.Release``.
+"""
 
 RELEASES: dict[str, str] = {
     "plain": "privacy.releases.plain:Plain",
+    "secagg": "privacy.releases.secagg:SecAgg",
+    "central-dp": "privacy.releases.central:CentralDP",
+    "secagg-central-dp": "privacy.releases.central:SecAggCentralDP",
+    "distributed-dp": "privacy.releases.distributed:DistributedDP",
 }

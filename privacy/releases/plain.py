@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
-from strategies.types import Aggregate, Contribution, Payload
+from privacy.settings import PrivacySettings
+from strategies.types import Aggregate, Contribution, Payload, Public
 
 
 class Plain:
@@ -13,13 +16,26 @@ class Plain:
     **Guarantee**: none. The server sees each node's sum exactly; with one client a node, each client's update.
     """
 
-    def encode(self, contribution: Contribution) -> Payload:
+    private = masked = noised = False
+    metric_ranges: Mapping[str, tuple[float, float]] = {}
+
+    def __init__(self, settings: PrivacySettings | None = None, size: int = 0) -> None:
+        self.state: dict[str, float] = {}
+        self.length = size
+
+    def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
+        return {}
+
+    def encode(self, contribution: Contribution, public: Public) -> Payload:
         vector, weight = contribution.vector, contribution.weight
         total = vector[0] * weight[0] if len(vector) == 1 else torch.mv(vector.mT, weight)
         scalars = {name: float(scalar.value.sum()) for name, scalar in contribution.scalars.items()}
         return Payload(total, float(weight.sum()), scalars, len(vector))
 
-    def decode(self, total: Payload) -> Aggregate:
+    def close(self, payload: Payload | None, public: Public) -> Payload | None:
+        return payload
+
+    def decode(self, total: Payload, public: Public) -> Aggregate:
         if not total.weight > 0:
             raise ValueError(f"the weights of a round add up to {total.weight}: nothing to average")
         return Aggregate(total.vector / total.weight, total.weight, dict(total.scalars), total.count)

@@ -169,7 +169,7 @@ class SecAggClient:
                 raise Refusal("the survivors are not members in order", ends=True)
             if self.member not in survivors:
                 raise Refusal("this node's vector is said not to have arrived", ends=True)
-            if len(survivors) < self.policy.min_nodes or len(neighbours & set(survivors)) < terms.threshold:
+            if len(survivors) < max(self.policy.min_nodes, terms.least) or len(neighbours & set(survivors)) < terms.threshold:
                 raise Refusal(f"only {len(survivors)} vectors in the sum", ends=True)
             if neighbours & set(survivors) - known:
                 raise Refusal("a survivor never shared its secrets", ends=True)
@@ -215,7 +215,7 @@ def _associated(session: bytes, sender: int, receiver: int) -> bytes:
 def _terms_to_state(terms: Terms) -> dict[str, Any]:
     return {
         "epoch": terms.epoch, "round": terms.round, "threshold": terms.threshold, "degree": terms.degree,
-        "length": terms.length, "public": terms.public, "model": terms.model.hex(),
+        "least": terms.least, "length": terms.length, "public": terms.public, "model": terms.model.hex(),
         "prekeys": {str(prekey.member): prekey.to_bytes().hex() for prekey in terms.prekeys},
     }  # fmt: skip
 
@@ -224,5 +224,5 @@ def _terms_from_state(kept: dict[str, Any]) -> Terms:
     prekeys = {int(member): Prekey.from_bytes(int(member), bytes.fromhex(key)) for member, key in kept["prekeys"].items()}
     return Terms(
         kept["epoch"], kept["round"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],
-        kept["degree"], kept["length"], kept["public"], bytes.fromhex(kept["model"]),
+        kept["degree"], kept["least"], kept["length"], kept["public"], bytes.fromhex(kept["model"]),
     )  # fmt: skip

@@ -97,8 +97,8 @@ class SecAggServer:
             near = self._survivors & {*self.terms.graph[member], member}
             if len(near) < self.terms.threshold:
                 raise Aborted(f"{len(self._survivors)} vectors arrived, {self.terms.threshold} are needed")
-        if not self._survivors:
-            raise Aborted("no vector arrived")
+        if len(self._survivors) < max(self.terms.least, 1):
+            raise Aborted(f"{len(self._survivors)} vectors arrived, {self.terms.least} are needed")
         self._stage = "confirm"
         return self.survivors
 

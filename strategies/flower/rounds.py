@@ -8,11 +8,11 @@ one adds replies as they come, names who is missing and why, and can be entered 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
@@ -21,8 +21,8 @@ from strategies.cohort import Assignment
 from strategies.federation import Federation, Fold, participants
 from strategies.flower.legs import exchange
 from strategies.flower.roster import Node, spread
-from strategies.flower.wire import Order, from_array, pack_broadcast, pack_order, unpack_answer
-from strategies.types import Release
+from strategies.flower.wire import Answer, Order, from_array, pack_broadcast, pack_order, unpack_answer, unpack_sum
+from strategies.types import Aggregate, Charge, Payload, Public, Release
 from tasks.errors import ReplyError, StoppedError
 
 TRAIN = "train"
@@ -48,14 +48,20 @@ class RoundReport:
     clients: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
     metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+    means: dict[str, float] = field(default_factory=dict)  # of metrics that came inside a private sum
     pictures: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    skipped: str = ""
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
 
 
 class FederatedRounds(Strategy):
-    """One method at one seed: its :class:`Federation`, and how a round of it is carried by messages."""
+    """One method at one seed: its :class:`Federation`, and how a round of it is carried by messages.
+
+    ``sample`` names the participants of a round (default: the seeded draw of :func:`participants`) and ``expected``
+    how many there are on average; ``charge`` writes private rounds down before they happen.
+    """
 
     def __init__(
         self,
@@ -69,58 +75,111 @@ class FederatedRounds(Strategy):
         session: str,
         fingerprint: str,
         root: str,
+        sample: Callable[[int], list[int]] | None = None,
+        expected: float = 0.0,
+        charge: Charge | None = None,
     ) -> None:
         self.federation, self.release, self.nodes, self.settings = federation, release, nodes, settings
         self.method, self.seed, self.session = method, seed, session
         self.fingerprint, self.root = fingerprint, root
         self.vector_size = federation.rule.size(federation.model.numel())
+        self.sample = sample or self._draw
+        self.expected, self.charge = expected, charge
         self._open: tuple[RoundReport, dict[int, Order]] | None = None
+
+    def _draw(self, number: int) -> list[int]:
+        return participants(self.seed, number, self.federation.population, self.settings.per_round)
 
     # ------------------------------------------------------------------ one round
     def run_round(self, grid: Grid, number: int, pictures: bool = False) -> RoundReport:
-        """Train round ``number`` and move the model; raises :class:`StoppedError` below ``min_clients``."""
+        """Train round ``number`` and move the model; raises :class:`StoppedError` below ``min_clients``.
+
+        A private round is charged before its clients are drawn, and stays charged however it ends. If the draw
+        itself gives too few (Poisson sampling does, now and then), the round is skipped: the model stays.
+        """
         started = time.monotonic()
         report = RoundReport(number)
-        orders, messages = self._orders(number, pictures, report)
-        fold = Fold()
-        for slot, reply in exchange(grid, messages, self.settings.timeout, self.settings.in_flight):
-            self._take(slot, reply, orders[slot], fold, report)
-        self._close(fold, report)
+        if self.charge:
+            self.charge.reserve(number)
+        orders = self._orders(number, pictures, report)
+        clients = [client for _, order in orders for client in order.assignment.clients]
+        if self.charge:
+            self.charge.sampled(clients)
+        if self.charge and self._too_small(orders):
+            report.skipped = f"{len(clients)} clients were drawn, too few for a round"
+            self.charge.aborted(report.skipped)
+            self.federation.skip(number)
+        else:
+            try:
+                self._close(*self._collect(grid, orders, report), report)
+            except StoppedError as error:
+                if self.charge:
+                    self.charge.aborted(str(error))
+                raise
+            if self.charge:
+                self.charge.released(report.clients)
         report.seconds = time.monotonic() - started
         return report
 
-    def _close(self, fold: Fold, report: RoundReport) -> None:
-        if len(report.clients) < self.settings.min_clients or fold.total is None:
-            raise StoppedError(self._too_few(report))
-        report.clients.sort()
-        self.federation.apply(self.release.decode(fold.total), report.clients, report.round)
+    def _too_small(self, orders: Sequence[tuple[Node, Order]]) -> bool:
+        return sum(len(order.assignment.clients) for _, order in orders) < self.settings.min_clients
 
-    def _orders(self, number: int, pictures: bool, report: RoundReport) -> tuple[list[Order], list[Message]]:
+    def _orders(self, number: int, pictures: bool, report: RoundReport) -> list[tuple[Node, Order]]:
+        """Who trains whom this round."""
         federation, settings = self.federation, self.settings
-        chosen = participants(self.seed, number, federation.population, settings.per_round)
+        chosen = self.sample(number)
         shares = spread(chosen, self.nodes)
         hosted = {client for _, clients in shares for client in clients}
         report.failures |= {client: "no node hosts this client" for client in chosen if client not in hosted}
-        broadcast = pack_broadcast(federation.broadcast(number))
-        orders, messages = [], []
+        public = self.release.open(max(len(hosted), 1), self.expected or len(hosted), len(shares), len(shares))
+        orders = []
         for node, clients in shares:
             versions = tuple(federation.accepted.get(client, 0) for client in clients)
-            assignment = Assignment(number, self.seed, tuple(clients), versions)
-            order = Order(self.session, self.method, assignment, settings.inspect, pictures, settings.state_dir)
+            assignment = Assignment(number, self.seed, tuple(clients), versions, public)
+            orders.append(
+                (node, Order(self.session, self.method, assignment, settings.inspect, pictures, settings.state_dir))
+            )
+        return orders
+
+    def _messages(self, orders: Sequence[tuple[Node, Order]], report: RoundReport) -> list[Message]:
+        broadcast = pack_broadcast(self.federation.broadcast(report.round))
+        messages = []
+        for node, order in orders:
             content = pack_order(order, broadcast, self.fingerprint, self.root)
-            orders.append(order)
-            messages.append(Message(content, node.node_id, TRAIN, ttl=settings.timeout, group_id=str(number)))
+            if self.charge:
+                content["ledger"] = ConfigRecord(self.charge.witness())  # type: ignore[arg-type]
+            group = str(report.round)
+            messages.append(Message(content, node.node_id, TRAIN, ttl=self.settings.timeout, group_id=group))
             report.bytes_down += broadcast.count_bytes()
-        return orders, messages
+        return messages
+
+    def _collect(
+        self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
+    ) -> tuple[Payload | None, Public]:
+        """One leg: train, and add up the answers as they come. Returns the sum and the numbers it was made with."""
+        fold = Fold()
+        messages = self._messages(orders, report)
+        for slot, reply in exchange(grid, messages, self.settings.timeout, self.settings.in_flight):
+            self._take(slot, reply, orders[slot][1], fold, report)
+        return fold.total, orders[0][1].assignment.public if orders else {}
+
+    def _close(self, total: Payload | None, public: Public, report: RoundReport) -> None:
+        if len(report.clients) < self.settings.min_clients or total is None:
+            raise StoppedError(self._too_few(report))
+        report.clients.sort()
+        aggregate = self.release.decode(total, public)
+        self._keep_metrics(aggregate, report)
+        self.federation.apply(aggregate, report.clients, report.round)
+
+    def _keep_metrics(self, aggregate: Aggregate, report: RoundReport) -> None:
+        """Means of the metrics that came inside the sum."""
+        for name in self.release.metric_ranges:
+            report.means[name] = aggregate.scalars[f"metric.{name}"] / aggregate.count
 
     def _take(self, slot: int, reply: Message | None, order: Order, fold: Fold, report: RoundReport) -> None:
         """Add one reply to the sum, or note why it cannot be."""
         try:
-            if reply is None:
-                raise ReplyError(f"no answer within {self.settings.timeout:g} s")
-            if reply.has_error():
-                raise ReplyError(_last_line(reply.error.reason) or f"Flower error code {reply.error.code}")
-            answer = unpack_answer(reply.content, order, self.vector_size)
+            answer = self._read(content_of(reply, self.settings.timeout), order)
         except ReplyError as error:
             report.failures |= dict.fromkeys(order.assignment.clients, str(error))
             fold.put(slot, None)
@@ -135,6 +194,11 @@ class FederatedRounds(Strategy):
             report.metrics.setdefault(name, {}).update(zip(result.clients, values, strict=True))
         silent = set(order.assignment.clients) - set(result.clients) - set(result.failures)
         report.failures |= dict.fromkeys(silent, "the node did not say what became of this client")
+
+    def _read(self, content: RecordDict, order: Order) -> Answer:
+        if not self.release.private:
+            return unpack_answer(content, order, self.vector_size)
+        return unpack_sum(content, order, self.release.length)
 
     def _too_few(self, report: RoundReport) -> str:
         reasons = "\n".join(f"  client {client}: {reason}" for client, reason in sorted(report.failures.items()))
@@ -162,11 +226,12 @@ class FederatedRounds(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The messages of a round, for callers who bring their own loop."""
+        if self.release.masked or self.charge:
+            raise ValueError("a masked or charged round has several legs: use run_round")
         report = RoundReport(server_round)
-        orders, messages = self._orders(server_round, False, report)
-        addressees = [message.metadata.dst_node_id for message in messages]
-        self._open = (report, dict(zip(addressees, orders, strict=True)))
-        return messages
+        orders = self._orders(server_round, False, report)
+        self._open = (report, {node.node_id: order for node, order in orders})
+        return self._messages(orders, report)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -179,7 +244,7 @@ class FederatedRounds(Strategy):
         fold = Fold()
         for slot, (node_id, order) in enumerate(orders.items()):
             self._take(slot, answers.get(node_id), order, fold, report)
-        self._close(fold, report)
+        self._close(fold.total, next(iter(orders.values())).assignment.public, report)
         return pack_broadcast(self.federation.broadcast(server_round)), _means(report)
 
     def configure_evaluate(
@@ -198,6 +263,15 @@ class FederatedRounds(Strategy):
 def _means(report: RoundReport) -> MetricRecord:
     means = {name: sum(values.values()) / len(values) for name, values in report.metrics.items() if values}
     return MetricRecord(means)  # type: ignore[arg-type]
+
+
+def content_of(reply: Message | None, timeout: float) -> RecordDict:
+    """What a reply says; raises :class:`ReplyError` if there is none, or an error instead."""
+    if reply is None:
+        raise ReplyError(f"no answer within {timeout:g} s")
+    if reply.has_error():
+        raise ReplyError(_last_line(reply.error.reason) or f"Flower error code {reply.error.code}")
+    return reply.content
 
 
 def _last_line(reason: str | None) -> str:

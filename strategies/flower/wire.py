@@ -1,7 +1,8 @@
 """Messages to types and back. Everything that crosses the network is declared here.
 
 Train order (server to node): ``ArrayRecord "broadcast"`` {model, extra.<name>} and ``ConfigRecord "order"``.
-Answer (node to server): ``ArrayRecord "sum"`` {vector}, ``MetricRecord "sum.meta"`` {weight, count, scalar.<name>},
+Under a private release the answer is :func:`pack_sum`: ``ArrayRecord "sum"`` {vector} and ``"origin"``, no more.
+Answer otherwise (node to server): ``ArrayRecord "sum"`` {vector}, ``MetricRecord "sum.meta"`` {weight, count, scalar.<name>},
 ``MetricRecord "clients"`` {id, <metric>}, ``ConfigRecord "failures"`` {ids, reasons}, ``ConfigRecord "origin"``
 {round, session}, and only if pictures were asked for ``ArrayRecord "pictures"``. A node that could not do its work
 answers with ``ConfigRecord "failure"`` {reason}.
@@ -9,6 +10,7 @@ answers with ``ConfigRecord "failure"`` {reason}.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from io import BytesIO
@@ -90,6 +92,7 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
             "inspect": order.inspect,
             "pictures": order.pictures,
             "state-dir": order.state_dir,
+            "public": json.dumps(dict(assignment.public), sort_keys=True),
             "fingerprint": fingerprint,
             "root": root,
         }
@@ -106,6 +109,7 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         seed=int(config["seed"]),  # type: ignore[arg-type]
         clients=tuple(config["clients"]),  # type: ignore[arg-type]
         versions=tuple(config["versions"]),  # type: ignore[arg-type]
+        public=json.loads(str(config["public"])),
     )
     order = Order(
         session=str(config["session"]),
@@ -145,6 +149,37 @@ def pack_answer(result: CohortResult, order: Order) -> RecordDict:
     return content
 
 
+def pack_sum(vector: Tensor, order: Order) -> RecordDict:
+    """A private train reply's content: the (noised or masked) sum and which round it is for, nothing else."""
+    origin = ConfigRecord({"round": order.assignment.round, "session": order.session})
+    return RecordDict({"origin": origin, "sum": ArrayRecord({"vector": to_array(vector)})})
+
+
+def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
+    """A node's private answer: an integer vector of ``size`` numbers over all clients it was asked to train.
+
+    Raises :class:`ReplyError` for whatever is wrong with it.
+    """
+    try:
+        if FAILURE in content.config_records:
+            raise ReplyError(str(content.config_records[FAILURE]["reason"]))
+        _same_round(content, order)
+        array = content.array_records["sum"]["vector"]
+        if array.dtype != "int32" or tuple(array.shape) != (size,):
+            raise ReplyError(f"the sum is {array.dtype} {tuple(array.shape)}, expected int32 ({size},)")
+        clients = list(order.assignment.clients)
+        payload = Payload(from_array(array), 0.0, {}, len(clients))
+        return Answer(CohortResult(payload, clients), content.array_records["sum"].count_bytes())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
+
+
+def _same_round(content: RecordDict, order: Order) -> None:
+    origin = content.config_records["origin"]
+    if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
+        raise ReplyError(f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one")
+
+
 def unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
     """A node's answer, checked against the order and the vector ``size`` V.
 
@@ -160,13 +195,12 @@ def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
     if FAILURE in content.config_records:
         raise ReplyError(str(content.config_records[FAILURE]["reason"]))
     try:
-        origin, metrics = content.config_records["origin"], dict(content.metric_records["clients"])
+        _same_round(content, order)
+        metrics = dict(content.metric_records["clients"])
         failures = content.config_records["failures"]
         ids = [int(client) for client in metrics.pop("id")]  # type: ignore[union-attr]
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
-    if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
-        raise ReplyError(f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one")
     strangers = set(ids) - set(order.assignment.clients)
     if strangers:
         raise ReplyError(f"the reply counts clients {sorted(strangers)} which it was not asked to train")

@@ -42,7 +42,7 @@ class Cohort:
         chosen = members if members is not None else list(range(len(self.clients)))
         prekeys = tuple(self.clients[member].advertise(1)[0] for member in chosen)
         return Terms(
-            1, self.round, prekeys, threshold or default_threshold(len(chosen)), degree or len(chosen) - 1,
+            1, self.round, prekeys, threshold or default_threshold(len(chosen)), degree or len(chosen) - 1, 2,
             length + CHECK, "{}", model,
         )  # fmt: skip
 

@@ -1,0 +1,121 @@
+"""The private side of a run: its ledger, its nodes' keys, who is drawn, and which rounds carry the sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_release, resolve_noise
+from fedapp.store.runfolder import RunFolder
+from privacy.budget.charge import Charging
+from privacy.budget.ledger import Head, Ledger
+from privacy.budget.spent import Spent
+from privacy.sampling import Sampler
+from privacy.secagg.identity import Roster, enrol_simulated
+from strategies.federation import Federation
+from strategies.flower.roster import Node
+from strategies.flower.rounds import FederatedRounds, RoundSettings
+from tasks.errors import InputError
+
+
+def ledger_folder(experiment: Experiment) -> Path:
+    """Where the population's ledger is: shared by the runs of one folder if the population has a name."""
+    run_dir = Path(experiment.run_dir)
+    name = experiment.privacy.population
+    return run_dir.parent / "populations" / name if name else run_dir / "population"
+
+
+class Protection:
+    """What a run with a private release has beside its rounds; for a plain one, nothing."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment, self.folder = experiment, folder
+        probe = build_release(experiment, 1)
+        self.private, self.masked, self.noised = probe.private, probe.masked, probe.noised
+        self.ledger = Ledger(ledger_folder(experiment), experiment.privacy.population) if self.private else None
+        self.spent = Spent.of(self.ledger.entries) if self.ledger else Spent()
+        self.roster: Roster | None = None
+
+    # ------------------------------------------------------------------ the ledger's place in a run
+    def begin(self, anchor: dict[str, Any] | None) -> None:
+        """Write down that the run starts, or goes on; refuses a ledger that lost entries since ``anchor``."""
+        if self.ledger is None:
+            return
+        if self.experiment.resume and anchor is not None:
+            self.ledger.require(Head(anchor["seq"], anchor["hash"]))
+        kind = "resume" if self.experiment.resume else "config"
+        privacy = resolve_noise(self.experiment)
+        self.spent.add(
+            self.ledger.append(
+                kind, run=self.name, release=self.experiment.release, delta=privacy.delta,
+                epsilon_max=privacy.epsilon_max, multiplier=privacy.noise_multiplier,
+                clients=self.experiment.clients.total, sampling=privacy.sampling,
+            )  # fmt: skip
+        )
+
+    @property
+    def name(self) -> str:
+        """The run's name in the ledger."""
+        return self.folder.path.name
+
+    @property
+    def anchor(self) -> dict[str, Any] | None:
+        """How far the ledger is, for the checkpoint."""
+        return {"seq": self.ledger.head.seq, "hash": self.ledger.head.hash} if self.ledger else None
+
+    def epsilon(self) -> float | None:
+        """What the population has spent, cohorts known; ``None`` without a noised release."""
+        return self.spent.headline(self.experiment.privacy.delta) if self.noised else None
+
+    def close(self) -> None:
+        if self.ledger:
+            self.ledger.close()
+
+    # ------------------------------------------------------------------ rounds
+    def enrol(self, nodes: list[Node]) -> None:
+        """Whose keys are believed: a roster file, or in simulation keys made for the nodes there are."""
+        if self.ledger is None:
+            return
+        given = self.experiment.privacy.roster
+        if given:
+            self.roster = Roster.read(Path(given))
+            if self.roster.server != self.ledger.public:
+                raise InputError(
+                    "privacy.roster", given, "names another server key than this population's ledger.key",
+                    f"the server's public key is {self.ledger.public.hex()}",
+                )  # fmt: skip
+        elif all(node.hosts is None for node in nodes):
+            numbers = [node.partition for node in nodes]
+            self.roster = enrol_simulated(self.folder.client_state, numbers, self.ledger.public)
+        else:
+            raise InputError(
+                "privacy.roster", "", "deployed nodes take part in private rounds only with pinned keys",
+                "make keys with `fedapp enrol` and give every node and the server the same roster",
+            )  # fmt: skip
+
+    def rounds(
+        self, federation: Federation, nodes: list[Node], settings: RoundSettings, *, method: str, seed: int, **named: Any
+    ) -> FederatedRounds:
+        """The rounds of one arm, with what its release needs."""
+        experiment = self.experiment
+        release = build_release(experiment, federation.rule.size(federation.model.numel()))
+        if self.ledger is None:
+            return FederatedRounds(federation, release, nodes, settings, method=method, seed=seed, **named)
+        privacy, clients = resolve_noise(experiment), experiment.clients
+        sampler = Sampler(privacy.sampling, seed, clients.total, clients.per_round)
+        named |= {"sample": sampler.draw, "expected": sampler.expected}
+        if self.noised:
+            named["charge"] = Charging(
+                self.ledger, self.spent, sampler, privacy.noise_multiplier, privacy.delta, privacy.epsilon_max,
+                self.name, f"{method}-{seed}",
+            )  # fmt: skip
+        if not self.masked:
+            return FederatedRounds(federation, release, nodes, settings, method=method, seed=seed, **named)
+        from privacy.flower.rounds import SecureRounds
+
+        assert self.roster is not None, "nodes are enrolled before rounds are made"
+        return SecureRounds(
+            federation, release, nodes, settings, method=method, seed=seed,
+            identities=self.roster.members, privacy=privacy, **named,
+        )  # fmt: skip

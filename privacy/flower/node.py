@@ -1,0 +1,102 @@
+"""What a node answers to the legs of a secure sum. Its keys, limits and protocol state are on its own disk.
+
+``<state-dir>/`` of a node holds ``identity.key``, ``roster.json``, and, if its owner wants other limits than the
+default ones, ``policy.json``. In simulation all nodes share a machine and each gets ``node-<partition>/``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from privacy.flower.wire import RECORD, model_digest, pack_table, unpack_table, unpack_terms
+from privacy.releases.lattice import LatticeRelease
+from privacy.secagg.client import SecAggClient
+from privacy.secagg.identity import KEY_FILE, ROSTER_FILE, Policy, Roster, load_identity
+from privacy.secagg.messages import Refusal
+from privacy.secagg.vault import Vault
+from privacy.witness import Witness
+from strategies.cohort import CohortResult
+from strategies.flower.wire import Order, pack_sum
+from tasks.errors import InputError
+
+
+def node_folder(content: RecordDict, context: Context, simulated: bool) -> Path:
+    """Where this node keeps what must last. A deployed node is told at its start, a simulated one by the server."""
+    number = int(context.node_config.get("partition-id", 0))
+    if "state-dir" in context.node_config:
+        return Path(str(context.node_config["state-dir"]))
+    given = str(content.config_records["at"]["state-dir"]) if simulated and "at" in content.config_records else ""
+    if not given:
+        raise InputError(
+            "state-dir", "", "a private round needs a folder with this node's keys", 'use --node-config "state-dir=…"'
+        )
+    return Path(given) / f"node-{number:04d}"
+
+
+class SecureNode:
+    """One node's answers. ``colluding`` is the server's word for it; the node's own policy may assume more."""
+
+    def __init__(self, folder: Path, member: int, roster: str, colluding: int) -> None:
+        identity = load_identity(folder / KEY_FILE)
+        own = folder / ROSTER_FILE
+        file = Path(roster) if roster else own if own.exists() else folder.parent / ROSTER_FILE
+        self.roster, policy = Roster.read(file), Policy.read(folder / "policy.json")
+        self.policy = replace(policy, colluding=max(policy.colluding, colluding))
+        self.client = SecAggClient(member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity))
+        self.witness = Witness(folder / "ledger-seen.json", self.roster.server)
+
+    def advertise(self, content: RecordDict) -> RecordDict:
+        keys = self.client.advertise(int(content.config_records[RECORD]["count"]))  # type: ignore[arg-type]
+        return RecordDict({RECORD: ConfigRecord({"prekeys": [key.to_bytes() for key in keys]})})
+
+    def share(self, content: RecordDict, release: LatticeRelease) -> RecordDict:
+        terms = unpack_terms(content.config_records[RECORD])
+        objection = release.objection(
+            json.loads(terms.public), terms.least, self.policy.colluding, self.policy.min_noise
+        )
+        if objection:
+            raise Refusal(objection)
+        self.see_ledger(content, release)
+        return RecordDict({RECORD: ConfigRecord(pack_table(self.client.share(terms), "boxes"))})  # type: ignore[arg-type]
+
+    def masked(
+        self, content: RecordDict, order: Order, train: Callable[[], CohortResult], release: LatticeRelease
+    ) -> RecordDict:
+        """Train and mask. The model is compared with the terms before the vector is handed out."""
+        record = content.config_records[RECORD]
+        public = json.dumps(dict(order.assignment.public), sort_keys=True)
+        model = model_digest(content.array_records["broadcast"], public)
+        result = train()
+        assert result.payload is not None, "a private release always closes with a vector"
+        vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
+        self.client.mask(bytes(record["session"]), model, unpack_table(record, "boxes"), vector)  # type: ignore[arg-type]
+        return pack_sum(torch.from_numpy(vector.view(np.int32)), order)
+
+    def confirm(self, content: RecordDict) -> RecordDict:
+        record = content.config_records[RECORD]
+        survivors = [int(member) for member in record["survivors"]]  # type: ignore[union-attr]
+        signature = self.client.confirm(bytes(record["session"]), survivors)  # type: ignore[arg-type]
+        return RecordDict({RECORD: ConfigRecord({"signature": signature})})
+
+    def unmask(self, content: RecordDict) -> RecordDict:
+        record = content.config_records[RECORD]
+        shares = self.client.unmask(bytes(record["session"]), unpack_table(record, "signatures"))  # type: ignore[arg-type]
+        return RecordDict({RECORD: ConfigRecord(pack_table(shares, "shares"))})  # type: ignore[arg-type]
+
+    def see_ledger(self, content: RecordDict, release: LatticeRelease) -> None:
+        """Under a budget the server must show how far its book is, and never go back."""
+        if not release.noised:
+            return
+        if "ledger" not in content.config_records:
+            raise Refusal("a noised round without the state of the budget's ledger")
+        try:
+            self.witness.see(dict(content.config_records["ledger"]))
+        except ValueError as error:
+            raise Refusal(str(error)) from error

@@ -1,0 +1,221 @@
+"""A round whose sum is made by secure aggregation: the server's legs.
+
+One advertise leg fills a stock of one-time keys for many rounds, so a round costs four legs: share, masked (which
+carries the model and trains), confirm, unmask. Whoever does not answer a leg is out; the round goes on while enough
+remain and reveals nothing otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from privacy.flower.wire import (
+    ADVERTISE,
+    CONFIRM,
+    MASKED,
+    RECORD,
+    SHARE,
+    UNMASK,
+    model_digest,
+    pack_table,
+    pack_terms,
+    read_reply,
+    unpack_table,
+)
+from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, harary
+from privacy.secagg.messages import Aborted, Prekey, Terms
+from privacy.secagg.server import SecAggServer
+from privacy.settings import PrivacySettings
+from strategies.flower.legs import exchange
+from strategies.flower.roster import Node
+from strategies.flower.rounds import FederatedRounds, RoundReport, content_of
+from strategies.flower.wire import Order, pack_broadcast, pack_order, unpack_sum
+from strategies.types import Payload, Public
+from tasks.errors import ReplyError, StoppedError
+
+STOCK = 64  # prekeys asked for at once
+DROPOUT_SHARE = 0.1  # of nodes a k-regular graph is built to lose
+
+
+class SecureRounds(FederatedRounds):
+    """:class:`FederatedRounds` whose sums are masked. ``identities`` are the nodes' public keys, by partition."""
+
+    identities: Mapping[int, bytes]
+    privacy: PrivacySettings
+
+    def __init__(
+        self, *arguments: Any, identities: Mapping[int, bytes], privacy: PrivacySettings, **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self.identities, self.privacy = identities, privacy
+        self.epoch = time.time_ns() // 1_000_000  # grows with every start of the server, so rounds cannot repeat
+        self._stock: dict[int, list[Prekey]] = {}
+
+    def _collect(
+        self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
+    ) -> tuple[Payload | None, Public]:
+        nodes = {node.partition: node for node, _ in orders}
+        own = {node.partition: order for node, order in orders}
+        try:
+            return self._secure_sum(grid, nodes, own, report)
+        except Aborted as error:
+            reasons = "\n".join(f"  client {client}: {why}" for client, why in sorted(report.failures.items()))
+            raise StoppedError(
+                f"round {report.round} of {self.method}: no sum was unmasked: {error}\n{reasons}"
+            ) from error
+
+    def _secure_sum(
+        self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
+    ) -> tuple[Payload, Public]:
+        self._restock(grid, nodes, orders, report)
+        ready = [member for member in sorted(nodes) if self._stock.get(member)]
+        broadcast = pack_broadcast(self.federation.broadcast(report.round))
+        public = self._public(ready, orders)
+        orders = {m: replace(orders[m], assignment=replace(orders[m].assignment, public=public)) for m in ready}
+        terms = self._terms(ready, json.dumps(public, sort_keys=True), broadcast)
+        server = SecAggServer(terms, self.identities)
+        leg = _Leg(self, grid, nodes, orders, report)
+
+        packed = pack_terms(terms)
+        for member, record in leg.ask(SHARE, {member: self._with_ledger({RECORD: packed}) for member in ready}):
+            leg.guarded(member, lambda m=member, r=record: server.shared(m, unpack_table(read_reply(r), "boxes")))
+
+        messages = {}
+        for member in server.close_sharing():
+            content = pack_order(orders[member], broadcast, self.fingerprint, self.root)
+            content[RECORD] = ConfigRecord({"session": terms.session, **pack_table(server.inbox(member), "boxes")})
+            messages[member] = content
+            report.bytes_down += broadcast.count_bytes()
+        for member, record in leg.ask(MASKED, messages):
+            leg.guarded(member, lambda m=member, r=record: self._upload(server, m, r, orders[m], report))
+
+        survivors = server.close_uploads()
+        asked = {RECORD: ConfigRecord({"session": terms.session, "survivors": survivors})}
+        for member, record in leg.ask(CONFIRM, dict.fromkeys(survivors, RecordDict(asked))):
+            leg.guarded(member, lambda m=member, r=record: server.confirmed(m, bytes(read_reply(r)["signature"])))  # type: ignore[arg-type]
+
+        messages = {}
+        for member in server.close_confirmation():
+            shown = {"session": terms.session, **pack_table(server.signatures(member), "signatures")}
+            messages[member] = RecordDict({RECORD: ConfigRecord(shown)})
+        for member, record in leg.ask(UNMASK, messages):
+            leg.guarded(member, lambda m=member, r=record: server.reveal(m, unpack_table(read_reply(r), "shares")))
+
+        total = server.finish()
+        for member in survivors:  # in the sum, whatever became of the node afterwards
+            clients = orders[member].assignment.clients
+            report.clients.extend(clients)
+            for client in clients:
+                report.failures.pop(client, None)
+        return Payload(torch.from_numpy(total.view("int32")), 0.0, {}, len(report.clients)), public
+
+    def _upload(
+        self, server: SecAggServer, member: int, content: RecordDict, order: Order, report: RoundReport
+    ) -> None:
+        answer = unpack_sum(content, order, self.release.length)
+        assert answer.result.payload is not None, "unpack_sum always gives one"
+        server.upload(member, answer.result.payload.vector.numpy().view("uint32"))
+        report.bytes_up += answer.bytes_up
+
+    def _restock(
+        self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
+    ) -> None:
+        empty = [member for member in nodes if not self._stock.get(member)]
+        leg = _Leg(self, grid, nodes, orders, report)
+        content = {
+            member: self._with_ledger({RECORD: ConfigRecord({"count": STOCK})}, origin=True) for member in empty
+        }
+        for member, record in leg.ask(ADVERTISE, content):
+            leg.guarded(member, lambda m=member, r=record: self._stock_up(m, r))
+
+    def _stock_up(self, member: int, content: RecordDict) -> None:
+        keys = [Prekey.from_bytes(member, bytes(data)) for data in read_reply(content)["prekeys"]]  # type: ignore[union-attr, arg-type]
+        if member not in self.identities:
+            raise ReplyError(f"node {member} is not in the roster")
+        if not all(key.is_authentic(self.identities[member]) for key in keys):
+            raise ReplyError(f"a prekey of node {member} is not signed by it")
+        self._stock[member] = keys[::-1]
+
+    def _public(self, ready: list[int], orders: dict[int, Order]) -> Public:
+        """The round's public numbers, for the nodes that are really there."""
+        clients = sum(len(orders[member].assignment.clients) for member in ready)
+        least = graph_of(len(ready), self.privacy).least
+        return self.release.open(max(clients, 1), self.expected or clients, len(ready), least)
+
+    def _terms(self, members: list[int], public: str, broadcast: Any) -> Terms:
+        if not members:
+            raise Aborted("no node has keys to take part with")
+        keys = tuple(self._stock[member].pop() for member in members)
+        graph, number = graph_of(len(members), self.privacy), self.federation.round + 1
+        model = model_digest(broadcast, public)
+        return Terms(
+            self.epoch, number, keys, graph.threshold, graph.degree, graph.least, self.release.length, public, model
+        )
+
+    def _with_ledger(self, content: dict[str, Any], origin: bool = False) -> RecordDict:
+        """A first word to a node: where simulated state lives, and how far the budget's book is."""
+        content["at"] = ConfigRecord({"state-dir": self.settings.state_dir})
+        if self.charge and not origin:
+            content["ledger"] = ConfigRecord(self.charge.witness())  # type: ignore[arg-type]
+        return RecordDict(content)
+
+
+class _Leg:
+    """Asks nodes and names the clients of those who do not answer or answer wrongly."""
+
+    def __init__(
+        self, rounds: SecureRounds, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
+    ) -> None:
+        self.rounds, self.grid, self.nodes, self.orders, self.report = rounds, grid, nodes, orders, report
+
+    def ask(self, kind: str, contents: Mapping[int, RecordDict]) -> Any:
+        """Yield ``(member, content of its reply)`` as replies come; silence and errors are noted."""
+        members, settings = list(contents), self.rounds.settings
+        messages = []
+        for member in members:
+            content = contents[member]
+            if "at" not in content:
+                content["at"] = ConfigRecord({"state-dir": settings.state_dir})
+            messages.append(
+                Message(content, self.nodes[member].node_id, kind, ttl=settings.timeout,
+                        group_id=str(self.report.round))
+            )  # fmt: skip
+        for slot, reply in exchange(self.grid, messages, settings.timeout, settings.in_flight):
+            found: list[RecordDict] = []
+            self.guarded(members[slot], lambda r=reply: found.append(content_of(r, settings.timeout)))
+            if found:
+                yield members[slot], found[0]
+
+    def guarded(self, member: int, step: Callable[[], object]) -> None:
+        """Take one answer in; what is wrong with it concerns its node only."""
+        try:
+            step()
+        except (ReplyError, ValueError, KeyError, TypeError) as error:
+            reason = str(error) if isinstance(error, ReplyError) else f"{type(error).__name__}: {error}"
+            self.report.failures |= dict.fromkeys(self.orders[member].assignment.clients, reason)
+
+
+class Graph(NamedTuple):
+    """``degree`` neighbours each, ``threshold`` share holders and ``least`` vectors that must remain."""
+
+    degree: int
+    threshold: int
+    least: int
+
+
+def graph_of(nodes: int, privacy: PrivacySettings) -> Graph:
+    """The graph for so many nodes, as configured."""
+    least = privacy.threshold or default_threshold(nodes)
+    if privacy.graph == "complete" or (privacy.graph == "auto" and nodes <= COMPLETE_UP_TO):
+        return Graph(max(nodes - 1, 1), least, least)
+    degree, threshold = harary(nodes, max(privacy.colluding, 1), math.ceil(nodes * DROPOUT_SHARE))
+    return Graph(degree, threshold, least)

@@ -1,0 +1,21 @@
+"""Client-level differential privacy against the server: every node adds a share of the noise inside the secure sum.
+
+*The Distributed Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation*, P. Kairouz, Z. Liu, T.
+Steinke, ICML 2021, https://arxiv.org/abs/2102.06387 (here a rounded Gaussian: at 2^20 quanta of deviation the two
+differ by less than 1e-100, see docs/privacy.md).
+"""
+
+from __future__ import annotations
+
+from privacy.releases.lattice import LatticeRelease
+
+
+class DistributedDP(LatticeRelease):
+    r"""Each node adds :math:`\mathrm{rint}\,N(0, (zSK)^2/h)` before masking, h = the honest survivors that are certain.
+
+    **Guarantee**: (epsilon, delta) for each client against everyone, the server included, as long as at least h
+    nodes of any unmasked sum are honest. More survivors mean more noise than needed, never less.
+    """
+
+    masked = True
+    placement = "distributed"

@@ -1,0 +1,54 @@
+"""Who takes part in a round, in ways an accountant has a name for.
+
+*fixed*: so many per round, drawn from the run's seed; nothing is amplified. *poisson*: every client by a coin of its
+own from the operating system's entropy (repeating a run draws others). *round-robin*: in turns, so that between two
+participations of a client lie all the others: a minimum separation of ceil(N/m) rounds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from privacy.entropy import Entropy
+from strategies.federation import participants
+from tasks.randomness import generator
+
+
+class Sampler:
+    """``draw(round)`` gives clients in increasing order; ``expected`` is their mean number, ``rate`` q or 0."""
+
+    def __init__(self, name: str, seed: int, population: int, per_round: int) -> None:
+        self.name, self.seed, self.population = name, seed, population
+        self.per_round = per_round or population
+
+    @property
+    def rate(self) -> float:
+        """q, the probability of each client in each round, if rounds are independent; else 0."""
+        return self.per_round / self.population if self.name == "poisson" else 0.0
+
+    @property
+    def expected(self) -> float:
+        """Clients a round on average; for round-robin the size of a group."""
+        return float(self.per_round)
+
+    @property
+    def separation(self) -> int:
+        """b: a client takes part at most once in so many consecutive rounds."""
+        return math.ceil(self.population / self.per_round) if self.name == "round-robin" else 1
+
+    def most(self, rounds: int) -> int:
+        """k_max, the largest number of rounds of ``rounds`` any one client can be in."""
+        return math.ceil(rounds / self.separation)
+
+    def draw(self, round: int) -> list[int]:
+        """The clients of ``round`` (counted from 1)."""
+        if self.name == "poisson":
+            entropy = Entropy()
+            return [client for client in range(self.population) if entropy.chance(self.rate)]
+        if self.name == "round-robin":
+            order = torch.randperm(self.population, generator=generator("turns", self.seed)).tolist()
+            turn = (round - 1) % self.separation
+            return sorted(order[turn * self.per_round : (turn + 1) * self.per_round])
+        return participants(self.seed, round, self.population, 0 if self.per_round == self.population else self.per_round)

@@ -21,7 +21,7 @@ from privacy.attacks.render import render_attack
 from privacy.flower.node import SecureNode, node_folder
 from privacy.releases import RELEASES
 from privacy.releases.lattice import LatticeRelease
-from privacy.secagg.messages import Refusal
+from privacy.secagg.messages import RefusalError
 from strategies.cohort import CohortResult, CohortTrainer, describe
 from strategies.flower.wire import Order, pack_answer, pack_sum, unpack_order
 from strategies.types import Broadcast
@@ -38,7 +38,7 @@ def train_round(content: RecordDict, context: Context, simulated: bool) -> Recor
     if not release.private:
         return pack_answer(result, order)
     if release.masked:
-        raise Refusal(f"release {_config(context)['release']} never leaves a node unmasked")
+        raise RefusalError(f"release {_config(context)['release']} never leaves a node unmasked")
     assert isinstance(release, LatticeRelease) and result.payload is not None, "a private release closes with a vector"
     if release.noised:
         _see_ledger(content, context, simulated, release)
@@ -59,7 +59,7 @@ def secure_leg(leg: str, content: RecordDict, context: Context, simulated: bool)
 
 def reason_of(error: Exception, context: Context) -> str:
     """Why a node could not answer. Under a private release only what does not depend on data: no message texts."""
-    if isinstance(error, FedappError | Refusal):
+    if isinstance(error, FedappError | RefusalError):
         return describe(error) if isinstance(error, FedappError) else str(error)
     try:
         private = load("release", str(context.run_config["release"]), RELEASES).private
@@ -112,7 +112,7 @@ def _release(config: str) -> LatticeRelease:
     size = build_rule(experiment).size(build_task(experiment).layout.size)
     release = build_release(experiment, size)
     if not isinstance(release, LatticeRelease):
-        raise Refusal(f"release {experiment.release} has no secure sum")
+        raise RefusalError(f"release {experiment.release} has no secure sum")
     return release
 
 

@@ -123,6 +123,15 @@ class Comparison:
 
     def run(self) -> None:
         """From wherever the run stands to its last round, its result and its report."""
+        try:
+            self._train()
+        finally:
+            self.protection.close()
+        write_result(self.folder)
+        if self.experiment.report.page:
+            self._report()
+
+    def _train(self) -> None:
         experiment = self.experiment
         done = self._restore() if experiment.resume else 0
         self.protection.begin(self._anchor)
@@ -144,10 +153,6 @@ class Comparison:
             writer.flush()
         finally:
             writer.close()
-            self.protection.close()
-        write_result(self.folder)
-        if experiment.report.page:
-            self._report()
 
     # ------------------------------------------------------------------ a round
     def _round(self, arm: Arm, number: int, due: bool, last: bool) -> None:
@@ -168,7 +173,7 @@ class Comparison:
             for name, values in report.metrics.items()
             if name not in render.METRICS and values
         }
-        event = {
+        event: dict[str, Any] = {
             "event": "round", "clock": time.time(), "round": report.round, "method": arm.method, "seed": arm.seed,
             "clients": {"ok": len(report.clients), "failed": len(report.failures)},
             "failures": {str(client): reason for client, reason in sorted(report.failures.items())},
@@ -240,7 +245,7 @@ class Comparison:
 
     def _checkpoint(self, number: int) -> Checkpoint:
         tensors: dict[str, torch.Tensor] = {}
-        state = {}
+        state: dict[str, Any] = {}
         for arm in self.arms:
             tensors[f"{arm.name}/model"] = arm.federation.model
             tensors |= {f"{arm.name}/state/{name}": value for name, value in arm.federation.state.items()}

@@ -48,10 +48,15 @@ class Protection:
         privacy = resolve_noise(self.experiment)
         self.spent.add(
             self.ledger.append(
-                kind, run=self.name, release=self.experiment.release, delta=privacy.delta,
-                epsilon_max=privacy.epsilon_max, multiplier=privacy.noise_multiplier,
-                clients=self.experiment.clients.total, sampling=privacy.sampling,
-            )  # fmt: skip
+                kind,
+                run=self.name,
+                release=self.experiment.release,
+                delta=privacy.delta,
+                epsilon_max=privacy.epsilon_max,
+                multiplier=privacy.noise_multiplier,
+                clients=self.experiment.clients.total,
+                sampling=privacy.sampling,
+            )
         )
 
     @property
@@ -95,7 +100,14 @@ class Protection:
             )  # fmt: skip
 
     def rounds(
-        self, federation: Federation, nodes: list[Node], settings: RoundSettings, *, method: str, seed: int, **named: Any
+        self,
+        federation: Federation,
+        nodes: list[Node],
+        settings: RoundSettings,
+        *,
+        method: str,
+        seed: int,
+        **named: Any,
     ) -> FederatedRounds:
         """The rounds of one arm, with what its release needs."""
         experiment = self.experiment

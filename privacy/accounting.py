@@ -137,7 +137,8 @@ def gdp(events: Sequence[Event], delta: float) -> float | None:
 def pld(events: Sequence[Event], delta: float) -> float | None:
     """Google's privacy-loss distributions (package ``dp-accounting``), ``None`` if that is not installed."""
     try:
-        from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, pld as distributions
+        from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
+        from dp_accounting import pld as distributions
     except ImportError:
         return None
     events = check_events(events)

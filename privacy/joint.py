@@ -98,9 +98,7 @@ class JointVector:
         if self.rho_bit:
             bit = float(total[place]) / (2 * self.rho_bit)
             place += 1
-        scalars = {
-            name: float(total[place + offset]) / self.rho_scalar for offset, name in enumerate(self.ranges)
-        }
+        scalars = {name: float(total[place + offset]) / self.rho_scalar for offset, name in enumerate(self.ranges)}
         return Sums(total[: self.size], weight, bit, scalars)
 
     def scalar_sum(self, name: str, total: float, clients: float) -> float:

@@ -51,4 +51,6 @@ class Sampler:
             order = torch.randperm(self.population, generator=generator("turns", self.seed)).tolist()
             turn = (round - 1) % self.separation
             return sorted(order[turn * self.per_round : (turn + 1) * self.per_round])
-        return participants(self.seed, round, self.population, 0 if self.per_round == self.population else self.per_round)
+        return participants(
+            self.seed, round, self.population, 0 if self.per_round == self.population else self.per_round
+        )

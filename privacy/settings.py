@@ -18,10 +18,14 @@ class PrivacySettings(Settings):
     clip_rate: float = Field(0.2, gt=0, le=1, description="step of the adaptive clip, in log C")
     max_examples: int = Field(0, ge=0, description="weight clients by min(examples, this)/this; 0: all weigh the same")
     metrics: Options = Field("{}", description='metrics in the noised sum: {"objective": [low, high]}')
-    noise_multiplier: float = Field(1.0, ge=0, description="z, noise deviation over sensitivity; 0: from target-epsilon")
+    noise_multiplier: float = Field(
+        1.0, ge=0, description="z, noise deviation over sensitivity; 0: from target-epsilon"
+    )
     target_epsilon: float = Field(0.0, ge=0, description="find z for this epsilon; needs noise-multiplier = 0")
     delta: float = Field(1e-5, gt=1e-15, lt=1, description="delta of the guarantee")
-    epsilon_max: float = Field(0.0, ge=0, description="the population's budget; a round that would exceed it stops the run")
+    epsilon_max: float = Field(
+        0.0, ge=0, description="the population's budget; a round that would exceed it stops the run"
+    )
     sampling: Literal["fixed", "poisson", "round-robin"] = Field(
         "fixed", description="fixed size, each client by its own secret coin, or in turns"
     )

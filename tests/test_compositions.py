@@ -30,10 +30,15 @@ def test_a_round_runs_or_is_refused(
         "release": release,
         "rounds": 1,
         "report.pictures": False,
+        "clients.total": 5,
     }
-    folder = run(**changes)
+    if release != "plain":
+        changes |= {"evaluation.uploads": False, "privacy.epsilon-max": 100.0}
+    folder = run(nodes=5 if release != "plain" else 2, **changes)
     (event,) = [event for event in folder.events() if event["event"] == "round"]
-    assert event["clients"] == {"ok": 4, "failed": 0} and event["psnr_p"]["mean"] is not None
+    assert event["clients"] == {"ok": 5, "failed": 0}
+    assert ("psnr_p" in event and event["psnr_p"]["mean"] is not None) == (release == "plain")
+    assert (event["epsilon"] is not None) == release.endswith("dp")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,12 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
 
 
 def refuse_private(
-    release: Any, name: str, privacy: PrivacySettings, clients: ClientsSettings, runtime: RuntimeSettings, uploads: bool
+    release: Any,
+    name: str,
+    privacy: PrivacySettings,
+    clients: ClientsSettings,
+    runtime: RuntimeSettings,
+    uploads: bool,
 ) -> None:
     """The same for what a private release does not go together with."""
     sampled = privacy.sampling != "fixed"
@@ -62,7 +67,7 @@ def refuse_private(
     least, nodes = Policy().min_nodes, min(runtime.nodes, clients.per_round or clients.total)
     if release.masked and nodes < least:
         raise InputError(
-            "runtime.nodes", runtime.nodes, f"a secure sum hides a node among at least {least}, {nodes} would take part",
+            "runtime.nodes", runtime.nodes, f"a secure sum hides a node among {least} or more, {nodes} would take part",
             f"set runtime.nodes (and clients) to {least} or more",
         )  # fmt: skip
     _check_metrics(privacy)

@@ -48,9 +48,7 @@ def resolve_noise(experiment: Experiment) -> PrivacySettings:
         return privacy
     sampler = Sampler(privacy.sampling, 0, clients.total, clients.per_round)
     arms = len(experiment.trained_methods) * len(experiment.seed_list)
-    multiplier = calibrate_known_cohort(
-        privacy.target_epsilon, privacy.delta, arms * sampler.most(experiment.rounds)
-    )
+    multiplier = calibrate_known_cohort(privacy.target_epsilon, privacy.delta, arms * sampler.most(experiment.rounds))
     return privacy.model_copy(update={"noise_multiplier": multiplier * (1 + 1e-9)})
 
 

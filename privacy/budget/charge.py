@@ -14,7 +14,7 @@ REMEDY = "more clients or noise would cost less a round (`fedapp budget plan`); 
 
 @dataclass
 class Charging:
-    """A :class:`strategies.types.Charge` for one arm of a run; arms of one population share ``ledger`` and ``spent``."""
+    """A :class:`strategies.types.Charge` for one arm; arms of one population share ``ledger`` and ``spent``."""
 
     ledger: Ledger
     spent: Spent

@@ -51,7 +51,9 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise InputError("ledger", str(file), f"unreadable ({error})", "restore it: a budget without its book is spent") from error
+        raise InputError(
+            "ledger", str(file), f"unreadable ({error})", "restore it: a budget without its book is spent"
+        ) from error
     return _check(data, file)
 
 
@@ -72,14 +74,13 @@ def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
             signature = bytes.fromhex(entry.pop("signature"))
             unsigned = canonical(entry)
             whole = canonical({**entry, "signature": signature.hex()})
+            public = public or bytes.fromhex(entry["public"])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise refuse(number, f"is not an entry ({type(error).__name__})") from error
         if whole != line:
             raise refuse(number, "was rewritten (it is not in the one form entries are written in)")
         if entry.get("seq") != number - 1 or entry.get("prev") != previous:
             raise refuse(number, "does not follow the line before it")
-        if number == 1:
-            public = bytes.fromhex(str(entry.get("public", "")))
         if not is_signed(public, signature, unsigned):
             raise refuse(number, "is not signed by the server that opened the book")
         previous = line_hash(line)
@@ -125,7 +126,13 @@ class Ledger:
 
     def append(self, kind: str, **content: Any) -> dict[str, Any]:
         """Write an entry and return it once it is on disk."""
-        entry = {"seq": self.head.seq + 1, "prev": self.head.hash, "time": round(time.time(), 3), "type": kind, **content}
+        entry = {
+            "seq": self.head.seq + 1,
+            "prev": self.head.hash,
+            "time": round(time.time(), 3),
+            "type": kind,
+            **content,
+        }
         line = canonical({**entry, "signature": self.key.sign(canonical(entry)).hex()})
         with open(self.file, "ab") as handle:
             handle.write(line + b"\n")
@@ -143,7 +150,9 @@ class Ledger:
         elif line_hash(self.file.read_bytes().split(b"\n")[head.seq]) != head.hash:
             reason = f"has another entry {head.seq} than when the checkpoint was written"
         if reason:
-            raise InputError("ledger", str(self.file), reason, "restore the full ledger: entries were removed or changed")
+            raise InputError(
+                "ledger", str(self.file), reason, "restore the full ledger: entries were removed or changed"
+            )
 
     def witness(self) -> dict[str, int | str]:
         """How far the book is, signed, for nodes to remember."""
@@ -156,7 +165,7 @@ class Ledger:
         self._lock.close()
 
     def _drop_torn_line(self) -> None:
-        """A process killed while writing leaves a part of a line, which had no effect yet: entries act after their sync."""
+        """What a process killed while writing left: part of a line, without effect (entries act after their sync)."""
         if not self.file.exists():
             return
         data = self.file.read_bytes()

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, RecordDict
 
-from privacy.flower.wire import RECORD, model_digest, pack_table, unpack_table, unpack_terms
+from privacy.flower.wire import RECORD, as_bytes, model_digest, pack_table, unpack_table, unpack_terms
 from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.identity import KEY_FILE, ROSTER_FILE, Policy, Roster, load_identity
-from privacy.secagg.messages import Refusal
+from privacy.secagg.messages import RefusalError
 from privacy.secagg.vault import Vault
 from privacy.witness import Witness
 from strategies.cohort import CohortResult
@@ -62,9 +62,9 @@ class SecureNode:
             json.loads(terms.public), terms.least, self.policy.colluding, self.policy.min_noise
         )
         if objection:
-            raise Refusal(objection)
+            raise RefusalError(objection)
         self.see_ledger(content, release)
-        return RecordDict({RECORD: ConfigRecord(pack_table(self.client.share(terms), "boxes"))})  # type: ignore[arg-type]
+        return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
 
     def masked(
         self, content: RecordDict, order: Order, train: Callable[[], CohortResult], release: LatticeRelease
@@ -76,27 +76,27 @@ class SecureNode:
         result = train()
         assert result.payload is not None, "a private release always closes with a vector"
         vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
-        self.client.mask(bytes(record["session"]), model, unpack_table(record, "boxes"), vector)  # type: ignore[arg-type]
+        self.client.mask(as_bytes(record["session"]), model, unpack_table(record, "boxes"), vector)
         return pack_sum(torch.from_numpy(vector.view(np.int32)), order)
 
     def confirm(self, content: RecordDict) -> RecordDict:
         record = content.config_records[RECORD]
         survivors = [int(member) for member in record["survivors"]]  # type: ignore[union-attr]
-        signature = self.client.confirm(bytes(record["session"]), survivors)  # type: ignore[arg-type]
+        signature = self.client.confirm(as_bytes(record["session"]), survivors)
         return RecordDict({RECORD: ConfigRecord({"signature": signature})})
 
     def unmask(self, content: RecordDict) -> RecordDict:
         record = content.config_records[RECORD]
-        shares = self.client.unmask(bytes(record["session"]), unpack_table(record, "signatures"))  # type: ignore[arg-type]
-        return RecordDict({RECORD: ConfigRecord(pack_table(shares, "shares"))})  # type: ignore[arg-type]
+        shares = self.client.unmask(as_bytes(record["session"]), unpack_table(record, "signatures"))
+        return RecordDict({RECORD: pack_table(b"", shares, "shares")})
 
     def see_ledger(self, content: RecordDict, release: LatticeRelease) -> None:
         """Under a budget the server must show how far its book is, and never go back."""
         if not release.noised:
             return
         if "ledger" not in content.config_records:
-            raise Refusal("a noised round without the state of the budget's ledger")
+            raise RefusalError("a noised round without the state of the budget's ledger")
         try:
             self.witness.see(dict(content.config_records["ledger"]))
         except ValueError as error:
-            raise Refusal(str(error)) from error
+            raise RefusalError(str(error)) from error

@@ -25,14 +25,16 @@ from privacy.flower.wire import (
     RECORD,
     SHARE,
     UNMASK,
+    as_bytes,
     model_digest,
     pack_table,
     pack_terms,
     read_reply,
+    unpack_list,
     unpack_table,
 )
 from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, harary
-from privacy.secagg.messages import Aborted, Prekey, Terms
+from privacy.secagg.messages import AbortedError, Prekey, Terms
 from privacy.secagg.server import SecAggServer
 from privacy.settings import PrivacySettings
 from strategies.flower.legs import exchange
@@ -67,7 +69,7 @@ class SecureRounds(FederatedRounds):
         own = {node.partition: order for node, order in orders}
         try:
             return self._secure_sum(grid, nodes, own, report)
-        except Aborted as error:
+        except AbortedError as error:
             reasons = "\n".join(f"  client {client}: {why}" for client, why in sorted(report.failures.items()))
             raise StoppedError(
                 f"round {report.round} of {self.method}: no sum was unmasked: {error}\n{reasons}"
@@ -85,30 +87,27 @@ class SecureRounds(FederatedRounds):
         server = SecAggServer(terms, self.identities)
         leg = _Leg(self, grid, nodes, orders, report)
 
-        packed = pack_terms(terms)
-        for member, record in leg.ask(SHARE, {member: self._with_ledger({RECORD: packed}) for member in ready}):
-            leg.guarded(member, lambda m=member, r=record: server.shared(m, unpack_table(read_reply(r), "boxes")))
+        opening = self._with_ledger(RecordDict({RECORD: pack_terms(terms)}))
+        leg.ask(
+            SHARE, dict.fromkeys(ready, opening), lambda m, r: server.shared(m, unpack_table(read_reply(r), "boxes"))
+        )
 
-        messages = {}
+        content: dict[int, RecordDict] = {}
         for member in server.close_sharing():
-            content = pack_order(orders[member], broadcast, self.fingerprint, self.root)
-            content[RECORD] = ConfigRecord({"session": terms.session, **pack_table(server.inbox(member), "boxes")})
-            messages[member] = content
+            content[member] = pack_order(orders[member], broadcast, self.fingerprint, self.root)
+            content[member][RECORD] = pack_table(terms.session, server.inbox(member), "boxes")
             report.bytes_down += broadcast.count_bytes()
-        for member, record in leg.ask(MASKED, messages):
-            leg.guarded(member, lambda m=member, r=record: self._upload(server, m, r, orders[m], report))
+        leg.ask(MASKED, content, lambda m, r: self._upload(server, m, r, orders[m], report))
 
         survivors = server.close_uploads()
-        asked = {RECORD: ConfigRecord({"session": terms.session, "survivors": survivors})}
-        for member, record in leg.ask(CONFIRM, dict.fromkeys(survivors, RecordDict(asked))):
-            leg.guarded(member, lambda m=member, r=record: server.confirmed(m, bytes(read_reply(r)["signature"])))  # type: ignore[arg-type]
+        asked = RecordDict({RECORD: ConfigRecord({"session": terms.session, "survivors": survivors})})
+        leg.ask(CONFIRM, dict.fromkeys(survivors, asked), lambda m, r: server.confirmed(m, _signature(r)))
 
-        messages = {}
+        content = {}
         for member in server.close_confirmation():
-            shown = {"session": terms.session, **pack_table(server.signatures(member), "signatures")}
-            messages[member] = RecordDict({RECORD: ConfigRecord(shown)})
-        for member, record in leg.ask(UNMASK, messages):
-            leg.guarded(member, lambda m=member, r=record: server.reveal(m, unpack_table(read_reply(r), "shares")))
+            shown = pack_table(terms.session, server.signatures(member), "signatures")
+            content[member] = RecordDict({RECORD: shown})
+        leg.ask(UNMASK, content, lambda m, r: server.reveal(m, unpack_table(read_reply(r), "shares")))
 
         total = server.finish()
         for member in survivors:  # in the sum, whatever became of the node afterwards
@@ -126,19 +125,13 @@ class SecureRounds(FederatedRounds):
         server.upload(member, answer.result.payload.vector.numpy().view("uint32"))
         report.bytes_up += answer.bytes_up
 
-    def _restock(
-        self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
-    ) -> None:
+    def _restock(self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport) -> None:
         empty = [member for member in nodes if not self._stock.get(member)]
-        leg = _Leg(self, grid, nodes, orders, report)
-        content = {
-            member: self._with_ledger({RECORD: ConfigRecord({"count": STOCK})}, origin=True) for member in empty
-        }
-        for member, record in leg.ask(ADVERTISE, content):
-            leg.guarded(member, lambda m=member, r=record: self._stock_up(m, r))
+        asked = RecordDict({RECORD: ConfigRecord({"count": STOCK})})
+        _Leg(self, grid, nodes, orders, report).ask(ADVERTISE, dict.fromkeys(empty, asked), self._stock_up)
 
     def _stock_up(self, member: int, content: RecordDict) -> None:
-        keys = [Prekey.from_bytes(member, bytes(data)) for data in read_reply(content)["prekeys"]]  # type: ignore[union-attr, arg-type]
+        keys = [Prekey.from_bytes(member, data) for data in unpack_list(read_reply(content), "prekeys")]
         if member not in self.identities:
             raise ReplyError(f"node {member} is not in the roster")
         if not all(key.is_authentic(self.identities[member]) for key in keys):
@@ -153,7 +146,7 @@ class SecureRounds(FederatedRounds):
 
     def _terms(self, members: list[int], public: str, broadcast: Any) -> Terms:
         if not members:
-            raise Aborted("no node has keys to take part with")
+            raise AbortedError("no node has keys to take part with")
         keys = tuple(self._stock[member].pop() for member in members)
         graph, number = graph_of(len(members), self.privacy), self.federation.round + 1
         model = model_digest(broadcast, public)
@@ -161,47 +154,39 @@ class SecureRounds(FederatedRounds):
             self.epoch, number, keys, graph.threshold, graph.degree, graph.least, self.release.length, public, model
         )
 
-    def _with_ledger(self, content: dict[str, Any], origin: bool = False) -> RecordDict:
-        """A first word to a node: where simulated state lives, and how far the budget's book is."""
-        content["at"] = ConfigRecord({"state-dir": self.settings.state_dir})
-        if self.charge and not origin:
+    def _with_ledger(self, content: RecordDict) -> RecordDict:
+        """What opens a round also says how far the budget's book is."""
+        if self.charge:
             content["ledger"] = ConfigRecord(self.charge.witness())  # type: ignore[arg-type]
-        return RecordDict(content)
+        return content
 
 
 class _Leg:
-    """Asks nodes and names the clients of those who do not answer or answer wrongly."""
+    """Asks nodes, takes their answers in, and names the clients of those who do not answer or answer wrongly."""
 
     def __init__(
         self, rounds: SecureRounds, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
     ) -> None:
         self.rounds, self.grid, self.nodes, self.orders, self.report = rounds, grid, nodes, orders, report
 
-    def ask(self, kind: str, contents: Mapping[int, RecordDict]) -> Any:
-        """Yield ``(member, content of its reply)`` as replies come; silence and errors are noted."""
-        members, settings = list(contents), self.rounds.settings
+    def ask(self, kind: str, content: Mapping[int, RecordDict], take: Callable[[int, RecordDict], None]) -> None:
+        """Send each member its content; ``take(member, reply)`` as replies come. An error concerns its node only."""
+        members, settings = list(content), self.rounds.settings
+        at, group = ConfigRecord({"state-dir": settings.state_dir}), str(self.report.round)
         messages = []
         for member in members:
-            content = contents[member]
-            if "at" not in content:
-                content["at"] = ConfigRecord({"state-dir": settings.state_dir})
-            messages.append(
-                Message(content, self.nodes[member].node_id, kind, ttl=settings.timeout,
-                        group_id=str(self.report.round))
-            )  # fmt: skip
+            whole = RecordDict({**content[member], "at": at})
+            messages.append(Message(whole, self.nodes[member].node_id, kind, ttl=settings.timeout, group_id=group))
         for slot, reply in exchange(self.grid, messages, settings.timeout, settings.in_flight):
-            found: list[RecordDict] = []
-            self.guarded(members[slot], lambda r=reply: found.append(content_of(r, settings.timeout)))
-            if found:
-                yield members[slot], found[0]
+            try:
+                take(members[slot], content_of(reply, settings.timeout))
+            except (ReplyError, ValueError, KeyError, TypeError) as error:
+                reason = str(error) if isinstance(error, ReplyError) else f"{type(error).__name__}: {error}"
+                self.report.failures |= dict.fromkeys(self.orders[members[slot]].assignment.clients, reason)
 
-    def guarded(self, member: int, step: Callable[[], object]) -> None:
-        """Take one answer in; what is wrong with it concerns its node only."""
-        try:
-            step()
-        except (ReplyError, ValueError, KeyError, TypeError) as error:
-            reason = str(error) if isinstance(error, ReplyError) else f"{type(error).__name__}: {error}"
-            self.report.failures |= dict.fromkeys(self.orders[member].assignment.clients, reason)
+
+def _signature(content: RecordDict) -> bytes:
+    return as_bytes(read_reply(content)["signature"])
 
 
 class Graph(NamedTuple):

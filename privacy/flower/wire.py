@@ -26,7 +26,7 @@ CONFIRM, UNMASK = "query.confirm", "query.unmask"
 RECORD = "secagg"
 
 # field of a private reply: (what it is, why it may leave). masked: inside the secure sum; charged: inside the noised
-# sum; public: derived from randomness, from the server's own words, or from the node's set-up, never from data.
+# sum; public: from randomness, from the server's own words, or from the node's set-up, never from data.
 OUTGOING: dict[str, tuple[str, str]] = {
     "sum.vector": ("masked or charged", "the clipped joint vectors of the node's clients, masked and/or noised"),
     "origin.round": ("public", "the server's own round number"),
@@ -39,7 +39,7 @@ OUTGOING: dict[str, tuple[str, str]] = {
     "secagg.boxes": ("public", "shares of random seeds, sealed for other nodes"),
     "secagg.signature": ("public", "a signature on the server's own list of survivors"),
     "secagg.shares": ("public", "shares of random seeds; of one kind for each peer"),
-    "failure.reason": ("public", "that the node could not take part: protocol reason or type and place of the error"),
+    "failure.reason": ("public", "that the node could not take part: a protocol reason, or the type of the error"),
 }
 
 
@@ -57,7 +57,8 @@ def pack_terms(terms: Terms) -> ConfigRecord:
     return ConfigRecord(
         {
             "epoch": terms.epoch, "round": terms.round, "threshold": terms.threshold, "degree": terms.degree,
-            "least": terms.least, "length": terms.length, "public": terms.public, "model": terms.model, "members": list(terms.members),
+            "least": terms.least, "length": terms.length, "public": terms.public, "model": terms.model,
+            "members": list(terms.members),
             "prekeys": [prekey.to_bytes() for prekey in terms.prekeys],
         }
     )  # fmt: skip
@@ -65,27 +66,34 @@ def pack_terms(terms: Terms) -> ConfigRecord:
 
 def unpack_terms(record: ConfigRecord) -> Terms:
     """What :func:`pack_terms` packed; raises ``ValueError`` if a prekey is malformed."""
-    pairs = zip(_integers(record["members"]), record["prekeys"], strict=True)  # type: ignore[arg-type]
-    prekeys = tuple(Prekey.from_bytes(member, bytes(data)) for member, data in pairs)  # type: ignore[arg-type]
-    epoch, round, threshold = int(record["epoch"]), int(record["round"]), int(record["threshold"])  # type: ignore[arg-type]
-    degree, least, length = int(record["degree"]), int(record["least"]), int(record["length"])  # type: ignore[arg-type]
-    public, model = str(record["public"]), bytes(record["model"])  # type: ignore[arg-type]
+    pairs = zip(_integers(record["members"]), _byte_list(record["prekeys"]), strict=True)
+    prekeys = tuple(Prekey.from_bytes(member, data) for member, data in pairs)
+    names = ("epoch", "round", "threshold", "degree", "least", "length")
+    epoch, round, threshold, degree, least, length = (_integers([record[name]])[0] for name in names)
+    public, model = str(record["public"]), as_bytes(record["model"])
     return Terms(epoch, round, prekeys, threshold, degree, least, length, public, model)
 
 
-def pack_table(table: Mapping[int, bytes], values: str) -> dict[str, list[int] | list[bytes]]:
-    """``{member: bytes}`` as two lists, in order."""
+def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> ConfigRecord:
+    """``{member: bytes}`` as two lists, in order; ``session`` only on the server's side (empty: left out)."""
     members = sorted(table)
-    return {"members": members, values: [table[member] for member in members]}
+    content: dict[str, bytes | list[int] | list[bytes]] = {"session": session} if session else {}
+    content |= {"members": members, values: [table[member] for member in members]}
+    return ConfigRecord(content)  # type: ignore[arg-type]
 
 
 def unpack_table(record: ConfigRecord, values: str) -> dict[int, bytes]:
     """What :func:`pack_table` packed; raises ``ValueError`` for a repeated member or uneven lists."""
-    members, data = _integers(record["members"]), record[values]
-    table = {member: bytes(item) for member, item in zip(members, data, strict=True)}  # type: ignore[arg-type]
+    members, data = _integers(record["members"]), _byte_list(record[values])
+    table = dict(zip(members, data, strict=True))
     if len(table) < len(members):
         raise ValueError("a member is named twice")
     return table
+
+
+def unpack_list(record: ConfigRecord, name: str) -> list[bytes]:
+    """A list of bytes; raises ``ValueError`` if it is anything else."""
+    return _byte_list(record[name])
 
 
 def read_reply(content: RecordDict) -> ConfigRecord:
@@ -96,6 +104,19 @@ def read_reply(content: RecordDict) -> ConfigRecord:
         return content.config_records[RECORD]
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
+
+
+def as_bytes(value: object) -> bytes:
+    """``value`` if it is bytes (``bytes(10**12)`` of a hostile number would be a terabyte of zeros)."""
+    if not isinstance(value, bytes):
+        raise ValueError(f"expected bytes, got {type(value).__name__}")
+    return value
+
+
+def _byte_list(values: object) -> list[bytes]:
+    if not isinstance(values, list):
+        raise ValueError(f"expected a list of bytes, got {type(values).__name__}")
+    return [as_bytes(value) for value in values]
 
 
 def _integers(values: object) -> list[int]:

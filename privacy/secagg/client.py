@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from privacy.secagg.identity import Policy, Roster
-from privacy.secagg.messages import Prekey, Refusal, Terms, point, survivors_text
+from privacy.secagg.messages import Prekey, RefusalError, Terms, point, survivors_text
 from privacy.secagg.primitives import (
     SEED_BYTES,
     add_masks,
@@ -39,16 +39,14 @@ MOST_PREKEYS = 1024  # in stock; older ones are forgotten first
 class SecAggClient:
     """One member. ``identity`` is its key, ``roster`` whom it believes, ``policy`` what it accepts."""
 
-    def __init__(
-        self, member: int, identity: Ed25519PrivateKey, roster: Roster, policy: Policy, vault: Vault
-    ) -> None:
+    def __init__(self, member: int, identity: Ed25519PrivateKey, roster: Roster, policy: Policy, vault: Vault) -> None:
         self.member, self.identity, self.roster, self.policy, self.vault = member, identity, roster, policy, vault
 
     # ------------------------------------------------------------------ advertise
     def advertise(self, count: int) -> list[Prekey]:
         """``count`` new one-time public keys; each serves one session, so a run asks once for many rounds."""
         if not 1 <= count <= MOST_PREKEYS:
-            raise Refusal(f"{count} prekeys asked for, at most {MOST_PREKEYS} are given")
+            raise RefusalError(f"{count} prekeys asked for, at most {MOST_PREKEYS} are given")
         made = []
         with self.vault.open() as state:
             for _ in range(count):
@@ -72,14 +70,14 @@ class SecAggClient:
         own, graph = terms.prekey(self.member), terms.graph
         with self.vault.open() as state:
             if [terms.epoch, terms.round] <= state["latest"]:
-                raise Refusal(f"round {terms.round} of epoch {terms.epoch} is not newer than {state['latest']}")
+                raise RefusalError(f"round {terms.round} of epoch {terms.epoch} is not newer than {state['latest']}")
             seeds = state["prekeys"].pop(str(own.serial), None)
             if seeds is None:
-                raise Refusal(f"prekey {own.serial} is not in stock: used, or never made")
+                raise RefusalError(f"prekey {own.serial} is not in stock: used, or never made")
             transport, mask, alone = bytes.fromhex(seeds[0]), bytes.fromhex(seeds[1]), os.urandom(SEED_BYTES)
             key = agreement_key(transport, "transport")
             if (public_bytes(key), public_bytes(agreement_key(mask, "mask"))) != (own.transport, own.mask):
-                raise Refusal("the public keys under this node's name are not its own")
+                raise RefusalError("the public keys under this node's name are not its own")
             holders = sorted({*graph[self.member], self.member})
             points = [point(holder) for holder in holders]
             pairs = zip(split(mask, points, terms.threshold), split(alone, points, terms.threshold), strict=True)
@@ -102,15 +100,15 @@ class SecAggClient:
             len(terms.prekeys), terms.threshold, terms.degree, terms.length
         )
         if objection:
-            raise Refusal(objection)
+            raise RefusalError(objection)
         if self.member not in terms.members:
-            raise Refusal("this node is not among the members")
+            raise RefusalError("this node is not among the members")
         for prekey in terms.prekeys:
             identity = self.roster.members.get(prekey.member)
             if identity is None:
-                raise Refusal(f"member {prekey.member} is not in the roster")
+                raise RefusalError(f"member {prekey.member} is not in the roster")
             if not prekey.is_authentic(identity):
-                raise Refusal(f"the prekey of member {prekey.member} is not signed by it")
+                raise RefusalError(f"the prekey of member {prekey.member} is not signed by it")
 
     def _transport_key(self, own: Any, terms: Terms, sender: int, receiver: int) -> bytes:
         peer = receiver if sender == self.member else sender
@@ -118,9 +116,7 @@ class SecAggClient:
         return derive(secret, terms.session, "fedapp share transport", sender, receiver)
 
     # ------------------------------------------------------------------ mask
-    def mask(
-        self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]
-    ) -> None:
+    def mask(self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]) -> None:
         """Mask ``vector`` in place, for a sum among those whose boxes arrived.
 
         ``model`` is the SHA-256 of the broadcast this vector was trained from; it must be the one in the terms.
@@ -129,23 +125,25 @@ class SecAggClient:
             current = self._session(state, session, "shared")
             terms = _terms_from_state(current["terms"])
             if terms.model != model:
-                raise Refusal("the model is not the one that was agreed on", ends=True)
+                raise RefusalError("the model is not the one that was agreed on", ends=True)
             if vector.dtype != np.uint32 or vector.shape != (terms.length,):
-                raise Refusal(f"a vector of {vector.shape} {vector.dtype}, agreed were {terms.length} uint32", ends=True)
+                raise RefusalError(
+                    f"a vector of {vector.shape} {vector.dtype}, agreed were {terms.length} uint32", ends=True
+                )
             strangers = set(inbox) - set(terms.graph[self.member])
             if strangers:
-                raise Refusal(f"boxes from {sorted(strangers)}, who are no neighbours", ends=True)
+                raise RefusalError(f"boxes from {sorted(strangers)}, who are no neighbours", ends=True)
             if len(inbox) + 1 < terms.threshold:
-                raise Refusal(f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True)
+                raise RefusalError(f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True)
             key = agreement_key(bytes.fromhex(current["transport"]), "transport")
             for sender, box in sorted(inbox.items()):
                 try:
                     box_key = self._transport_key(key, terms, sender, self.member)
                     share = unseal(box_key, box, _associated(session, sender, self.member))
                 except ValueError as error:
-                    raise Refusal(f"the share from member {sender} is not authentic", ends=True) from error
+                    raise RefusalError(f"the share from member {sender} is not authentic", ends=True) from error
                 if len(share) != 2 * SHARE_BYTES:
-                    raise Refusal(f"the share from member {sender} has {len(share)} bytes", ends=True)
+                    raise RefusalError(f"the share from member {sender} has {len(share)} bytes", ends=True)
                 current["shares"][str(sender)] = share.hex()
             own = agreement_key(bytes.fromhex(current["mask"]), "mask")
             masks = [(self_mask_key(bytes.fromhex(current["alone"]), session, self.member), 1)]
@@ -166,13 +164,16 @@ class SecAggClient:
             known = {int(peer) for peer in current["shares"]}
             neighbours = {*terms.graph[self.member], self.member}
             if survivors != sorted(set(survivors)) or not set(survivors) <= set(terms.members):
-                raise Refusal("the survivors are not members in order", ends=True)
+                raise RefusalError("the survivors are not members in order", ends=True)
             if self.member not in survivors:
-                raise Refusal("this node's vector is said not to have arrived", ends=True)
-            if len(survivors) < max(self.policy.min_nodes, terms.least) or len(neighbours & set(survivors)) < terms.threshold:
-                raise Refusal(f"only {len(survivors)} vectors in the sum", ends=True)
+                raise RefusalError("this node's vector is said not to have arrived", ends=True)
+            if (
+                len(survivors) < max(self.policy.min_nodes, terms.least)
+                or len(neighbours & set(survivors)) < terms.threshold
+            ):
+                raise RefusalError(f"only {len(survivors)} vectors in the sum", ends=True)
             if neighbours & set(survivors) - known:
-                raise Refusal("a survivor never shared its secrets", ends=True)
+                raise RefusalError("a survivor never shared its secrets", ends=True)
             current["survivors"], current["stage"] = survivors, "confirmed"
             return self.identity.sign(survivors_text(session, survivors))
 
@@ -188,10 +189,12 @@ class SecAggClient:
             text, valid = survivors_text(session, survivors), 0
             for member, signature in signatures.items():
                 if member not in survivors or (member != self.member and member not in terms.graph[self.member]):
-                    raise Refusal(f"a signature from {member}, who is no surviving neighbour", ends=True)
+                    raise RefusalError(f"a signature from {member}, who is no surviving neighbour", ends=True)
                 valid += is_signed(self.roster.members[member], signature, text)
             if valid < terms.threshold:
-                raise Refusal(f"{valid} valid signatures on the survivors, {terms.threshold} are needed", ends=True)
+                raise RefusalError(
+                    f"{valid} valid signatures on the survivors, {terms.threshold} are needed", ends=True
+                )
             shares = {int(peer): bytes.fromhex(share) for peer, share in current["shares"].items()}
             state["session"] = None
         return {
@@ -202,9 +205,9 @@ class SecAggClient:
         """The open session, if it is this one and at this stage. A repeated or early message changes nothing."""
         current = state["session"]
         if current is None or current["id"] != session.hex():
-            raise Refusal("no such session is open here")
+            raise RefusalError("no such session is open here")
         if current["stage"] != stage:
-            raise Refusal(f"the session is at the stage {current['stage']!r}, this message needs {stage!r}")
+            raise RefusalError(f"the session is at the stage {current['stage']!r}, this message needs {stage!r}")
         return current
 
 
@@ -221,7 +224,9 @@ def _terms_to_state(terms: Terms) -> dict[str, Any]:
 
 
 def _terms_from_state(kept: dict[str, Any]) -> Terms:
-    prekeys = {int(member): Prekey.from_bytes(int(member), bytes.fromhex(key)) for member, key in kept["prekeys"].items()}
+    prekeys = {
+        int(member): Prekey.from_bytes(int(member), bytes.fromhex(key)) for member, key in kept["prekeys"].items()
+    }
     return Terms(
         kept["epoch"], kept["round"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],
         kept["degree"], kept["least"], kept["length"], kept["public"], bytes.fromhex(kept["model"]),

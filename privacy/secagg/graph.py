@@ -27,8 +27,7 @@ def neighbours(members: Sequence[int], degree: int, session: bytes) -> dict[int,
             raise ValueError(f"no {degree}-regular graph on {count} nodes: one of both must be even")
         offsets.append(count // 2)
     return {
-        member: tuple(sorted({ring[(place + step) % count] for step in offsets}))
-        for place, member in enumerate(ring)
+        member: tuple(sorted({ring[(place + step) % count] for step in offsets})) for place, member in enumerate(ring)
     }
 
 

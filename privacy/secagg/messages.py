@@ -15,7 +15,7 @@ from privacy.secagg.primitives import canonical, digest, is_signed
 PREKEY_BYTES = 8 + 32 + 32 + 64
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """A node does not do what it was asked. ``ends`` says whether it gave the session up (secrets erased)."""
 
     def __init__(self, reason: str, ends: bool = False) -> None:
@@ -23,7 +23,7 @@ class Refusal(Exception):
         self.ends = ends
 
 
-class Aborted(Exception):
+class AbortedError(Exception):
     """The server cannot make the sum; it learned nothing about any single vector."""
 
 

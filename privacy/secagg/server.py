@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.joint import CHECK
-from privacy.secagg.messages import Aborted, Terms, point, survivors_text
+from privacy.secagg.messages import AbortedError, Terms, point, survivors_text
 from privacy.secagg.primitives import (
     add_masks,
     agreement_key,
@@ -33,7 +33,7 @@ class SecAggServer:
     def __init__(self, terms: Terms, identities: Mapping[int, bytes]) -> None:
         objection = terms.objection()
         if objection:
-            raise Aborted(objection)
+            raise AbortedError(objection)
         self.terms, self.identities = terms, identities
         self.total = np.zeros(terms.length, np.uint32)
         self._boxes: dict[int, dict[int, bytes]] = {}
@@ -57,7 +57,7 @@ class SecAggServer:
         sharers = set(self._boxes)
         lonely = {m for m in sharers if len(sharers & set(self.terms.graph[m])) + 1 < self.terms.threshold}
         if lonely or not sharers:
-            raise Aborted(
+            raise AbortedError(
                 f"{len(sharers)} of {len(self.terms.members)} nodes shared their secrets; "
                 f"each needs {self.terms.threshold} among itself and its neighbours"
             )
@@ -83,11 +83,11 @@ class SecAggServer:
         place = 0
         for block in blocks:
             if place + len(block) > len(self.total):
-                raise Aborted(f"member {sender} sent more than {len(self.total)} numbers; the sum is spoilt")
+                raise AbortedError(f"member {sender} sent more than {len(self.total)} numbers; the sum is spoilt")
             self.total[place : place + len(block)] += block
             place += len(block)
         if place != len(self.total):
-            raise Aborted(f"member {sender} sent {place} of {len(self.total)} numbers; the sum is spoilt")
+            raise AbortedError(f"member {sender} sent {place} of {len(self.total)} numbers; the sum is spoilt")
         self._survivors.add(sender)
 
     def close_uploads(self) -> list[int]:
@@ -96,9 +96,9 @@ class SecAggServer:
         for member in self._survivors:
             near = self._survivors & {*self.terms.graph[member], member}
             if len(near) < self.terms.threshold:
-                raise Aborted(f"{len(self._survivors)} vectors arrived, {self.terms.threshold} are needed")
+                raise AbortedError(f"{len(self._survivors)} vectors arrived, {self.terms.threshold} are needed")
         if len(self._survivors) < max(self.terms.least, 1):
-            raise Aborted(f"{len(self._survivors)} vectors arrived, {self.terms.least} are needed")
+            raise AbortedError(f"{len(self._survivors)} vectors arrived, {self.terms.least} are needed")
         self._stage = "confirm"
         return self.survivors
 
@@ -120,9 +120,9 @@ class SecAggServer:
         self._at("confirm")
         for member in self._signatures:
             if len(self.signatures(member)) < self.terms.threshold:
-                raise Aborted(f"{len(self._signatures)} nodes confirmed the survivors, too few to unmask")
+                raise AbortedError(f"{len(self._signatures)} nodes confirmed the survivors, too few to unmask")
         if not self._signatures:
-            raise Aborted("nobody confirmed the survivors")
+            raise AbortedError("nobody confirmed the survivors")
         self._stage = "unmask"
         return sorted(self._signatures)
 
@@ -142,7 +142,7 @@ class SecAggServer:
             self._revealed.setdefault(owner, {})[point(sender)] = share
 
     def finish(self) -> NDArray[np.uint32]:
-        """The sum without the check block; raises :class:`Aborted` if it cannot be unmasked or does not check."""
+        """The sum without the check block; raises :class:`AbortedError` if it cannot be unmasked or does not check."""
         self._at("unmask")
         self._stage = "closed"
         session, masks = self.terms.session, []
@@ -153,22 +153,24 @@ class SecAggServer:
                 continue
             key = agreement_key(secret, "mask")
             if public_bytes(key) != self.terms.prekey(member).mask:
-                raise Aborted(f"the revealed shares of member {member} do not give its key")
+                raise AbortedError(f"the revealed shares of member {member} do not give its key")
             for peer in self.terms.graph[member]:
                 if peer in self._survivors:  # take out what the peer added for its pair with the one who left
                     pair = pair_mask_key(key, self.terms.prekey(peer).mask, session, member, peer)
                     masks.append((pair, -1 if member > peer else 1))
         add_masks(self.total, masks)
         if self.total[-CHECK:].any():
-            raise Aborted("the masks did not cancel: a node was given another model or keys, or an upload was changed")
+            raise AbortedError(
+                "the masks did not cancel: a node was given another model or keys, or an upload was changed"
+            )
         return self.total[:-CHECK]
 
     def _secret(self, member: int) -> bytes:
         try:
             return combine(self._revealed.get(member, {}), self.terms.threshold)
         except ValueError as error:
-            raise Aborted(f"the secret of member {member} cannot be restored: {error}") from error
+            raise AbortedError(f"the secret of member {member} cannot be restored: {error}") from error
 
     def _at(self, stage: str) -> None:
         if self._stage != stage:
-            raise Aborted(f"the sum is at the stage {self._stage!r}, not {stage!r}")
+            raise AbortedError(f"the sum is at the stage {self._stage!r}, not {stage!r}")

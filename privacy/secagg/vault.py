@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy.secagg.messages import Refusal
+from privacy.secagg.messages import RefusalError
 from privacy.secagg.primitives import derive, seal, unseal
 from tasks.errors import FedappError
 
@@ -27,7 +27,7 @@ ASSOCIATED = b"fedapp vault 1"
 class Vault:
     """``with vault.open() as state``: an exclusive view of a JSON table, saved when the block ends.
 
-    A :class:`Refusal` that ends the session is saved too (the session is dropped); any other error changes nothing.
+    A :class:`RefusalError` that ends the session is saved too (the session is dropped); other errors change nothing.
     """
 
     def __init__(self, file: Path, identity: Ed25519PrivateKey) -> None:
@@ -42,7 +42,7 @@ class Vault:
             state = self._read()
             try:
                 yield state
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 if refusal.ends:
                     state["session"] = None
                     self._write(state)

@@ -2,7 +2,7 @@
 
 Train order (server to node): ``ArrayRecord "broadcast"`` {model, extra.<name>} and ``ConfigRecord "order"``.
 Under a private release the answer is :func:`pack_sum`: ``ArrayRecord "sum"`` {vector} and ``"origin"``, no more.
-Answer otherwise (node to server): ``ArrayRecord "sum"`` {vector}, ``MetricRecord "sum.meta"`` {weight, count, scalar.<name>},
+Answer otherwise: ``ArrayRecord "sum"`` {vector}, ``MetricRecord "sum.meta"`` {weight, count, scalar.<name>},
 ``MetricRecord "clients"`` {id, <metric>}, ``ConfigRecord "failures"`` {ids, reasons}, ``ConfigRecord "origin"``
 {round, session}, and only if pictures were asked for ``ArrayRecord "pictures"``. A node that could not do its work
 answers with ``ConfigRecord "failure"`` {reason}.

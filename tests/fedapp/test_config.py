@@ -36,7 +36,7 @@ def test_every_recipe_parses_and_says_what_it_is(name: str) -> None:
         ("rule", "fedavgg", "no such rule", "did you mean 'fedavg'"),
         ("methods", "fedmenf,mamll", "no such learner", "did you mean 'maml'"),
         ("task", "imag", "no such task", "did you mean 'image'"),
-        ("release", "secagg", "no such release", "plain"),
+        ("release", "secag", "no such release", "plain"),
         ("task", "nowhere:Task", "", ""),
         ("evaluation.steps", "1,x", "whole numbers", "0,1,4,16,64"),
         ("evaluation.rates", "0.1,-1", "positive", "0.003"),

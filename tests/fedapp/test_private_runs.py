@@ -1,0 +1,279 @@
+"""Private releases as whole runs: law 3 on real messages, reductions, budget stop, resume, dropouts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from safetensors.torch import load_file
+
+from fedapp.client_app import app as client_app
+from fedapp.server_app import app as server_app
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
+from privacy.accounting import gaussian_epsilon
+from privacy.budget.ledger import read_entries
+from privacy.flower.wire import OUTGOING
+from privacy.releases import RELEASES
+from sim.inprocess import InProcessGrid, run_in_process
+from tasks.errors import InputError, StoppedError
+
+Run = Callable[..., RunFolder]
+PRIVATE = {
+    "methods": "maml", "clients.total": 6, "evaluation.uploads": False, "privacy.epsilon-max": 1000.0,
+    "learner.outer-steps": 1, "rounds": 2, "rules.server-clip": 0.0,
+}  # fmt: skip
+NODES = 6
+
+
+def model(folder: RunFolder) -> torch.Tensor:
+    return load_file(list_checkpoints(folder.checkpoints)[-1])["maml-0/model"]
+
+
+def recording(log: list[tuple[str, Message]]) -> Callable[..., InProcessGrid]:
+    """A grid that keeps what leaves the nodes."""
+
+    class Recording(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            replies = super().deliver(message)
+            log.extend((message.metadata.message_type, reply) for reply in replies)
+            return replies
+
+    return Recording
+
+
+def fields(reply: Message) -> dict[str, Any]:
+    """``{record.field: value}`` of everything in a message."""
+    found: dict[str, Any] = {}
+    for record, content in reply.content.items():
+        for field, value in content.items():
+            found[f"{record}.{field}"] = value
+    return found
+
+
+# ---------------------------------------------------------------- law 3
+@pytest.mark.parametrize("release", [name for name in RELEASES if name != "plain"])
+def test_only_the_release_leaves(run: Run, release: str) -> None:
+    """Every field of every reply is in the table; no float array, no metric, and no plaintext vector among them."""
+    log: list[tuple[str, Message]] = []
+    run(nodes=NODES, grid=recording(log), **PRIVATE, release=release)
+    assert {kind for kind, _ in log} >= {"query.hello"}
+    sums = []
+    for _, reply in log:
+        assert not reply.has_error() and not reply.content.metric_records
+        for name, value in fields(reply).items():
+            assert name in OUTGOING, f"{name} leaves a node and is not declared"
+            if name == "sum.vector":
+                assert value.dtype == "int32"
+                sums.append(np.frombuffer(value.data[-4 * value.shape[0] :], np.int32))
+    assert len(sums) == 2 * NODES
+    for vector in sums:  # under masks the values fill the ring; in the clear they stay near zero
+        assert (np.abs(vector.astype(np.float64)).mean() > 2**28) == ("secagg" in release or "distributed" in release)
+
+
+def test_negative_control_the_plain_release_sends_more(run: Run) -> None:
+    log: list[tuple[str, Message]] = []
+    run(nodes=NODES, grid=recording(log), **PRIVATE)
+    left = {name for _, reply in log for name in fields(reply)}
+    assert {"sum.meta.weight", "clients.id", "clients.objective_min"} <= left - set(OUTGOING)
+
+
+def test_a_failing_client_is_not_named_and_its_error_stays_at_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from strategies.rules.fedavg import FedAvg
+
+    contribute = FedAvg.contribute
+
+    def spoil(self: FedAvg, result: Any, *others: Any) -> Any:
+        contribution, memory = contribute(self, result, *others)
+        if len(contribution.vector) == 1:  # one client a node: let node 2's be not finite, secretly
+            counter["calls"] += 1
+            if counter["calls"] == 3:
+                contribution.vector[0, 0] = math.nan
+        return contribution, memory
+
+    counter = {"calls": 0}
+    monkeypatch.setattr(FedAvg, "contribute", spoil)
+    log: list[tuple[str, Message]] = []
+    folder = run(nodes=NODES, grid=recording(log), **{**PRIVATE, "rounds": 1}, release="secagg")
+    (event,) = [event for event in folder.events() if event["event"] == "round"]
+    assert event["clients"] == {"ok": 6, "failed": 0}
+    assert not any("failure" in reply.content for _, reply in log)
+    assert torch.isfinite(model(folder)).all()
+
+
+# ---------------------------------------------------------------- reductions
+def test_secagg_is_plain_up_to_the_quantum(run: Run, tmp_path: Path) -> None:
+    """One client a node, a clip nobody reaches: the same model as without protection."""
+    plain = run(nodes=NODES, **PRIVATE, **{"run-dir": str(tmp_path / "plain")})
+    masked = run(
+        nodes=NODES, **PRIVATE, release="secagg", **{"privacy.clip-norm": 10.0, "run-dir": str(tmp_path / "m")}
+    )
+    assert float((model(plain) - model(masked)).abs().max()) < 10.0 / 2**27 * 8
+
+
+@pytest.mark.parametrize("rule", ["fedprox", "scaffold"])
+def test_other_rules_go_through_secure_sums(run: Run, tmp_path: Path, rule: str) -> None:
+    changes = {**PRIVATE, "rule": rule, "rounds": 3}
+    plain = run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "plain")})
+    masked = run(nodes=NODES, **changes, release="secagg", **{"privacy.clip-norm": 1e4, "run-dir": str(tmp_path / "m")})
+    assert float((model(plain) - model(masked)).abs().max()) < 1e4 / 2**27 * 8
+
+
+def test_packing_clients_into_fewer_nodes_changes_nothing_but_rounding(run: Run, tmp_path: Path) -> None:
+    changes = {**PRIVATE, "clients.total": 10, "release": "secagg", "privacy.clip-norm": 10.0}
+    models = [model(run(nodes=n, **changes, **{"run-dir": str(tmp_path / str(n))})) for n in (5, 10)]
+    assert float((models[0] - models[1]).abs().max()) < 10.0 / 2**27 * 8
+
+
+# ---------------------------------------------------------------- budget
+def test_a_run_stops_before_its_budget_is_exceeded_and_says_so(run: Run, smoke: Callable[..., dict[str, Any]]) -> None:
+    limit = gaussian_epsilon(math.sqrt(2) / 4.0, 1e-5) + 1e-9  # two rounds at z = 4
+    changes = {**PRIVATE, "rounds": 5, "release": "central-dp", "privacy.noise-multiplier": 4.0,
+               "privacy.epsilon-max": limit}  # fmt: skip
+    with pytest.raises(StoppedError, match="privacy budget: round 3"):
+        run(nodes=2, **changes)
+    folder = RunFolder(Path(smoke()["run-dir"]))
+    assert folder.status["exit_code"] == 3
+    assert [event["round"] for event in folder.events() if event["event"] == "round"] == [1, 2]
+    assert len(list_checkpoints(folder.checkpoints)) == 2
+
+
+def test_runs_over_one_population_share_its_budget(run: Run, tmp_path: Path) -> None:
+    changes = {**PRIVATE, "release": "central-dp", "privacy.noise-multiplier": 4.0, "privacy.population": "town"}
+    for name in ("first", "second"):
+        folder = run(nodes=2, **changes, **{"run-dir": str(tmp_path / name)})
+    last = [event for event in folder.events() if event["event"] == "round"][-1]
+    assert last["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(4) / 4.0, 1e-5))
+    entries = read_entries(tmp_path / "populations" / "town" / "ledger.jsonl")
+    assert {entry["run"] for entry in entries if entry["type"] == "reserve"} == {"first", "second"}
+
+
+@pytest.mark.parametrize("sampling", ["poisson", "round-robin"])
+def test_sampled_rounds_run_and_small_draws_are_skipped_but_charged(run: Run, sampling: str) -> None:
+    folder = run(
+        nodes=2, **{**PRIVATE, "rounds": 8, "clients.per-round": 2, "clients.min": 2}, release="central-dp",
+        **{"privacy.sampling": sampling, "privacy.noise-multiplier": 4.0},
+    )  # fmt: skip
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    entries = read_entries(folder.path / "population" / "ledger.jsonl")
+    assert len(rounds) == sum(entry["type"] == "reserve" for entry in entries) == 8
+    skipped = [event for event in rounds if event["skipped"]]
+    assert len(skipped) == sum(entry["type"] == "abort" for entry in entries)
+    drawn = [len(entry["clients"]) for entry in entries if entry["type"] == "cohort"]
+    assert sum(size < 2 for size in drawn) == len(skipped) and (sampling == "poisson" or not skipped)
+
+
+def test_target_epsilon_is_met_exactly(run: Run) -> None:
+    folder = run(
+        nodes=2, release="central-dp",
+        **{**PRIVATE, "rounds": 3, "privacy.noise-multiplier": 0.0, "privacy.target-epsilon": 5.0,
+           "privacy.epsilon-max": 5.0},
+    )  # fmt: skip
+    assert folder.read("result.json")["epsilon"] == pytest.approx(5.0, abs=1e-6)
+
+
+class PowerCut(BaseException):
+    """Stands in for the kill."""
+
+
+def test_resume_charges_the_lost_round_and_refuses_a_shorter_ledger(
+    run: Run, smoke: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**PRIVATE, "rounds": 4, "release": "central-dp", "privacy.noise-multiplier": 4.0}
+    append = RunFolder.append
+
+    def cut(self: RunFolder, event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == 3:
+            raise PowerCut
+        append(self, event)
+
+    monkeypatch.setattr(RunFolder, "append", cut)
+    with pytest.raises(PowerCut):
+        run(nodes=2, **changes)
+    monkeypatch.undo()
+    config = smoke(**changes, **{"runtime.nodes": 2}) | {"resume": True}
+    folder = RunFolder(Path(config["run-dir"]))
+    book = folder.path / "population" / "ledger.jsonl"
+    whole = book.read_bytes()
+    book.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    with pytest.raises(InputError, match="ends at entry"):
+        run_in_process(server_app, client_app, config, 2)
+    book.write_bytes(whole)
+    run_in_process(server_app, client_app, config, 2)
+    reserves = [entry for entry in read_entries(book) if entry["type"] == "reserve"]
+    assert [entry["round"] for entry in reserves] == [1, 2, 3, 3, 4]  # the lost round counts
+    assert folder.read("result.json")["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(5) / 4.0, 1e-5))
+
+
+# ---------------------------------------------------------------- dropouts in messages
+@pytest.mark.parametrize("leg", ["query.share", "train.masked", "query.confirm", "query.unmask"])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_lost_nodes_are_survived_at_every_leg_or_the_round_aborts(run: Run, leg: str, lost: int) -> None:
+    """6 nodes, threshold 5: one may vanish, two may not."""
+
+    class Losing(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            if message.metadata.message_type == leg and message.metadata.dst_node_id < 1000 + lost:
+                return []
+            return super().deliver(message)
+
+    changes = {**PRIVATE, "rounds": 1, "release": "distributed-dp", "runtime.timeout": 0.3}
+    if lost == 2:
+        with pytest.raises(StoppedError, match="no sum was unmasked"):
+            run(nodes=NODES, grid=Losing, **changes)
+        return
+    folder = run(nodes=NODES, grid=Losing, **changes)
+    (event,) = [event for event in folder.events() if event["event"] == "round"]
+    counted = 6 if leg in ("query.confirm", "query.unmask") else 5
+    assert event["clients"]["ok"] == counted and torch.isfinite(model(folder)).all()
+
+
+def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from privacy.budget.ledger import Ledger
+
+    shown: list[dict[str, int | str]] = []
+    witness = Ledger.witness
+
+    def stale(self: Ledger) -> dict[str, int | str]:
+        shown.append(witness(self))
+        return shown[0] if len(shown) > 1 else {**shown[0]}
+
+    monkeypatch.setattr(Ledger, "witness", lambda self: {**stale(self)} if len(shown) < 1 else _older(shown[0]))
+    with pytest.raises(StoppedError, match="not signed by the server"):
+        run(nodes=NODES, **{**PRIVATE, "rounds": 3}, release="distributed-dp")
+
+
+def _older(first: dict[str, int | str]) -> dict[str, int | str]:
+    return {**first, "seq": int(first["seq"]) - 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"evaluation.uploads": True}, "evaluation.uploads"),
+        ({"runtime.nodes": 4, "release": "secagg"}, "runtime.nodes"),
+        ({"privacy.epsilon-max": 0.0}, "privacy.epsilon-max"),
+        ({"privacy.noise-multiplier": 0.0}, "privacy.noise-multiplier"),
+        ({"privacy.target-epsilon": 3.0}, "privacy.noise-multiplier"),
+        ({"privacy.sampling": "poisson"}, "clients.per-round"),
+        ({"privacy.sampling": "poisson", "release": "plain", "clients.per-round": 2}, "privacy.sampling"),
+        ({"privacy.sampling": "poisson", "release": "secagg", "clients.per-round": 5}, "privacy.sampling"),
+        ({"privacy.metrics": json.dumps({"objective": [2, 1]})}, "privacy.metrics"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    smoke: Callable[..., dict[str, Any]], changes: dict[str, Any], key: str
+) -> None:
+    from fedapp.config.experiment import Experiment
+
+    base = {**PRIVATE, "release": "central-dp", "runtime.nodes": 6}
+    with pytest.raises(InputError) as caught:
+        Experiment.from_run_config(smoke(**{**base, **changes}))
+    assert caught.value.key == key and caught.value.reason and caught.value.remedy

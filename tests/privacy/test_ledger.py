@@ -1,0 +1,193 @@
+"""The budget's book: a crash is charged, a changed byte is found, a shorter book is refused."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privacy.accounting import gaussian_epsilon
+from privacy.budget.charge import Charging
+from privacy.budget.ledger import Head, Ledger, read_entries
+from privacy.budget.spent import Spent
+from privacy.sampling import Sampler
+from privacy.secagg.primitives import public_bytes
+from privacy.witness import Witness, witness_text
+from tasks.errors import InputError, StoppedError
+
+DELTA = 1e-5
+
+
+def charging(ledger: Ledger, limit: float = 100.0, sampling: str = "fixed", multiplier: float = 2.0) -> Charging:
+    sampler = Sampler(sampling, 0, 12, 0 if sampling == "fixed" else 4)
+    return Charging(ledger, Spent.of(ledger.entries), sampler, multiplier, DELTA, limit, "run", "maml-0")
+
+
+def spend(folder: Path, rounds: int) -> None:
+    ledger = Ledger(folder)
+    charge = charging(ledger)
+    for number in range(1, rounds + 1):
+        charge.reserve(number)
+        charge.sampled(charge.sampler.draw(number))
+        charge.released(list(range(12)))
+    ledger.close()
+
+
+def test_rounds_compose_exactly(tmp_path: Path) -> None:
+    spend(tmp_path, 5)
+    spent = Spent.of(read_entries(tmp_path / "ledger.jsonl"))
+    assert spent.charged == spent.released == 5 and spent.participations[3] == 5
+    assert spent.headline(DELTA) == pytest.approx(gaussian_epsilon(5**0.5 / 2.0, DELTA))
+
+
+def test_in_turns_a_client_pays_only_for_its_own_rounds(tmp_path: Path) -> None:
+    charge = charging(Ledger(tmp_path), sampling="round-robin")
+    for number in range(1, 7):  # 12 clients, 4 a round: each twice in 6 rounds
+        charge.reserve(number)
+        charge.sampled(charge.sampler.draw(number))
+        charge.released([])
+    assert set(charge.spent.participations.values()) == {2} and charge.sampler.most(6) == 2
+    assert charge.spent.headline(DELTA) == pytest.approx(gaussian_epsilon(2**0.5 / 2.0, DELTA))
+
+
+@pytest.mark.parametrize("sampling", ["fixed", "round-robin", "poisson"])
+def test_it_stops_before_the_round_that_would_exceed_the_limit(tmp_path: Path, sampling: str) -> None:
+    """The limit lies exactly on k participations: round k of a client is allowed, its next one is not."""
+    k = 3
+    limit = gaussian_epsilon(k**0.5 / 2.0, DELTA) + 1e-9
+    charge = charging(Ledger(tmp_path), limit, sampling)
+    number = 0
+    with pytest.raises(StoppedError, match="privacy budget"):  # noqa: PT012
+        for number in range(1, 1000):
+            charge.reserve(number)
+            charge.sampled(charge.sampler.draw(number))
+            charge.released([])
+    assert charge.spent.headline(DELTA) <= limit
+    assert max(charge.spent.participations.values()) == k
+    if sampling != "poisson":
+        assert number == k * charge.sampler.separation + 1
+    assert charge.ledger.entries[-1]["type"] == "stop"
+
+
+def _spend_until(folder: str, step: int) -> None:
+    """A round with a SIGKILL after ``step`` of its steps."""
+    charge = charging(Ledger(Path(folder)))
+    steps = [
+        lambda: charge.reserve(1), lambda: charge.sampled(charge.sampler.draw(1)), lambda: charge.witness(),
+        lambda: charge.released([]),
+    ]  # fmt: skip
+    for done, action in enumerate(steps):
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        action()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_process_killed_between_reserve_and_release_has_spent(tmp_path: Path, step: int) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_spend_until, args=(str(tmp_path), step))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    ledger = Ledger(tmp_path)  # the next start
+    spent = Spent.of(ledger.entries)
+    assert spent.charged == 1 and spent.headline(DELTA) == pytest.approx(gaussian_epsilon(0.5, DELTA))
+    assert spent.released == (step == 4)
+
+
+def test_an_unfinished_reserve_is_charged_to_everyone(tmp_path: Path) -> None:
+    charge = charging(Ledger(tmp_path), sampling="round-robin")
+    charge.reserve(1)  # crash: nobody knows who was drawn
+    charge.ledger.close()
+    charge = charging(Ledger(tmp_path), sampling="round-robin")
+    charge.reserve(1)
+    charge.sampled([0])
+    assert charge.spent.square([7]) == pytest.approx(0.25) and charge.spent.square([0]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("torn", [1, 10, 200])
+def test_a_line_torn_by_a_crash_had_no_effect(tmp_path: Path, torn: int) -> None:
+    spend(tmp_path, 2)
+    file = tmp_path / "ledger.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole.split(b"\n")[1][:torn])
+    ledger = Ledger(tmp_path)
+    assert file.read_bytes() == whole and len(ledger.entries) == 7
+
+
+def test_any_changed_byte_is_found(tmp_path: Path) -> None:
+    spend(tmp_path, 2)
+    file = tmp_path / "ledger.jsonl"
+    good = file.read_bytes()
+    assert len(read_entries(file)) == 7
+    for place in range(len(good)):
+        for flip in (1, 0x20, 0x80):
+            file.write_bytes(good[:place] + bytes([good[place] ^ flip]) + good[place + 1 :])
+            with pytest.raises(InputError):
+                read_entries(file)
+
+
+def test_removed_swapped_or_repeated_lines_are_found(tmp_path: Path) -> None:
+    spend(tmp_path, 2)
+    file = tmp_path / "ledger.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    for changed in (lines[:2] + lines[3:], [lines[0], lines[2], lines[1], *lines[3:]], [*lines, lines[-1]], lines[1:]):
+        file.write_bytes(b"".join(changed))
+        with pytest.raises(InputError):
+            read_entries(file)
+
+
+def test_a_shorter_or_other_book_is_refused_on_resume(tmp_path: Path) -> None:
+    spend(tmp_path, 3)
+    ledger = Ledger(tmp_path)
+    head = ledger.head
+    ledger.close()
+    file = tmp_path / "ledger.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:-2]))
+    shorter = Ledger(tmp_path)
+    with pytest.raises(InputError, match="ends at entry"):
+        shorter.require(head)
+    shorter.append("resume", run="again")
+    shorter.append("reserve", multiplier=9.0, rate=0.0)
+    with pytest.raises(InputError, match="another entry"):
+        shorter.require(head)
+    shorter.require(Head(1, _hash_of(file, 1)))
+
+
+def test_two_runs_cannot_write_one_book_at_once(tmp_path: Path) -> None:
+    first = Ledger(tmp_path)
+    with pytest.raises(InputError, match="another run"):
+        Ledger(tmp_path)
+    first.close()
+    Ledger(tmp_path).close()
+
+
+def test_nodes_notice_a_book_that_goes_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "server")
+    early = ledger.witness()
+    ledger.append("config", run="a")
+    late = ledger.witness()
+    node = Witness(tmp_path / "seen.json", ledger.public)
+    node.see(late)
+    node.see(late)
+    with pytest.raises(ValueError, match="went back"):
+        node.see(early)
+    with pytest.raises(ValueError, match="not signed"):
+        node.see({**late, "seq": 5})
+    stranger = Ed25519PrivateKey.generate()
+    text = witness_text(ledger.id, 9, "0" * 64)
+    forged = {"ledger": ledger.id, "seq": 9, "head": "0" * 64, "signature": stranger.sign(text).hex()}
+    with pytest.raises(ValueError, match="not signed"):
+        node.see(forged)
+    assert public_bytes(stranger) != ledger.public
+
+
+def _hash_of(file: Path, line: int) -> str:
+    from privacy.budget.ledger import line_hash
+
+    return line_hash(file.read_bytes().split(b"\n")[line])

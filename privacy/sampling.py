@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from privacy.entropy import Entropy
-from strategies.federation import participants
-from tasks.randomness import generator
+from strategies.federation import in_turns, participants
 
 
 class Sampler:
@@ -48,9 +45,7 @@ class Sampler:
             entropy = Entropy()
             return [client for client in range(self.population) if entropy.chance(self.rate)]
         if self.name == "round-robin":
-            order = torch.randperm(self.population, generator=generator("turns", self.seed)).tolist()
-            turn = (round - 1) % self.separation
-            return sorted(order[turn * self.per_round : (turn + 1) * self.per_round])
+            return in_turns(self.seed, round, self.population, self.per_round)
         return participants(
             self.seed, round, self.population, 0 if self.per_round == self.population else self.per_round
         )

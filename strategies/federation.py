@@ -22,6 +22,13 @@ def participants(seed: int, round: int, population: int, per_round: int) -> list
     return sorted(order[:per_round].tolist())
 
 
+def in_turns(seed: int, round: int, population: int, per_round: int) -> list[int]:
+    """The clients whose turn ``round`` (from 1) is: groups of ``per_round`` in a seeded order, one after the other."""
+    order = torch.randperm(population, generator=generator("turns", seed)).tolist()
+    turn = (round - 1) % -(-population // per_round)
+    return sorted(order[turn * per_round : (turn + 1) * per_round])
+
+
 @dataclass
 class Federation:
     """One method's shared model and everything that moves it: ``model [P]``, the rule's state, who was accepted.

@@ -94,7 +94,7 @@ def test_rounds_only_move_forward_by_one(quadratic: Callable[..., Any]) -> None:
 
     for stale in (1, 2, 4):
         with pytest.raises(ValueError, match="only move forward"):
-            game.federation.apply(Plain().decode(result.payload), [0], stale)
+            game.federation.apply(Plain().decode(result.payload, {}), [0], stale)
 
 
 def test_a_rule_with_memory_needs_a_store(quadratic: Callable[..., Any]) -> None:

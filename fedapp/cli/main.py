@@ -6,22 +6,22 @@ error.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from fedapp.cli.budget import budget
+from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
+from fedapp.cli.probes import attack, audit
 from tasks.errors import FedappError, InputError, nearest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-console = Console(stderr=True)
-
-JsonOption = Annotated[str, typer.Option("--json", help="write one JSON object here; - is standard output")]
-OverrideOption = Annotated[list[str], typer.Option("-o", help="key=value, any config key; may be repeated")]
+app.add_typer(budget, name="budget")
+app.command()(audit)
+app.command()(attack)
 
 
 def entry() -> None:
@@ -29,23 +29,8 @@ def entry() -> None:
     try:
         app(standalone_mode=True)
     except FedappError as error:
-        console.print(f"[bold red]error[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def write_json(target: str, value: dict[str, Any]) -> None:
-    """One JSON object to a file or standard output; nothing if no target was given."""
-    if not target:
-        return
-    text = json.dumps(value, indent=2, allow_nan=False)
-    if target == "-":
-        sys.stdout.write(text + "\n")
-    else:
-        Path(target).write_text(text + "\n")
 
 
 @app.command()
@@ -114,7 +99,7 @@ def list_(
     for name, rows in chosen.items():
         table = Table("name", "what it is", title=name, title_justify="left")
         for key, text in rows.items():
-            table.add_row(key, _escape(text))
+            table.add_row(key, escape(text))
         console.print(table)
     write_json(target, chosen)
 
@@ -127,7 +112,7 @@ def doctor(target: JsonOption = "") -> None:
     findings = examine()
     style = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
     for finding in findings:
-        console.print(f"[{style[finding.level]}]{finding.level:>8}[/]  {finding.subject}: {_escape(finding.text)}",
+        console.print(f"[{style[finding.level]}]{finding.level:>8}[/]  {finding.subject}: {escape(finding.text)}",
                       highlight=False, soft_wrap=True)  # fmt: skip
     write_json(target, {"findings": [finding._asdict() for finding in findings]})
     if any(finding.level == "problem" for finding in findings):

@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -108,5 +109,33 @@ def frontier(
         axes.margins(0.18)
         axes.set_xlabel("PSNR_p (dB): what rendering an upload shows; left is more private")
         axes.set_ylabel(f"PSNR after {step} steps (dB)")
+
+    return _svg(draw)
+
+
+def epsilon_over_delta(points: list[tuple[float, float]], marked: float) -> str:
+    """Epsilon against delta; the delta of the claim is marked."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([delta for delta, _ in points], [epsilon for _, epsilon in points], "o-", color="#0f766e", ms=4)
+        axes.axvline(marked, color="#94a3b8", ls="--", lw=1)
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+        axes.set_xlabel("delta (dashed: the claim's)")
+        axes.set_ylabel("epsilon, cohorts known")
+        axes.set_ylim(bottom=0)
+
+    return _svg(draw)
+
+
+def participations(histogram: dict[str, int]) -> str:
+    """How many clients took part how often."""
+
+    def draw(axes: Axes) -> None:
+        axes.bar([int(times) for times in histogram], list(histogram.values()), color="#0f766e", width=0.7)
+        axes.set_xlabel("charged rounds a client took part in")
+        axes.set_ylabel("clients")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _svg(draw)

@@ -77,6 +77,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("round-*.safetensors"))
 
 
+def read_header(file: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint; raises :class:`InputError` if it is damaged."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            return json.loads((content.metadata() or {})["fedapp"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            "checkpoint", str(file), f"unreadable ({type(error).__name__}: {error})", "delete it to use the one before"
+        ) from error
+
+
 def load_checkpoint(file: Path, identity: Mapping[str, Any]) -> Checkpoint:
     """Read a checkpoint; raises :class:`InputError` if it is damaged or belongs to another experiment."""
     remedy = "delete it to continue from the one before, or start a new run"

@@ -28,7 +28,7 @@ TAIL = 2.0**-64  # two-sided mass of a normal beyond what 64-bit uniforms reach,
 
 @dataclass(frozen=True)
 class Facts:
-    """What a report is made from. ``fields`` is the wire table {field: (kind, why)}; ``audit`` rows if there were any."""
+    """What a report is made from; ``fields`` is the wire table {field: (kind, why)}."""
 
     entries: Sequence[Mapping[str, Any]]
     head: Head
@@ -82,7 +82,9 @@ def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
             f"No differential privacy: release {facts.release_name} adds no noise. The server sees the exact sum over "
             "the nodes and no node's own vector."
         )
-    against = "everyone, the server included," if facts.release.placement == "distributed" else "whoever sees the models"
+    against = (
+        "everyone, the server included," if facts.release.placement == "distributed" else "whoever sees the models"
+    )
     assumption = (
         f"assuming that at most {facts.colluding} of the nodes in a sum work against the others"
         if facts.release.placement == "distributed"
@@ -108,7 +110,7 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
         else "no protection: it can ask for anything the release lets a node send"
     )
     colluding = {
-        "distributed": f"{budget} against up to {facts.colluding} colluding nodes with the server; more take their noise "
+        "distributed": f"{budget} against the server and up to {facts.colluding} nodes with it; more take their noise "
         "shares out of the guarantee",
         "central": f"as the server; the models: {budget}",
         "none": "as the server, and they know their own vectors",
@@ -206,9 +208,7 @@ def _meaning(spent: Spent) -> dict[str, Any] | None:
 
 # ---------------------------------------------------------------- 7: not covered
 def _not_covered(facts: Facts) -> list[dict[str, str]]:
-    wire = [
-        {"what": name, "why": why} for name, (kind, why) in sorted(facts.fields.items()) if kind == "public"
-    ]
+    wire = [{"what": name, "why": why} for name, (kind, why) in sorted(facts.fields.items()) if kind == "public"]
     rest = [
         ("timing and size of messages", "not hidden by any release"),
         ("who takes part in which round", "the server asks the nodes: membership is not hidden from it"),
@@ -217,7 +217,9 @@ def _not_covered(facts: Facts) -> list[dict[str, str]]:
         ("other populations' ledgers", "a person in two populations pays in both"),
     ]
     runs = sorted({str(entry["run"]) for entry in facts.entries if entry.get("run")})
-    rest.append(("tuning runs", f"charged here if run on this population; runs in this ledger: {', '.join(runs) or 'none'}"))
+    rest.append(
+        ("tuning runs", f"charged here if run on this population; runs in this ledger: {', '.join(runs) or 'none'}")
+    )
     return wire + [{"what": what, "why": why} for what, why in rest]
 
 
@@ -266,15 +268,16 @@ def _checklist(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, st
     yes = release.noised
     return [
         {"question": "What is epsilon?", "answer": _number(accounting["epsilon"]) if yes else "none is claimed"},
-        {"question": "What is the unit of privacy?", "answer": "a client: everything one participant holds, all rounds"},
-        {"question": "Which variant, which adjacency?", "answer": "(epsilon, delta), zero-out of a client" if yes else "none"},
+        {"question": "What is the unit of privacy?", "answer": "a client: all that one participant holds, all rounds"},
+        {"question": "Which variant, which adjacency?",
+         "answer": "(epsilon, delta), zero-out of a client" if yes else "none"},
         {"question": "Is delta well below 1 over the population?",
          "answer": f"{facts.delta:g} against {1 / facts.population:g}" if yes else "no delta"},
         {"question": "Trust model?",
          "answer": {"none": "no noise", "central": "central: the server is trusted with the noise",
                     "distributed": "distributed: the server is not trusted"}[release.placement]},
         {"question": "Is the sensitivity bounded by code?",
-         "answer": f"yes: each client's joint vector is clipped to {release.joint.sensitivity:.4g} and its integer norm checked"},
+         "answer": f"yes: each client's joint vector has norm {release.joint.sensitivity:.4g} at most"},
         {"question": "Floating point?", "answer": "sums and noise are integers; clipping and rounding in float64"},
         {"question": "Randomness?", "answer": "operating system entropy through AES-256-CTR, no seeds"},
         {"question": "Side channels?", "answer": "timing and sizes of messages are not hidden"},

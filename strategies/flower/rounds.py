@@ -168,11 +168,13 @@ class FederatedRounds(Strategy):
             raise StoppedError(self._too_few(report))
         report.clients.sort()
         aggregate = self.release.decode(total, public)
-        self._keep_metrics(aggregate, report)
+        if self.release.private:
+            self._keep_public(aggregate, public, report)
         self.federation.apply(aggregate, report.clients, report.round)
 
-    def _keep_metrics(self, aggregate: Aggregate, report: RoundReport) -> None:
-        """Means of the metrics that came inside the sum."""
+    def _keep_public(self, aggregate: Aggregate, public: Public, report: RoundReport) -> None:
+        """What may be logged of a private sum: its norm, the clip it was made with, metrics that came inside it."""
+        report.means |= {"update_norm": float(aggregate.mean.norm()), "clip": float(public.get("clip", 0.0))}
         for name in self.release.metric_ranges:
             report.means[name] = aggregate.scalars[f"metric.{name}"] / aggregate.count
 

@@ -38,7 +38,8 @@ def setting(
             nodes = gather(grid, 2, 5.0, fingerprint(), str(ROOT), print)
         federation = Federation.start(build_rule(experiment), 4, task.init(0))
         strategy = FederatedRounds(
-            federation, build_release(experiment, federation.rule.size(federation.model.numel())), nodes, RoundSettings(0, 2, 30.0, 8, str(tmp_path)),
+            federation, build_release(experiment, federation.model.numel()), nodes,
+            RoundSettings(0, 2, 30.0, 8, str(tmp_path)),
             method="maml", seed=0, session="s", fingerprint=fingerprint(), root=str(ROOT),
         )  # fmt: skip
         return strategy, grid

@@ -1,0 +1,90 @@
+"""``fedapp audit`` and ``fedapp attack``: what measurement says about a run's promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from fedapp.cli.output import JsonOption, console, write_json
+from fedapp.store.atomic import write_json as write_file
+from fedapp.store.runfolder import RunFolder
+from tasks.errors import InputError, nearest
+
+CANARY_NUMBERS = 400_000_000  # canaries times numbers times rounds: what an audit may spend by default
+
+
+def audit(
+    path: Annotated[Path, typer.Argument(help="a run folder")],
+    canaries: Annotated[int, typer.Option(help="canary clients; 0: as many as a few minutes allow")] = 0,
+    target: JsonOption = "",
+) -> None:
+    """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound exceeds the claim."""
+    from fedapp.config.experiment import Experiment
+    from fedapp.config.pieces import build_release, build_rule, build_task, resolve_noise
+    from fedapp.report.budget import show
+    from privacy.audit.canary import judge, run_canaries, verdict
+    from privacy.releases.lattice import LatticeRelease
+
+    folder = RunFolder.open(path.resolve())
+    experiment = Experiment.from_run_config(folder.config)
+    size = build_rule(experiment).size(build_task(experiment).layout.size)
+    release, privacy, clients = build_release(experiment, size), resolve_noise(experiment), experiment.clients
+    if not (isinstance(release, LatticeRelease) and release.noised):
+        raise InputError(
+            "release", experiment.release, "claims no epsilon: there is nothing to audit", "try quickstart-dp"
+        )
+    count = canaries or max(50, min(1000, CANARY_NUMBERS // (size * experiment.rounds)))
+    rate = (clients.per_round or clients.total) / clients.total
+    nodes = experiment.runtime.nodes
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"{count} canaries, {experiment.rounds} rounds", total=experiment.rounds)
+        found = run_canaries(
+            release, privacy.sampling, rate, experiment.rounds, size, count, nodes,
+            progress=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+    rows = judge(found, privacy.noise_multiplier, privacy.delta)
+    result = {"run": str(folder.path), "verdict": verdict(rows), "rows": rows}
+    table = Table(
+        "test", "estimate", "lower bound (95 %)", "claimed epsilon", "verdict", title=f"audit: {result['verdict']}"
+    )
+    for row in rows:
+        table.add_row(
+            str(row["test"]), *(show(row[key]) for key in ("estimate", "lower_bound", "claimed")), str(row["verdict"])
+        )
+    console.print(table)
+    write_file(folder.path / "audit.json", result)
+    write_json(target, result)
+    if result["verdict"] == "FAIL":
+        raise typer.Exit(1)
+
+
+def attack(
+    path: Annotated[Path, typer.Argument(help="a run folder")],
+    name: Annotated[str, typer.Option(help="render, inversion, membership, transcript or all")] = "all",
+    clients: Annotated[int, typer.Option(min=3, help="clients whose updates are attacked")] = 12,
+    target: JsonOption = "",
+) -> None:
+    """Attack a run's updates as its server could, under each release; numbers and pictures go into its report."""
+    from fedapp.attack import ATTACKS, attack_run
+    from fedapp.report import write_report
+    from fedapp.report.budget import show
+
+    if name not in (*ATTACKS, "all"):
+        raise InputError("--name", name, "no such attack", nearest(name, [*ATTACKS, "all"]))
+    folder = RunFolder.open(path.resolve())
+    chosen = list(ATTACKS) if name == "all" else [name]
+    rows = attack_run(folder, chosen, clients, lambda text: console.print(text, style="dim"))
+    table = Table("attack", "method", "on", "metric", "value", "without information", "by chance", "n")
+    for row in rows:
+        numbers = [show(row[key]) for key in ("value", "floor", "chance", "n")]
+        table.add_row(row["attack"], row["method"], row["release"], row["metric"], *numbers)
+    console.print(table)
+    result = {"run": str(folder.path), "rows": rows}
+    write_file(folder.path / "attack.json", result)
+    if (folder.path / "result.json").exists():
+        console.print(f"report: {write_report(folder)}", highlight=False, soft_wrap=True)
+    write_json(target, result)

@@ -1,0 +1,113 @@
+"""Canary clients through the real release: the same clip, rounding, noise, sum and decoding as a run.
+
+Every canary contributes as much as the clip allows, in a direction of its own; half of them, by a coin each, do not
+contribute although they are drawn. Nothing else is in the sums, because an attacker may know everybody else's
+update and subtract it: what an audit finds here, a run can lose to such an attacker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from privacy.accounting import gaussian_epsilon
+from privacy.audit.estimators import null_bound, one_run, one_shot, one_shot_low
+from privacy.entropy import Entropy
+from privacy.releases.lattice import LatticeRelease
+from privacy.sampling import Sampler
+from privacy.secagg.graph import default_threshold
+from strategies.types import Contribution, Payload
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """``cosines [M]`` of each canary's direction with what was released in its rounds; who was ``included``; how
+    often each was drawn (``times``)."""
+
+    cosines: NDArray[np.float64]
+    included: NDArray[np.bool_]
+    times: NDArray[np.int64]
+    dimension: int
+
+
+def run_canaries(
+    release: LatticeRelease, sampling: str, rate: float, rounds: int, size: int, canaries: int, nodes: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Canaries:  # fmt: skip
+    """``rounds`` rounds of ``canaries`` directions in ``size`` numbers; each round draws a share ``rate`` of them."""
+    sampler = Sampler(sampling, 0, canaries, max(1, round(rate * canaries)))
+    directions = np.stack([_direction(size) for _ in range(canaries)])
+    coin = Entropy()
+    included = np.array([coin.chance(0.5) for _ in range(canaries)])
+    drawn = np.zeros((canaries, rounds), np.float32)
+    released = np.zeros((rounds, size), np.float32)
+    for index in range(rounds):
+        chosen = sampler.draw(index + 1)
+        drawn[chosen, index] = 1.0
+        released[index] = _round(release, directions[[j for j in chosen if included[j]]], nodes, len(chosen))
+        progress(index + 1)
+    seen = drawn @ released
+    length = np.maximum(np.linalg.norm(seen, axis=1), 1e-30)
+    cosines = np.einsum("md,md->m", directions, seen).astype(np.float64) / length
+    return Canaries(cosines, included, drawn.sum(axis=1).astype(np.int64), size)
+
+
+def _direction(size: int) -> NDArray[np.float32]:
+    vector = Entropy().normal(size)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def _round(release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expected: int) -> NDArray[np.float32]:
+    """What the server ends up with, over the clip norm of the round."""
+    least = default_threshold(nodes) if release.masked else nodes
+    public = release.open(max(len(rows), 1), max(expected, 1), nodes, least)
+    clip, total = float(public["clip"]), None
+    for share in np.array_split(rows, nodes):
+        vector = torch.from_numpy(share * np.float32(clip * 1e6))  # clipped to exactly C
+        weight = torch.full((len(share),), 1e12)
+        payload: Payload | None = release.encode(Contribution(vector, weight), public) if len(share) else None
+        closed = release.close(payload, public)
+        assert closed is not None, "a private release always closes with a vector"
+        if total is None:
+            total = closed
+        else:
+            total.add(closed)
+    assert total is not None, "there is at least one node"
+    return (release.decode(total, public).mean / clip).numpy()
+
+
+def judge(found: Canaries, multiplier: float, delta: float) -> list[dict[str, float | str | int | None]]:
+    """One row a test. FAIL: a lower bound exceeds the claim (both bounds together hold with 95 % confidence). WARN:
+    95 % of the estimate's bootstrap resamples exceed it; an estimate bounds nothing, so it never fails a run."""
+    most = int(found.times.max(initial=0))
+    claimed = gaussian_epsilon(most**0.5 / multiplier, delta)
+    taken = found.included & (found.times > 0)
+    inside, outside = found.cosines[taken], found.cosines[~taken]
+    estimate, low = one_shot(inside, outside, delta), one_shot_low(inside, outside, delta, CONFIDENCE)
+    each = 1 - (1 - CONFIDENCE) / 2
+    bounds = {
+        "closed-form null": null_bound(inside, found.dimension, delta, each),
+        "one run": one_run(found.cosines, found.included, delta, each),
+    }
+    rows: list[dict[str, float | str | int | None]] = [
+        {"test": "one-shot estimate", "estimate": estimate, "lower_bound": None, "claimed": claimed,
+         "verdict": "WARN" if low > claimed else "PASS"}
+    ]  # fmt: skip
+    for name, bound in bounds.items():
+        rows.append({"test": name, "estimate": None, "lower_bound": bound, "claimed": claimed,
+                     "verdict": "FAIL" if bound > claimed else "PASS"})  # fmt: skip
+    for row in rows:
+        row |= {"canaries": len(found.cosines), "participations": most, "delta": delta, "dimension": found.dimension}
+    return rows
+
+
+def verdict(rows: list[dict[str, float | str | int | None]]) -> str:
+    """FAIL if any bound failed, WARN if only the estimate exceeds the claim."""
+    found = {row["verdict"] for row in rows}
+    return "FAIL" if "FAIL" in found else "WARN" if "WARN" in found else "PASS"

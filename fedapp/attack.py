@@ -124,8 +124,8 @@ class Attacker:
                     self.folder.save_picture(f"attack-{method}-{attack}-{slug}-{client:04d}", shown)
                 base = {"attack": attack, "method": method, "release": release, "n": len(found)}
                 yield base | {
-                    "metric": "psnr_affine", "value": _mean(numbers["psnr_p_affine"]),
-                    "floor": _mean(numbers["psnr_floor"]), "chance": _mean([pair[0] for pair in chance]),
+                    "metric": "psnr_over_flat_colour", "value": _mean(_over_floor(numbers)), "floor": 0.0,
+                    "chance": _mean([pair[0] for pair in chance]),
                 }  # fmt: skip
                 yield base | {
                     "metric": "correlation", "value": _mean(numbers["correlation_p"]), "floor": 0.0,
@@ -187,11 +187,16 @@ def _expected_largest(count: int) -> float:
 
 
 def _best(image: Tensor, truth: Tensor) -> tuple[float, float]:
-    """What the same recovery scores against a stranger's picture."""
+    """What the same recovery scores against a stranger's picture: dB over the flat colour, correlation."""
     if image.shape != truth.shape:
         truth = torch.nn.functional.interpolate(truth.movedim(-1, 0)[None], image.shape[:2]).squeeze(0).movedim(0, -1)
     numbers = render_attack([image], [truth])
-    return numbers["psnr_p_affine"][0], correlation(image, truth)
+    return _over_floor(numbers)[0], correlation(image, truth)
+
+
+def _over_floor(numbers: dict[str, list[float]]) -> list[float]:
+    """PSNR after the best affine fit, over that of the best constant colour (dB): what the shape alone tells."""
+    return [value - floor for value, floor in zip(numbers["psnr_p_affine"], numbers["psnr_floor"], strict=True)]
 
 
 def _mean(values: list[float]) -> float | None:

@@ -285,9 +285,12 @@ class Comparison:
 
     def _report(self) -> None:
         from fedapp.report import MissingExtraError, write_report
+        from fedapp.report.budget import write_budget
 
         try:
             log.info("report: %s", write_report(self.folder))
+            if self.protection.private:
+                log.info("privacy report: %s", write_budget(self.folder)[1])
         except MissingExtraError as error:
             log.warning("no report written: %s", error)
 

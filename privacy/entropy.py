@@ -24,11 +24,14 @@ def fresh_key() -> bytes:
 
 
 class Keystream:
-    """The AES-256-CTR stream of a key that is used for this stream and nothing else (so the counter starts at 0)."""
+    """The AES-256-CTR stream of a key that is used for this stream and nothing else (so the counter starts at 0).
 
-    def __init__(self, key: bytes) -> None:
+    Streams that are read in turn may share one ``buffer`` (of ``8 * BLOCK`` bytes): a thousand masks need one.
+    """
+
+    def __init__(self, key: bytes, buffer: bytearray | None = None) -> None:
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-        self._buffer = bytearray(BLOCK * 8)
+        self._buffer = bytearray(BLOCK * 8) if buffer is None else buffer
         self._words = np.frombuffer(self._buffer, np.uint32)
         self._doubles = np.frombuffer(self._buffer, np.uint64)
 

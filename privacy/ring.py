@@ -2,7 +2,7 @@ r"""Numbers on an integer lattice, added modulo 2^32: what masks, sums and noise
 
 A real vector x with :math:`\lVert x\rVert_2 \le S` becomes integers by unbiased stochastic rounding,
 
-.. math:: q(x) = \lfloor K x\rfloor + \mathrm{Bernoulli}(K x - \lfloor K x\rfloor), \qquad
+.. math:: q(x) = \lfloor K x + u\rfloor,\ u \sim U[0, 1), \qquad
     \lVert q(x)\rVert_2 \le K S + \sqrt d,
 
 with K *levels* per unit. Adding n such vectors and their noise never wraps if
@@ -36,14 +36,17 @@ def levels(clients: int, noise: float) -> int:
 
 def add_rounded(total: NDArray[np.uint32], row: NDArray[np.float64], count: int, entropy: Entropy) -> float:
     """Add one client's vector, rounded to ``count`` levels, to ``total`` in place; returns the integer norm."""
-    square = 0.0
+    square, room = 0.0, min(BLOCK, len(row))
+    scaled, chance = np.empty(room), np.empty(room)
     for start in range(0, len(row), BLOCK):
-        scaled = row[start : start + BLOCK] * float(count)
-        whole = np.floor(scaled)
-        threshold = entropy.words(len(scaled)) * 2.0**-32  # in [0, 1): up with probability = the fraction
-        whole += scaled - whole > threshold
-        square += float(np.dot(whole, whole))
-        total[start : start + BLOCK] += whole.astype(np.int64).astype(np.uint32)
+        part = row[start : start + BLOCK]
+        value, up = scaled[: len(part)], chance[: len(part)]
+        np.multiply(part, float(count), out=value)
+        np.multiply(entropy.words(len(part)), 2.0**-32, out=up)
+        np.add(value, up, out=value)
+        np.floor(value, out=value)
+        square += float(np.dot(value, value))
+        total[start : start + BLOCK] += value.astype(np.int32).view(np.uint32)  # |q| <= K + 1 < 2^31
     return math.sqrt(square)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -91,6 +91,6 @@ class Fold:
             if ready is None:
                 continue
             if self.total is None:
-                self.total = ready
+                self.total = replace(ready, vector=ready.vector.clone())  # what arrives is only lent
             else:
                 self.total.add(ready)

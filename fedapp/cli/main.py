@@ -121,7 +121,7 @@ def doctor(target: JsonOption = "") -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="cohort")],
+    name: Annotated[str, typer.Argument(help="cohort or secagg")],
     quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
     check: Annotated[bool, typer.Option(help="exit with status 1 where a ratio misses its target")] = False,
     target: JsonOption = "",

@@ -134,9 +134,17 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
             privacy.add_row(label, *[_number(row[key], part) for key, part in seen])
         tuned = [_number(row["psnr_tuned"], k) for k in steps[-2:]]
         quality.add_row(label, *[_number(row["psnr"], k) for k in steps], *tuned)
-    console.print(privacy, quality)
+    console.print(*([privacy] if privacy.row_count else []), quality)
+    if result["epsilon"] is not None:
+        limit = Experiment.from_run_config(folder.config).privacy.epsilon_max
+        console.print(
+            f"privacy: epsilon {result['epsilon']:.3f} of {limit:g} spent at delta {result['delta']:g}, cohorts known",
+            highlight=False,
+        )
     if folder.report_file.exists():
         console.print(f"report: {folder.report_file}", highlight=False, soft_wrap=True)
+    if (folder.path / "privacy_report.html").exists():
+        console.print(f"privacy report: {folder.path / 'privacy_report.html'}", highlight=False, soft_wrap=True)
 
 
 def _number(table: dict[str, float | None] | None, key: str) -> str:

@@ -47,7 +47,10 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "steps": steps,
         "shown_steps": [step for step in steps if step in (16, 64)] or steps[-2:],
         "findings": findings(result, titles),
-        "clients": _clients(events, trained, seed, images),
+        "clients": _clients(events, trained, seed, images) if experiment.release == "plain" else [],
+        "attacks": folder.read("attack.json").get("rows", []),
+        "attacked": _attacked(trained, images),
+        "audit": folder.read("audit.json"),
         "new_clients": _new_clients(order, seed, steps, images),
         "curve_p": figures.over_rounds(events, trained, titles, colours, "psnr_p", "mean", "PSNR_p (dB), mean"),
         "curve_k": figures.over_rounds(
@@ -97,6 +100,24 @@ def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images
         }
         rendered = {method: images(f"{method}-{seed}-rendered-{index}") for method in trained}
         rows.append({"client": client, "private": images(f"private-{index}"), "rendered": rendered, "numbers": numbers})
+    return rows
+
+
+VIEWS = ("render-plain", "inversion-plain", "inversion-secagg")
+
+
+def _attacked(trained: list[str], images: _Images) -> list[dict[str, Any]]:
+    """One row a client that `fedapp attack` pictured: the truth, and what each attack got from each view."""
+    rows = []
+    for method in trained:
+        kinds = sorted({index.rsplit("-", 1)[0] for index in images.indices(f"attack-{method}")})
+        order = [kind for kind in VIEWS if kind in kinds] + [
+            kind for kind in kinds if "inversion" in kind and "dp" in kind
+        ]
+        clients = sorted({index.rsplit("-", 1)[1] for index in images.indices(f"attack-{method}")})
+        for client in clients:
+            shots = [(kind.replace("-", " on ", 1), images(f"attack-{method}-{kind}-{client}")) for kind in order]
+            rows.append({"method": method, "private": images(f"private-{client}"), "shots": shots})
     return rows
 
 

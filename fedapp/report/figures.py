@@ -132,10 +132,10 @@ def participations(histogram: dict[str, int]) -> str:
     """How many clients took part how often."""
 
     def draw(axes: Axes) -> None:
-        axes.bar([int(times) for times in histogram], list(histogram.values()), color="#0f766e", width=0.7)
+        axes.bar(list(histogram), list(histogram.values()), color="#0f766e", width=0.6)
+        axes.margins(x=max(0.05, 0.4 / max(len(histogram), 1)))
         axes.set_xlabel("charged rounds a client took part in")
         axes.set_ylabel("clients")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _svg(draw)

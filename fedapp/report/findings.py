@@ -28,6 +28,8 @@ def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, 
             )
         sentences += _what_rendering_misses(row, titles[name])
     sentences += _tuned_local(methods, titles)
+    if result["release"] != "plain":
+        return [*_release(result), *_against_local(methods, titles), *sentences]
     sentences.append(
         (
             "plain",
@@ -36,6 +38,40 @@ def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, 
             f"the release “{result['release']}”.",
         )
     )
+    return sentences
+
+
+def _release(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the release promised; ``epsilon`` is there only if noise was charged."""
+    if result["epsilon"] is None:
+        text = "the server saw only the sum over the nodes, without noise; no epsilon is claimed."
+        return [("plain", f"Release {result['release']}: {text}")]
+    return [
+        (
+            "good",
+            f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} at delta "
+            f"{result['delta']:g}, cohorts known (privacy_report.html says against whom and what is not covered).",
+        )
+    ]
+
+
+def _against_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:
+    """What federation is still worth behind the release, at the last shown step up to 16."""
+    local = (methods.get(LOCAL) or {}).get("psnr") or {}
+    step = "16" if "16" in local else next(iter(reversed(local)), None)
+    sentences = []
+    for name, row in methods.items():
+        gain = _get(row["psnr"], step) if step and name != LOCAL else None
+        if step is None or gain is None or local.get(step) is None:
+            continue
+        difference = gain - local[step]
+        sentences.append(
+            (
+                "good" if difference > 0 else "warning",
+                f"After {step} steps a new client has {gain:.1f} dB from {titles[name]}'s shared field, "
+                f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'} than without federation.",
+            )
+        )
     return sentences
 
 

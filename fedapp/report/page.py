@@ -48,7 +48,7 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 
 <h2>The numbers</h2>
 <section class="card">
-<table>
+{% if experiment.release == "plain" %}<table>
 <tr><th>what the server sees</th><th>PSNR_p mean ↓</th><th>worst client ↓</th><th>after affine fit ↓</th><th>correlation ↓</th><th>flat colour</th><th>outside [0, 1]</th></tr>
 {% for m in trained %}{% set row = result.methods[m] %}
 <tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}{% if row.diverged %}<span class="tag">diverged</span>{% endif %}</td>
@@ -59,6 +59,7 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 </table>
 <p class="note">PSNR_p compares the rendering of a client's upload with its private picture; the worst client is the one it shows
 best. “Outside” is how far the rendering lies from the data range on average. Means over seeds and clients.</p>
+{% endif %}
 <table>
 <tr><th>what a new client gets</th>{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}{% for k in shown_steps %}<th>SSIM@{{ k }} ↑</th>{% endfor %}</tr>
 {% for m in order %}{% set row = result.methods[m] %}
@@ -81,6 +82,30 @@ best. “Outside” is how far the rendering lies from the data range on average
 best for the other pictures.</p>
 </section>
 
+{% if attacks %}
+<h2>Attacks on the updates</h2>
+<p class="note">What the run's clients would send next, attacked as the server could under each release: rendering what it holds, inverting it
+(the field's gradient is linear in the private values), telling members by their loss, and testing the messages of a secure sum.
+Pictures after the best affine intensity fit, which is an advantage no attacker has.</p>
+<section class="card">
+{% if attacked %}<div class="grid" style="grid-template-columns:repeat({{ attacked[0].shots|length + 1 }},118px)">
+<div class="head">private picture</div>{% for name, _ in attacked[0].shots %}<div class="head">{{ name }}</div>{% endfor %}
+{% for row in attacked %}<figure><img src="{{ row.private }}" alt="private picture"><figcaption>{{ titles[row.method] }}</figcaption></figure>
+{% for name, image in row.shots %}<figure>{% if image %}<img src="{{ image }}" alt="{{ name }}">{% endif %}</figure>{% endfor %}{% endfor %}
+</div><p></p>{% endif %}
+<table><tr><th>attack</th><th>method</th><th>on</th><th>metric</th><th>value</th><th>without information</th><th>by chance</th><th>n</th></tr>
+{% for row in attacks %}<tr><td>{{ row.attack }}</td><td>{{ titles.get(row.method, row.method) }}</td><td>{{ row.release }}</td><td>{{ row.metric|replace("_", " ") }}</td><td>{{ number(row.value, 3) }}</td><td>{{ number(row.floor, 3) }}</td><td>{{ number(row.chance, 3) }}</td><td>{{ row.n }}</td></tr>
+{% endfor %}</table>
+</section>
+{% endif %}
+{% if audit %}
+<h2>Audit: {{ audit.verdict }}</h2>
+<section class="card"><table><tr><th>test</th><th>estimate</th><th>lower bound (95 %)</th><th>claimed ε</th><th>verdict</th></tr>
+{% for row in audit.rows %}<tr><td>{{ row.test }}</td><td>{{ number(row.estimate) }}</td><td>{{ number(row.lower_bound) }}</td><td>{{ number(row.claimed) }}</td><td>{{ row.verdict }}</td></tr>
+{% endfor %}</table></section>
+{% endif %}
+
+{% if experiment.release == "plain" %}
 <h2>What the server sees</h2>
 <p class="note">Left, each client's private picture (shown here because this is a simulation; it never left the client in the
 protocol). Right, what a curious server renders from that client's last upload, seed {{ experiment.seed_list[0] }}.</p>
@@ -97,6 +122,7 @@ protocol). Right, what a curious server renders from that client's last upload, 
 {% else %}<p class="note">No pictures: report.pictures is off, or the run ended before its first evaluation.</p>{% endif %}
 </section>
 
+{% endif %}
 <h2>What a new client gets</h2>
 <p class="note">Pictures no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
@@ -111,17 +137,17 @@ protocol). Right, what a curious server renders from that client's last upload, 
 
 <h2>Curves</h2>
 <div class="curves">
-<section class="card">{{ curve_p|safe }}</section>
+{% if experiment.release == "plain" %}<section class="card">{{ curve_p|safe }}</section>{% endif %}
 <section class="card">{{ curve_k|safe }}</section>
 <section class="card">{{ curve_tto|safe }}</section>
-<section class="card">{{ frontier|safe }}</section>
+{% if experiment.release == "plain" %}<section class="card">{{ frontier|safe }}</section>{% endif %}
 </div>
 
 <h2>Cost and failures</h2>
 <section class="card">
 <p>{{ "{:,}".format(result.bytes_up) }} bytes up and {{ "{:,}".format(result.bytes_down) }} bytes down in node messages;
 {{ result.clients.ok }} client updates counted, {{ result.clients.failed }} left out; {{ number(result.seconds, 0) }} s of rounds and evaluation.
-Privacy budget ε: not computed (release {{ result.release }} gives no guarantee).</p>
+{% if result.epsilon is not none %}Privacy budget: ε = {{ number(result.epsilon) }} at δ = {{ result.delta }} spent, cohorts known; the whole account is in <a href="privacy_report.html">privacy_report.html</a>.{% else %}Privacy budget ε: not computed (release {{ result.release }} adds no noise).{% endif %}</p>
 {% if failures %}<table><tr><th>round</th><th>method</th><th>client</th><th>reason</th></tr>
 {% for event in failures %}{% for client, reason in event.failures.items() %}<tr><td>{{ event.round }}</td><td>{{ titles[event.method] }}</td><td>{{ client }}</td><td style="text-align:left;white-space:normal">{{ reason }}</td></tr>
 {% endfor %}{% endfor %}</table>{% endif %}

@@ -86,7 +86,7 @@ def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
         "everyone, the server included," if facts.release.placement == "distributed" else "whoever sees the models"
     )
     assumption = (
-        f"assuming that at most {facts.colluding} of the nodes in a sum work against the others"
+        f"assuming that {_nodes(facts.colluding)} in a sum work with the server"
         if facts.release.placement == "distributed"
         else "assuming that the server adds the noise it says and keeps the noiseless sums to itself"
     )
@@ -110,8 +110,8 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
         else "no protection: it can ask for anything the release lets a node send"
     )
     colluding = {
-        "distributed": f"{budget} against the server and up to {facts.colluding} nodes with it; more take their noise "
-        "shares out of the guarantee",
+        "distributed": f"{budget} if {_nodes(facts.colluding)} work with it; more take their noise shares out of the "
+        "guarantee",
         "central": f"as the server; the models: {budget}",
         "none": "as the server, and they know their own vectors",
     }[placement]
@@ -290,6 +290,10 @@ def _checklist(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, st
 
 def _count(facts: Facts, kind: str) -> int:
     return sum(entry["type"] == kind for entry in facts.entries)
+
+
+def _nodes(colluding: int) -> str:
+    return f"at most {colluding} of the nodes" if colluding else "none of the nodes"
 
 
 def _mean(values: Sequence[int]) -> float | None:

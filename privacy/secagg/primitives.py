@@ -100,9 +100,10 @@ def self_mask_key(seed: bytes, session: bytes, member: int) -> bytes:
 def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
     """Add each mask ``(key, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
 
-    A block and its keystream stay in cache while all masks pass over it; memory is one block a mask-free vector.
+    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes one buffer.
     """
-    streams: Sequence[tuple[Keystream, int]] = [(Keystream(key), sign) for key, sign in masks]
+    buffer = bytearray(8 * BLOCK)
+    streams: Sequence[tuple[Keystream, int]] = [(Keystream(key, buffer), sign) for key, sign in masks]
     for start in range(0, len(vector), BLOCK):
         block = vector[start : start + BLOCK]
         for stream, sign in streams:

@@ -2,7 +2,11 @@
 
 Flower's ``context.state`` is copied to every process that answers a message, so two messages at once would both
 see the same state, and a server could get both secrets of a peer by asking twice at the same moment. A lock and one
-file per node close that; what is written here is synced before the reply that depends on it leaves.
+place per node close that.
+
+State is written to two slots in turn, so a process killed while writing leaves the state before. Nothing is synced:
+what the kernel has survives a killed process, and after a power cut the machine has another boot id, under which
+no session is continued and no unused key is touched (where there is no boot id, every write is synced instead).
 """
 
 from __future__ import annotations
@@ -21,7 +25,16 @@ from privacy.secagg.messages import RefusalError
 from privacy.secagg.primitives import derive, seal, unseal
 from tasks.errors import FedappError
 
-ASSOCIATED = b"fedapp vault 1"
+ASSOCIATED, LENGTH_BYTES = b"fedapp vault 2", 4
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """What tells this start of the machine from any other; empty where the system does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 class Vault:
@@ -31,36 +44,58 @@ class Vault:
     """
 
     def __init__(self, file: Path, identity: Ed25519PrivateKey) -> None:
-        self.file = file
+        self.file, self._slots = file, (file.with_suffix(".a"), file.with_suffix(".b"))
         self._key = derive(identity.private_bytes_raw(), b"", "fedapp vault")
+        self._boot = boot_id()
 
     @contextmanager
     def open(self) -> Iterator[dict[str, Any]]:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.file.with_suffix(".lock"), "w") as lock:
+        with open(os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = self._read()
+            had_secrets = state["session"] is not None
             try:
                 yield state
             except RefusalError as refusal:
                 if refusal.ends:
                     state["session"] = None
                     self._write(state)
+                    self._write(state)
                 raise
             self._write(state)
+            if had_secrets and state["session"] is None:
+                self._write(state)  # the other slot still held the session: nothing of it stays
 
     def _read(self) -> dict[str, Any]:
-        if not self.file.exists():
-            return {"serial": 0, "prekeys": {}, "latest": [0, 0], "session": None}
+        """The newer of the slots that are whole."""
+        found = [self._slot(slot) for slot in self._slots if slot.exists()]
+        whole = [state for state in found if state is not None]
+        if found and not whole:
+            raise FedappError(f"{self.file} is damaged or was written under another identity")
+        state = max(whole, key=lambda state: int(state["turn"]), default=None)
+        if state is None:
+            return {"turn": 0, "boot": self._boot, "serial": 0, "prekeys": {}, "latest": [0, 0], "session": None}
+        if state["boot"] != self._boot:
+            state |= {"boot": self._boot, "prekeys": {}, "session": None}
+        return state
+
+    def _slot(self, slot: Path) -> dict[str, Any] | None:
         try:
-            return json.loads(unseal(self._key, self.file.read_bytes(), ASSOCIATED))
-        except ValueError as error:
-            raise FedappError(f"{self.file} is damaged or was written under another identity ({error})") from error
+            data = slot.read_bytes()
+            end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big")
+            return json.loads(unseal(self._key, data[LENGTH_BYTES:end], ASSOCIATED))
+        except ValueError:  # torn by a killed process, or not ours
+            return None
 
     def _write(self, state: dict[str, Any]) -> None:
-        temporary = self.file.with_suffix(".new")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
-            handle.write(seal(self._key, json.dumps(state).encode(), ASSOCIATED))
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, self.file)
+        state["turn"] = int(state["turn"]) + 1
+        box = seal(self._key, json.dumps(state).encode(), ASSOCIATED)
+        descriptor = os.open(self._slots[state["turn"] % 2], os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            longer = os.fstat(descriptor).st_size - LENGTH_BYTES - len(box)  # overwritten in place, to its old end
+            os.write(descriptor, len(box).to_bytes(LENGTH_BYTES, "big") + box + bytes(max(longer, 0)))
+            if not self._boot:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -13,6 +13,7 @@ from typing import Any
 
 BENCHMARKS: dict[str, str] = {
     "cohort": "sim.bench.cohort:measure",
+    "secagg": "sim.bench.secagg:measure",
 }
 
 Row = dict[str, Any]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -60,15 +61,20 @@ def to_array(tensor: Tensor) -> Array:
 
 
 def from_array(array: Array) -> Tensor:
-    """The tensor of a Flower array (one copy, no pickle); raises :class:`ReplyError` if its bytes do not fit it."""
+    """The tensor of a Flower array (a view of its bytes, to be read only; no pickle).
+
+    Raises :class:`ReplyError` if the bytes do not fit the array's metadata.
+    """
     data, dtype = array.data, np.dtype(array.dtype)
     offset = NPY_PREFIX + int.from_bytes(data[NPY_PREFIX - 2 : NPY_PREFIX], "little")
     if array.stype != "numpy.ndarray" or data[:8] != NPY_VERSION_1 or dtype.kind not in "fiu":
         raise ReplyError(f"an array of type {array.stype}, dtype {array.dtype} is not part of the protocol")
     if len(data) - offset != dtype.itemsize * math.prod(array.shape):
         raise ReplyError(f"an array of shape {array.shape} arrived with {len(data) - offset} bytes of data")
-    values = np.frombuffer(bytearray(memoryview(data)[offset:]), dtype)  # a copy, because torch wants it writable
-    return torch.from_numpy(values.reshape(array.shape))
+    values = np.frombuffer(data, dtype, offset=offset).reshape(array.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that it cannot stop anyone from writing to a view of bytes
+        return torch.from_numpy(values)
 
 
 def pack_broadcast(received: Broadcast) -> ArrayRecord:
@@ -119,7 +125,7 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         pictures=bool(config["pictures"]),
         state_dir=str(config["state-dir"]),
     )
-    tensors = {name: from_array(array) for name, array in arrays.items()}
+    tensors = {name: from_array(array).clone() for name, array in arrays.items()}
     extra = {name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"}
     return order, Broadcast(tensors["model"], extra, number)
 

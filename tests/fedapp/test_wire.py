@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies.cohort import Assignment, CohortResult
+from strategies.federation import Fold
 from strategies.flower.wire import (
     Order,
     from_array,
@@ -42,10 +43,13 @@ def test_arrays_round_trip_and_are_what_numpy_would_write(shape: tuple[int, ...]
     assert torch.equal(from_array(Array(tensor.numpy())), tensor), "and so does its writer"
 
 
-def test_what_comes_back_is_writable_and_owns_its_memory() -> None:
-    array = to_array(torch.zeros(3))
-    from_array(array).add_(1)
-    assert from_array(array).tolist() == [0.0, 0.0, 0.0]
+def test_adding_up_replies_does_not_write_into_them() -> None:
+    """Arrays that arrive are views of the message's bytes: the first summand must be copied."""
+    arrays, fold = [to_array(torch.full((3,), float(value))) for value in (1, 2)], Fold()
+    for slot, array in enumerate(arrays):
+        fold.put(slot, Payload(from_array(array), 1.0, {}, 1))
+    assert fold.total is not None and fold.total.vector.tolist() == [3.0, 3.0, 3.0]
+    assert from_array(arrays[0]).tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -245,3 +245,48 @@ def _finish(made: Cohort, terms, server: SecAggServer) -> NDArray[np.uint32]:  #
     for client in made.clients:
         server.reveal(client.member, client.unmask(terms.session, server.signatures(client.member)))
     return server.finish()
+
+
+# ---------------------------------------------------------------- what stays on a node's disk
+def test_nothing_of_an_ended_session_stays_in_the_vault(cohort: Make) -> None:
+    made, inputs = cohort(5), vectors(5, 8)
+    made.run(made.terms(8), inputs)
+    vault = made.clients[0].vault
+    for slot in vault._slots:
+        state = vault._slot(slot)
+        assert state is not None and state["session"] is None and state["prekeys"] == {}
+
+
+def test_a_session_is_not_continued_after_the_machine_was_restarted(
+    cohort: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, inputs = cohort(5), vectors(5, 8)
+    terms = made.terms(8)
+    server, survivors = _until_uploads(made, terms, inputs)
+    made.clients[0].vault._boot = "another boot"
+    with pytest.raises(RefusalError, match="no such session"):
+        made.clients[0].confirm(terms.session, survivors)
+    assert not server._signatures
+
+
+@pytest.mark.parametrize("cut", [0, 3, 20])
+def test_a_torn_write_leaves_the_state_before(cohort: Make, cut: int) -> None:
+    vault = cohort(2).clients[0].vault
+    for number in (1, 2, 3):
+        with vault.open() as state:
+            state["serial"] = number
+    newest = max(vault._slots, key=lambda slot: vault._slot(slot)["turn"])  # type: ignore[index]
+    newest.write_bytes(newest.read_bytes()[:cut])
+    with vault.open() as state:
+        assert state["serial"] == 2
+
+
+def test_where_there_is_no_boot_id_every_write_is_synced(cohort: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    vault, synced = cohort(2).clients[0].vault, []
+    vault._boot = ""
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with vault.open() as state:
+        state["serial"] = 1
+    assert len(synced) == 1

@@ -23,7 +23,7 @@ from privacy.releases import RELEASES
 from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.messages import RefusalError
 from strategies.cohort import CohortResult, CohortTrainer, describe
-from strategies.flower.wire import Order, pack_answer, pack_sum, unpack_order
+from strategies.flower.wire import Order, pack_answer, pack_sum, record, unpack_order
 from strategies.types import Broadcast
 from tasks.errors import FedappError, InputError
 from tasks.registry import load
@@ -100,7 +100,7 @@ def _secure_node(content: RecordDict, context: Context, simulated: bool) -> Secu
 
 
 def _see_ledger(content: RecordDict, context: Context, simulated: bool, release: LatticeRelease) -> None:
-    order = content.config_records["order"]
+    order = record(content, "order", ConfigRecord)
     content["at"] = ConfigRecord({"state-dir": str(order["state-dir"])})
     _secure_node(content, context, simulated).see_ledger(content, release)
 

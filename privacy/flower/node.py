@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
 from privacy.flower.wire import RECORD, as_bytes, model_digest, pack_table, unpack_table, unpack_terms
 from privacy.releases.lattice import LatticeRelease
@@ -23,7 +23,7 @@ from privacy.secagg.messages import RefusalError
 from privacy.secagg.vault import Vault
 from privacy.witness import Witness
 from strategies.cohort import CohortResult
-from strategies.flower.wire import Order, pack_sum
+from strategies.flower.wire import Order, pack_sum, record
 from tasks.errors import InputError
 
 
@@ -32,7 +32,7 @@ def node_folder(content: RecordDict, context: Context, simulated: bool) -> Path:
     number = int(context.node_config.get("partition-id", 0))
     if "state-dir" in context.node_config:
         return Path(str(context.node_config["state-dir"]))
-    given = str(content.config_records["at"]["state-dir"]) if simulated and "at" in content.config_records else ""
+    given = str(record(content, "at", ConfigRecord)["state-dir"]) if simulated and "at" in content else ""
     if not given:
         raise InputError(
             "state-dir", "", "a private round needs a folder with this node's keys", 'use --node-config "state-dir=…"'
@@ -53,11 +53,11 @@ class SecureNode:
         self.witness = Witness(folder / "ledger-seen.json", self.roster.server)
 
     def advertise(self, content: RecordDict) -> RecordDict:
-        keys = self.client.advertise(int(content.config_records[RECORD]["count"]))  # type: ignore[arg-type]
+        keys = self.client.advertise(int(record(content, RECORD, ConfigRecord)["count"]))  # type: ignore[arg-type]
         return RecordDict({RECORD: ConfigRecord({"prekeys": [key.to_bytes() for key in keys]})})
 
     def share(self, content: RecordDict, release: LatticeRelease) -> RecordDict:
-        terms = unpack_terms(content.config_records[RECORD])
+        terms = unpack_terms(record(content, RECORD, ConfigRecord))
         objection = release.objection(
             json.loads(terms.public), terms.least, self.policy.colluding, self.policy.min_noise
         )
@@ -70,33 +70,33 @@ class SecureNode:
         self, content: RecordDict, order: Order, train: Callable[[], CohortResult], release: LatticeRelease
     ) -> RecordDict:
         """Train and mask. The model is compared with the terms before the vector is handed out."""
-        record = content.config_records[RECORD]
+        said = record(content, RECORD, ConfigRecord)
         public = json.dumps(dict(order.assignment.public), sort_keys=True)
-        model = model_digest(content.array_records["broadcast"], public)
+        model = model_digest(record(content, "broadcast", ArrayRecord), public)
         result = train()
         assert result.payload is not None, "a private release always closes with a vector"
         vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
-        self.client.mask(as_bytes(record["session"]), model, unpack_table(record, "boxes"), vector)
+        self.client.mask(as_bytes(said["session"]), model, unpack_table(said, "boxes"), vector)
         return pack_sum(torch.from_numpy(vector.view(np.int32)), order)
 
     def confirm(self, content: RecordDict) -> RecordDict:
-        record = content.config_records[RECORD]
-        survivors = [int(member) for member in record["survivors"]]  # type: ignore[union-attr]
-        signature = self.client.confirm(as_bytes(record["session"]), survivors)
+        said = record(content, RECORD, ConfigRecord)
+        survivors = [int(member) for member in said["survivors"]]  # type: ignore[union-attr]
+        signature = self.client.confirm(as_bytes(said["session"]), survivors)
         return RecordDict({RECORD: ConfigRecord({"signature": signature})})
 
     def unmask(self, content: RecordDict) -> RecordDict:
-        record = content.config_records[RECORD]
-        shares = self.client.unmask(as_bytes(record["session"]), unpack_table(record, "signatures"))
+        said = record(content, RECORD, ConfigRecord)
+        shares = self.client.unmask(as_bytes(said["session"]), unpack_table(said, "signatures"))
         return RecordDict({RECORD: pack_table(b"", shares, "shares")})
 
     def see_ledger(self, content: RecordDict, release: LatticeRelease) -> None:
         """Under a budget the server must show how far its book is, and never go back."""
         if not release.noised:
             return
-        if "ledger" not in content.config_records:
+        if "ledger" not in content:
             raise RefusalError("a noised round without the state of the budget's ledger")
         try:
-            self.witness.see(dict(content.config_records["ledger"]))
+            self.witness.see(dict(record(content, "ledger", ConfigRecord)))
         except ValueError as error:
             raise RefusalError(str(error)) from error

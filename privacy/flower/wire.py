@@ -18,7 +18,7 @@ from hashlib import sha256
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from privacy.secagg.messages import Prekey, Terms
-from strategies.flower.wire import FAILURE
+from strategies.flower.wire import FAILURE, record
 from tasks.errors import ReplyError
 
 ADVERTISE, SHARE, MASKED = "query.advertise", "query.share", "train.masked"
@@ -64,13 +64,13 @@ def pack_terms(terms: Terms) -> ConfigRecord:
     )  # fmt: skip
 
 
-def unpack_terms(record: ConfigRecord) -> Terms:
+def unpack_terms(said: ConfigRecord) -> Terms:
     """What :func:`pack_terms` packed; raises ``ValueError`` if a prekey is malformed."""
-    pairs = zip(_integers(record["members"]), _byte_list(record["prekeys"]), strict=True)
+    pairs = zip(_integers(said["members"]), _byte_list(said["prekeys"]), strict=True)
     prekeys = tuple(Prekey.from_bytes(member, data) for member, data in pairs)
     names = ("epoch", "round", "threshold", "degree", "least", "length")
-    epoch, round, threshold, degree, least, length = (_integers([record[name]])[0] for name in names)
-    public, model = str(record["public"]), as_bytes(record["model"])
+    epoch, round, threshold, degree, least, length = (_integers([said[name]])[0] for name in names)
+    public, model = str(said["public"]), as_bytes(said["model"])
     return Terms(epoch, round, prekeys, threshold, degree, least, length, public, model)
 
 
@@ -82,26 +82,26 @@ def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> Confi
     return ConfigRecord(content)  # type: ignore[arg-type]
 
 
-def unpack_table(record: ConfigRecord, values: str) -> dict[int, bytes]:
+def unpack_table(said: ConfigRecord, values: str) -> dict[int, bytes]:
     """What :func:`pack_table` packed; raises ``ValueError`` for a repeated member or uneven lists."""
-    members, data = _integers(record["members"]), _byte_list(record[values])
+    members, data = _integers(said["members"]), _byte_list(said[values])
     table = dict(zip(members, data, strict=True))
     if len(table) < len(members):
         raise ValueError("a member is named twice")
     return table
 
 
-def unpack_list(record: ConfigRecord, name: str) -> list[bytes]:
+def unpack_list(said: ConfigRecord, name: str) -> list[bytes]:
     """A list of bytes; raises ``ValueError`` if it is anything else."""
-    return _byte_list(record[name])
+    return _byte_list(said[name])
 
 
 def read_reply(content: RecordDict) -> ConfigRecord:
     """The record of a leg's reply; raises :class:`ReplyError` with the node's reason if it refused."""
-    if FAILURE in content.config_records:
-        raise ReplyError(str(content.config_records[FAILURE]["reason"]))
+    if FAILURE in content:
+        raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
     try:
-        return content.config_records[RECORD]
+        return record(content, RECORD, ConfigRecord)
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
 

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.flower.legs import exchange
-from strategies.flower.wire import FAILURE
+from strategies.flower.wire import FAILURE, record
 from tasks.errors import StoppedError
 
 HELLO = "query.hello"
@@ -75,10 +75,10 @@ def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node
         reasons.append("no answer to the greeting")
     elif reply.has_error():
         reasons.append(reply.error.reason or f"error code {reply.error.code}")
-    elif FAILURE in reply.content.config_records:
-        reasons.append(str(reply.content.config_records[FAILURE]["reason"]))
+    elif FAILURE in reply.content:
+        reasons.append(str(record(reply.content, FAILURE, ConfigRecord)["reason"]))
     else:
-        answer = reply.content.config_records["hello"]
+        answer = record(reply.content, "hello", ConfigRecord)
         hosts = str(answer["hosts"])
         clients = None if hosts == ANY else frozenset(int(part) for part in hosts.split(",") if part.strip())
         partition = int(answer["partition"])  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from tasks.errors import ReplyError
 from tasks.params import is_finite
 
 FAILURE = "failure"
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 NPY_VERSION_1 = b"\x93NUMPY\x01\x00"  # what numpy writes; Flower's metadata already says shape and dtype
 NPY_PREFIX = 10  # magic, version, and two bytes with the length of the header that follows
 
@@ -49,6 +51,17 @@ class Answer:
 
     result: CohortResult
     bytes_up: int
+
+
+def record(content: RecordDict, name: str, kind: type[R]) -> R:
+    """A record of a message by name; raises ``KeyError`` if there is none of that kind.
+
+    Flower's own ``content.config_records`` copies all records at every access, which costs more than a small round.
+    """
+    found = content[name]
+    if not isinstance(found, kind):
+        raise KeyError(name)
+    return found
 
 
 def to_array(tensor: Tensor) -> Array:
@@ -108,7 +121,7 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
 
 def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
     """What :func:`pack_order` packed."""
-    config, arrays = content.config_records["order"], content.array_records["broadcast"]
+    config, arrays = record(content, "order", ConfigRecord), record(content, "broadcast", ArrayRecord)
     number = int(config["round"])  # type: ignore[arg-type]
     assignment = Assignment(
         round=number,
@@ -167,21 +180,21 @@ def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
     Raises :class:`ReplyError` for whatever is wrong with it.
     """
     try:
-        if FAILURE in content.config_records:
-            raise ReplyError(str(content.config_records[FAILURE]["reason"]))
+        if FAILURE in content:
+            raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
         _same_round(content, order)
-        array = content.array_records["sum"]["vector"]
+        array = record(content, "sum", ArrayRecord)["vector"]
         if array.dtype != "int32" or tuple(array.shape) != (size,):
             raise ReplyError(f"the sum is {array.dtype} {tuple(array.shape)}, expected int32 ({size},)")
         clients = list(order.assignment.clients)
         payload = Payload(from_array(array), 0.0, {}, len(clients))
-        return Answer(CohortResult(payload, clients), content.array_records["sum"].count_bytes())
+        return Answer(CohortResult(payload, clients), record(content, "sum", ArrayRecord).count_bytes())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
 
 def _same_round(content: RecordDict, order: Order) -> None:
-    origin = content.config_records["origin"]
+    origin = record(content, "origin", ConfigRecord)
     if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
         raise ReplyError(f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one")
 
@@ -198,12 +211,12 @@ def unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
 
 
 def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
-    if FAILURE in content.config_records:
-        raise ReplyError(str(content.config_records[FAILURE]["reason"]))
+    if FAILURE in content:
+        raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
     try:
         _same_round(content, order)
-        metrics = dict(content.metric_records["clients"])
-        failures = content.config_records["failures"]
+        metrics = dict(record(content, "clients", MetricRecord))
+        failures = record(content, "failures", ConfigRecord)
         ids = [int(client) for client in metrics.pop("id")]  # type: ignore[union-attr]
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
@@ -219,19 +232,19 @@ def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
         raise ReplyError(f"the reply lists {len(ids)} clients, but {uneven or 'some of them twice'}")
     if ids:
         result.payload = _payload(content, size, len(ids))
-    if "pictures" in content.array_records:
-        images = {name: from_array(array) for name, array in content.array_records["pictures"].items()}
+    if "pictures" in content:
+        images = {name: from_array(array) for name, array in record(content, "pictures", ArrayRecord).items()}
         result.pictures = {
             client: (images[f"{client}.private"], images[f"{client}.rendered"])
             for client in ids
             if f"{client}.private" in images
         }
-    return Answer(result, sum(record.count_bytes() for record in content.array_records.values()))
+    return Answer(result, sum(part.count_bytes() for part in content.values() if isinstance(part, ArrayRecord)))
 
 
 def _payload(content: RecordDict, size: int, count: int) -> Payload:
     try:
-        array, meta = content.array_records["sum"]["vector"], dict(content.metric_records["sum.meta"])
+        array, meta = record(content, "sum", ArrayRecord)["vector"], dict(record(content, "sum.meta", MetricRecord))
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
     if array.dtype != "float32":

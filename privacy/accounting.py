@@ -9,10 +9,11 @@ is told.
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.errors import InputError
 
@@ -98,8 +99,7 @@ def rdp(events: Sequence[Event], delta: float) -> tuple[float, float | None]:
         return 0.0, None
     if any(event.multiplier == 0 for event in events):
         return math.inf, None
-    from opacus.accountants.analysis import rdp as analysis
-
+    analysis = _opacus("opacus.accountants.analysis.rdp")
     total = sum(
         analysis.compute_rdp(q=event.rate, noise_multiplier=event.multiplier, steps=event.steps, orders=ORDERS)
         for event in events
@@ -115,13 +115,18 @@ def prv(events: Sequence[Event], delta: float) -> float | None:
         return 0.0
     if rdp(events, delta)[0] > PRV_LIMIT:
         return None
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
+    accountant = _opacus("opacus.accountants").PRVAccountant()
     accountant.history = [tuple(event) for event in events]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's divide warning at sample rate 1, which is handled
         return max(0.0, float(accountant.get_epsilon(delta=check_delta(delta), eps_error=PRV_ERROR)))
+
+
+def _opacus(module: str) -> Any:
+    """A part of Opacus, imported when it is needed and without its warnings about parts that are not used here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(module)
 
 
 def gdp(events: Sequence[Event], delta: float) -> float | None:

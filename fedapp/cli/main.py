@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from fedapp.cli.budget import budget
+from fedapp.cli.enrol import enrol
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
 from fedapp.cli.probes import attack, audit
 from tasks.errors import FedappError, InputError, nearest
@@ -22,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 app.add_typer(budget, name="budget")
 app.command()(audit)
 app.command()(attack)
+app.command()(enrol)
 
 
 def entry() -> None:

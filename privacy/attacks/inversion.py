@@ -9,8 +9,8 @@ coordinates,
 
 so the search is a least-squares problem in the residual r = x - f(w), solved here by conjugate gradients on
 :math:`\min_r \lVert J^\top r - \Delta\rVert^2` (CGLS), stopped early as regularisation. An update of many steps is a
-sum of such gradients along the way; it is inverted as one at the middle of the way. The result is known up to scale,
-which the affine fit of the metrics takes out.
+sum of such gradients along the way; it is inverted as one at the middle of the way. How long the way was (step sizes,
+clips, weights) is not used: the residual is scaled so that the picture f(w) + c r has the contrast of photographs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+CONTRAST = 0.25  # typical standard deviation of a photograph's values in [0, 1]
 Forward = Callable[[Tensor], Tensor]  # parameters [P] -> values [N, channels]
 
 
@@ -35,8 +36,18 @@ def invert_update(forward: Forward, model: Tensor, update: Tensor, iterations: i
         return torch.func.jvp(forward, (middle,), (direction,))[1]
 
     residual = _cgls(transposed, forward_direction, update.detach(), values, iterations)
-    scale = values.std() / residual.std().clamp(min=1e-20)
-    return (values + residual * scale).detach() if bool(torch.isfinite(residual).all()) else residual
+    if not bool(torch.isfinite(residual).all()):
+        return residual
+    return (values + _scale(values, residual) * residual).detach()
+
+
+def _scale(values: Tensor, residual: Tensor) -> Tensor:
+    """c > 0 with std(values + c residual) = ``CONTRAST``; where none does, residual alone gets that contrast."""
+    v, r = values - values.mean(), residual - residual.mean()
+    a, b, c = r.square().mean().clamp(min=1e-30), (v * r).mean(), v.square().mean() - CONTRAST**2
+    square = b * b - a * c
+    root = (square.clamp(min=0).sqrt() - b) / a
+    return root if bool(square >= 0) and bool(root > 0) else CONTRAST / a.sqrt()
 
 
 def _cgls(

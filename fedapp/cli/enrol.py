@@ -1,0 +1,59 @@
+"""``fedapp enrol``: identity keys for nodes, and the roster everybody pins.
+
+On each device ``fedapp enrol FOLDER`` makes ``identity.key`` and prints its public half. Whoever runs the federation
+collects them, over a channel the server cannot change, into one roster: ``fedapp enrol --roster roster.json 0=KEY
+1=KEY … server=KEY``. Every node gets that file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedapp.cli.output import JsonOption, console, write_json
+from privacy.secagg.identity import KEY_FILE, Roster, load_identity
+from privacy.secagg.primitives import public_bytes
+from tasks.errors import InputError
+
+
+def enrol(
+    what: Annotated[list[str], typer.Argument(help="a folder for a new key; with --roster: NUMBER=KEY … server=KEY")],
+    roster: Annotated[Path | None, typer.Option(help="write these public keys into a roster file")] = None,
+    target: JsonOption = "",
+) -> None:
+    """Make a node's identity key, or write the roster of all public keys."""
+    if roster is None:
+        if len(what) != 1:
+            raise InputError("enrol", " ".join(what), "one folder at a time", "or give --roster FILE NUMBER=KEY …")
+        folder = Path(what[0]).expanduser().resolve()
+        public = public_bytes(load_identity(folder / KEY_FILE, create=True)).hex()
+        console.print(f"{folder / KEY_FILE}: public key {public}", highlight=False, soft_wrap=True)
+        write_json(target, {"key": str(folder / KEY_FILE), "public": public})
+        return
+    found = _parse(what)
+    found.write(roster)
+    Roster.read(roster)
+    console.print(f"{roster}: {len(found.members)} nodes", highlight=False)
+    write_json(target, {"roster": str(roster), "members": sorted(found.members)})
+
+
+def _parse(pairs: list[str]) -> Roster:
+    members: dict[int, bytes] = {}
+    server = b""
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            key = bytes.fromhex(text)
+            if len(key) != 32:
+                raise ValueError(f"{len(key)} bytes")
+            if name == "server":
+                server = key
+            else:
+                members[int(name)] = key
+        except ValueError as error:
+            raise InputError("roster", pair, f"not NUMBER=KEY ({error})", "for example 3=<64 hex digits>") from error
+    if not server:
+        raise InputError("roster", " ".join(pairs), "lacks the server's key", "add server=KEY (from ledger.key)")
+    return Roster(members, server)

@@ -21,11 +21,12 @@ from privacy.attacks.render import render_attack
 from privacy.flower.node import SecureNode, node_folder
 from privacy.releases import RELEASES
 from privacy.releases.lattice import LatticeRelease
+from privacy.secagg.identity import POLICY_FILE, Policy
 from privacy.secagg.messages import RefusalError
 from strategies.cohort import CohortResult, CohortTrainer, describe
 from strategies.flower.wire import Order, pack_answer, pack_sum, record, unpack_order
 from strategies.types import Broadcast
-from tasks.errors import FedappError, InputError
+from tasks.errors import InputError
 from tasks.registry import load
 
 log = logging.getLogger("flwr")
@@ -33,15 +34,17 @@ log = logging.getLogger("flwr")
 
 def train_round(content: RecordDict, context: Context, simulated: bool) -> RecordDict:
     """Train the ordered clients on this node's data and return the reply's content."""
-    order, trainer, result = _train(content, context, simulated)
-    release = trainer.release
+    experiment = _experiment(_frozen(context))
+    release = load("release", experiment.release, RELEASES)
+    if release.masked:
+        raise RefusalError(f"release {experiment.release} never leaves a node unmasked")
+    _obey_policy(experiment, content, context, simulated)
+    if release.private and build_release(experiment, 1).noised:
+        _see_ledger(content, context, simulated)
+    order, result = _train(content, context, simulated)
     if not release.private:
         return pack_answer(result, order)
-    if release.masked:
-        raise RefusalError(f"release {_config(context)['release']} never leaves a node unmasked")
-    assert isinstance(release, LatticeRelease) and result.payload is not None, "a private release closes with a vector"
-    if release.noised:
-        _see_ledger(content, context, simulated, release)
+    assert result.payload is not None, "a private release closes with a vector"
     return pack_sum(result.payload.vector, order)
 
 
@@ -50,17 +53,19 @@ def secure_leg(leg: str, content: RecordDict, context: Context, simulated: bool)
     node = _secure_node(content, context, simulated)
     if leg == "masked":
         order, _ = unpack_order(content)
-        release = _release(_frozen(context))
-        return node.masked(content, order, lambda: _train(content, context, simulated)[2], release)
+        return node.masked(content, order, lambda: _train(content, context, simulated)[1])
     if leg == "share":
-        return node.share(content, _release(_frozen(context)))
+        config = _frozen(context)
+        return node.share(content, _experiment(config).release, _release(config))
     return {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}[leg](content)
 
 
 def reason_of(error: Exception, context: Context) -> str:
     """Why a node could not answer. Under a private release only what does not depend on data: no message texts."""
-    if isinstance(error, FedappError | RefusalError):
-        return describe(error) if isinstance(error, FedappError) else str(error)
+    if isinstance(error, RefusalError):
+        return str(error)
+    if isinstance(error, InputError):  # about configuration and set-up
+        return describe(error)
     try:
         private = load("release", str(context.run_config["release"]), RELEASES).private
     except (InputError, KeyError):
@@ -68,7 +73,7 @@ def reason_of(error: Exception, context: Context) -> str:
     return f"{type(error).__name__} (the node's own log says more)" if private else describe(error)
 
 
-def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Order, CohortTrainer, CohortResult]:
+def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Order, CohortResult]:
     order, received = unpack_order(content)
     state_dir = str(context.node_config.get("state-dir", order.state_dir if simulated else ""))
     trainer, device = _trainer(_frozen(context), order.method, order.assignment.seed, state_dir, order.inspect)
@@ -78,7 +83,7 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
     if trainer.release.private:
         for client, reason in result.failures.items():  # stays here: who failed, and why, is the client's own affair
             log.warning("client %d abstains: %s", client, reason)
-    return order, trainer, result
+    return order, result
 
 
 def _config(context: Context) -> dict[str, Any]:
@@ -92,23 +97,39 @@ def _frozen(context: Context) -> str:
     return json.dumps(_config(context), sort_keys=True)
 
 
+@lru_cache(maxsize=16)
+def _experiment(config: str) -> Experiment:
+    return Experiment.from_run_config(json.loads(config))
+
+
 def _secure_node(content: RecordDict, context: Context, simulated: bool) -> SecureNode:
-    experiment = Experiment.from_run_config(_config(context))
-    folder = node_folder(content, context, simulated)
-    roster = "" if simulated else str(context.node_config.get("roster", ""))
-    return SecureNode(folder, int(context.node_config.get("partition-id", 0)), roster, experiment.privacy.colluding)
+    experiment, node = _experiment(_frozen(context)), context.node_config
+    partition = int(node.get("partition-id", 0))
+    hosts = None if simulated else frozenset(int(part) for part in str(node.get("clients", partition)).split(","))
+    return SecureNode(
+        node_folder(content, context, simulated), partition, "" if simulated else str(node.get("roster", "")),
+        experiment.privacy.colluding, experiment.digest, hosts,
+    )  # fmt: skip
 
 
-def _see_ledger(content: RecordDict, context: Context, simulated: bool, release: LatticeRelease) -> None:
-    order = record(content, "order", ConfigRecord)
-    content["at"] = ConfigRecord({"state-dir": str(order["state-dir"])})
-    _secure_node(content, context, simulated).see_ledger(content, release)
+def _obey_policy(experiment: Experiment, content: RecordDict, context: Context, simulated: bool) -> None:
+    """A node with limits of its own keeps them under every release, the plain one included."""
+    folder = str(context.node_config.get("state-dir", ""))
+    if folder:
+        forbidden = Policy.read(Path(folder) / POLICY_FILE).forbids(experiment.release, 0.0)
+        if forbidden:
+            raise RefusalError(forbidden)
+
+
+def _see_ledger(content: RecordDict, context: Context, simulated: bool) -> None:
+    content["at"] = ConfigRecord({"state-dir": str(record(content, "order", ConfigRecord)["state-dir"])})
+    _secure_node(content, context, simulated).see_ledger(content)
 
 
 @lru_cache(maxsize=16)
 def _release(config: str) -> LatticeRelease:
     """The release of a config (its length depends on task and rule)."""
-    experiment = Experiment.from_run_config(json.loads(config))
+    experiment = _experiment(config)
     size = build_rule(experiment).size(build_task(experiment).layout.size)
     release = build_release(experiment, size)
     if not isinstance(release, LatticeRelease):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from fedapp.store.runfolder import RunFolder
 from privacy.budget.charge import Charging
 from privacy.budget.ledger import Head, Ledger
 from privacy.budget.spent import Spent
+from privacy.releases.lattice import placement_of
 from privacy.sampling import Sampler
 from privacy.secagg.identity import Roster, enrol_simulated
 from strategies.federation import Federation
@@ -26,6 +29,20 @@ def ledger_folder(experiment: Experiment) -> Path:
     return run_dir.parent / "populations" / name if name else run_dir / "population"
 
 
+def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
+    """What a population's ledger keeps for all its runs: how many people, whose data, their delta and limit."""
+    files: list[str] = []
+    if experiment.data.path:
+        from tasks.data.folder import image_files
+
+        files = [str(file) for file in image_files(experiment.data.path)]
+    data = hashlib.sha256(json.dumps([experiment.task, experiment.data.path, files]).encode()).hexdigest()[:16]
+    limit = experiment.privacy.epsilon_max if noised else 0.0
+    return {
+        "clients": experiment.clients.total, "data": data, "delta": experiment.privacy.delta, "epsilon-max": limit,
+    }  # fmt: skip
+
+
 class Protection:
     """What a run with a private release has beside its rounds; for a plain one, nothing."""
 
@@ -33,9 +50,13 @@ class Protection:
         self.experiment, self.folder = experiment, folder
         probe = build_release(experiment, 1)
         self.private, self.masked, self.noised = probe.private, probe.masked, probe.noised
-        self.ledger = Ledger(ledger_folder(experiment), experiment.privacy.population) if self.private else None
+        self.ledger: Ledger | None = None
+        if self.private:
+            name = experiment.privacy.population
+            self.ledger = Ledger(ledger_folder(experiment), name, pins_of(experiment, self.noised))
         self.spent = Spent.of(self.ledger.entries) if self.ledger else Spent()
         self.roster: Roster | None = None
+        self.sessions: Any = None  # privacy.flower.rounds.Sessions, once a masked arm is made
 
     # ------------------------------------------------------------------ the ledger's place in a run
     def begin(self, anchor: dict[str, Any] | None) -> None:
@@ -117,17 +138,17 @@ class Protection:
         privacy, clients = resolve_noise(experiment), experiment.clients
         sampler = Sampler(privacy.sampling, seed, clients.total, clients.per_round)
         named |= {"sample": sampler.draw, "expected": sampler.expected}
-        if self.noised:
-            named["charge"] = Charging(
-                self.ledger, self.spent, sampler, privacy.noise_multiplier, privacy.delta, privacy.epsilon_max,
-                self.name, f"{method}-{seed}",
-            )  # fmt: skip
+        named["charge"] = Charging(
+            self.ledger, self.spent, sampler, privacy.noise_multiplier if self.noised else 0.0, privacy.delta,
+            privacy.epsilon_max, self.name, f"{method}-{seed}", experiment.release, placement_of(release), self.masked,
+        )  # fmt: skip
         if not self.masked:
             return FederatedRounds(federation, release, nodes, settings, method=method, seed=seed, **named)
-        from privacy.flower.rounds import SecureRounds
+        from privacy.flower.rounds import SecureRounds, Sessions
 
+        self.sessions = self.sessions or Sessions()
         assert self.roster is not None, "nodes are enrolled before rounds are made"
         return SecureRounds(
             federation, release, nodes, settings, method=method, seed=seed,
-            identities=self.roster.members, privacy=privacy, **named,
+            identities=self.roster.members, privacy=privacy, config=experiment.digest, sessions=self.sessions, **named,
         )  # fmt: skip

@@ -6,7 +6,7 @@ A real vector x with :math:`\lVert x\rVert_2 \le S` becomes integers by unbiased
     \lVert q(x)\rVert_2 \le K S + \sqrt d,
 
 with K *levels* per unit. Adding n such vectors and their noise never wraps if
-:math:`K = \lfloor (2^{31}-1) / (n + 10\, z S \sqrt{\text{nodes}/h}) \rfloor` (Kairouz, Liu, Steinke, *The Distributed
+:math:`K = \lfloor (2^{31}-1) / (n + 11\, z S \sqrt{\text{nodes}/h}) \rfloor` (Kairouz, Liu, Steinke, *The Distributed
 Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation*, ICML 2021,
 https://arxiv.org/abs/2102.06387).
 """
@@ -26,12 +26,17 @@ HALF = 2**31
 def levels(clients: int, noise: float) -> int:
     """K for a sum over ``clients`` whose total noise has at most the deviation ``noise``, in units of x.
 
-    Ten deviations of head-room: the noise of one coordinate exceeds it with probability 1.5e-23.
+    Eleven deviations of head-room, more than 64-bit uniforms can reach (and a tenth to spare for rounding).
     """
-    count = math.floor((HALF - 1) / (clients + 10.0 * noise))
+    count = math.floor((HALF - 1) / (clients + 11.0 * noise))
     if count < 2**10:
         raise ValueError(f"{clients} clients with noise {noise:g} leave {count} levels in 32 bits: too few to round to")
     return count
+
+
+def rounded_norm(count: int, sensitivity: float, length: int) -> float:
+    r"""The largest norm :math:`K S + \sqrt d` of a rounded vector, in quanta: what noise is calibrated to."""
+    return count * sensitivity + math.sqrt(length)
 
 
 def add_rounded(total: NDArray[np.uint32], row: NDArray[np.float64], count: int, entropy: Entropy) -> float:

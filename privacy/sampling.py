@@ -27,8 +27,15 @@ class Sampler:
 
     @property
     def expected(self) -> float:
-        """Clients a round on average; for round-robin the size of a group."""
-        return float(self.per_round)
+        """Clients a round on average: public, and what sums are divided by."""
+        return self.population / self.separation if self.name == "round-robin" else float(self.per_round)
+
+    @property
+    def smallest(self) -> int:
+        """The fewest clients a round can have (0 for coins)."""
+        if self.name == "poisson":
+            return 0
+        return self.population // self.separation if self.name == "round-robin" else self.per_round
 
     @property
     def separation(self) -> int:
@@ -38,6 +45,14 @@ class Sampler:
     def most(self, rounds: int) -> int:
         """k_max, the largest number of rounds of ``rounds`` any one client can be in."""
         return math.ceil(rounds / self.separation)
+
+    def likely_most(self, rounds: int) -> int:
+        """The same with coins: what no client exceeds but for a chance of 5 %."""
+        if self.name != "poisson":
+            return self.most(rounds)
+        from scipy.stats import binom
+
+        return int(binom.ppf(1 - 0.05 / self.population, rounds, self.rate))
 
     def draw(self, round: int) -> list[int]:
         """The clients of ``round`` (counted from 1)."""

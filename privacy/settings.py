@@ -17,7 +17,7 @@ class PrivacySettings(Settings):
     clip_quantile: float = Field(0.5, gt=0, lt=1, description="share of clients that should not be clipped")
     clip_rate: float = Field(0.2, gt=0, le=1, description="step of the adaptive clip, in log C")
     max_examples: int = Field(0, ge=0, description="weight clients by min(examples, this)/this; 0: all weigh the same")
-    metrics: Options = Field("{}", description='metrics in the noised sum: {"objective": [low, high]}')
+    metrics: Options = Field("{}", description='metrics in the noised sum: {"objective_min": [low, high]}')
     noise_multiplier: float = Field(
         1.0, ge=0, description="z, noise deviation over sensitivity; 0: from target-epsilon"
     )

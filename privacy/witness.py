@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,18 @@ class Witness:
         self.file, self.server = file, server
 
     def see(self, shown: Mapping[str, Any]) -> None:
-        """Remember what the server shows; raises ``ValueError`` if it is unsigned or goes backwards."""
+        """Remember what the server shows before a charged round; raises ``ValueError`` if it is unsigned, goes
+        backwards or has not moved (every charged round writes at least one entry)."""
         ledger, seq, head = str(shown["ledger"]), int(shown["seq"]), str(shown["head"])
         if not is_signed(self.server, bytes.fromhex(str(shown["signature"])), witness_text(ledger, seq, head)):
             raise ValueError("the state of the ledger is not signed by the server in the roster")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.file, "a+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            handle.seek(0)
-            known = json.loads(handle.read() or "{}")
-            last_seq, last_head = known.get(ledger, [-1, ""])
-            if seq < last_seq or (seq == last_seq and head != last_head):
+        with open(self.file.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = json.loads(self.file.read_text()) if self.file.exists() else {}
+            last_seq = known.get(ledger, [-1, ""])[0]
+            if seq <= last_seq:
                 raise ValueError(f"the ledger went back: entry {seq} is shown, entry {last_seq} was seen")
-            known[ledger] = [seq, head]
-            handle.truncate(0)
-            handle.write(json.dumps(known))
-            handle.flush()
+            temporary = self.file.with_suffix(".new")
+            temporary.write_text(json.dumps(known | {ledger: [seq, head]}))
+            os.replace(temporary, self.file)

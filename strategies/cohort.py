@@ -31,6 +31,7 @@ from strategies.types import (
     Scalar,
     WholeFit,
 )
+from tasks.errors import InputError
 from tasks.params import is_finite
 from tasks.randomness import Key
 from tasks.types import Task
@@ -118,6 +119,8 @@ class CohortTrainer:
             chunk = jobs[start : start + width]
             try:
                 self._train(received, assignment, chunk, result, pictures)
+            except InputError:
+                raise  # a mistake in the configuration is everybody's
             except Exception as error:
                 if len(chunk) == 1:
                     result.failures[chunk[0][0]] = describe(error)
@@ -136,7 +139,7 @@ class CohortTrainer:
             return
         for job in jobs:
             if job[0] in result.failures:
-                kept = self._recall([job], received.model)
+                kept = self._recall_if_any(job, received.model)
                 self.store.save(job[0], assignment.round, {name: rows[0] for name, rows in kept.items()})
 
     def chunk_width(self, device: torch.device) -> int:
@@ -195,6 +198,10 @@ class CohortTrainer:
         ranges = self.release.metric_ranges
         if not ranges:
             return contribution
+        for name in ranges:
+            if name not in local.metrics:
+                known = ", ".join(sorted(local.metrics))
+                raise InputError("privacy.metrics", name, "the learner reports no such metric", f"it reports: {known}")
         extra = {f"metric.{name}": Scalar(local.metrics[name], low, high) for name, (low, high) in ranges.items()}
         return Contribution(contribution.vector, contribution.weight, {**contribution.scalars, **extra})
 
@@ -207,6 +214,13 @@ class CohortTrainer:
             for client, version in chunk
         ]
         return {name: torch.stack([row[name].to(model) for row in rows]) for name in self.rule.memory}
+
+    def _recall_if_any(self, job: tuple[int, int], model: Tensor) -> dict[str, Tensor]:
+        """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody else suffers."""
+        try:
+            return self._recall([job], model)
+        except Exception:
+            return self._recall([(job[0], 0)], model)
 
     def _look(
         self, received: Broadcast, local: LocalResult, cohort: Sequence[Any], pictures: bool

@@ -23,10 +23,11 @@ def participants(seed: int, round: int, population: int, per_round: int) -> list
 
 
 def in_turns(seed: int, round: int, population: int, per_round: int) -> list[int]:
-    """The clients whose turn ``round`` (from 1) is: groups of ``per_round`` in a seeded order, one after the other."""
+    """The clients whose turn ``round`` (from 1) is: ceil(N/m) groups in a seeded order, as equal as can be."""
     order = torch.randperm(population, generator=generator("turns", seed)).tolist()
-    turn = (round - 1) % -(-population // per_round)
-    return sorted(order[turn * per_round : (turn + 1) * per_round])
+    groups = -(-population // per_round)
+    turn = (round - 1) % groups
+    return sorted(order[turn * population // groups : (turn + 1) * population // groups])
 
 
 @dataclass

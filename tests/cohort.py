@@ -43,7 +43,7 @@ class Cohort:
         prekeys = tuple(self.clients[member].advertise(1)[0] for member in chosen)
         return Terms(
             1, self.round, prekeys, threshold or default_threshold(len(chosen)), degree or len(chosen) - 1, 2,
-            length + CHECK, "{}", model,
+            length + CHECK, "{}", "{}", model,
         )  # fmt: skip
 
     def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +46,6 @@ def plan(
             raise InputError(option, "(missing)", "needed without a recipe", f"for example {option} {_EXAMPLES[key]}")
     made = Plan(**{"multiplier": 1.0, **values})
     if target_epsilon is not None:
-        from dataclasses import replace
-
         made = replace(made, multiplier=multiplier_for(target_epsilon, made))
     found = predict(made)
     _show_plan(found, console)
@@ -72,9 +71,11 @@ def _from_recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
         )
     sampler = Sampler(privacy.sampling, 0, experiment.clients.total, experiment.clients.per_round)
     rounds = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
+    arms = len(experiment.trained_methods) * len(experiment.seed_list)
     return {
-        "rate": sampler.rate or 1.0, "multiplier": privacy.noise_multiplier, "rounds": rounds, "delta": privacy.delta,
-        "participations": sampler.most(rounds) if sampler.name != "poisson" else None, "clients": sampler.expected,
+        "limit": privacy.epsilon_max, "rate": sampler.rate or 1.0, "multiplier": privacy.noise_multiplier,
+        "rounds": rounds, "delta": privacy.delta,
+        "participations": arms * sampler.likely_most(experiment.rounds), "clients": sampler.expected,
         "parameters": size, "sensitivity": release.joint.sensitivity,
     }  # fmt: skip
 
@@ -103,6 +104,9 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
     for row in found["advice"]:
         helps.add_row(row["change"], show(row["to"]), show(row["epsilon"]), show(row["noise_to_signal"]))
     console.print(helps)
+    if found["within_budget"] is False:
+        console.print(f"[bold red]stops early[/] the limit is epsilon {found['epsilon_max']:g} with known cohorts",
+                      highlight=False)  # fmt: skip
 
 
 @budget.command()

@@ -39,7 +39,7 @@ def audit(
         )
     count = canaries or max(50, min(1000, CANARY_NUMBERS // (size * experiment.rounds)))
     rate = (clients.per_round or clients.total) / clients.total
-    nodes = experiment.runtime.nodes
+    nodes = min(experiment.runtime.nodes, clients.per_round or clients.total)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"{count} canaries, {experiment.rounds} rounds", total=experiment.rounds)
         found = run_canaries(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from privacy.sampling import Sampler
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
@@ -53,6 +54,11 @@ def refuse_private(
     """The same for what a private release does not go together with."""
     sampled = privacy.sampling != "fixed"
     if not release.private:
+        if privacy.population:
+            raise InputError(
+                "privacy.population", privacy.population, f"release {name} would not be charged to it",
+                "leave it empty, or use a private release",
+            )  # fmt: skip
         if sampled:
             raise InputError(
                 "privacy.sampling", privacy.sampling, f"release {name} is not charged to a budget",
@@ -64,7 +70,8 @@ def refuse_private(
             "evaluation.uploads", True, f"numbers about single uploads would leave the clients beside release {name}",
             "set evaluation.uploads to false; `fedapp attack` shows what the server could do",
         )  # fmt: skip
-    least, nodes = Policy().min_nodes, min(runtime.nodes, clients.per_round or clients.total)
+    smallest = Sampler(privacy.sampling, 0, clients.total, clients.per_round).smallest
+    least, nodes = Policy().min_nodes, min(runtime.nodes, smallest or clients.per_round or clients.total)
     if release.masked and nodes < least:
         raise InputError(
             "runtime.nodes", runtime.nodes, f"a secure sum hides a node among {least} or more, {nodes} would take part",
@@ -81,6 +88,15 @@ def refuse_private(
             "clients.per-round", clients.per_round, f"{privacy.sampling} sampling draws some of the clients",
             f"set it between 1 and {clients.total - 1}",
         )  # fmt: skip
+    if privacy.sampling == "round-robin" and smallest < clients.min:
+        raise InputError(
+            "clients.min", clients.min, f"a group has only {smallest} clients when {clients.total} take turns",
+            f"set it to {smallest} or fewer, or clients.per-round higher",
+        )  # fmt: skip
+    if release.masked and privacy.graph == "harary" and release.placement == "distributed":
+        raise InputError(
+            "privacy.graph", "harary", "distributed noise is counted over one connected sum", "use auto or complete"
+        )
     if noised:
         _check_budget(privacy)
 
@@ -105,5 +121,5 @@ def _check_metrics(privacy: PrivacySettings) -> None:
         if not sound or not bounds[0] < bounds[1]:
             raise InputError(
                 "privacy.metrics", f"{name}: {bounds}", "each metric needs the range it is bounded to",
-                'for example {"objective": [0, 1]}',
+                'for example {"objective_min": [0, 1]}',
             )  # fmt: skip

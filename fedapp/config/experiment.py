@@ -7,6 +7,7 @@ recipes in ``sim/recipes`` and ``-o key=value`` change a few. Each section is de
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -31,6 +32,9 @@ def _seeds(text: str) -> str:
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError("must be different whole numbers separated by commas")
     return text
+
+
+ELSEWHERE = ("run-dir", "resume", "data.path", "privacy.roster", "recipe")
 
 
 class ReportSettings(Settings):
@@ -81,6 +85,12 @@ class Experiment(TaskSettings):
     def to_run_config(self) -> dict[str, bool | int | float | str]:
         """The flat run config that :meth:`from_run_config` reads back."""
         return flatten(self.model_dump(by_alias=True))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides what is computed; where a run lives and where data lie is left out."""
+        kept = {key: value for key, value in self.to_run_config().items() if key not in ELSEWHERE}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def _check(self) -> None:
         """What no single field can know: names that must exist, values that must agree."""

@@ -35,7 +35,7 @@ def rehearse(vectors: NDArray[np.float64], clip: float) -> tuple[NDArray[np.uint
             for index, key in enumerate(keys)
         ]
         prekeys = tuple(node.advertise(1)[0] for node in nodes)
-        terms = Terms(1, 1, prekeys, default_threshold(count), count - 1, 2, size + CHECK, "{}", bytes(32))
+        terms = Terms(1, 1, prekeys, default_threshold(count), count - 1, 2, size + CHECK, "{}", "{}", bytes(32))
         server = SecAggServer(terms, roster.members)
         for node in nodes:
             server.shared(node.member, node.share(terms))

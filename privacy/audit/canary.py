@@ -64,11 +64,11 @@ def _direction(size: int) -> NDArray[np.float32]:
 
 
 def _round(release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expected: int) -> NDArray[np.float32]:
-    """What the server ends up with, over the clip norm of the round."""
+    """What the server ends up with, over the clip norm of the round: of the nodes' noise only what is counted on."""
     least = default_threshold(nodes) if release.masked else nodes
     public = release.open(max(len(rows), 1), max(expected, 1), nodes, least)
     clip, total = float(public["clip"]), None
-    for share in np.array_split(rows, nodes):
+    for share in np.array_split(rows, int(public["honest"]) if release.placement == "distributed" else 1):
         vector = torch.from_numpy(share * np.float32(clip * 1e6))  # clipped to exactly C
         weight = torch.full((len(share),), 1e12)
         payload: Payload | None = release.encode(Contribution(vector, weight), public) if len(share) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from privacy.budget.ledger import Ledger
@@ -24,11 +25,14 @@ class Charging:
     epsilon_max: float
     run: str
     arm: str
+    release: str = ""
+    placement: str = "central"
+    masked: bool = False
 
     def reserve(self, round: int) -> None:
         candidates = None if self.sampler.name == "poisson" else self.sampler.draw(round)
         after = self.spent.after(self.multiplier, candidates, self.delta)
-        if after > self.epsilon_max:
+        if self.multiplier > 0 and after > self.epsilon_max:  # without noise nothing is claimed, and it is on record
             now = self.spent.headline(self.delta)
             reason = (
                 f"privacy budget: round {round} of {self.arm} would bring epsilon from {now:.4g} to {after:.4g} "
@@ -38,14 +42,16 @@ class Charging:
             raise StoppedError(f"{reason}\n  → {REMEDY}")
         self._write(
             "reserve", round=round, multiplier=self.multiplier, rate=self.sampler.rate, sampling=self.sampler.name,
-            adjacency="zero-out", delta=self.delta, epsilon_after=after,
+            adjacency="zero-out", delta=self.delta, epsilon_after=after if math.isfinite(after) else None,
+            release=self.release, placement=self.placement, masked=self.masked,
         )  # fmt: skip
 
     def sampled(self, clients: list[int]) -> None:
         self._write("cohort", clients=sorted(clients))
 
     def released(self, clients: list[int]) -> None:
-        self._write("release", counted=len(clients), epsilon=self.spent.headline(self.delta))
+        epsilon = self.spent.headline(self.delta)
+        self._write("release", counted=len(clients), epsilon=epsilon if math.isfinite(epsilon) else None)
 
     def aborted(self, reason: str) -> None:
         self._write("abort", reason=reason.splitlines()[0] if reason else "")

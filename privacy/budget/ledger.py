@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -89,11 +90,20 @@ def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
 
 
 class Ledger:
-    """An open book. Only one process writes at a time; a second one is refused."""
+    """An open book. Only one process writes at a time; a second one is refused.
 
-    def __init__(self, folder: Path, population: str = "") -> None:
+    ``pins`` are what belongs to the people and not to a run: how many they are, whose data they are, their delta and
+    their limit. The first run writes them down; a run with others is refused.
+    """
+
+    def __init__(self, folder: Path, population: str = "", pins: Mapping[str, Any] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / LEDGER_FILE
+        if (folder / KEY_FILE).exists() and not self.file.exists():
+            raise InputError(
+                "ledger", str(self.file), "is missing although its key is there: what was spent is unknown",
+                "restore the ledger, or remove the whole folder if these people are new",
+            )  # fmt: skip
         self.key: Ed25519PrivateKey = load_identity(folder / KEY_FILE, create=True)
         self._lock = open(folder / "ledger.lock", "w")  # noqa: SIM115
         try:
@@ -110,9 +120,20 @@ class Ledger:
             if self.entries[0]["public"] != self.public.hex():
                 raise InputError("ledger", str(self.file), "was opened under another key", "restore ledger.key")
             self.head = Head(len(self.entries) - 1, line_hash(self.file.read_bytes().split(b"\n")[-2]))
+            self._agree(dict(pins or {}))
         else:
             self.head = Head(-1, GENESIS)
-            self.append("open", population=population, public=self.public.hex())
+            self.append("open", population=population, public=self.public.hex(), pins=dict(pins or {}))
+
+    def _agree(self, pins: dict[str, Any]) -> None:
+        for name, value in self.entries[0]["pins"].items():
+            if name in pins and pins[name] != value:
+                self._lock.close()
+                raise InputError(
+                    f"privacy.{name}" if name != "clients" else "clients.total", pins[name],
+                    f"this population's ledger was opened with {value!r}",
+                    "what belongs to the people cannot change from run to run: use the same, or another population",
+                )  # fmt: skip
 
     @property
     def public(self) -> bytes:

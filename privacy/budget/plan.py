@@ -8,10 +8,10 @@ The noise on the mean has norm about :math:`z S C \sqrt d / m`, a clipped update
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from privacy.accounting import Event, calibrate, epsilon, gaussian_epsilon, gdp, pld, prv, rdp
+from privacy.accounting import Event, calibrate, calibrate_known_cohort, epsilon, gaussian_epsilon, gdp, pld, prv, rdp
 from privacy.joint import JointVector
 
 GOOD_RATIO = 1.0  # noise no larger than the largest possible signal
@@ -29,6 +29,7 @@ class Plan:
     clients: float | None = None
     parameters: int | None = None
     sensitivity: float = 1.0
+    limit: float | None = None  # the population's epsilon-max, which is held against known cohorts
 
 
 def predict(plan: Plan) -> dict[str, Any]:
@@ -37,11 +38,12 @@ def predict(plan: Plan) -> dict[str, Any]:
     most = plan.rounds if plan.participations is None else plan.participations
     mu = math.inf if plan.multiplier == 0 and most else math.sqrt(most) / plan.multiplier if most else 0.0
     renyi, order = rdp(events, plan.delta)
+    known = gaussian_epsilon(mu, plan.delta)
     ratio = noise_to_signal(plan)
     return {
         "epsilon": _finite(epsilon(events, plan.delta)),
         "delta": plan.delta,
-        "epsilon_known_cohort": _finite(gaussian_epsilon(mu, plan.delta)),
+        "epsilon_known_cohort": _finite(known),
         "accountants": {
             "prv_upper": prv(events, plan.delta) if plan.multiplier else None,
             "rdp": _finite(renyi), "rdp_order": order, "pld": pld(events, plan.delta),
@@ -50,6 +52,7 @@ def predict(plan: Plan) -> dict[str, Any]:
         "noise_multiplier": plan.multiplier, "sample_rate": plan.rate, "rounds": plan.rounds,
         "participations": most, "clients": plan.clients, "parameters": plan.parameters,
         "noise_to_signal": ratio,
+        "epsilon_max": plan.limit, "within_budget": None if plan.limit is None else known <= plan.limit,
         "advice": advice(plan, ratio),
     }  # fmt: skip
 
@@ -84,7 +87,10 @@ def advice(plan: Plan, ratio: float | None) -> list[dict[str, Any]]:
 
 
 def multiplier_for(target: float, plan: Plan) -> float:
-    """The noise multiplier with which the plan's :func:`epsilon` is ``target``."""
+    """The noise multiplier that meets ``target``: with known cohorts exactly if the plan says how often a client takes
+    part, else under the plan's sample rate."""
+    if plan.participations is not None:
+        return calibrate_known_cohort(target, plan.delta, plan.participations)
     return calibrate(target, plan.delta, plan.rate, plan.rounds)
 
 
@@ -95,8 +101,6 @@ def sensitivity_of(adaptive_clip: bool, metrics: int, rho_bit: float, rho_scalar
 
 
 def _with(plan: Plan, **changes: Any) -> Plan:
-    from dataclasses import replace
-
     changed = replace(plan, **changes)
     if plan.participations is not None and "rounds" in changes:
         share = plan.participations / plan.rounds

@@ -38,7 +38,10 @@ class Facts:
     sampling: str
     population: int
     per_round: int
-    planned_rounds: int
+    run: str
+    population_name: str
+    planned_rounds: int  # of one arm
+    arms: int
     separation: int
     delta: float
     epsilon_max: float
@@ -77,17 +80,15 @@ def build_report(facts: Facts) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- 1 and 2: the claim, and against whom
 def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
-    if not facts.release.noised:
-        return (
-            f"No differential privacy: release {facts.release_name} adds no noise. The server sees the exact sum over "
-            "the nodes and no node's own vector."
-        )
-    against = (
-        "everyone, the server included," if facts.release.placement == "distributed" else "whoever sees the models"
-    )
+    placement, masked = weakest(facts)
+    if placement == "none":
+        sees = "the exact sum over the nodes and no node's own vector" if masked else "each node's clipped sum"
+        return f"No differential privacy: rounds without noise are in this ledger. The server saw {sees}."
+    distributed = placement == "distributed"
+    against = "everyone, the server included," if distributed else "whoever sees the models"
     assumption = (
-        f"assuming that {_nodes(facts.colluding)} in a sum work with the server"
-        if facts.release.placement == "distributed"
+        f"assuming that {_nodes(facts.colluding)} in a sum work against the others"
+        if distributed
         else "assuming that the server adds the noise it says and keeps the noiseless sums to itself"
     )
     return (
@@ -98,14 +99,15 @@ def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
 
 
 def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]]:
-    masked, placement = facts.release.masked, facts.release.placement
-    budget = f"epsilon {_number(accounting['epsilon'])}" if facts.release.noised else "no differential privacy"
+    placement, masked = weakest(facts)
+    budget = f"epsilon {_number(accounting['epsilon'])}" if placement != "none" else "no differential privacy"
     sums = "sees only the sum over all nodes" if masked else "sees each node's clipped sum"
     server = {
         "none": sums, "central": f"{sums}, without noise", "distributed": f"sees only the noisy sum: {budget}",
     }[placement]  # fmt: skip
     lying = (
-        f"{server}; nodes refuse split views, other models, thresholds below their own and reused keys"
+        f"{server}, where nodes pin release and noise in a policy.json; without one they follow the configuration a "
+        "run brings. Nodes refuse split views, other models or orders, weaker thresholds and reused keys"
         if masked
         else "no protection: it can ask for anything the release lets a node send"
     )
@@ -122,6 +124,15 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
         {"who": "server, malicious", "protection": lying},
         {"who": "server with colluding nodes", "protection": colluding},
     ]
+
+
+def weakest(facts: Facts) -> tuple[str, bool]:
+    """(placement, masked): the least that any charged round in the ledger gave; this run's own if none was charged."""
+    reserves = [entry for entry in facts.entries if entry["type"] == "reserve"]
+    if not reserves:
+        return facts.release.placement, facts.release.masked
+    order = ("none", "central", "distributed")
+    return min((str(entry["placement"]) for entry in reserves), key=order.index), all(e["masked"] for e in reserves)
 
 
 # ---------------------------------------------------------------- 3 and 4: mechanism, sampling
@@ -167,7 +178,7 @@ def _sampling(facts: Facts, spent: Spent) -> dict[str, Any]:
 def _accounting(facts: Facts, spent: Spent) -> dict[str, Any]:
     delta = facts.delta
     base = {"charged": spent.charged, "released": spent.released, "aborted": spent.aborted, "delta": delta}
-    if not facts.release.noised:
+    if weakest(facts)[0] == "none":
         return {**base, "epsilon": None, "epsilon_replace_one": None, "amplified": None, "curve": None, "check": None}
     mu = math.sqrt(max(spent.square(), 0.0))
     renyi, order = rdp(spent.events, delta)
@@ -184,7 +195,8 @@ def _accounting(facts: Facts, spent: Spent) -> dict[str, Any]:
         "epsilon_replace_one": gaussian_epsilon(2 * mu, delta),
         "amplified": {
             "epsilon": primary if poisson else None,
-            "assumption": "cohorts drawn by independent secret coins and unknown to whoever is meant: never the server"
+            "assumption": "cohorts drawn by independent secret coins, neither they nor their size known to whoever is "
+            "meant: never the server"
             if poisson else "not computed: rounds were not drawn by secret coins",
         },
         "all_rounds": {**values, "rdp_order": order, "gdp_informational": gdp(spent.events, delta),
@@ -199,7 +211,7 @@ def _meaning(spent: Spent) -> dict[str, Any] | None:
     """What mu means for a test that decides whether a client took part: power at a false-positive rate, advantage."""
     from scipy.stats import norm
 
-    if not spent.events:
+    if not spent.events or not math.isfinite(spent.square()):
         return None
     mu = math.sqrt(max(spent.square(), 0.0))
     power = {str(rate): float(norm.cdf(norm.ppf(rate) + mu)) for rate in FALSE_POSITIVES}
@@ -225,15 +237,16 @@ def _not_covered(facts: Facts) -> list[dict[str, str]]:
 
 # ---------------------------------------------------------------- 8 to 10: budget, utility, audit
 def _budget(facts: Facts, spent: Spent, accounting: Mapping[str, Any]) -> dict[str, Any] | None:
-    if not facts.release.noised:
+    if accounting["epsilon"] is None:
         return None
     limit, multiplier = facts.epsilon_max, facts.release.multiplier
     most = gaussian_mu(limit, facts.delta) ** 2
     left = max(most - spent.square(), 0.0)
     # a client that pays once in `separation` rounds: others can still be drawn while the busiest one has room
     rounds_left = math.floor(left * multiplier**2 + 1e-9) * facts.separation
-    missing = max(facts.planned_rounds - spent.charged, 0)
-    most_left = math.ceil(missing / facts.separation)
+    done = sum(entry["type"] == "reserve" and entry["run"] == facts.run for entry in facts.entries)
+    missing = max(facts.planned_rounds * facts.arms - done, 0)
+    most_left = facts.arms * math.ceil(missing / facts.arms / facts.separation)
     needed = math.sqrt(most_left / left) if most_left and left > 0 else None
     return {
         "epsilon_max": limit, "spent": accounting["epsilon"],
@@ -245,7 +258,7 @@ def _budget(facts: Facts, spent: Spent, accounting: Mapping[str, Any]) -> dict[s
 
 def _utility(facts: Facts) -> dict[str, Any]:
     plan = Plan(
-        facts.release.multiplier, facts.planned_rounds, facts.delta, clients=float(facts.per_round),
+        facts.release.multiplier, facts.planned_rounds * facts.arms, facts.delta, clients=float(facts.per_round),
         parameters=facts.parameters, sensitivity=facts.release.joint.sensitivity,
     )  # fmt: skip
     measured = [row["update_norm"] for row in facts.realised if row.get("update_norm") is not None]
@@ -282,7 +295,9 @@ def _checklist(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, st
         {"question": "Randomness?", "answer": "operating system entropy through AES-256-CTR, no seeds"},
         {"question": "Side channels?", "answer": "timing and sizes of messages are not hidden"},
         {"question": "Was it tested empirically?", "answer": _verdict(facts)},
-        {"question": "Is hyper-parameter tuning charged?", "answer": "runs on the same population share this ledger"},
+        {"question": "Is hyper-parameter tuning charged?",
+         "answer": f"runs on the population {facts.population_name!r} of this folder share this ledger"
+         if facts.population_name else "no: this run has people of its own (privacy.population is empty)"},
         {"question": "Are all releases counted, crashes included?",
          "answer": f"yes: {accounting['charged']} charged, {accounting['released']} released"},
     ]  # fmt: skip

@@ -10,16 +10,25 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
-from privacy.flower.wire import RECORD, as_bytes, model_digest, pack_table, unpack_table, unpack_terms
-from privacy.releases.lattice import LatticeRelease
+from privacy.flower.wire import (
+    RECORD,
+    as_bytes,
+    model_digest,
+    pack_table,
+    unpack_integers,
+    unpack_table,
+    unpack_terms,
+)
+from privacy.releases.lattice import LatticeRelease, own_noise
 from privacy.secagg.client import SecAggClient
-from privacy.secagg.identity import KEY_FILE, ROSTER_FILE, Policy, Roster, load_identity
-from privacy.secagg.messages import RefusalError
+from privacy.secagg.identity import KEY_FILE, POLICY_FILE, ROSTER_FILE, Policy, Roster, load_identity
+from privacy.secagg.messages import RefusalError, Terms
 from privacy.secagg.vault import Vault
 from privacy.witness import Witness
 from strategies.cohort import CohortResult
@@ -41,47 +50,77 @@ def node_folder(content: RecordDict, context: Context, simulated: bool) -> Path:
 
 
 class SecureNode:
-    """One node's answers. ``colluding`` is the server's word for it; the node's own policy may assume more."""
+    """One node's answers. ``config`` is the hash of this node's configuration, ``hosts`` the clients it has."""
 
-    def __init__(self, folder: Path, member: int, roster: str, colluding: int) -> None:
+    def __init__(
+        self, folder: Path, member: int, roster: str, colluding: int, config: str, hosts: frozenset[int] | None
+    ) -> None:
         identity = load_identity(folder / KEY_FILE)
         own = folder / ROSTER_FILE
         file = Path(roster) if roster else own if own.exists() else folder.parent / ROSTER_FILE
-        self.roster, policy = Roster.read(file), Policy.read(folder / "policy.json")
+        self.roster, policy = Roster.read(file), Policy.read(folder / POLICY_FILE)
         self.policy = replace(policy, colluding=max(policy.colluding, colluding))
         self.client = SecAggClient(member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity))
         self.witness = Witness(folder / "ledger-seen.json", self.roster.server)
+        self.member, self.config, self.hosts = member, config, hosts
 
     def advertise(self, content: RecordDict) -> RecordDict:
         keys = self.client.advertise(int(record(content, RECORD, ConfigRecord)["count"]))  # type: ignore[arg-type]
         return RecordDict({RECORD: ConfigRecord({"prekeys": [key.to_bytes() for key in keys]})})
 
-    def share(self, content: RecordDict, release: LatticeRelease) -> RecordDict:
+    def share(self, content: RecordDict, name: str, release: LatticeRelease) -> RecordDict:
+        """Everything that can be wrong about a sum is looked at here, before a secret is shared."""
         terms = unpack_terms(record(content, RECORD, ConfigRecord))
-        objection = release.objection(
-            json.loads(terms.public), terms.least, self.policy.colluding, self.policy.min_noise
+        public, work = json.loads(terms.public), json.loads(terms.work)
+        objection = (
+            self.policy.forbids(name, own_noise(release))
+            or release.objection(public, len(terms.prekeys), terms.least, self.policy.colluding)
+            or self._objection(terms, public, work)
         )
+        if terms.degree < len(terms.prekeys) - 1 and release.placement == "distributed":
+            objection = "distributed noise is counted over a complete graph"
         if objection:
             raise RefusalError(objection)
-        self.see_ledger(content, release)
+        if release.noised:
+            self.see_ledger(content, work["ledger"])
         return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
 
-    def masked(
-        self, content: RecordDict, order: Order, train: Callable[[], CohortResult], release: LatticeRelease
-    ) -> RecordDict:
-        """Train and mask. The model is compared with the terms before the vector is handed out."""
+    def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
+        """Why this work is refused: each client once, on one node, and as many as the public numbers say."""
+        if work["config"] != self.config:
+            return "the server's configuration is not this node's"
+        lists = {int(member): [int(client) for client in clients] for member, clients in work["clients"].items()}
+        everyone = [client for clients in lists.values() for client in clients]
+        if sorted(lists) != list(terms.members) or not all(lists.values()):
+            return "some member has no clients to train"
+        if len(set(everyone)) < len(everyone) or len(everyone) != public["clients"]:
+            return (
+                f"{len(everyone)} clients, {len(set(everyone))} different, are named; {public['clients']} are counted"
+            )
+        if self.hosts is not None and not set(lists[self.member]) <= self.hosts:
+            return f"this node does not have the clients {sorted(set(lists[self.member]) - self.hosts)}"
+        return ""
+
+    def masked(self, content: RecordDict, order: Order, train: Callable[[], CohortResult]) -> RecordDict:
+        """Train and mask, if this is what was agreed on: nothing is trained or remembered otherwise."""
         said = record(content, RECORD, ConfigRecord)
-        public = json.dumps(dict(order.assignment.public), sort_keys=True)
-        model = model_digest(record(content, "broadcast", ArrayRecord), public)
+        session = as_bytes(said["session"])
+        terms, assignment = self.client.agreed(session), order.assignment
+        public, work = json.dumps(dict(assignment.public), sort_keys=True), json.loads(terms.work)
+        model, own = model_digest(record(content, "broadcast", ArrayRecord), terms.public), str(self.member)
+        ordered = [order.method, assignment.seed, assignment.round, list(assignment.clients), list(assignment.versions)]
+        agreed = [work["method"], work["seed"], work["round"], work["clients"][own], work["versions"][own]]
+        if public != terms.public or model != terms.model or ordered != agreed:
+            raise RefusalError("the order or the model is not what was agreed on")
         result = train()
         assert result.payload is not None, "a private release always closes with a vector"
         vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
-        self.client.mask(as_bytes(said["session"]), model, unpack_table(said, "boxes"), vector)
+        self.client.mask(session, model, unpack_table(said, "boxes"), vector)
         return pack_sum(torch.from_numpy(vector.view(np.int32)), order)
 
     def confirm(self, content: RecordDict) -> RecordDict:
         said = record(content, RECORD, ConfigRecord)
-        survivors = [int(member) for member in said["survivors"]]  # type: ignore[union-attr]
+        survivors = unpack_integers(said, "survivors")
         signature = self.client.confirm(as_bytes(said["session"]), survivors)
         return RecordDict({RECORD: ConfigRecord({"signature": signature})})
 
@@ -90,13 +129,14 @@ class SecureNode:
         shares = self.client.unmask(as_bytes(said["session"]), unpack_table(said, "signatures"))
         return RecordDict({RECORD: pack_table(b"", shares, "shares")})
 
-    def see_ledger(self, content: RecordDict, release: LatticeRelease) -> None:
-        """Under a budget the server must show how far its book is, and never go back."""
-        if not release.noised:
-            return
+    def see_ledger(self, content: RecordDict, agreed: list[Any] | None = None) -> None:
+        """Under a budget the server must show how far its book is, further than ever before, to all alike."""
         if "ledger" not in content:
             raise RefusalError("a noised round without the state of the budget's ledger")
+        shown = dict(record(content, "ledger", ConfigRecord))
+        if agreed is not None and agreed != [shown["ledger"], shown["seq"], shown["head"]]:
+            raise RefusalError("the state of the ledger is not the one that was agreed on")
         try:
-            self.witness.see(dict(record(content, "ledger", ConfigRecord)))
+            self.witness.see(shown)
         except ValueError as error:
             raise RefusalError(str(error)) from error

@@ -8,14 +8,13 @@ remain and reveals nothing otherwise.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from privacy.flower.wire import (
@@ -29,11 +28,14 @@ from privacy.flower.wire import (
     model_digest,
     pack_table,
     pack_terms,
+    pack_work,
     read_reply,
     unpack_list,
     unpack_table,
 )
-from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, harary
+from privacy.releases.lattice import placement_of
+from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, dropouts, harary
+from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, Prekey, Terms
 from privacy.secagg.server import SecAggServer
 from privacy.settings import PrivacySettings
@@ -41,26 +43,42 @@ from strategies.flower.legs import exchange
 from strategies.flower.roster import Node
 from strategies.flower.rounds import FederatedRounds, RoundReport, content_of
 from strategies.flower.wire import Order, pack_broadcast, pack_order, unpack_sum
-from strategies.types import Payload, Public
+from strategies.types import Payload, Public, Release
 from tasks.errors import ReplyError, StoppedError
 
 STOCK = 64  # prekeys asked for at once
-DROPOUT_SHARE = 0.1  # of nodes a k-regular graph is built to lose
+
+
+@dataclass
+class Sessions:
+    """What the arms of a run share: the count of secure sums, which only grows, and the nodes' unused keys."""
+
+    epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)  # a restarted server is always later
+    number: int = 0
+    stock: dict[int, list[Prekey]] = field(default_factory=dict)
+
+    def next(self) -> int:
+        """The number of a new sum."""
+        self.number += 1
+        return self.number
 
 
 class SecureRounds(FederatedRounds):
-    """:class:`FederatedRounds` whose sums are masked. ``identities`` are the nodes' public keys, by partition."""
+    """:class:`FederatedRounds` whose sums are masked.
 
-    identities: Mapping[int, bytes]
-    privacy: PrivacySettings
+    ``identities`` are the nodes' public keys by partition, ``config`` the hash of what nodes must have been
+    configured with, ``sessions`` shared by all arms of a run.
+    """
 
     def __init__(
-        self, *arguments: Any, identities: Mapping[int, bytes], privacy: PrivacySettings, **named: Any
-    ) -> None:
+        self, *arguments: Any, identities: Mapping[int, bytes], privacy: PrivacySettings, config: str,
+        sessions: Sessions, **named: Any,
+    ) -> None:  # fmt: skip
         super().__init__(*arguments, **named)
-        self.identities, self.privacy = identities, privacy
-        self.epoch = time.time_ns() // 1_000_000  # grows with every start of the server, so rounds cannot repeat
-        self._stock: dict[int, list[Prekey]] = {}
+        self.identities, self.privacy, self.config, self.sessions = identities, privacy, config, sessions
+
+    def _too_small(self, orders: Sequence[tuple[Node, Order]]) -> bool:
+        return super()._too_small(orders) or len(orders) < Policy().min_nodes
 
     def _collect(
         self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
@@ -69,7 +87,7 @@ class SecureRounds(FederatedRounds):
         own = {node.partition: order for node, order in orders}
         try:
             return self._secure_sum(grid, nodes, own, report)
-        except AbortedError as error:
+        except (AbortedError, ValueError) as error:
             reasons = "\n".join(f"  client {client}: {why}" for client, why in sorted(report.failures.items()))
             raise StoppedError(
                 f"round {report.round} of {self.method}: no sum was unmasked: {error}\n{reasons}"
@@ -79,20 +97,25 @@ class SecureRounds(FederatedRounds):
         self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
     ) -> tuple[Payload, Public]:
         self._restock(grid, nodes, orders, report)
-        ready = [member for member in sorted(nodes) if self._stock.get(member)]
+        ready = [member for member in sorted(nodes) if self.sessions.stock.get(member)]
         broadcast = pack_broadcast(self.federation.broadcast(report.round))
         public = self._public(ready, orders)
         orders = {m: replace(orders[m], assignment=replace(orders[m].assignment, public=public)) for m in ready}
-        terms = self._terms(ready, json.dumps(public, sort_keys=True), broadcast)
+        witness = self.charge.witness() if self.charge else None
+        terms = self._terms(public, pack_work(orders, self.config, witness), broadcast, ready)
         server = SecAggServer(terms, self.identities)
         leg = _Leg(self, grid, nodes, orders, report)
 
-        opening = self._with_ledger(RecordDict({RECORD: pack_terms(terms)}))
+        opening = RecordDict({RECORD: pack_terms(terms)})
+        if witness:
+            opening["ledger"] = ConfigRecord(witness)  # type: ignore[arg-type]
         leg.ask(
             SHARE, dict.fromkeys(ready, opening), lambda m, r: server.shared(m, unpack_table(read_reply(r), "boxes"))
         )
 
         content: dict[int, RecordDict] = {}
+        for member in set(ready) - set(server.sharers):  # its keys may be gone with a restart: ask for new ones
+            self.sessions.stock.pop(member, None)
         for member in server.close_sharing():
             content[member] = pack_order(orders[member], broadcast, self.fingerprint, self.root)
             content[member][RECORD] = pack_table(terms.session, server.inbox(member), "boxes")
@@ -126,7 +149,7 @@ class SecureRounds(FederatedRounds):
         report.bytes_up += answer.bytes_up
 
     def _restock(self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport) -> None:
-        empty = [member for member in nodes if not self._stock.get(member)]
+        empty = [member for member in nodes if not self.sessions.stock.get(member)]
         asked = RecordDict({RECORD: ConfigRecord({"count": STOCK})})
         _Leg(self, grid, nodes, orders, report).ask(ADVERTISE, dict.fromkeys(empty, asked), self._stock_up)
 
@@ -136,29 +159,23 @@ class SecureRounds(FederatedRounds):
             raise ReplyError(f"node {member} is not in the roster")
         if not all(key.is_authentic(self.identities[member]) for key in keys):
             raise ReplyError(f"a prekey of node {member} is not signed by it")
-        self._stock[member] = keys[::-1]
+        self.sessions.stock[member] = keys[::-1]
 
     def _public(self, ready: list[int], orders: dict[int, Order]) -> Public:
         """The round's public numbers, for the nodes that are really there."""
         clients = sum(len(orders[member].assignment.clients) for member in ready)
-        least = graph_of(len(ready), self.privacy).least
+        least = graph_of(len(ready), self.privacy, self.release).least
         return self.release.open(max(clients, 1), self.expected or clients, len(ready), least)
 
-    def _terms(self, members: list[int], public: str, broadcast: Any) -> Terms:
+    def _terms(self, public: Public, work: str, broadcast: ArrayRecord, members: list[int]) -> Terms:
         if not members:
             raise AbortedError("no node has keys to take part with")
-        keys = tuple(self._stock[member].pop() for member in members)
-        graph, number = graph_of(len(members), self.privacy), self.federation.round + 1
-        model = model_digest(broadcast, public)
+        keys = tuple(self.sessions.stock[member].pop() for member in members)
+        graph, text = graph_of(len(members), self.privacy, self.release), json.dumps(public, sort_keys=True)
         return Terms(
-            self.epoch, number, keys, graph.threshold, graph.degree, graph.least, self.release.length, public, model
-        )
-
-    def _with_ledger(self, content: RecordDict) -> RecordDict:
-        """What opens a round also says how far the budget's book is."""
-        if self.charge:
-            content["ledger"] = ConfigRecord(self.charge.witness())  # type: ignore[arg-type]
-        return content
+            self.sessions.epoch, self.sessions.next(), keys, graph.threshold, graph.degree, graph.least,
+            self.release.length, text, work, model_digest(broadcast, text),
+        )  # fmt: skip
 
 
 class _Leg:
@@ -180,7 +197,7 @@ class _Leg:
         for slot, reply in exchange(self.grid, messages, settings.timeout, settings.in_flight):
             try:
                 take(members[slot], content_of(reply, settings.timeout))
-            except (ReplyError, ValueError, KeyError, TypeError) as error:
+            except (ReplyError, ValueError, KeyError, TypeError, ArithmeticError) as error:
                 reason = str(error) if isinstance(error, ReplyError) else f"{type(error).__name__}: {error}"
                 self.report.failures |= dict.fromkeys(self.orders[members[slot]].assignment.clients, reason)
 
@@ -197,10 +214,11 @@ class Graph(NamedTuple):
     least: int
 
 
-def graph_of(nodes: int, privacy: PrivacySettings) -> Graph:
-    """The graph for so many nodes, as configured."""
+def graph_of(nodes: int, privacy: PrivacySettings, release: Release) -> Graph:
+    """The graph for so many nodes, as configured. Distributed noise is counted over one connected sum: complete."""
     least = privacy.threshold or default_threshold(nodes)
-    if privacy.graph == "complete" or (privacy.graph == "auto" and nodes <= COMPLETE_UP_TO):
+    everybody = privacy.graph == "complete" or nodes <= COMPLETE_UP_TO or placement_of(release) == "distributed"
+    if privacy.graph != "harary" and everybody:
         return Graph(max(nodes - 1, 1), least, least)
-    degree, threshold = harary(nodes, max(privacy.colluding, 1), math.ceil(nodes * DROPOUT_SHARE))
+    degree, threshold = harary(nodes, max(privacy.colluding, 1), dropouts(nodes))
     return Graph(degree, threshold, least)

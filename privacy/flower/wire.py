@@ -12,13 +12,14 @@ its ``public`` rows as what is not covered.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from privacy.secagg.messages import Prekey, Terms
-from strategies.flower.wire import FAILURE, record
+from strategies.flower.wire import FAILURE, Order, record
 from tasks.errors import ReplyError
 
 ADVERTISE, SHARE, MASKED = "query.advertise", "query.share", "train.masked"
@@ -43,6 +44,20 @@ OUTGOING: dict[str, tuple[str, str]] = {
 }
 
 
+def pack_work(orders: Mapping[int, Order], config: str, ledger: Mapping[str, int | str] | None) -> str:
+    """The JSON text that binds a sum to its work: every member's clients and versions, method, seed, round, config."""
+    first = next(iter(orders.values()))
+    return json.dumps(
+        {
+            "method": first.method, "seed": first.assignment.seed, "round": first.assignment.round, "config": config,
+            "clients": {str(member): list(order.assignment.clients) for member, order in orders.items()},
+            "versions": {str(member): list(order.assignment.versions) for member, order in orders.items()},
+            "ledger": [ledger["ledger"], ledger["seq"], ledger["head"]] if ledger else None,
+        },
+        sort_keys=True,
+    )  # fmt: skip
+
+
 def model_digest(broadcast: ArrayRecord, public: str) -> bytes:
     """SHA-256 of everything a client trains from: names, types, shapes, bytes, and the public numbers."""
     state = sha256(public.encode())
@@ -56,8 +71,9 @@ def pack_terms(terms: Terms) -> ConfigRecord:
     """The terms of a secure sum."""
     return ConfigRecord(
         {
-            "epoch": terms.epoch, "round": terms.round, "threshold": terms.threshold, "degree": terms.degree,
-            "least": terms.least, "length": terms.length, "public": terms.public, "model": terms.model,
+            "epoch": terms.epoch, "number": terms.number, "threshold": terms.threshold, "degree": terms.degree,
+            "least": terms.least, "length": terms.length, "public": terms.public, "work": terms.work,
+            "model": terms.model,
             "members": list(terms.members),
             "prekeys": [prekey.to_bytes() for prekey in terms.prekeys],
         }
@@ -68,10 +84,10 @@ def unpack_terms(said: ConfigRecord) -> Terms:
     """What :func:`pack_terms` packed; raises ``ValueError`` if a prekey is malformed."""
     pairs = zip(_integers(said["members"]), _byte_list(said["prekeys"]), strict=True)
     prekeys = tuple(Prekey.from_bytes(member, data) for member, data in pairs)
-    names = ("epoch", "round", "threshold", "degree", "least", "length")
-    epoch, round, threshold, degree, least, length = (_integers([said[name]])[0] for name in names)
-    public, model = str(said["public"]), as_bytes(said["model"])
-    return Terms(epoch, round, prekeys, threshold, degree, least, length, public, model)
+    names = ("epoch", "number", "threshold", "degree", "least", "length")
+    epoch, number, threshold, degree, least, length = (_integers([said[name]])[0] for name in names)
+    public, work, model = str(said["public"]), str(said["work"]), as_bytes(said["model"])
+    return Terms(epoch, number, prekeys, threshold, degree, least, length, public, work, model)
 
 
 def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> ConfigRecord:
@@ -89,6 +105,11 @@ def unpack_table(said: ConfigRecord, values: str) -> dict[int, bytes]:
     if len(table) < len(members):
         raise ValueError("a member is named twice")
     return table
+
+
+def unpack_integers(said: ConfigRecord, name: str) -> list[int]:
+    """A list of whole numbers; raises ``ValueError`` if it is anything else."""
+    return _integers(said[name])
 
 
 def unpack_list(said: ConfigRecord, name: str) -> list[bytes]:
@@ -120,6 +141,6 @@ def _byte_list(values: object) -> list[bytes]:
 
 
 def _integers(values: object) -> list[int]:
-    if not isinstance(values, list):
-        raise ValueError(f"expected a list of numbers, got {type(values).__name__}")
-    return [int(value) for value in values]
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError(f"expected a list of whole numbers, got {type(values).__name__}")
+    return values

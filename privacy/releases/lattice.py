@@ -15,7 +15,7 @@ import torch
 
 from privacy.entropy import BLOCK, Entropy
 from privacy.joint import CHECK, JointVector, adapt_clip
-from privacy.ring import add_rounded, levels, to_real
+from privacy.ring import add_rounded, levels, rounded_norm, to_real
 from privacy.settings import PrivacySettings
 from strategies.types import Aggregate, Contribution, Payload, Public
 
@@ -55,30 +55,42 @@ class LatticeRelease:
 
     # ------------------------------------------------------------------ one round
     def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
-        """The public numbers of a round; ``honest`` of the ``least`` nodes in a sum are counted on for noise (h)."""
-        honest = max(least - self.settings.colluding, 1)
-        spread = self.multiplier * self.joint.sensitivity * math.sqrt(nodes / honest)
+        """The public numbers of a round; ``honest`` of the ``least`` nodes in a sum are counted on for noise (h).
+
+        At least one is not: whoever looks at the result may be a node, and knows its own share.
+        """
+        honest = max(least - max(self.settings.colluding, 1), 1)
         return {
-            "clip": self.state["clip"], "levels": levels(clients, spread if self.placement == "distributed" else 0.0),
+            "clip": self.state["clip"], "levels": self._levels(clients, nodes, honest),
             "clients": clients, "denominator": float(expected), "nodes": nodes, "honest": honest,
             "multiplier": self.multiplier, "placement": self.placement,
         }  # fmt: skip
 
-    def objection(self, public: Public, least: int, colluding: int, min_noise: float) -> str:
-        """Why a node refuses these public numbers (they come from the server); empty if it does not."""
-        clients, nodes, honest = int(public["clients"]), int(public["nodes"]), int(public["honest"])
-        multiplier, clip = float(public["multiplier"]), float(public["clip"])
-        if not (math.isfinite(clip) and clip > 0 and clients >= 1 and nodes >= 1 and honest >= 1 and multiplier >= 0):
-            return "a public number of the round is out of its range"
-        if public["placement"] != self.placement or multiplier != self.multiplier:
-            return f"{public['placement']} noise of multiplier {multiplier} is not what this node was configured for"
-        if multiplier < min_noise:
-            return f"noise multiplier {multiplier:g}, this node asks for {min_noise:g} or more"
-        if self.placement == "distributed" and honest > max(least - colluding, 1):
-            return f"noise counted on {honest} honest nodes, only {least - colluding} are certain"
-        spread = multiplier * self.joint.sensitivity * math.sqrt(nodes / honest)
-        if int(public["levels"]) > levels(clients, spread if self.placement == "distributed" else 0.0):
-            return f"{public['levels']} levels could overflow"
+    def _levels(self, clients: int, nodes: int, honest: int) -> int:
+        """K, which follows from the other public numbers, so that nobody chooses it."""
+        if self.placement != "distributed":
+            return levels(clients, 0.0)
+        count = levels(clients, self.multiplier * self.joint.sensitivity * math.sqrt(nodes / honest))
+        if rounded_norm(count, self.joint.sensitivity, self.joint.length) > 1.1 * count * self.joint.sensitivity:
+            raise ValueError(f"{count} levels are too few to round {self.joint.length} numbers to")
+        return count
+
+    def objection(self, public: Public, nodes: int, least: int, colluding: int) -> str:
+        """Why a node refuses these public numbers (they come from the server); empty if it does not.
+
+        ``nodes`` really are members, ``least`` of them must be in the sum, ``colluding`` may be hostile.
+        """
+        try:
+            clip, honest = float(public["clip"]), int(public["honest"])
+            expected = self.open(int(public["clients"]), float(public["denominator"]), nodes, least)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            return f"a public number of the round is missing or out of its range ({error})"
+        if not (math.isfinite(clip) and clip > 0 and math.isfinite(float(public["denominator"]))):
+            return "the clip norm of the round is out of its range"
+        if self.placement == "distributed" and honest > max(least - max(colluding, 1), 1):
+            return f"noise counted on {honest} honest nodes, only {least - max(colluding, 1)} are certain"
+        if dict(public) != {**expected, "clip": public["clip"]}:
+            return f"the public numbers {dict(public)} are not those that follow from the configuration"
         return ""
 
     def encode(self, contribution: Contribution, public: Public) -> Payload:
@@ -87,7 +99,7 @@ class LatticeRelease:
         entropy = Entropy()
         for row in self.joint.pack(contribution, float(public["clip"])):
             norm = add_rounded(total, row, count, entropy)
-            if norm > count * self.joint.sensitivity + math.sqrt(self.joint.length):
+            if norm > rounded_norm(count, self.joint.sensitivity, self.joint.length):
                 raise ArithmeticError("a rounded contribution exceeds its bound")
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 
@@ -97,9 +109,12 @@ class LatticeRelease:
         if payload is not None:
             vector[:-CHECK] = payload.vector.numpy().view(np.uint32)
         if self.placement == "distributed":
-            deviation = self.multiplier * self.joint.sensitivity * int(public["levels"])
-            add_noise(vector[:-CHECK], deviation / math.sqrt(int(public["honest"])))
+            add_noise(vector[:-CHECK], self._deviation(public) / math.sqrt(int(public["honest"])))
         return Payload(torch.from_numpy(vector.view(np.int32)), 0.0, {}, 0)
+
+    def _deviation(self, public: Public) -> float:
+        """Of the noise a sum must carry, in quanta: z times the largest norm of a rounded vector."""
+        return self.multiplier * rounded_norm(int(public["levels"]), self.joint.sensitivity, self.joint.length)
 
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: noise if it is central, then back to real numbers and the mean."""
@@ -109,22 +124,29 @@ class LatticeRelease:
         count, clip = int(public["levels"]), float(public["clip"])
         real = to_real(values, count)
         if self.placement == "central":
-            deviation = self.multiplier * self.joint.sensitivity * count
-            real += Entropy().integer_noise(len(real), deviation) / count
+            real += Entropy().integer_noise(len(real), self._deviation(public)) / count
         sums = self.joint.unpack(real)
         denominator = float(public["denominator"]) if sums.weight is None else sums.weight
         if not denominator > 0:
             raise ValueError("no client contributed anything: nothing to average")
+        clients = float(public["denominator"]) if self.noised or not total.count else float(total.count)
         if sums.bit is not None:
-            unclipped = sums.bit / denominator + 0.5
+            unclipped = sums.bit / clients + 0.5
             quantile, rate = self.settings.clip_quantile, self.settings.clip_rate
             self.state["clip"] = adapt_clip(clip, unclipped, quantile, rate, self.settings.clip_norm)
         mean = torch.from_numpy(sums.vector * (clip / denominator)).float()
-        scalars = {
-            name: self.joint.scalar_sum(name, value, float(public["denominator"]))
-            for name, value in sums.scalars.items()
-        }
-        return Aggregate(mean, denominator, scalars, float(public["denominator"]))
+        scalars = {name: self.joint.scalar_sum(name, value, clients) for name, value in sums.scalars.items()}
+        return Aggregate(mean, denominator, scalars, clients)
+
+
+def placement_of(release: object) -> str:
+    """Who adds a release's noise: none, central or distributed."""
+    return release.placement if isinstance(release, LatticeRelease) else "none"
+
+
+def own_noise(release: object) -> float:
+    """The multiplier of the noise that nodes themselves add; a server's promise counts nothing."""
+    return release.multiplier if isinstance(release, LatticeRelease) and release.placement == "distributed" else 0.0
 
 
 def add_noise(vector: np.typing.NDArray[np.uint32], deviation: float) -> None:

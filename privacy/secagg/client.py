@@ -69,8 +69,8 @@ class SecAggClient:
         self._examine(terms)
         own, graph = terms.prekey(self.member), terms.graph
         with self.vault.open() as state:
-            if [terms.epoch, terms.round] <= state["latest"]:
-                raise RefusalError(f"round {terms.round} of epoch {terms.epoch} is not newer than {state['latest']}")
+            if [terms.epoch, terms.number] <= state["latest"]:
+                raise RefusalError(f"sum {terms.number} of epoch {terms.epoch} is not newer than {state['latest']}")
             seeds = state["prekeys"].pop(str(own.serial), None)
             if seeds is None:
                 raise RefusalError(f"prekey {own.serial} is not in stock: used, or never made")
@@ -86,7 +86,7 @@ class SecAggClient:
             for holder in graph[self.member]:
                 box_key = self._transport_key(key, terms, self.member, holder)
                 boxes[holder] = seal(box_key, shares[holder], _associated(terms.session, self.member, holder))
-            state["latest"] = [terms.epoch, terms.round]
+            state["latest"] = [terms.epoch, terms.number]
             state["session"] = {
                 "id": terms.session.hex(), "stage": "shared", "transport": transport.hex(), "mask": mask.hex(),
                 "alone": alone.hex(), "shares": {str(self.member): shares[self.member].hex()}, "survivors": None,
@@ -116,6 +116,11 @@ class SecAggClient:
         return derive(secret, terms.session, "fedapp share transport", sender, receiver)
 
     # ------------------------------------------------------------------ mask
+    def agreed(self, session: bytes) -> Terms:
+        """The terms this node shared under, if its vector is still to come: to be compared with what it is sent."""
+        with self.vault.open() as state:
+            return _terms_from_state(self._session(state, session, "shared")["terms"])
+
     def mask(self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]) -> None:
         """Mask ``vector`` in place, for a sum among those whose boxes arrived.
 
@@ -217,8 +222,9 @@ def _associated(session: bytes, sender: int, receiver: int) -> bytes:
 
 def _terms_to_state(terms: Terms) -> dict[str, Any]:
     return {
-        "epoch": terms.epoch, "round": terms.round, "threshold": terms.threshold, "degree": terms.degree,
-        "least": terms.least, "length": terms.length, "public": terms.public, "model": terms.model.hex(),
+        "epoch": terms.epoch, "number": terms.number, "threshold": terms.threshold, "degree": terms.degree,
+        "least": terms.least, "length": terms.length, "public": terms.public,
+        "work": terms.work, "model": terms.model.hex(),
         "prekeys": {str(prekey.member): prekey.to_bytes().hex() for prekey in terms.prekeys},
     }  # fmt: skip
 
@@ -228,6 +234,6 @@ def _terms_from_state(kept: dict[str, Any]) -> Terms:
         int(member): Prekey.from_bytes(int(member), bytes.fromhex(key)) for member, key in kept["prekeys"].items()
     }
     return Terms(
-        kept["epoch"], kept["round"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],
-        kept["degree"], kept["least"], kept["length"], kept["public"], bytes.fromhex(kept["model"]),
+        kept["epoch"], kept["number"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],
+        kept["degree"], kept["least"], kept["length"], kept["public"], kept["work"], bytes.fromhex(kept["model"]),
     )  # fmt: skip

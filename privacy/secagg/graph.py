@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 COMPLETE_UP_TO = 100
+DROPOUT_SHARE = 0.1  # of nodes a k-regular graph is built to lose
 
 
 def neighbours(members: Sequence[int], degree: int, session: bytes) -> dict[int, tuple[int, ...]]:
@@ -34,6 +35,11 @@ def neighbours(members: Sequence[int], degree: int, session: bytes) -> dict[int,
 def default_threshold(nodes: int) -> int:
     """floor(2n/3) + 1: holds against the server together with fewer than a third of the nodes."""
     return 2 * nodes // 3 + 1
+
+
+def dropouts(nodes: int) -> int:
+    """How many nodes a k-regular graph is built to lose."""
+    return math.ceil(nodes * DROPOUT_SHARE)
 
 
 @lru_cache(maxsize=64)

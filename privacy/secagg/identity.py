@@ -13,11 +13,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy.secagg.graph import default_threshold
+from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, dropouts, harary
 from privacy.secagg.primitives import public_bytes
 from tasks.errors import InputError
 
-KEY_FILE, ROSTER_FILE = "identity.key", "roster.json"
+KEY_FILE, ROSTER_FILE, POLICY_FILE = "identity.key", "roster.json", "policy.json"
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,18 @@ def enrol_simulated(folder: Path, nodes: list[int], server: bytes) -> Roster:
 
 @dataclass(frozen=True)
 class Policy:
-    """A node's own limits. ``min_nodes`` whose vectors must be in a sum, ``colluding`` nodes assumed hostile."""
+    """A node's own limits, which no server can change.
+
+    ``min_nodes`` vectors must be in a sum; ``colluding`` nodes are assumed hostile; up to ``complete_up_to`` nodes
+    everybody masks with everybody; ``releases`` this node takes part in (empty: whatever a run says); ``min_noise``
+    the noise multiplier that nodes themselves add together (a server's promise to add some does not count).
+    """
 
     min_nodes: int = 5
     colluding: int = 0
     max_length: int = 200_000_000
+    complete_up_to: int = COMPLETE_UP_TO
+    releases: tuple[str, ...] = ()
     min_noise: float = 0.0
 
     @classmethod
@@ -86,21 +93,47 @@ class Policy:
         if not file.exists():
             return cls()
         try:
-            return cls(**json.loads(file.read_text()))
+            given = json.loads(file.read_text())
+            return cls(**{**given, "releases": tuple(given.get("releases", ()))})
         except (OSError, ValueError, TypeError) as error:
             raise InputError("policy", str(file), f"not a policy ({error})", "see docs/privacy.md") from error
+
+    def forbids(self, release: str, own_noise: float) -> str:
+        """Why this node takes no part in a run with this release, whose nodes add noise of this multiplier."""
+        if self.releases and release not in self.releases:
+            return f"release {release} is not among those this node takes part in: {', '.join(self.releases)}"
+        if own_noise < self.min_noise:
+            return f"nodes add noise of multiplier {own_noise:g}, this node asks for {self.min_noise:g}"
+        return ""
 
     def objection(self, nodes: int, threshold: int, degree: int, length: int) -> str:
         """Why these terms are refused; empty if they are not."""
         holders = degree + 1
+        if degree < nodes - 1:
+            return self._objection_to_graph(nodes, threshold, degree, length)
         if nodes < self.min_nodes:
             return f"{nodes} nodes, this node takes part with {self.min_nodes} or more"
         if threshold > holders:
             return f"threshold {threshold} of {holders} holders cannot be met"
         if 2 * threshold <= holders + self.colluding:
             return f"threshold {threshold} of {holders} holders lets a server get both secrets of a node"
-        if degree >= nodes - 1 and threshold < default_threshold(nodes):
+        if threshold < default_threshold(nodes):
             return f"threshold {threshold} of {nodes} nodes, this node asks for {default_threshold(nodes)}"
-        if not 0 < length <= self.max_length:
-            return f"a vector of {length} numbers"
-        return ""
+        return self._objection_to_length(length)
+
+    def _objection_to_graph(self, nodes: int, threshold: int, degree: int, length: int) -> str:
+        """The same for a k-regular graph: k and t are this node's own, or larger."""
+        if nodes <= self.complete_up_to:
+            return (
+                f"{degree} neighbours among {nodes} nodes, up to {self.complete_up_to} everybody masks with everybody"
+            )
+        try:
+            own_degree, own_threshold = harary(nodes, max(self.colluding, 1), dropouts(nodes))
+        except ValueError as error:
+            return str(error)
+        if degree < own_degree or threshold < own_threshold or threshold > degree + 1:
+            return f"{degree} neighbours and threshold {threshold}, this node asks for {own_degree} and {own_threshold}"
+        return self._objection_to_length(length)
+
+    def _objection_to_length(self, length: int) -> str:
+        return "" if 0 < length <= self.max_length else f"a vector of {length} numbers"

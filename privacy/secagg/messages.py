@@ -61,19 +61,22 @@ class Prekey:
 class Terms:
     """One secure sum.
 
-    ``epoch`` and ``round`` only move forward; ``threshold`` holders of a secret restore it, of ``degree`` neighbours
-    and the owner; ``least`` vectors must be in the sum; ``length`` coordinates, check block included; ``public`` is
-    a JSON text with the release's numbers; ``model`` the SHA-256 of what is broadcast.
+    ``epoch`` and ``number`` only move forward (a server's start, and its sums since); ``threshold`` holders of a
+    secret restore it, of ``degree`` neighbours and the owner; ``least`` vectors must be in the sum; ``length``
+    coordinates, check block included; ``public`` is a JSON text with the release's numbers, ``work`` one with who
+    trains whom, as what, from which configuration and after which entry of the ledger; ``model`` the SHA-256 of what
+    is broadcast.
     """
 
     epoch: int
-    round: int
+    number: int
     prekeys: tuple[Prekey, ...]
     threshold: int
     degree: int
     least: int
     length: int
     public: str
+    work: str
     model: bytes
 
     @property
@@ -84,8 +87,8 @@ class Terms:
     def session(self) -> bytes:
         """32 bytes that stand for all of this."""
         keys = [prekey.to_bytes().hex() for prekey in self.prekeys]
-        numbers = [self.epoch, self.round, self.threshold, self.degree, self.least, self.length]
-        return digest(canonical([*numbers, list(self.members), keys, self.public]), self.model)
+        numbers = [self.epoch, self.number, self.threshold, self.degree, self.least, self.length]
+        return digest(canonical([*numbers, list(self.members), keys, self.public, self.work]), self.model)
 
     @cached_property
     def graph(self) -> dict[int, tuple[int, ...]]:
@@ -100,7 +103,7 @@ class Terms:
         members = self.members
         if list(members) != sorted(set(members)) or any(member < 0 for member in members):
             return "the members are not in order, or one is named twice"
-        if not 1 <= self.degree <= max(len(members) - 1, 1) or min(self.epoch, self.round, self.least) < 0:
+        if not 1 <= self.degree <= max(len(members) - 1, 1) or min(self.epoch, self.number, self.least) < 0:
             return "a number is out of its range"
         if self.degree < len(members) - 1 and self.degree % 2 and len(members) % 2:
             return f"no {self.degree}-regular graph on {len(members)} nodes"

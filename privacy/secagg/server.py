@@ -51,6 +51,11 @@ class SecAggServer:
             raise ValueError(f"member {sender} did not send one box of {BOX_BYTES} bytes to each neighbour")
         self._boxes[sender] = dict(boxes)
 
+    @property
+    def sharers(self) -> list[int]:
+        """Who has shared so far."""
+        return sorted(self._boxes)
+
     def close_sharing(self) -> list[int]:
         """Who takes part: those who shared and see enough neighbours who did."""
         self._at("share")

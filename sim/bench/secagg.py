@@ -102,7 +102,7 @@ def ours(case: Case) -> Cost:
 def _ours(case: Case, folder: Path) -> Cost:
     keys = [Ed25519PrivateKey.generate() for _ in range(case.nodes)]
     roster = Roster({index: public_bytes(key) for index, key in enumerate(keys)}, bytes(32))
-    policy = Policy(min_nodes=2, max_length=10**9)
+    policy = Policy(min_nodes=2, colluding=max(1, case.nodes // 20), complete_up_to=20)
     nodes = [
         SecAggClient(index, key, roster, policy, Vault(folder / str(index), key)) for index, key in enumerate(keys)
     ]
@@ -114,7 +114,7 @@ def _ours(case: Case, folder: Path) -> Cost:
 
     stock = [node.advertise(1)[0] for node in nodes]
     client.seconds += _seconds_of_a_prekey(nodes[watched])
-    terms = Terms(1, 1, tuple(stock), case.threshold, case.degree, 2, case.size + CHECK, "{}", bytes(32))
+    terms = Terms(1, 1, tuple(stock), case.threshold, case.degree, 2, case.size + CHECK, "{}", "{}", bytes(32))
     server = SecAggServer(terms, roster.members)
     for node in nodes:
         boxes = own(node.member)(node.share, terms)
@@ -167,7 +167,7 @@ def server_memory(size: int, nodes: int = 6) -> float:
             for index, key in enumerate(keys)
         ]
         stock = tuple(member.advertise(1)[0] for member in members)
-        terms = Terms(1, 1, stock, default_threshold(nodes), nodes - 1, 2, size + CHECK, "{}", bytes(32))
+        terms = Terms(1, 1, stock, default_threshold(nodes), nodes - 1, 2, size + CHECK, "{}", "{}", bytes(32))
         boxes = [member.share(terms) for member in members]
         uploads = [folder + f"/{member.member}.npy" for member in members]
         inboxes = {m.member: {o.member: boxes[o.member][m.member] for o in members if o is not m} for m in members}

@@ -41,7 +41,11 @@ def gather(
         messages = [Message(greeting, node_id, HELLO, ttl=patience) for node_id in identifiers]
         nodes, reasons, partitions = [], [], 0
         for index, reply in exchange(grid, messages, patience, in_flight=64):
-            found = _node(identifiers[index], reply, reasons)
+            try:
+                found = _node(identifiers[index], reply, reasons)
+            except (KeyError, TypeError, ValueError) as error:
+                reasons.append(f"a malformed answer to the greeting ({type(error).__name__}: {error})")
+                continue
             if found is not None:
                 node, claimed = found
                 nodes.append(node)

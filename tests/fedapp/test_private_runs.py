@@ -235,23 +235,135 @@ def test_lost_nodes_are_survived_at_every_leg_or_the_round_aborts(run: Run, leg:
     assert event["clients"]["ok"] == counted and torch.isfinite(model(folder)).all()
 
 
+# ---------------------------------------------------------------- a server that lies
+def tampering(leg: str, change: Callable[[Message, int], None]) -> Callable[..., InProcessGrid]:
+    """A grid whose messages of one leg are changed on their way to the nodes."""
+
+    class Tampering(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            if message.metadata.message_type == leg:
+                change(message, message.metadata.dst_node_id)
+            return super().deliver(message)
+
+    return Tampering
+
+
+def edit(record: str, key: str, change: Callable[[Any], Any]) -> Callable[[Message, int], None]:
+    """Change a JSON text in a message: ``change`` gets the parsed value and returns the new one."""
+
+    def apply(message: Message, node: int) -> None:
+        config = message.content[record]
+        config[key] = json.dumps(change(json.loads(str(config[key]))), sort_keys=True)  # type: ignore[index, arg-type]
+
+    return apply
+
+
+def put(record: str, key: str, value: Any, only: int = 0) -> Callable[[Message, int], None]:
+    def apply(message: Message, node: int) -> None:
+        if only in (0, node):
+            message.content[record][key] = value  # type: ignore[index]
+
+    return apply
+
+
+TRICKS = {
+    "less noise in the order": ("train.masked", edit("order", "public", lambda p: p | {"honest": 10**12})),
+    "fewer levels in the order": ("train.masked", edit("order", "public", lambda p: p | {"levels": 1})),
+    "less noise in the terms": ("query.share", edit("secagg", "public", lambda p: p | {"honest": 10**12})),
+    "no noise in the terms": ("query.share", edit("secagg", "public", lambda p: p | {"multiplier": 0.0})),
+    "one level in the terms": ("query.share", edit("secagg", "public", lambda p: p | {"levels": 1})),
+    "more clients than there are": ("query.share", edit("secagg", "public", lambda p: p | {"clients": 9999})),
+    "a client many times": (
+        "query.share",
+        edit("secagg", "work", lambda w: w | {"clients": w["clients"] | {"0": [0] * 5}}),
+    ),
+    "others without clients": (
+        "query.share",
+        edit("secagg", "work", lambda w: w | {"clients": {m: [0] if m == "0" else [] for m in w["clients"]}}),
+    ),
+    "another configuration": ("query.share", edit("secagg", "work", lambda w: w | {"config": "0" * 64})),
+    "a ledger entry for each": ("query.share", edit("secagg", "work", lambda w: w | {"ledger": ["a", 1, "b"]})),
+    "nobody to train in the orders": ("train.masked", put("order", "clients", [])),
+    "another method": ("train.masked", put("order", "method", "fedmenf")),
+    "another seed": ("train.masked", put("order", "seed", 99)),
+    "a lower threshold": ("query.share", put("secagg", "threshold", 2)),
+    "one neighbour each": ("query.share", put("secagg", "degree", 1)),
+    "a terabyte": ("query.share", put("secagg", "model", 10**12)),
+    "the plain leg": ("train.masked", lambda message, node: message.metadata.__dict__.update(_message_type="train")),
+}
+
+
+@pytest.mark.parametrize("trick", list(TRICKS))
+def test_a_lying_server_gets_no_sum(run: Run, trick: str) -> None:
+    """Each lie is told to all nodes alike, so masks would cancel: nodes themselves must refuse."""
+    leg, change = TRICKS[trick]
+    replies: list[tuple[str, Message]] = []
+    base = tampering(leg, change)
+
+    class Recording(base):  # type: ignore[valid-type, misc]
+        def deliver(self, message: Message) -> list[Message]:
+            found = super().deliver(message)
+            replies.extend((message.metadata.message_type, reply) for reply in found)
+            return found
+
+    with pytest.raises(StoppedError):
+        run(nodes=NODES, grid=Recording, **{**PRIVATE, "rounds": 1}, release="distributed-dp")
+    assert not any("sum" in reply.content for _, reply in replies), "a vector left a node"
+
+
 def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same signed head shown again: the second round is refused by every node."""
     from privacy.budget.ledger import Ledger
 
-    shown: list[dict[str, int | str]] = []
-    witness = Ledger.witness
+    witness, first = Ledger.witness, []
 
     def stale(self: Ledger) -> dict[str, int | str]:
-        shown.append(witness(self))
-        return shown[0] if len(shown) > 1 else {**shown[0]}
+        first.append(witness(self))
+        return first[0]
 
-    monkeypatch.setattr(Ledger, "witness", lambda self: {**stale(self)} if len(shown) < 1 else _older(shown[0]))
-    with pytest.raises(StoppedError, match="not signed by the server"):
+    monkeypatch.setattr(Ledger, "witness", stale)
+    with pytest.raises(StoppedError, match="went back"):
         run(nodes=NODES, **{**PRIVATE, "rounds": 3}, release="distributed-dp")
 
 
-def _older(first: dict[str, int | str]) -> dict[str, int | str]:
-    return {**first, "seq": int(first["seq"]) - 1}
+def test_a_node_keeps_its_own_policy_under_every_release(run: Run, tmp_path: Path) -> None:
+    """policy.json in a node's folder: it takes part in distributed-dp with noise 1 or more, and in nothing else."""
+    policy = {"releases": ["distributed-dp"], "min_noise": 1.0}
+
+    def strict(*arguments: Any) -> InProcessGrid:
+        grid = InProcessGrid(*arguments)
+        for index, context in enumerate(grid.contexts.values()):
+            folder = tmp_path / f"own-{index}"
+            folder.mkdir(exist_ok=True)
+            (folder / "policy.json").write_text(json.dumps(policy))
+            context.node_config["state-dir"] = str(folder)
+        return grid
+
+    for release in ("plain", "central-dp"):
+        with pytest.raises(StoppedError, match="not among those this node takes part in"):
+            run(
+                nodes=NODES,
+                grid=strict,
+                **{**PRIVATE, "rounds": 1, "run-dir": str(tmp_path / release)},
+                release=release,
+            )
+
+
+def test_two_methods_share_nodes_and_keys(run: Run) -> None:
+    folder = run(nodes=NODES, **{**PRIVATE, "methods": "maml,fedmenf", "rounds": 3}, release="secagg")
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    assert len(rounds) == 6 and all(event["clients"] == {"ok": 6, "failed": 0} for event in rounds)
+
+
+def test_a_metric_that_does_not_exist_is_said_at_once(run: Run) -> None:
+    with pytest.raises(StoppedError, match="no such metric"):
+        run(nodes=NODES, **{**PRIVATE, "privacy.metrics": '{"nonsense": [0, 1]}'}, release="secagg")
+
+
+def test_metrics_arrive_inside_the_sum(run: Run) -> None:
+    folder = run(nodes=NODES, **{**PRIVATE, "privacy.metrics": '{"objective_min": [0, 1]}'}, release="secagg")
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    assert all(0 < event["objective_min"] < 1 for event in rounds)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,41 @@ def test_a_shorter_or_other_book_is_refused_on_resume(tmp_path: Path) -> None:
     shorter.require(Head(1, _hash_of(file, 1)))
 
 
+def test_what_belongs_to_the_people_cannot_change_from_run_to_run(tmp_path: Path) -> None:
+    pins = {"clients": 12, "delta": 1e-5, "epsilon-max": 6.0, "data": "x"}
+    Ledger(tmp_path, "town", pins).close()
+    Ledger(tmp_path, "town", pins).close()
+    for name, value in (("epsilon-max", 1000.0), ("delta", 0.5), ("clients", 13), ("data", "y")):
+        with pytest.raises(InputError, match="opened with"):
+            Ledger(tmp_path, "town", pins | {name: value})
+
+
+def test_a_key_without_its_book_is_refused(tmp_path: Path) -> None:
+    spend(tmp_path, 1)
+    (tmp_path / "ledger.jsonl").unlink()
+    with pytest.raises(InputError, match="what was spent is unknown"):
+        Ledger(tmp_path)
+
+
+def test_rounds_without_noise_are_on_record_and_cost_everything(tmp_path: Path) -> None:
+    charge = charging(Ledger(tmp_path), multiplier=0.0)
+    charge.reserve(1)
+    charge.sampled([0, 1])
+    charge.released([0, 1])
+    assert charge.spent.headline(DELTA) == float("inf")
+    assert read_entries(tmp_path / "ledger.jsonl")[-1]["epsilon"] is None
+
+
+@pytest.mark.parametrize(("population", "per_round"), [(14, 6), (12, 4), (7, 3), (240, 60)])
+def test_turns_are_as_equal_as_can_be_and_everybody_has_one(population: int, per_round: int) -> None:
+    sampler = Sampler("round-robin", 0, population, per_round)
+    groups = [sampler.draw(number) for number in range(1, sampler.separation + 1)]
+    assert sorted(client for group in groups for client in group) == list(range(population))
+    sizes = {len(group) for group in groups}
+    assert max(sizes) - min(sizes) <= 1 and min(sizes) == sampler.smallest and max(sizes) <= per_round
+    assert groups[0] == sampler.draw(sampler.separation + 1)
+
+
 def test_two_runs_cannot_write_one_book_at_once(tmp_path: Path) -> None:
     first = Ledger(tmp_path)
     with pytest.raises(InputError, match="another run"):
@@ -174,9 +209,9 @@ def test_nodes_notice_a_book_that_goes_back(tmp_path: Path) -> None:
     late = ledger.witness()
     node = Witness(tmp_path / "seen.json", ledger.public)
     node.see(late)
-    node.see(late)
-    with pytest.raises(ValueError, match="went back"):
-        node.see(early)
+    for shown in (early, late):  # a book that does not move charges nothing
+        with pytest.raises(ValueError, match="went back"):
+            node.see(shown)
     with pytest.raises(ValueError, match="not signed"):
         node.see({**late, "seq": 5})
     stranger = Ed25519PrivateKey.generate()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from privacy.joint import CHECK
 from privacy.secagg.graph import default_threshold, harary, neighbours
+from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, RefusalError
 from privacy.secagg.primitives import agreement_key, pair_mask_key, public_bytes, self_mask_key
 from privacy.secagg.server import SecAggServer
@@ -65,8 +66,11 @@ def test_sums_are_exact_for_any_size_and_dropouts(cohort: Make, n: int, length: 
 
 def test_a_k_regular_graph_gives_the_same_sum(cohort: Make) -> None:
     n, inputs = 24, vectors(24, 100)
-    made = cohort(n)
-    total = made.run(made.terms(100, threshold=6, degree=8), inputs, at_share=[3], at_upload=[9], at_unmask=[1])
+    made = cohort(n, Policy(min_nodes=2, complete_up_to=10))
+    degree, threshold = harary(n, 1, 3)
+    assert degree < n - 1
+    terms = made.terms(100, threshold=threshold, degree=degree)
+    total = made.run(terms, inputs, at_share=[3], at_upload=[9], at_unmask=[1])
     assert (total == plain_sum(inputs, [m for m in range(n) if m not in (3, 9)])).all()
 
 
@@ -183,6 +187,14 @@ def test_unmasking_twice_or_with_another_list_is_refused(cohort: Make) -> None:
         client.unmask(terms.session, server.signatures(0))
 
 
+@pytest.mark.parametrize(("degree", "threshold"), [(1, 2), (2, 3), (4, 5)])
+def test_up_to_a_hundred_nodes_only_the_complete_graph_is_accepted(cohort: Make, degree: int, threshold: int) -> None:
+    """With one neighbour a server could take off the masks pair by pair."""
+    made = cohort(6)
+    with pytest.raises(RefusalError, match="everybody masks with everybody"):
+        made.clients[0].share(made.terms(10, threshold=threshold, degree=degree))
+
+
 # ---------------------------------------------------------------- parts
 @given(secret=st.binary(min_size=16, max_size=16), n=st.integers(1, 40), data=st.data())
 def test_any_threshold_of_shares_restores_the_secret(secret: bytes, n: int, data: st.DataObject) -> None:
@@ -223,7 +235,7 @@ def test_the_graph_is_regular_and_mutual(n: int, half: int) -> None:
 
 
 def _fields(terms: object) -> dict[str, object]:
-    names = ("epoch", "round", "prekeys", "threshold", "degree", "least", "length", "public", "model")
+    names = ("epoch", "number", "prekeys", "threshold", "degree", "least", "length", "public", "work", "model")
     return {name: getattr(terms, name) for name in names}
 
 

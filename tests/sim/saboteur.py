@@ -74,7 +74,7 @@ def sabotage(graves: Path) -> None:
 def _deadly(method: Callable[..., Any], number: int, graves: Path) -> Callable[..., Any]:
     def wrapped(self: SecAggClient, *arguments: Any, **named: Mapping[str, Any]) -> Any:
         if method.__name__ == "share":
-            round = arguments[0].round
+            round = arguments[0].number
         else:
             with self.vault.open() as state:
                 round = state["latest"][1]

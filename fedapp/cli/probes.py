@@ -57,6 +57,7 @@ def audit(
         )
     console.print(table)
     write_file(folder.path / "audit.json", result)
+    _refresh(folder)
     write_json(target, result)
     if result["verdict"] == "FAIL":
         raise typer.Exit(1)
@@ -70,7 +71,6 @@ def attack(
 ) -> None:
     """Attack a run's updates as its server could, under each release; numbers and pictures go into its report."""
     from fedapp.attack import ATTACKS, attack_run
-    from fedapp.report import write_report
     from fedapp.report.budget import show
 
     if name not in (*ATTACKS, "all"):
@@ -85,6 +85,16 @@ def attack(
     console.print(table)
     result = {"run": str(folder.path), "rows": rows}
     write_file(folder.path / "attack.json", result)
-    if (folder.path / "result.json").exists():
-        console.print(f"report: {write_report(folder)}", highlight=False, soft_wrap=True)
+    _refresh(folder)
     write_json(target, result)
+
+
+def _refresh(folder: RunFolder) -> None:
+    """Write a finished run's reports anew, with what was just found."""
+    from fedapp.report import write_report
+    from fedapp.report.budget import PAGE_FILE, write_budget
+
+    if folder.result_file.exists():
+        console.print(f"report: {write_report(folder)}", highlight=False, soft_wrap=True)
+    if (folder.path / PAGE_FILE).exists():
+        console.print(f"privacy report: {write_budget(folder)[1]}", highlight=False, soft_wrap=True)

@@ -1,8 +1,8 @@
 """Client-level differential privacy against the server: every node adds a share of the noise inside the secure sum.
 
 *The Distributed Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation*, P. Kairouz, Z. Liu, T.
-Steinke, ICML 2021, https://arxiv.org/abs/2102.06387 (here a rounded Gaussian: at 2^20 quanta of deviation the two
-differ by less than 1e-100, see docs/privacy.md).
+Steinke, ICML 2021, https://arxiv.org/abs/2102.06387. Here the shares are rounded Gaussians: their sum is a discrete
+Gaussian around an offset that no data enter, up to terms of exp(-pi^2 sigma^2) (docs/privacy.md).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from privacy.ring import add_rounded, levels, rounded_norm, to_real
 from privacy.settings import PrivacySettings
 from strategies.types import Aggregate, Contribution, Payload, Public
 
+FINEST = 64.0  # quanta: below this deviation of a node's share, rounded and discrete Gaussians begin to differ
 RHO_BIT, RHO_SCALAR = 0.1, 0.1  # shares of the sensitivity that the clip bit and each scalar take
 
 
@@ -73,6 +74,8 @@ class LatticeRelease:
         count = levels(clients, self.multiplier * self.joint.sensitivity * math.sqrt(nodes / honest))
         if rounded_norm(count, self.joint.sensitivity, self.joint.length) > 1.1 * count * self.joint.sensitivity:
             raise ValueError(f"{count} levels are too few to round {self.joint.length} numbers to")
+        if self.multiplier * count * self.joint.sensitivity / math.sqrt(honest) < FINEST:
+            raise ValueError(f"noise of multiplier {self.multiplier:g} is too small for {count} levels")
         return count
 
     def objection(self, public: Public, nodes: int, least: int, colluding: int) -> str:

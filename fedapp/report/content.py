@@ -110,11 +110,13 @@ def _attacked(trained: list[str], images: _Images) -> list[dict[str, Any]]:
     """One row a client that `fedapp attack` pictured: the truth, and what each attack got from each view."""
     rows = []
     for method in trained:
-        kinds = sorted({index.rsplit("-", 1)[0] for index in images.indices(f"attack-{method}")})
+        # "fedmenf" must not take the pictures of "fedmenf-unbounded"
+        own = [index for index in images.indices(f"attack-{method}") if index.startswith(("render-", "inversion-"))]
+        kinds = sorted({index.rsplit("-", 1)[0] for index in own})
         order = [kind for kind in VIEWS if kind in kinds] + [
             kind for kind in kinds if "inversion" in kind and "dp" in kind
         ]
-        clients = sorted({index.rsplit("-", 1)[1] for index in images.indices(f"attack-{method}")})
+        clients = sorted({index.rsplit("-", 1)[1] for index in own})
         for client in clients:
             shots = [(kind.replace("-", " on ", 1), images(f"attack-{method}-{kind}-{client}")) for kind in order]
             rows.append({"method": method, "private": images(f"private-{client}"), "shots": shots})

@@ -87,7 +87,7 @@ def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
     distributed = placement == "distributed"
     against = "everyone, the server included," if distributed else "whoever sees the models"
     assumption = (
-        f"assuming that {_nodes(facts.colluding)} in a sum work against the others"
+        f"assuming that {_nodes(max(facts.colluding, 1))} in a sum work against the others"
         if distributed
         else "assuming that the server adds the noise it says and keeps the noiseless sums to itself"
     )
@@ -112,7 +112,7 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
         else "no protection: it can ask for anything the release lets a node send"
     )
     colluding = {
-        "distributed": f"{budget} if {_nodes(facts.colluding)} work with it; more take their noise shares out of the "
+        "distributed": f"{budget} if {_nodes(max(facts.colluding, 1))} work with it; more take their noise shares out of the "
         "guarantee",
         "central": f"as the server; the models: {budget}",
         "none": "as the server, and they know their own vectors",
@@ -147,7 +147,8 @@ def _mechanism(facts: Facts) -> dict[str, Any]:
                    "metrics": sorted(joint.ranges)},
         "coordinates": release.length, "ring_bits": 32,
         "denominator": "a public constant, the expected number of clients" if release.noised else "the sum of weights",
-        "noise_source": "AES-256-CTR keyed by the operating system; rounded Gaussian on an integer lattice",
+        "noise_source": "AES-256-CTR keyed by the operating system; rounded Gaussian on an integer lattice"
+        if release.noised else None,
         "delta_slack": min(1.0, release.length * TAIL) if release.noised else None,
         "largest_normal": LARGEST_NORMAL,
     }  # fmt: skip
@@ -308,7 +309,7 @@ def _count(facts: Facts, kind: str) -> int:
 
 
 def _nodes(colluding: int) -> str:
-    return f"at most {colluding} of the nodes" if colluding else "none of the nodes"
+    return f"at most {colluding} of the nodes" if colluding > 1 else "at most one of the nodes"
 
 
 def _mean(values: Sequence[int]) -> float | None:

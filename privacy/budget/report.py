@@ -112,8 +112,8 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
         else "no protection: it can ask for anything the release lets a node send"
     )
     colluding = {
-        "distributed": f"{budget} if {_nodes(max(facts.colluding, 1))} work with it; more take their noise shares out of the "
-        "guarantee",
+        "distributed": f"{budget} if {_nodes(max(facts.colluding, 1))} work with it; more take their noise shares "
+        "out of the guarantee",
         "central": f"as the server; the models: {budget}",
         "none": "as the server, and they know their own vectors",
     }[placement]

@@ -7,6 +7,7 @@ the same in simulation, in process and deployed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -67,36 +68,6 @@ def _train(message: Message, context: Context) -> RecordDict:
 
 
 # ---------------------------------------------------------------- legs of a secure sum (privacy/flower)
-@app.query("advertise")
-def advertise(message: Message, context: Context) -> Message:
-    """Give one-time public keys for many rounds."""
-    return _secure("advertise", message, context)
-
-
-@app.query("share")
-def share(message: Message, context: Context) -> Message:
-    """Accept the terms of a secure sum and hand out sealed shares of this node's secrets."""
-    return _secure("share", message, context)
-
-
-@app.train("masked")
-def masked(message: Message, context: Context) -> Message:
-    """Train and answer with the masked sum."""
-    return _secure("masked", message, context)
-
-
-@app.query("confirm")
-def confirm(message: Message, context: Context) -> Message:
-    """Sign who is in the sum."""
-    return _secure("confirm", message, context)
-
-
-@app.query("unmask")
-def unmask(message: Message, context: Context) -> Message:
-    """Reveal one share of each peer, of the kind the confirmed survivors call for."""
-    return _secure("unmask", message, context)
-
-
 def _secure(leg: str, message: Message, context: Context) -> Message:
     def handle(message: Message, context: Context) -> RecordDict:
         if leg == "masked":
@@ -107,3 +78,13 @@ def _secure(leg: str, message: Message, context: Context) -> Message:
         return secure_leg(leg, message.content, context, is_simulation(context))
 
     return answer(message, context, handle)
+
+
+for _leg, _category in (
+    ("advertise", app.query),  # one-time public keys for many rounds
+    ("share", app.query),  # accept the terms, hand out sealed shares
+    ("masked", app.train),  # train, answer with the masked sum
+    ("confirm", app.query),  # sign who is in the sum
+    ("unmask", app.query),  # one share of each peer, of the kind the survivors call for
+):
+    _category(_leg)(partial(_secure, _leg))

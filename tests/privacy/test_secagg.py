@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -34,22 +35,27 @@ def plain_sum(inputs: dict[int, NDArray[np.uint32]], members: list[int]) -> NDAr
 
 
 # ---------------------------------------------------------------- S1: exact sums
-@pytest.mark.parametrize("n", [3, 4, 5])
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
 def test_every_dropout_set_of_small_cohorts_gives_the_sum_or_an_abort(cohort: Make, n: int) -> None:
+    """Every choice of who vanishes before uploading and who before unmasking, up to one more than can be survived."""
     made, inputs = cohort(n), vectors(n, 11)
-    threshold = default_threshold(n)
-    for gone in itertools.product((None, "at_share", "at_upload", "at_confirm", "at_unmask"), repeat=n):
-        if sum(leg is not None for leg in gone) > 2 or (n > 3 and sum(leg is not None for leg in gone) > 1):
+    spare = n - default_threshold(n)
+    exact = aborted = 0
+    for gone in itertools.product((None, "at_upload", "at_unmask"), repeat=n):
+        lost = sum(leg is not None for leg in gone)
+        if lost > spare + 1:
             continue
-        legs = {leg: [m for m, at in enumerate(gone) if at == leg] for leg in set(gone) - {None}}
-        left = n - sum(leg is not None for leg in gone)
-        if left >= threshold:
+        legs = {leg: [m for m, at in enumerate(gone) if at == leg] for leg in ("at_upload", "at_unmask")}
+        if lost <= spare:
             total = made.run(made.terms(11), inputs, **legs)
-            in_sum = [m for m, at in enumerate(gone) if at not in ("at_share", "at_upload")]
-            assert (total == plain_sum(inputs, in_sum)).all()
+            assert (total == plain_sum(inputs, [m for m, at in enumerate(gone) if at != "at_upload"])).all()
+            exact += 1
         else:
             with pytest.raises(AbortedError):
                 made.run(made.terms(11), inputs, **legs)
+            aborted += 1
+    assert exact == sum(math.comb(n, k) * 2**k for k in range(spare + 1))
+    assert aborted == math.comb(n, spare + 1) * 2 ** (spare + 1)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

@@ -2,7 +2,8 @@
 
 On each device ``fedapp enrol FOLDER`` makes ``identity.key`` and prints its public half. Whoever runs the federation
 collects them, over a channel the server cannot change, into one roster: ``fedapp enrol --roster roster.json 0=KEY
-1=KEY … server=KEY``. Every node gets that file.
+1=KEY … server=KEY``. Every node gets that file. The server's key is the one that signs its population's ledger:
+``fedapp enrol --server RUNS/populations/NAME``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fedapp.cli.output import JsonOption, console, write_json
+from privacy.budget.ledger import KEY_FILE as LEDGER_KEY
 from privacy.secagg.identity import KEY_FILE, Roster, load_identity
 from privacy.secagg.primitives import public_bytes
 from tasks.errors import InputError
@@ -21,16 +23,18 @@ from tasks.errors import InputError
 def enrol(
     what: Annotated[list[str], typer.Argument(help="a folder for a new key; with --roster: NUMBER=KEY … server=KEY")],
     roster: Annotated[Path | None, typer.Option(help="write these public keys into a roster file")] = None,
+    server: Annotated[bool, typer.Option(help="the folder is a population's: make the key of its ledger")] = False,
     target: JsonOption = "",
 ) -> None:
-    """Make a node's identity key, or write the roster of all public keys."""
+    """Make a node's identity key or a ledger's, or write the roster of all public keys."""
     if roster is None:
         if len(what) != 1:
             raise InputError("enrol", " ".join(what), "one folder at a time", "or give --roster FILE NUMBER=KEY …")
         folder = Path(what[0]).expanduser().resolve()
-        public = public_bytes(load_identity(folder / KEY_FILE, create=True)).hex()
-        console.print(f"{folder / KEY_FILE}: public key {public}", highlight=False, soft_wrap=True)
-        write_json(target, {"key": str(folder / KEY_FILE), "public": public})
+        file = folder / (LEDGER_KEY if server else KEY_FILE)
+        public = public_bytes(load_identity(file, create=True)).hex()
+        console.print(f"{file}: public key {public}", highlight=False, soft_wrap=True)
+        write_json(target, {"key": str(file), "public": public})
         return
     found = _parse(what)
     found.write(roster)
@@ -55,5 +59,5 @@ def _parse(pairs: list[str]) -> Roster:
         except ValueError as error:
             raise InputError("roster", pair, f"not NUMBER=KEY ({error})", "for example 3=<64 hex digits>") from error
     if not server:
-        raise InputError("roster", " ".join(pairs), "lacks the server's key", "add server=KEY (from ledger.key)")
+        raise InputError("roster", " ".join(pairs), "lacks the server's key", "make it with `fedapp enrol --server`")
     return Roster(members, server)

@@ -27,7 +27,7 @@ from privacy.secagg.primitives import canonical, is_signed, public_bytes
 from privacy.witness import witness_text
 from tasks.errors import InputError
 
-LEDGER_FILE, KEY_FILE = "ledger.jsonl", "ledger.key"
+LEDGER_FILE, KEY_FILE, OPENED_FILE = "ledger.jsonl", "ledger.key", "ledger.opened"
 GENESIS = "0" * 64
 
 
@@ -99,9 +99,10 @@ class Ledger:
     def __init__(self, folder: Path, population: str = "", pins: Mapping[str, Any] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / LEDGER_FILE
-        if (folder / KEY_FILE).exists() and not self.file.exists():
+        opened = folder / OPENED_FILE
+        if opened.exists() and not self.file.exists():
             raise InputError(
-                "ledger", str(self.file), "is missing although its key is there: what was spent is unknown",
+                "ledger", str(self.file), "is missing although it was opened before: what was spent is unknown",
                 "restore the ledger, or remove the whole folder if these people are new",
             )  # fmt: skip
         self.key: Ed25519PrivateKey = load_identity(folder / KEY_FILE, create=True)
@@ -124,6 +125,7 @@ class Ledger:
         else:
             self.head = Head(-1, GENESIS)
             self.append("open", population=population, public=self.public.hex(), pins=dict(pins or {}))
+            opened.touch()
 
     def _agree(self, pins: dict[str, Any]) -> None:
         for name, value in self.entries[0]["pins"].items():

@@ -10,7 +10,9 @@ from privacy.releases.lattice import LatticeRelease
 
 
 class CentralDP(LatticeRelease):
-    r"""Clipped per client, summed, then :math:`N(0, (zS)^2 I)` from the server; divided by a public number.
+    r"""Every client clipped, the sum noised by the server: differential privacy against readers of the models.
+
+    The noise is :math:`N(0, (zS)^2 I)`; the noisy sum is divided by a public number.
 
     **Guarantee**: (epsilon, delta) for each client against whoever sees the models, **not** against the server,
     which sees each node's sum without noise.
@@ -20,7 +22,7 @@ class CentralDP(LatticeRelease):
 
 
 class SecAggCentralDP(LatticeRelease):
-    r"""The same with the sum made under secure aggregation.
+    r"""Central noise on a sum made under secure aggregation: the server sees that sum, and no summand.
 
     **Guarantee**: (epsilon, delta) for each client against whoever sees the models; against the server, that it
     sees only the sum over all nodes (without noise).

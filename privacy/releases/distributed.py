@@ -11,7 +11,9 @@ from privacy.releases.lattice import LatticeRelease
 
 
 class DistributedDP(LatticeRelease):
-    r"""Each node adds :math:`\mathrm{rint}\,N(0, (zSK)^2/h)` before masking, h = the honest survivors that are certain.
+    r"""Every node adds a share of the noise inside the secure sum: differential privacy against the server as well.
+
+    A share is :math:`\mathrm{rint}\,N(0, z^2 (SK + \sqrt d)^2/h)`, h the honest nodes that are certain to be in the sum.
 
     **Guarantee**: (epsilon, delta) for each client against everyone, the server included, as long as at least h
     nodes of any unmasked sum are honest. More survivors mean more noise than needed, never less.

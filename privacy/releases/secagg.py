@@ -6,7 +6,7 @@ from privacy.releases.lattice import LatticeRelease
 
 
 class SecAgg(LatticeRelease):
-    r"""The plain weighted mean, up to one quantum a client, of which the server sees only the total.
+    r"""The plain mean from a sum that the server sees as a whole only.
 
     **Guarantee**: against a server, even a lying one, together with fewer nodes than the threshold allows: nothing
     but the sum over at least threshold nodes. **Not**: what the sum itself shows (a sum over few similar clients

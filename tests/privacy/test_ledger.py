@@ -168,7 +168,7 @@ def test_what_belongs_to_the_people_cannot_change_from_run_to_run(tmp_path: Path
             Ledger(tmp_path, "town", pins | {name: value})
 
 
-def test_a_key_without_its_book_is_refused(tmp_path: Path) -> None:
+def test_a_book_that_was_opened_and_is_gone_is_refused(tmp_path: Path) -> None:
     spend(tmp_path, 1)
     (tmp_path / "ledger.jsonl").unlink()
     with pytest.raises(InputError, match="what was spent is unknown"):

@@ -30,7 +30,9 @@ def as_ring(values: NDArray[np.float64]) -> NDArray[np.uint32]:
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_uploads_of_two_hundred_sums_look_uniform_and_unrelated(cohort: Callable[..., Cohort], shape: str) -> None:
     made = cohort(5)
-    for _ in range(40):  # 40 sums of 5 uploads for each of 5 shapes: by chance one of five such tests fails once in 500 runs
+    for _ in range(
+        40
+    ):  # 40 sums of 5 uploads for each of 5 shapes: by chance one of five such tests fails once in 500 runs
         inputs = SHAPES[shape](5)
         made.run(made.terms(D), dict(enumerate(as_ring(inputs))))
         uploads = np.stack([made.uploads[m][:-CHECK] for m in range(5)])

@@ -31,7 +31,7 @@ from strategies.types import (
     Scalar,
     WholeFit,
 )
-from tasks.errors import InputError
+from tasks.errors import FedappError, InputError
 from tasks.params import is_finite
 from tasks.randomness import Key
 from tasks.types import Task
@@ -219,7 +219,7 @@ class CohortTrainer:
         """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody else suffers."""
         try:
             return self._recall([job], model)
-        except Exception:
+        except FedappError:
             return self._recall([(job[0], 0)], model)
 
     def _look(

@@ -13,7 +13,7 @@ from privacy.releases.lattice import LatticeRelease
 class DistributedDP(LatticeRelease):
     r"""Every node adds a share of the noise inside the secure sum: differential privacy against the server as well.
 
-    A share is :math:`\mathrm{rint}\,N(0, z^2 (SK + \sqrt d)^2/h)`, h the honest nodes that are certain to be in the sum.
+    A share is :math:`\mathrm{rint}\,N(0, z^2 (SK + \sqrt d)^2/h)`, with h honest nodes certain to be in the sum.
 
     **Guarantee**: (epsilon, delta) for each client against everyone, the server included, as long as at least h
     nodes of any unmasked sum are honest. More survivors mean more noise than needed, never less.

@@ -38,7 +38,7 @@ def train_round(content: RecordDict, context: Context, simulated: bool) -> Recor
     release = load("release", experiment.release, RELEASES)
     if release.masked:
         raise RefusalError(f"release {experiment.release} never leaves a node unmasked")
-    _obey_policy(experiment, content, context, simulated)
+    _obey_policy(experiment, context)
     if release.private and build_release(experiment, 1).noised:
         _see_ledger(content, context, simulated)
     order, result = _train(content, context, simulated)
@@ -112,7 +112,7 @@ def _secure_node(content: RecordDict, context: Context, simulated: bool) -> Secu
     )  # fmt: skip
 
 
-def _obey_policy(experiment: Experiment, content: RecordDict, context: Context, simulated: bool) -> None:
+def _obey_policy(experiment: Experiment, context: Context) -> None:
     """A node with limits of its own keeps them under every release, the plain one included."""
     folder = str(context.node_config.get("state-dir", ""))
     if folder:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from privacy.accounting import Event, calibrate, calibrate_known_cohort, epsilon, gaussian_epsilon, gdp, pld, prv, rdp
-from privacy.joint import JointVector
 
 GOOD_RATIO = 1.0  # noise no larger than the largest possible signal
 
@@ -92,12 +91,6 @@ def multiplier_for(target: float, plan: Plan) -> float:
     if plan.participations is not None:
         return calibrate_known_cohort(target, plan.delta, plan.participations)
     return calibrate(target, plan.delta, plan.rate, plan.rounds)
-
-
-def sensitivity_of(adaptive_clip: bool, metrics: int, rho_bit: float, rho_scalar: float) -> float:
-    """S of the joint vector a noised release sends."""
-    ranges = {str(index): (0.0, 1.0) for index in range(metrics)}
-    return JointVector(1, 0.0, rho_bit if adaptive_clip else 0.0, rho_scalar if metrics else 0.0, ranges).sensitivity
 
 
 def _with(plan: Plan, **changes: Any) -> Plan:

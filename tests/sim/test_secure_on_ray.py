@@ -22,7 +22,7 @@ from fedapp.store.runfolder import RunFolder
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-NODES, SIZE, ROUNDS, Z = 12, 3000, 5, 2.0
+NODES, SIZE, ROUNDS, Z = 12, 60_000, 5, 2.0
 
 
 def saboteur() -> ModuleType:
@@ -63,7 +63,7 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
 
     # the sum is the plain sum of the survivors plus the accounted noise
     expected, variance = torch.zeros(SIZE, dtype=torch.float64), 0.0
-    honest = 2 * NODES // 3 + 1
+    honest = 2 * NODES // 3 + 1 - 1  # the least nodes in a sum, one of which may be the one who looks at it
     for number in range(1, ROUNDS + 1):
         out = module.victims(number) if number <= 2 else ()
         members = [client for client in range(NODES) if client not in out]

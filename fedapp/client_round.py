@@ -23,7 +23,7 @@ from privacy.releases import RELEASES
 from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.identity import POLICY_FILE, Policy
 from privacy.secagg.messages import RefusalError
-from strategies.cohort import CohortResult, CohortTrainer, describe
+from strategies.cohort import CohortResult, CohortTrainer, describe, remembered
 from strategies.flower.wire import Order, pack_answer, pack_sum, record, unpack_order
 from strategies.types import Broadcast
 from tasks.errors import InputError
@@ -143,21 +143,20 @@ def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool)
     runtime = experiment.runtime
     torch.set_num_threads(runtime.threads)
     torch.set_float32_matmul_precision(runtime.matmul_precision)
-    rule, task = build_rule(experiment), build_task(experiment)
-    if rule.memory and not state_dir:
+    rule, task, learner = build_rule(experiment), build_task(experiment), build_learner(experiment, method)
+    memory = remembered(task, learner, rule)
+    if memory and not state_dir:
         raise InputError(
-            "state-dir",
-            "",
-            f"rule {experiment.rule} keeps state on the node",
+            "state-dir", "", f"clients keep their {' and '.join(memory)} on the node",
             'start it with --node-config "state-dir=…"',
-        )
+        )  # fmt: skip
     trainer = CohortTrainer(
         task,
-        build_learner(experiment, method),
+        learner,
         rule,
         build_release(experiment, rule.size(task.layout.size)),
         experiment.learner,
-        store=ClientState(Path(state_dir) / f"{method}-{seed}") if rule.memory else None,
+        store=ClientState(Path(state_dir) / f"{method}-{seed}") if memory else None,
         inspect=render_attack if inspect else None,
         chunk=runtime.chunk,
     )

@@ -34,7 +34,7 @@ from strategies.flower.roster import Node, gather
 from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
 from strategies.local import LOCAL
 from tasks.errors import FedappError, InputError, StoppedError
-from tasks.types import Task
+from tasks.types import Preparing, Task
 
 log = logging.getLogger("flwr")
 PATIENCE = 120.0  # seconds to wait for nodes at the start
@@ -112,6 +112,8 @@ class Comparison:
         self.device = pick_device(runtime.device)
         self._anchor: dict[str, Any] | None = None  # how far the ledger was when the checkpoint was written
         self.task: Task = build_task(experiment)
+        if isinstance(self.task, Preparing):
+            self.task.prepare(_announce)
         self.task.check(experiment.clients.total)
         rule, population = build_rule(experiment), experiment.clients.total
         self.protection = Protection(experiment, folder)
@@ -214,6 +216,8 @@ class Comparison:
         if tune:
             for name, image in evaluation.pictures.items():
                 self.folder.save_picture(f"{method}-{seed}-adapted-{name}", image)
+            for name, video in evaluation.videos.items():
+                self.folder.save_video(f"{method}-{seed}-{name}", video)
         if evaluation.metrics.get("diverged"):
             log.warning("%s-%d has diverged: its field left the data range before adaptation", method, seed)
 
@@ -293,6 +297,12 @@ class Comparison:
                 log.info("privacy report: %s", write_budget(self.folder)[1])
         except MissingExtraError as error:
             log.warning("no report written: %s", error)
+
+
+def _announce(what: str, done: int, total: int) -> None:
+    """Progress of what is made before the first round, a line now and then."""
+    if done == total or done % max(1, total // 10) == 0:
+        log.info("%s: %d/%d", what, done, total)
 
 
 def _decimal(value: float | None) -> str:

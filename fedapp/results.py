@@ -71,10 +71,26 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     for name in render.METRICS:
         means = [event.get(name) or {} for event in uploads]
         row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
+    row |= _own([event.get("own") for event in finals])
     row["objective_min"] = min(
         (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
     )
     return row
+
+
+def _own(tables: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """What only this task measures, over seeds: numbers become means, tables means of their entries."""
+    known = [table for table in tables if table]
+    if not known or len(known) < len(tables):
+        return {}
+    merged: dict[str, Any] = {}
+    for name, first in known[0].items():
+        values = [table.get(name) for table in known]
+        if isinstance(first, dict):
+            merged[name] = _own(values)
+        else:
+            merged[name] = _mean(values)  # type: ignore[arg-type]
+    return merged
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ from strategies.types import (
 from tasks.errors import FedappError, InputError
 from tasks.params import is_finite
 from tasks.randomness import Key
-from tasks.types import Task
+from tasks.types import Rendering, Task
 
 Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
 
@@ -90,6 +90,12 @@ def chunk_width(working_set: int, device: torch.device) -> int:
     return max(1, min(CHUNK_LIMIT[device.type], CHUNK_BYTES[device.type] // max(working_set, 1)))
 
 
+def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str, int]:
+    """What clients keep between rounds, and how many numbers each is: the rule's vectors and the learner's own."""
+    own = learner.memory(task) if hasattr(learner, "memory") else {}
+    return {**(dict.fromkeys(rule.memory, task.layout.size) if rule.memory else {}), **own}
+
+
 class CohortTrainer:
     """Trains whichever clients an :class:`Assignment` names, for one task, learner, rule and release."""
 
@@ -107,8 +113,9 @@ class CohortTrainer:
         self.task, self.learner, self.rule, self.release = task, learner, rule, release
         self.settings, self.store, self.inspect, self.chunk = settings, store, inspect, chunk
         self._fit = learner.fit if isinstance(learner, WholeFit) else partial(descend, learner)
-        if rule.memory and store is None:
-            raise ValueError(f"{type(rule).__name__} remembers {rule.memory}: it needs a memory store")
+        self._memory = remembered(task, learner, rule)
+        if self._memory and store is None:
+            raise ValueError(f"clients remember {', '.join(self._memory)}: they need a memory store")
 
     def run(self, received: Broadcast, assignment: Assignment, pictures: bool = False) -> CohortResult:
         """Train the assigned clients from the received model and add them up."""
@@ -135,7 +142,7 @@ class CohortTrainer:
         self, received: Broadcast, assignment: Assignment, jobs: list[tuple[int, int]], result: CohortResult
     ) -> None:
         """Nobody may learn who failed, so the server counts everyone: who failed added zero and keeps its memory."""
-        if self.store is None or not self.rule.memory:
+        if self.store is None or not self._memory:
             return
         for job in jobs:
             if job[0] in result.failures:
@@ -168,7 +175,8 @@ class CohortTrainer:
         memory = self._recall(chunk, received.model)
         keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client in clients]
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
-        contribution, remembered = self.rule.contribute(local, received, memory)
+        contribution, renewed = self.rule.contribute(local, received, memory)
+        renewed = {**renewed, **local.kept}
         contribution = self._with_metrics(contribution, local)
         payload = self.release.encode(contribution, assignment.public)
         # a sum is finite only if every summand is: reading it alone is enough, unless it is made of integers
@@ -181,8 +189,8 @@ class CohortTrainer:
         metrics, shown = self._look(received, local, cohort, pictures)
         metrics = {name: values.tolist() for name, values in local.metrics.items()} | metrics
         for row, client in enumerate(clients):  # nothing below raises: a client is in everything or in nothing
-            if remembered and self.store is not None:
-                self.store.save(client, assignment.round, {name: rows[row] for name, rows in remembered.items()})
+            if renewed and self.store is not None:
+                self.store.save(client, assignment.round, {name: rows[row] for name, rows in renewed.items()})
             if shown:
                 result.pictures[client] = shown[row]
         for name, numbers in metrics.items():
@@ -203,17 +211,15 @@ class CohortTrainer:
                 known = ", ".join(sorted(local.metrics))
                 raise InputError("privacy.metrics", name, "the learner reports no such metric", f"it reports: {known}")
         extra = {f"metric.{name}": Scalar(local.metrics[name], low, high) for name, (low, high) in ranges.items()}
-        return Contribution(contribution.vector, contribution.weight, {**contribution.scalars, **extra})
+        return replace(contribution, scalars={**contribution.scalars, **extra})
 
     def _recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
-        """The clients' memories as ``{name: [C, P]}``; zeros for those who never took part."""
-        if not self.rule.memory or self.store is None:
+        """The clients' memories as ``{name: [C, size]}``; zeros for those who never took part."""
+        if not self._memory or self.store is None:
             return {}
-        rows = [
-            self.store.load(client, version) if version else dict.fromkeys(self.rule.memory, torch.zeros_like(model))
-            for client, version in chunk
-        ]
-        return {name: torch.stack([row[name].to(model) for row in rows]) for name in self.rule.memory}
+        blank = {name: model.new_zeros(size) for name, size in self._memory.items()}
+        rows = [self.store.load(client, version) if version else blank for client, version in chunk]
+        return {name: torch.stack([row[name].to(model) for row in rows]) for name in self._memory}
 
     def _recall_if_any(self, job: tuple[int, int], model: Tensor) -> dict[str, Tensor]:
         """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody else suffers."""
@@ -228,6 +234,7 @@ class CohortTrainer:
         """What a curious server would see in each client's upload: numbers, and pictures if asked for."""
         if self.inspect is None:
             return {}, []
+        assert isinstance(self.task, Rendering), "compatibility.py refuses looking at other uploads"
         uploads, truths = received.model + local.delta, [data.truth for data in cohort]
         rendered = self.task.render(uploads, cohort)
         numbers = {name: list(values) for name, values in self.inspect(rendered, truths).items()}

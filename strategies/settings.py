@@ -26,6 +26,14 @@ class ReptileSettings(Settings):
     outer_rate: float = Field(0.05, gt=0, description="Reptile's own outer step size")
 
 
+class AdapterSettings(Settings):
+    """The adapters learner: AdamW on what is shared and what stays."""
+
+    rate: float = Field(0.003, gt=0, description="AdamW's step size for both adapters")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    personal_steps: int = Field(4, ge=0, description="steps a round for the personal adapter, which never leaves; 0: none")
+
+
 class LearnerSettings(Settings):
     """Local training: E outer steps, each of K inner steps."""
 
@@ -39,10 +47,17 @@ class LearnerSettings(Settings):
     fedmenf: FedMeNFSettings = Field(default_factory=lambda: FedMeNFSettings())
     options: Options = Field("{}", description="a JSON object for a learner of your own")
     reptile: ReptileSettings = Field(default_factory=lambda: ReptileSettings())
+    adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings())
 
 
 class FedProxSettings(Settings):
     mu: float = Field(0.1, ge=0, description="weight of the proximal term; 0 is FedAvg")
+
+
+class IsfaSettings(Settings):
+    alpha: float = Field(0.7, ge=0, le=1, description="share of identity consistency in the score")
+    gamma: float = Field(0.5, ge=0, le=20, description="how sharply the score weighs; 0 is FedAvg")
+    max_examples: int = Field(0, ge=0, description="N, clips beyond which more do not count; 0: clips do not count")
 
 
 class RuleSettings(Settings):
@@ -51,3 +66,4 @@ class RuleSettings(Settings):
     server_clip: float = Field(5.0, ge=0, description="norm limit of the averaged update; 0: none")
     options: Options = Field("{}", description="a JSON object for a rule of your own")
     fedprox: FedProxSettings = Field(default_factory=lambda: FedProxSettings())
+    isfa: IsfaSettings = Field(default_factory=lambda: IsfaSettings())

@@ -32,13 +32,19 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What local training gives: ``delta [C, P]`` = end - start, after ``steps`` of size ``step_size``."""
+    """What local training gives: ``delta [C, P]`` = end - start, after ``steps`` of size ``step_size``.
+
+    ``metrics`` may be reported (in the clear under ``plain``, bounded and noised otherwise); ``signals`` are for the rule
+    alone and never leave; ``kept`` goes to the client's own memory and nowhere else.
+    """
 
     delta: Tensor
     steps: int
     step_size: float
     examples: Tensor  # [C]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)  # each [C]
+    signals: Mapping[str, Tensor] = field(default_factory=dict)  # each [C] in [0, 1]
+    kept: Mapping[str, Tensor] = field(default_factory=dict)  # each [C, ...]
 
 
 class Scalar(NamedTuple):
@@ -51,11 +57,15 @@ class Scalar(NamedTuple):
 
 @dataclass(frozen=True)
 class Contribution:
-    """What clients add to the sum: ``vector [C, V]``, ``weight [C]`` and declared scalars."""
+    """What clients add to the sum: ``vector [C, V]``, ``weight [C]`` and declared scalars.
+
+    ``largest``: what no weight exceeds, where the rule guarantees it; 0: weights are counts of examples.
+    """
 
     vector: Tensor
     weight: Tensor
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    largest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,11 @@ class Learner(Protocol):
 
 @runtime_checkable
 class WholeFit(Protocol):
-    """A learner that trains a cohort by itself instead of giving one gradient after another."""
+    """A learner that trains a cohort by itself instead of giving one gradient after another.
+
+    It may have ``memory(task) -> {name: size}``: what its clients keep between rounds, given back to ``fit`` beside the
+    rule's memory and renewed by ``LocalResult.kept``.
+    """
 
     inner_steps: int
 

@@ -6,4 +6,5 @@ A task of your own is one file and one line here, or ``task = "package.module:Cl
 
 TASKS: dict[str, str] = {
     "image": "tasks.image:ImageTask",
+    "talking-head": "tasks.talking_head.task:TalkingHeadTask",
 }

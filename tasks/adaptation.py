@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tasks.data.pictures import Picture
-from tasks.metrics import psnr, range_excess, ssim
+from tasks.metrics import mean_of, psnr, range_excess, ssim
 from tasks.params import clip
 from tasks.settings import EvaluationSettings
 from tasks.types import Batch, Derivatives, Evaluation
@@ -66,13 +66,6 @@ def _adapted_renders(
     return renders
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean; ``None`` where any value is missing or not a number."""
-    if not values or any(value is None or not math.isfinite(value) for value in values):
-        return None
-    return sum(value for value in values if value is not None) / len(values)
-
-
 def evaluate_adaptation(
     derivatives: Derivatives, predict: Predict, model: Tensor, pictures: Sequence[Picture],
     settings: EvaluationSettings, tune: bool,
@@ -84,10 +77,10 @@ def evaluate_adaptation(
     quality = {key: psnr(render, pictures[key[0]].truth) for key, render in renders.items()}
     everyone, steps = range(len(pictures)), settings.step_list
 
-    excess = _mean([range_excess(renders[index, 0, steps[0]]) for index in everyone])
+    excess = mean_of([range_excess(renders[index, 0, steps[0]]) for index in everyone])
     metrics: dict[str, object] = {
-        "psnr": {str(k): _mean([quality[index, 0, k] for index in everyone]) for k in steps},
-        "ssim": {str(k): _mean([ssim(renders[i, 0, k], pictures[i].truth) for i in everyone]) for k in steps},
+        "psnr": {str(k): mean_of([quality[index, 0, k] for index in everyone]) for k in steps},
+        "ssim": {str(k): mean_of([ssim(renders[i, 0, k], pictures[i].truth) for i in everyone]) for k in steps},
         "range_excess": excess,
         "diverged": excess is None or excess > DIVERGED,
     }
@@ -96,7 +89,7 @@ def evaluate_adaptation(
         for k in steps:
             choices = [rates.index(rate) for rate in searched]
             picks = {index: _best_for_others(quality, everyone, index, k, choices) for index in everyone}
-            tuned[str(k)] = _mean([quality[index, picks[index], k] for index in everyone])
+            tuned[str(k)] = mean_of([quality[index, picks[index], k] for index in everyone])
             chosen[str(k)] = sorted({rates[pick] for pick in picks.values()})
         metrics |= {"psnr_tuned": tuned, "rates_tuned": chosen}
 
@@ -111,7 +104,7 @@ def _best_for_others(quality: dict, everyone: Sequence[int], index: int, step: i
     others = [other for other in everyone if other != index] or [index]
 
     def score(rate: int) -> float:
-        mean = _mean([quality[other, rate, step] for other in others])
+        mean = mean_of([quality[other, rate, step] for other in others])
         return -math.inf if mean is None else mean
 
     return max(choices, key=score)

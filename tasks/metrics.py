@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -43,3 +46,11 @@ def ssim(rendered: Tensor, truth: Tensor) -> float | None:
 def range_excess(rendered: Tensor) -> float:
     """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range away."""
     return float((rendered - rendered.clamp(0, 1)).abs().mean())
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean; ``None`` where there is no value, or any is missing or not a number."""
+    known = list(values)
+    if not known or any(value is None or not math.isfinite(value) for value in known):
+        return None
+    return sum(value for value in known if value is not None) / len(known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -96,6 +96,38 @@ class FieldSettings(Settings):
     omega: float = Field(30.0, gt=0, description="SIREN's frequency factor w0")
 
 
+class TalkingHeadSettings(Settings):
+    """The talking head: its frozen backbone, what adapts, what is minimised, how it is sampled."""
+
+    backbone: str = Field("", description="folder of a frozen backbone; empty: a small one, made once and kept")
+    digest: str = Field("", description="SHA-256 of the backbone's weights that every node must have; empty: any")
+    unet: Literal["frame", "motion"] = Field("frame", description="denoiser of the small backbone")
+    patch: int = Field(8, ge=2, le=32, description="pixels a side of a latent cell (small backbone)")
+    channels: int = Field(32, ge=1, le=512, description="numbers a latent cell (small backbone)")
+    pretrain_people: int = Field(160, ge=2, description="public people the small backbone is trained on")
+    pretrain_steps: int = Field(300, ge=1, description="steps it is trained for")
+    layout: str = Field("auto", description="how data.path is organised; auto: found out")
+    clips: int = Field(4, ge=1, le=1000, description="clips a client trains on, at most")
+    held_out_clips: int = Field(1, ge=1, le=100, description="clips of each person kept for judging")
+    frames: int = Field(32, ge=2, le=1000, description="frames of a clip, 25 a second")
+    window: int = Field(2, ge=1, le=64, description="consecutive frames that share a step of the schedule")
+    lora: Literal["ffa", "ab", "alternating"] = Field("ffa", description="which factors are shared")
+    rank: int = Field(8, ge=1, le=256, description="rank of both adapters")
+    alpha: float = Field(8.0, gt=0, description="adapters are scaled by alpha / rank")
+    adapter_seed: int = Field(0, ge=0, description="seed of the common factor A and of the sampling noise")
+    tdc: float = Field(0.05, ge=0, description="weight of temporal denoising consistency")
+    identity: float = Field(0.0, ge=0, description="weight of the identity term at low noise")
+    perceptual: float = Field(0.0, ge=0, description="weight of the perceptual term at low noise (needs a judge)")
+    min_snr: float = Field(0.0, ge=0, description="ceiling of min-SNR loss weights; 0: unweighted")
+    sampling_steps: int = Field(4, ge=1, le=1000, description="DDIM steps")
+    noise: float = Field(0.0, ge=0, le=1, description="scale of the initial noise; 0: the most likely path")
+    shared_noise: float = Field(1.0, ge=0, le=1, description="how much of it all frames have in common")
+    guidance: float = Field(1.0, ge=0, le=20, description="classifier-free guidance; 1: none")
+    judges: Options = Field("{}", description="JSON: TorchScript files for lpips, features, face, sync")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the denoiser's passes")
+    checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
+
+
 class EvaluationSettings(Settings):
     """Test-time optimisation on held-out data."""
 
@@ -125,3 +157,4 @@ class TaskSettings(Settings):
     field: FieldSettings = Field(default_factory=lambda: FieldSettings())
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
     task_options: Options = Field("{}", description="a JSON object for a task of your own")
+    talking_head: TalkingHeadSettings = Field(default_factory=lambda: TalkingHeadSettings())

@@ -6,7 +6,7 @@ rounds, servers or messages. One client is simply ``C = 1``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -18,17 +18,20 @@ from tasks.settings import EvaluationSettings
 
 
 class Batch(NamedTuple):
-    """Samples of a cohort: ``inputs [C, B, in]`` and ``targets [C, B, out]`` (or whatever the loss expects)."""
+    """Samples of a cohort: ``inputs [C, B, in]`` and ``targets [C, B, out]``. A task may have a tuple of its own."""
 
     inputs: Tensor
     targets: Tensor
 
 
 class Episode(NamedTuple):
-    """One meta-learning step's data: K support batches :math:`B_k` and one query batch :math:`B_Q`."""
+    """One meta-learning step's data: K support batches :math:`B_k` and one query batch :math:`B_Q`.
 
-    support: Sequence[Batch]
-    query: Batch
+    A batch is a :class:`Batch` or whatever the task's derivatives expect, a tuple of tensors ``[C, ...]``.
+    """
+
+    support: Sequence[Any]
+    query: Any
 
 
 class Linearised(NamedTuple):
@@ -43,10 +46,10 @@ class Linearised(NamedTuple):
 class Derivatives(Protocol):
     """First and second derivatives of a per-client loss; client c's depend on row c alone."""
 
-    def gradient(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def gradient(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
         """``params [C, P] -> (loss [C], gradient [C, P])``."""
 
-    def linearise(self, params: Tensor, batch: Batch) -> Linearised:
+    def linearise(self, params: Tensor, batch: Any) -> Linearised:
         """As :meth:`gradient`, with the exact Hessian-vector product at the same point; call it at most once."""
 
 
@@ -59,11 +62,19 @@ class ClientData(Protocol):
     truth: Tensor
 
 
+class Video(NamedTuple):
+    """``frames [T, H, W, 3]`` in [0, 1] at 25 a second and ``audio [n]`` at 16 kHz."""
+
+    frames: Tensor
+    audio: Tensor
+
+
 class Evaluation(NamedTuple):
-    """Quality of a shared model: JSON-ready ``metrics`` and named pictures ``[H, W, 3] in [0, 1]``."""
+    """Quality of a shared model: JSON-ready ``metrics``, named pictures ``[H, W, 3] in [0, 1]`` and videos."""
 
     metrics: dict[str, Any]
     pictures: dict[str, Tensor]
+    videos: Mapping[str, Video] = {}
 
 
 @runtime_checkable
@@ -99,8 +110,42 @@ class Task(Protocol):
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         """Bytes one client needs during a second-order step (sizes the chunks of a cohort)."""
 
+    def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
+        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size search."""
+
+
+@runtime_checkable
+class Rendering(Protocol):
+    """A task whose shared parameters alone render to a client's data: uploads can be looked at."""
+
     def render(self, params: Tensor, cohort: Sequence[Any]) -> Sequence[Tensor]:
         """What each client's ``params [C, P]`` render to, shaped like that client's ``truth``, not clamped."""
 
-    def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
-        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size search."""
+
+@runtime_checkable
+class Personalised(Protocol):
+    """A task with parameters that never leave a client: ``personal`` names them, and no rule or release sees them.
+
+    ``whole`` takes ``[C, P + Q]``: the shared parameters, then the personal ones.
+    """
+
+    layout: Layout
+    personal: Layout
+    whole: Derivatives
+
+    def personal_start(self) -> Tensor:
+        """Where personal parameters start ``[Q]``, the same everywhere."""
+
+    def resting(self, round: int) -> Tensor | None:
+        """``[P]`` bool: shared parameters that do not move in ``round``; ``None`` if all do."""
+
+    def signals(self, params: Tensor, cohort: Sequence[Any]) -> Mapping[str, Tensor]:
+        """What a client can say of its own model ``[C, P + Q]`` on clips it did not train on, each ``[C]`` in [0, 1]."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A task that needs something made once on a machine, before any run."""
+
+    def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
+        """Make it unless it is there; ``progress(what, done, total)``. Returns config values that pin what there is."""

@@ -39,6 +39,8 @@ class ProgressDisplay:
             parts = [f"{clients['ok']} ok" + (f", [red]{clients['failed']} failed[/]" if clients["failed"] else "")]
             if psnr_p.get("mean") is not None:
                 parts.append(f"PSNR_p {psnr_p['mean']:.2f} dB (max {psnr_p['max']:.2f})")
+            if event.get("epsilon") is not None:
+                parts.append(f"ε {event['epsilon']:.2f}")
             text = f"{event['method']}-{event['seed']}: {', '.join(parts)}"
             self.bar.update(self.task, description=f"round {event['round']}", detail=text)
             for client, reason in event["failures"].items():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.cli.progress import ProgressDisplay
+from fedapp.cli.output import console
 from fedapp.comparison import identity
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import build_task
@@ -20,6 +24,7 @@ from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import FINISHED, RUNNING, RunFolder, new_path
 from tasks.errors import FedappError, InputError, StoppedError, nearest
+from tasks.types import Preparing
 
 RUNTIMES = ("ray", "in-process")
 
@@ -33,12 +38,26 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
     if values["data.path"]:
         values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
     experiment = Experiment.from_run_config(values)
-    build_task(experiment).check(experiment.clients.total)
+    task = build_task(experiment)
+    if isinstance(task, Preparing):  # nodes that have made something else will say so
+        experiment = Experiment.from_run_config({**experiment.to_run_config(), **prepare_task(task)})
+    task.check(experiment.clients.total)
     folder = RunFolder(Path(experiment.run_dir))
     if folder.status:
         raise InputError("run-dir", experiment.run_dir, "already holds a run", "`fedapp resume` it, or name another")
     folder.create(experiment.to_run_config(), versions() | {"runtime": runtime})
     return experiment, folder
+
+
+def prepare_task(task: Preparing) -> Mapping[str, str]:
+    """Make what a task needs once on this machine, and show how far it is; returns what it pins in the config."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    torch.set_num_threads(os.cpu_count() or 1)
+    with Progress(*columns, console=console, transient=True) as bar:
+        row = bar.add_task("", visible=False)
+        return task.prepare(lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True))
 
 
 def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
@@ -134,7 +153,10 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
             privacy.add_row(label, *[_number(row[key], part) for key, part in seen])
         tuned = [_number(row["psnr_tuned"], k) for k in steps[-2:]]
         quality.add_row(label, *[_number(row["psnr"], k) for k in steps], *tuned)
-    console.print(*([privacy] if privacy.row_count else []), quality)
+    measured = any(row["psnr_tuned"] for row in result["methods"].values())
+    console.print(*([privacy] if privacy.row_count else []), *([quality] if measured else []))
+    for table in own_tables(result):
+        console.print(table)
     if result["epsilon"] is not None:
         limit = Experiment.from_run_config(folder.config).privacy.epsilon_max
         console.print(
@@ -145,6 +167,27 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
         console.print(f"report: {folder.report_file}", highlight=False, soft_wrap=True)
     if (folder.path / "privacy_report.html").exists():
         console.print(f"privacy report: {folder.path / 'privacy_report.html'}", highlight=False, soft_wrap=True)
+
+
+OWN = {
+    "psnr": "PSNR", "psnr_static": "… of the still reference", "mouth_corr": "mouth correlation",
+    "mouth_corr_shuffled": "… with wrong speech", "mouth_error": "mouth error", "identity_top1": "identity top-1",
+}  # fmt: skip
+
+
+def own_tables(result: dict[str, Any]) -> list[Table]:
+    """What a talking head's run found: newcomers at once, and after personalisation."""
+    rows = {name: row for name, row in result["methods"].items() if "mouth_corr" in row}
+    if not rows:
+        return []
+    at_once = Table("method", *OWN.values(), title="unseen people, before any adaptation")
+    after = Table("method", "mouth error, everybody", "reserved speakers", title="mouth error after k steps on their own clips")
+    for name, row in rows.items():
+        values = [(row["psnr"] or {}).get("0"), *(row.get(key) for key in list(OWN)[1:])]
+        at_once.add_row(name, *["–" if value is None else f"{value:.3f}" for value in values])
+        curves = [row["personalised"].get(key) or {} for key in ("mouth_error", "mouth_error_reserved")]
+        after.add_row(name, *["  ".join(f"{k}: {_number(curve, k)}" for k in curve) or "–" for curve in curves])
+    return [at_once, after]
 
 
 def _number(table: dict[str, float | None] | None, key: str) -> str:

@@ -43,6 +43,31 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
         )
 
 
+def refuse_strangers(task: Any, name: str, methods: list[str], rule_name: str, rule: Any, uploads: bool) -> None:
+    """Tasks, learners and rules that ask of each other what the other does not have (classes, not yet built)."""
+    personalised = hasattr(task, "personal_start")
+    if "adapters" in methods and not personalised:
+        raise InputError(
+            "methods", "adapters", f"task {name} has no personal parameters to train beside the shared ones",
+            "use task talking-head, or another method",
+        )  # fmt: skip
+    if getattr(rule, "signals", ()) and (not personalised or methods != ["adapters"]):
+        raise InputError(
+            "rule", rule_name, f"weighs clients by {' and '.join(rule.signals)}, which only adapters on talking heads "
+            "measure", "use methods = adapters with task = talking-head, or the rule fedavg",
+        )  # fmt: skip
+    if rule_name == "scaffold" and "adapters" in methods:
+        raise InputError(
+            "rule", rule_name, "control variates are mean gradients, and adapters steps with AdamW", "use fedavg, fedprox "
+            "or isfa",
+        )  # fmt: skip
+    if uploads and not hasattr(task, "render"):
+        raise InputError(
+            "evaluation.uploads", True, f"an upload of task {name} renders to nothing by itself",
+            "set it to false; `fedapp attack` shows what uploads give away",
+        )  # fmt: skip
+
+
 def refuse_private(
     release: Any,
     name: str,

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.compatibility import refuse, refuse_private
+from fedapp.config.compatibility import refuse, refuse_private, refuse_strangers
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.local import LEARNERS, LOCAL
@@ -34,7 +34,7 @@ def _seeds(text: str) -> str:
     return text
 
 
-ELSEWHERE = ("run-dir", "resume", "data.path", "privacy.roster", "recipe")
+ELSEWHERE = ("run-dir", "resume", "data.path", "privacy.roster", "recipe", "talking-head.backbone")
 
 
 class ReportSettings(Settings):
@@ -108,6 +108,10 @@ class Experiment(TaskSettings):
         if not self.trained_methods:
             raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
         refuse(self.method_list, self.clients, self.learner, self.runtime)
+        refuse_strangers(
+            load("task", self.task, TASKS), self.task, self.trained_methods, self.rule, load("rule", self.rule, RULES),
+            self.evaluation.uploads,
+        )  # fmt: skip
         release = load("release", self.release, RELEASES)
         refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
 

@@ -23,8 +23,12 @@ def write_report(folder: RunFolder) -> Path:
     import jinja2
 
     from fedapp.report.content import view
+    from fedapp.report.field_page import FIELD_PAGE
+    from fedapp.report.head_page import HEAD_PAGE
     from fedapp.report.page import PAGE
 
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
-    write_bytes(folder.report_file, template.render(**view(folder)).encode())
+    pages = jinja2.DictLoader({"page": PAGE, "field": FIELD_PAGE, "head": HEAD_PAGE})
+    environment = jinja2.Environment(loader=pages, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    shown = view(folder)
+    write_bytes(folder.report_file, environment.get_template(shown["page"]).render(**shown).encode())
     return folder.report_file

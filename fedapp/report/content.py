@@ -14,43 +14,58 @@ from strategies.local import LOCAL
 
 TITLES = {
     "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF, no cap", "maml": "MAML", "fomaml": "FOMAML",
-    "reptile": "Reptile", "erm": "ERM", LOCAL: "Local",
+    "reptile": "Reptile", "erm": "ERM", "adapters": "LoRA adapters", LOCAL: "Local",
 }  # fmt: skip
 COLOURS = {
     "fedmenf": "#0f766e", "fedmenf-unbounded": "#7c3aed", "maml": "#dc2626", "fomaml": "#ea580c",
-    "reptile": "#ca8a04", "erm": "#2563eb", LOCAL: "#64748b",
+    "reptile": "#ca8a04", "erm": "#2563eb", "adapters": "#0f766e", LOCAL: "#64748b",
 }  # fmt: skip
 SPARE = ("#0891b2", "#be185d", "#4d7c0f", "#9333ea")
 
 
 def view(folder: RunFolder) -> dict[str, Any]:
-    """Everything the page shows, ready to print."""
+    """Everything the page shows, ready to print. ``page`` names its template."""
     experiment = Experiment.from_run_config(folder.config)
     events, result = list(folder.events()), summarise(folder)
     methods = experiment.method_list
     order = sorted(methods, key=lambda name: (name == LOCAL, methods.index(name)))
     colours = {name: COLOURS.get(name, SPARE[index % len(SPARE)]) for index, name in enumerate(order)}
-    titles = {name: TITLES.get(name, name) for name in order}
-    steps = experiment.evaluation.step_list
-    seed, trained = experiment.seed_list[0], [name for name in order if name != LOCAL]
-    images = _Images(folder)
-    return {
+    shared = {
         "name": folder.path.name,
         "experiment": experiment,
         "about": folder.read("run.json"),
         "status": folder.status,
         "result": result,
         "order": order,
-        "trained": trained,
-        "titles": titles,
+        "trained": [name for name in order if name != LOCAL],
+        "titles": {name: TITLES.get(name, name) for name in order},
         "colours": colours,
-        "steps": steps,
+        "steps": experiment.evaluation.step_list,
+        "attacks": folder.read("attack.json").get("rows", []),
+        "audit": folder.read("audit.json"),
+        "failures": [event for event in events if event["event"] == "round" and event["failures"]],
+        "config": experiment.to_run_config(),
+        "defaults": Experiment().to_run_config(),
+        "number": lambda value, digits=2: f"{value:.{digits}f}" if isinstance(value, int | float) else "–",
+    }
+    if experiment.task == "talking-head":
+        from fedapp.report.head import head_view
+
+        return shared | head_view(shared, events, Media(folder))
+    return shared | _field_view(shared, events, Media(folder))
+
+
+def _field_view(shared: dict[str, Any], events: list[dict[str, Any]], images: Media) -> dict[str, Any]:
+    """What only reports of neural fields show."""
+    experiment, result, order = shared["experiment"], shared["result"], shared["order"]
+    trained, titles, colours, steps = (shared[key] for key in ("trained", "titles", "colours", "steps"))
+    seed = experiment.seed_list[0]
+    return {
+        "page": "field",
         "shown_steps": [step for step in steps if step in (16, 64)] or steps[-2:],
         "findings": findings(result, titles),
         "clients": _clients(events, trained, seed, images) if experiment.release == "plain" else [],
-        "attacks": folder.read("attack.json").get("rows", []),
         "attacked": _attacked(trained, images),
-        "audit": folder.read("audit.json"),
         "new_clients": _new_clients(order, seed, steps, images),
         "curve_p": figures.over_rounds(events, trained, titles, colours, "psnr_p", "mean", "PSNR_p (dB), mean"),
         "curve_k": figures.over_rounds(
@@ -58,10 +73,6 @@ def view(folder: RunFolder) -> dict[str, Any]:
         ),
         "curve_tto": figures.over_steps(result, order, titles, colours),
         "frontier": figures.frontier(result, trained, titles, colours, str(_shown(steps))),
-        "failures": [event for event in events if event["event"] == "round" and event["failures"]],
-        "config": experiment.to_run_config(),
-        "defaults": Experiment().to_run_config(),
-        "number": lambda value, digits=2: f"{value:.{digits}f}" if isinstance(value, int | float) else "–",
     }
 
 
@@ -69,11 +80,20 @@ def _shown(steps: list[int]) -> int:
     return 16 if 16 in steps else steps[-1]
 
 
-class _Images:
-    """Pictures of the run as data URIs; ``None`` where the run has none."""
+class Media:
+    """Pictures and videos of the run as data URIs; ``None`` where the run has none."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+
+    def video(self, name: str) -> tuple[str, str] | None:
+        """``(kind, data URI)`` of an mp4, or of the gif where there is no mp4."""
+        for kind in ("mp4", "gif"):
+            file = self.folder.videos / f"{name}.{kind}"
+            if file.exists():
+                mime = "video/mp4" if kind == "mp4" else "image/gif"
+                return kind, f"data:{mime};base64,{base64.b64encode(file.read_bytes()).decode()}"
+        return None
 
     def __call__(self, name: str) -> str | None:
         file = self.folder.pictures / f"{name}.png"
@@ -86,7 +106,7 @@ class _Images:
         return [name.removeprefix(f"{prefix}-") for name in names]
 
 
-def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images: _Images) -> list[dict[str, Any]]:
+def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images: Media) -> list[dict[str, Any]]:
     """One row a client: the private picture, and what its upload renders to under each method."""
     last: dict[str, dict[str, Any]] = {}
     for event in events:
@@ -106,7 +126,7 @@ def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images
 VIEWS = ("render-plain", "inversion-plain", "inversion-secagg")
 
 
-def _attacked(trained: list[str], images: _Images) -> list[dict[str, Any]]:
+def _attacked(trained: list[str], images: Media) -> list[dict[str, Any]]:
     """One row a client that `fedapp attack` pictured: the truth, and what each attack got from each view."""
     rows = []
     for method in trained:
@@ -123,7 +143,7 @@ def _attacked(trained: list[str], images: _Images) -> list[dict[str, Any]]:
     return rows
 
 
-def _new_clients(order: list[str], seed: int, steps: list[int], images: _Images) -> list[dict[str, Any]]:
+def _new_clients(order: list[str], seed: int, steps: list[int], images: Media) -> list[dict[str, Any]]:
     """One row a held-out picture: the truth, and each method's field after k steps of adaptation."""
     return [
         {

@@ -88,6 +88,29 @@ def over_steps(result: dict[str, Any], order: list[str], titles: dict[str, str],
     return _svg(draw)
 
 
+def personalisation(result: dict[str, Any], order: list[str], titles: dict[str, str], colours: dict[str, str]) -> str:
+    """Mouth error against steps on one's own clips: everybody solid, reserved speakers dashed."""
+
+    def draw(axes: Axes) -> None:
+        steps: list[str] = []
+        for method in order:
+            curves = result["methods"][method].get("personalised") or {}
+            for key, style in (("mouth_error", "o-"), ("mouth_error_reserved", "s--")):
+                if not curves.get(key):
+                    continue
+                steps = list(curves[key])
+                values = [float("nan") if value is None else value for value in curves[key].values()]
+                label = titles[method] + ("" if style == "o-" else ", reserved")
+                axes.plot(range(len(steps)), values, style, ms=3, lw=1.6, color=colours[method], label=label)
+        axes.set_xticks(range(len(steps)), steps)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("steps on a person's own clips")
+        axes.set_ylabel("mouth error (1 = closed to open)")
+        _legend(axes)
+
+    return _svg(draw)
+
+
 def frontier(
     result: dict[str, Any], methods: list[str], titles: dict[str, str], colours: dict[str, str], step: str
 ) -> str:

@@ -4,10 +4,12 @@ config.json     the complete config            metrics.jsonl   one event a line,
 run.json        versions, runtime, command     checkpoints/    the newest two, safetensors
 status.json     running | finished | …         pictures/       png
 result.json     the numbers of the run         report.html     one self-contained page
+videos/         mp4 with sound and gif
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 from fedapp.store.atomic import write_bytes, write_json
 from tasks.errors import InputError
+from tasks.types import Video
 
 RUNNING, FINISHED, STOPPED, FAILED, REFUSED = "running", "finished", "stopped", "failed", "refused"
 
@@ -38,6 +41,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.pictures = path / "pictures"
+        self.videos = path / "videos"
         self.client_state = path / "client-state"
         self.events_file = path / "metrics.jsonl"
         self.report_file = path / "report.html"
@@ -121,6 +125,17 @@ class RunFolder:
         array = array.expand(*array.shape[:2], 3) if array.shape[-1] == 1 else array
         self.pictures.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array.contiguous().numpy()).save(self.pictures / f"{name}.png")
+
+    def save_video(self, name: str, video: Video) -> None:
+        """Save ``videos/<name>.mp4`` with its sound (where PyAV is installed) and ``videos/<name>.gif``."""
+        from tasks.talking_head.clips import Clip
+        from tasks.talking_head.video import write_clip, write_gif
+
+        self.videos.mkdir(parents=True, exist_ok=True)
+        scale = max(1, 192 // video.frames.shape[1])
+        write_gif(self.videos / f"{name}.gif", video.frames, scale)
+        if importlib.util.find_spec("av") is not None:
+            write_clip(self.videos / f"{name}.mp4", Clip(name, video.frames, video.audio), scale)
 
 
 def _finite(value: Any) -> Any:

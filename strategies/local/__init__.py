@@ -10,6 +10,7 @@ LEARNERS: dict[str, str] = {
     "fedmenf": "strategies.local.meta:fedmenf",
     "fedmenf-unbounded": "strategies.local.meta:fedmenf_unbounded",
     "reptile": "strategies.local.reptile:Reptile",
+    "adapters": "strategies.local.adapters:AdapterFit",
 }
 
 LOCAL = "local"

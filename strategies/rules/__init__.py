@@ -8,4 +8,5 @@ RULES: dict[str, str] = {
     "fedavg": "strategies.rules.fedavg:FedAvg",
     "fedprox": "strategies.rules.fedprox:FedProx",
     "scaffold": "strategies.rules.scaffold:Scaffold",
+    "isfa": "strategies.rules.isfa:Isfa",
 }

@@ -1,0 +1,102 @@
+"""The report of neural fields: what the server sees, what a new client gets."""
+
+FIELD_PAGE = """{% extends "page" %}
+{% block lead %}{{ experiment.clients.total }} clients, each holding one private picture, train a shared neural field
+(SIREN {{ experiment.field.depth }}×{{ experiment.field.width }}){% endblock %}
+{% block numbers %}
+<h2>The numbers</h2>
+<section class="card">
+{% if experiment.release == "plain" %}<table>
+<tr><th>what the server sees</th><th>PSNR_p mean ↓</th><th>worst client ↓</th><th>after affine fit ↓</th><th>correlation ↓</th><th>flat colour</th><th>outside [0, 1]</th></tr>
+{% for m in trained %}{% set row = result.methods[m] %}
+<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}{% if row.diverged %}<span class="tag">diverged</span>{% endif %}</td>
+<td>{{ number(row.psnr_p.mean if row.psnr_p) }}</td><td>{{ number(row.psnr_p.max if row.psnr_p) }}</td>
+<td>{{ number(row.psnr_p_affine.mean if row.psnr_p_affine) }}</td><td>{{ number(row.correlation_p.mean if row.correlation_p) }}</td>
+<td>{{ number(row.psnr_floor.mean if row.psnr_floor) }}</td><td>{{ number(row.range_excess.mean if row.range_excess) }}</td></tr>
+{% endfor %}
+</table>
+<p class="note">PSNR_p compares the rendering of a client's upload with its private picture; the worst client is the one it shows
+best. “Outside” is how far the rendering lies from the data range on average. Means over seeds and clients.</p>
+{% endif %}
+<table>
+<tr><th>what a new client gets</th>{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}{% for k in shown_steps %}<th>SSIM@{{ k }} ↑</th>{% endfor %}</tr>
+{% for m in order %}{% set row = result.methods[m] %}
+<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td>
+{% for k in steps %}<td>{{ number(row.psnr[k|string] if row.psnr) }}</td>{% endfor %}
+{% for k in shown_steps %}<td>{{ number(row.ssim[k|string] if row.ssim, 3) }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+<p class="note">After k steps of test-time optimisation on {{ experiment.data.held_out }} pictures no client holds, at step size
+{{ experiment.evaluation.rate }}, the same for all.</p>
+<table>
+<tr><th>step size tuned per method</th>{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}<th>chosen at k = {{ steps[-1] }}</th></tr>
+{% for m in order %}{% set row = result.methods[m] %}{% if row.psnr_tuned %}
+<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td>
+{% for k in steps %}<td>{{ number(row.psnr_tuned[k|string]) }}</td>{% endfor %}
+<td>{{ row.rates_tuned[steps[-1]|string]|join(", ") }}</td></tr>
+{% endif %}{% endfor %}
+</table>
+<p class="note">Tuned by cross-fitting over {{ experiment.evaluation.rates }}: each picture is reported at the step size that was
+best for the other pictures.</p>
+</section>
+
+{% endblock %}
+{% block attacks %}
+{% if attacks %}
+<h2>Attacks on the updates</h2>
+<p class="note">What the run's clients would send next, attacked as the server could under each release: rendering what it holds, inverting it
+(the field's gradient is linear in the private values), telling members by their loss, and testing the messages of a secure sum.
+Pictures after the best affine intensity fit, which is an advantage no attacker has.</p>
+<section class="card">
+{% if attacked %}<div class="grid" style="grid-template-columns:repeat({{ attacked[0].shots|length + 1 }},118px)">
+<div class="head">private picture</div>{% for name, _ in attacked[0].shots %}<div class="head">{{ name }}</div>{% endfor %}
+{% for row in attacked %}<figure><img src="{{ row.private }}" alt="private picture"><figcaption>{{ titles[row.method] }}</figcaption></figure>
+{% for name, image in row.shots %}<figure>{% if image %}<img src="{{ image }}" alt="{{ name }}">{% endif %}</figure>{% endfor %}{% endfor %}
+</div><p></p>{% endif %}
+<table><tr><th>attack</th><th>method</th><th>on</th><th>metric</th><th>value</th><th>without information</th><th>by chance</th><th>n</th></tr>
+{% for row in attacks %}<tr><td>{{ row.attack }}</td><td>{{ titles.get(row.method, row.method) }}</td><td>{{ row.release }}</td><td>{{ row.metric|replace("_", " ") }}</td><td>{{ number(row.value, 3) }}</td><td>{{ number(row.floor, 3) }}</td><td>{{ number(row.chance, 3) }}</td><td>{{ row.n }}</td></tr>
+{% endfor %}</table>
+</section>
+{% endif %}
+{% endblock %}
+{% block exhibits %}
+{% if experiment.release == "plain" %}
+<h2>What the server sees</h2>
+<p class="note">Left, each client's private picture (shown here because this is a simulation; it never left the client in the
+protocol). Right, what a curious server renders from that client's last upload, seed {{ experiment.seed_list[0] }}.</p>
+<section class="card">
+{% if clients %}
+<div class="grid" style="grid-template-columns:repeat({{ 2 * trained|length + 2 }},{{ 122 if trained|length < 4 else 112 }}px)">
+{% for half in range(2) %}<div class="head">private picture</div>{% for m in trained %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}</div>{% endfor %}{% endfor %}
+{% for c in clients %}
+<figure><img src="{{ c.private }}" alt="private picture of client {{ c.client }}"><figcaption>client {{ c.client }}</figcaption></figure>
+{% for m in trained %}<figure>{% if c.rendered[m] %}<img src="{{ c.rendered[m] }}" alt="rendering of the upload of client {{ c.client }} under {{ titles[m] }}">{% endif %}
+<figcaption>PSNR_p {{ number(c.numbers[m].psnr_p, 1) }} dB<br>affine {{ number(c.numbers[m].psnr_p_affine, 1) }} · r {{ number(c.numbers[m].correlation_p) }}</figcaption></figure>
+{% endfor %}{% endfor %}
+</div>
+{% else %}<p class="note">No pictures: report.pictures is off, or the run ended before its first evaluation.</p>{% endif %}
+</section>
+
+{% endif %}
+<h2>What a new client gets</h2>
+<p class="note">Pictures no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
+<section class="card">
+<div class="grid" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},108px)">
+<div class="head">truth</div>{% for m in order %}{% for k in shown_steps %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}, {{ k }} steps</div>{% endfor %}{% endfor %}
+{% for row in new_clients %}
+<figure>{% if row.truth %}<img src="{{ row.truth }}" alt="held-out picture {{ loop.index }}">{% endif %}</figure>
+{% for m in order %}{% for k in shown_steps %}<figure>{% if row.adapted[m][k] %}<img src="{{ row.adapted[m][k] }}" alt="{{ titles[m] }} after {{ k }} steps">{% endif %}</figure>{% endfor %}{% endfor %}
+{% endfor %}
+</div>
+</section>
+
+<h2>Curves</h2>
+<div class="curves">
+{% if experiment.release == "plain" %}<section class="card">{{ curve_p|safe }}</section>{% endif %}
+<section class="card">{{ curve_k|safe }}</section>
+<section class="card">{{ curve_tto|safe }}</section>
+{% if experiment.release == "plain" %}<section class="card">{{ frontier|safe }}</section>{% endif %}
+</div>
+
+{% endblock %}
+"""

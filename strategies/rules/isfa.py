@@ -1,0 +1,64 @@
+r"""ISFA: identity-stable federated aggregation, with the reliability weight inside the sum.
+
+*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized Talking-Head Generation*,
+2026, https://arxiv.org/abs/2604.08037.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from strategies.rules.fedavg import FedAvg
+from strategies.settings import RuleSettings
+from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
+
+
+class Isfa:
+    r"""FedAvg with weights that each device computes for itself and nobody sees.
+
+    .. math:: s_k = \alpha\, \mathrm{ID}_k + (1 - \alpha)\, \mathrm{TS}_k, \qquad
+        a_k = \frac{\min(n_k, N)}{N} \exp(\gamma (s_k - 1)) \in [0, 1], \qquad
+        w \leftarrow w + \frac{\sum_k a_k \Delta_k}{\sum_k a_k}
+
+    ID and TS are the client's identity consistency and temporal stability in [0, 1] on clips it did not train on. The
+    published rule sends scores and counts to the server, which normalises :math:`n_k e^{\gamma s_k}` over the cohort:
+    the same mean, since the common factor :math:`e^{-\gamma}/N` cancels, but then one client's data move every other
+    client's weight. Here :math:`a_k` is bounded by 1 whatever others do, so a release can mask it and account for it
+    (under noise the denominator is public; see ``privacy/joint.py``). N = ``rules.isfa.max-examples``; 0 ignores n.
+    """
+
+    memory: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ("identity", "stability")
+
+    def __init__(self, settings: RuleSettings) -> None:
+        self.alpha, self.gamma = settings.isfa.alpha, settings.isfa.gamma
+        self.most = settings.isfa.max_examples
+        self.average = FedAvg(settings)
+
+    def size(self, parameters: int) -> int:
+        return self.average.size(parameters)
+
+    def init(self, model: Tensor) -> State:
+        return self.average.init(model)
+
+    def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
+        return self.average.broadcast(model, state, round)
+
+    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+        return gradient
+
+    def weight(self, result: LocalResult) -> Tensor:
+        """a ``[C]`` in [0, 1]; a signal that is not a number counts as 0."""
+        known = {name: result.signals[name].nan_to_num(0.0).clamp(0, 1) for name in self.signals}
+        score = self.alpha * known["identity"] + (1 - self.alpha) * known["stability"]
+        share = result.examples.clamp(max=self.most) / self.most if self.most else torch.ones_like(score)
+        return share * torch.exp(self.gamma * (score - 1))
+
+    def contribute(
+        self, result: LocalResult, received: Broadcast, memory: Memory
+    ) -> tuple[Contribution, dict[str, Tensor]]:
+        return Contribution(result.delta, self.weight(result), largest=1.0), {}
+
+    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+        return self.average.apply(model, state, aggregate, population)

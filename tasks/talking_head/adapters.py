@@ -1,0 +1,160 @@
+r"""Low-rank adapters on the backbone's attention, two of them by name, for many clients in one pass.
+
+*LoRA: Low-Rank Adaptation of Large Language Models*, E. Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685:
+:math:`y = W x + \frac{\alpha}{r} B A x`.
+
+*Improving LoRA in Privacy-preserving Federated Learning*, Y. Sun, Z. Li, Y. Li, B. Ding, ICLR 2024,
+https://arxiv.org/abs/2403.12313 (FFA-LoRA): all clients keep one common :math:`A_0` and train B, so that the mean of
+the products is the product of the mean, :math:`\sum_k w_k B_k A_0 = (\sum_k w_k B_k) A_0`.
+
+``shared`` is what rounds carry; ``personal`` stays on its device. PEFT puts both into the UNet; the two small linear
+maps of each are replaced by :class:`Grouped` ones, whose weights have a client axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.params import Layout
+from tasks.randomness import generator
+from tasks.talking_head.backbone import Backbone
+
+SHARED, PERSONAL = "shared", "personal"
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+MODES = ("ffa", "ab", "alternating")
+
+
+class Grouped(torch.nn.Module):
+    """A linear map without bias, one for each client: rows of the input belong to clients in equal blocks.
+
+    ``weight`` is ``[C, out, in]`` (or ``[out, in]``, the same for all) and is set before each pass, not trained in place.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = self.weight
+        if weight.dim() == 2 or len(weight) == 1:
+            return torch.nn.functional.linear(inputs, weight if weight.dim() == 2 else weight[0])
+        rows = inputs.reshape(len(weight), -1, inputs.shape[-1])
+        return torch.bmm(rows, weight.transpose(1, 2)).reshape(*inputs.shape[:-1], weight.shape[1])
+
+
+class Adapters:
+    """The adapters of one backbone. ``shared`` and ``personal`` are the layouts of their vectors ``[P]`` and ``[Q]``.
+
+    ``mode``: ``ffa`` shares B over a common A; ``ab`` shares both (their averages are not the average product);
+    ``alternating`` shares both, of which B moves in odd rounds and A in even ones.
+    """
+
+    def __init__(self, backbone: Backbone, rank: int, alpha: float, mode: str, seed: int) -> None:
+        from peft import LoraConfig
+
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
+        self.backbone, self.mode, self.rank, self.alpha = backbone, mode, rank, alpha
+        for name in (SHARED, PERSONAL):
+            backbone.unet.add_adapter(
+                LoraConfig(
+                    r=rank, lora_alpha=alpha, target_modules=TARGETS, exclude_modules=r".*motion_modules.*",
+                    init_lora_weights=True,
+                ),
+                name,
+            )  # fmt: skip
+        backbone.unet.set_adapters([SHARED, PERSONAL])
+        backbone.requires_grad_(False)
+        self._layers: list[Any] = []
+        self._places: dict[str, list[tuple[str, Grouped]]] = {SHARED: [], PERSONAL: []}
+        self._start: dict[str, dict[str, Tensor]] = {SHARED: {}, PERSONAL: {}}
+        for path, layer in backbone.unet.named_modules():
+            if hasattr(layer, "lora_A") and SHARED in layer.lora_A:
+                self._layers.append(layer)
+                for name in (SHARED, PERSONAL):
+                    self._take_over(layer, path, name, seed)
+        trained = ("lora_B",) if mode == "ffa" else ("lora_A", "lora_B")
+        self.shared = Layout.of({key: tuple(t.shape) for key, t in self._start[SHARED].items() if key.endswith(trained)})
+        self.personal = Layout.of({key: tuple(t.shape) for key, t in self._start[PERSONAL].items()})
+
+    def _take_over(self, layer: Any, path: str, name: str, seed: int) -> None:
+        for part in ("lora_A", "lora_B"):
+            old = getattr(layer, part)[name].weight
+            key = f"{path}.{part}"
+            if part == "lora_A":  # Kaiming-uniform with a = sqrt 5, as PEFT does, but from a named stream
+                bound = 1 / math.sqrt(old.shape[1])
+                draw = torch.rand(old.shape, generator=generator("lora", seed, name, path))
+                start = ((2 * draw - 1) * bound).to(old)
+            else:
+                start = torch.zeros_like(old)
+            module = Grouped(start.detach())
+            getattr(layer, part)[name] = module
+            self._start[name][key] = start.detach()
+            self._places[name].append((key, module))
+
+    # ------------------------------------------------------------------ vectors
+    def start(self, name: str) -> Tensor:
+        """The vector an adapter starts from: it changes nothing, since B is 0."""
+        layout = self.shared if name == SHARED else self.personal
+        return layout.flatten({key: self._start[name][key] for key, _, _ in layout.entries})
+
+    def resting(self, round: int) -> Tensor | None:
+        """``[P]`` bool: which shared numbers do not move in ``round``; ``None`` if all do."""
+        if self.mode != "alternating":
+            return None
+        moving = "lora_B" if round % 2 else "lora_A"
+        return torch.cat(
+            [torch.full((math.prod(shape),), not key.endswith(moving)) for key, shape, _ in self.shared.entries]
+        )
+
+    @contextmanager
+    def worn(self, shared: Tensor, personal: Tensor | None = None) -> Iterator[None]:
+        """Give the backbone the adapters ``shared [C, P]`` and ``personal [C, Q]`` (``None``: none) of C clients."""
+        values = {SHARED: self.shared.unflatten(shared)}
+        if personal is not None:
+            values[PERSONAL] = self.personal.unflatten(personal)
+        for layer in self._layers:
+            layer.set_adapter(list(values))  # an adapter that is not worn costs nothing
+        try:
+            for name, given in values.items():
+                for key, module in self._places[name]:
+                    module.weight = given.get(key, self._start[name][key])
+            yield
+        finally:
+            for name, places in self._places.items():
+                for key, module in places:
+                    module.weight = self._start[name][key]
+
+    # ------------------------------------------------------------------ what averaging factors costs
+    def products(self, shared: Tensor) -> dict[str, Tensor]:
+        """``{layer: [C, out, in]}``: the weight changes (alpha / r) B A of each client."""
+        given = self.shared.unflatten(shared)
+        found = {}
+        for key, b in given.items():
+            if key.endswith("lora_B"):
+                a_key = key.removesuffix("lora_B") + "lora_A"
+                a = given.get(a_key, self._start[SHARED][a_key].expand(len(b), -1, -1))
+                found[key.removesuffix(".lora_B")] = (self.alpha / self.rank) * torch.bmm(b, a)
+        return found
+
+    def aggregation_error(self, shared: Tensor, weights: Tensor) -> float:
+        r"""How far the product of the averages is from the average of the products, relative to the latter.
+
+        .. math:: \frac{\lVert \bar B \bar A - \sum_k w_k B_k A_k \rVert}{\lVert \sum_k w_k B_k A_k - B_0 A_0\rVert}
+
+        with :math:`B_0 A_0` = 0 at the start. 0 for ``ffa``.
+        """
+        weights = weights / weights.sum()
+        mean = self.products((weights[:, None] * shared).sum(0, keepdim=True))
+        error = total = 0.0
+        for layer, product in self.products(shared).items():
+            true = torch.einsum("c,coi->oi", weights, product)
+            error += float((mean[layer][0] - true).square().sum())
+            total += float(true.square().sum())
+        return math.sqrt(error / total) if total else 0.0

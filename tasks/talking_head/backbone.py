@@ -1,0 +1,176 @@
+"""The frozen denoiser: a diffusers UNet that hears and knows the reference, its codec, and how both lie on disk.
+
+Each frame is denoised with the reference latent beside it on the channel axis and its own window of speech as
+cross-attention tokens. ``unet = "frame"`` is ``UNet2DConditionModel`` on single frames; ``"motion"`` is
+``UNetMotionModel``, which also attends along time (about twice the cost; for GPUs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tasks.errors import InputError
+from tasks.talking_head.audio import BINS, TOKENS
+from tasks.talking_head.codec import KLCodec, PatchPCA
+
+ABOUT = "talking_head.json"
+
+
+class Hearing(torch.nn.Module):
+    """Log-mel frames ``[N, TOKENS, BINS]`` to cross-attention tokens ``[N, TOKENS, width]``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = torch.nn.Linear(BINS, width)
+        self.place = torch.nn.Parameter(torch.randn(TOKENS, width) * 0.2)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return self.project(mel) + self.place
+
+
+class Backbone(torch.nn.Module):
+    """``unet`` predicts v of the residual latent; ``about`` says where its weights come from."""
+
+    def __init__(self, unet: Any, codec: PatchPCA | KLCodec, hearing: Hearing, about: dict[str, Any]) -> None:
+        super().__init__()
+        self.unet, self.codec, self.hearing, self.about = unet, codec, hearing, about
+        self.motion = hasattr(unet, "motion_modules") or "Motion" in type(unet).__name__
+
+    def forward(self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int = 1) -> Tensor:
+        """v ``[N, c, h, w]`` for ``noisy, reference [N, c, h, w]``, ``mel [N, TOKENS, BINS]`` and ``steps [N]``.
+
+        ``frames`` consecutive rows are one clip (they share a step); only the motion UNet needs to know.
+        """
+        heard = self.hearing(mel)
+        inputs = torch.cat([noisy, reference], 1)
+        if not self.motion:
+            return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0]
+        clips = inputs.unflatten(0, (-1, frames)).transpose(1, 2)
+        out = self.unet(clips, steps[::frames], encoder_hidden_states=heard, return_dict=False)[0]
+        return out.transpose(1, 2).flatten(0, 1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all weights: what nodes must agree on before they add up adapters."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            if "lora_" not in name:
+                found.update(name.replace(".base_layer", "").encode())
+                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
+    # ------------------------------------------------------------------ on disk
+    def save(self, folder: Path) -> None:
+        """``unet/`` and ``vae/`` as diffusers writes them (or ``codec.safetensors``), ``hearing.safetensors``, ABOUT."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.unet.save_pretrained(folder / "unet")
+        if isinstance(self.codec, KLCodec):
+            self.codec.vae.save_pretrained(folder / "vae")
+        else:
+            save_file(dict(self.codec.state_dict()), folder / "codec.safetensors")
+        save_file(dict(self.hearing.state_dict()), folder / "hearing.safetensors")
+        shape = {"factor": self.codec.factor, "channels": self.codec.channels, "residual_scale": self.codec.residual_scale}
+        (folder / ABOUT).write_text(json.dumps({**self.about, "codec": shape}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Backbone:
+        """What :meth:`save` wrote, or a folder of the Stable Diffusion family (see :meth:`adopt`)."""
+        if not (folder / "unet").is_dir():
+            raise InputError(
+                "talking-head.backbone", str(folder), "holds no unet/ folder",
+                "give a folder that `fedapp pretrain talking-head` or diffusers' save_pretrained wrote",
+            )  # fmt: skip
+        if not (folder / ABOUT).is_file():
+            return cls.adopt(folder)
+        try:
+            about = json.loads((folder / ABOUT).read_text())
+            unet = _read_unet(folder, about["unet"])
+            shape = about.pop("codec")
+            codec: PatchPCA | KLCodec
+            if (folder / "vae").is_dir():
+                codec = KLCodec(_read_vae(folder), shape["residual_scale"])
+            else:
+                codec = PatchPCA(**shape)
+                codec.load_state_dict(load_file(folder / "codec.safetensors"))
+            hearing = Hearing(_token_width(unet))
+            hearing.load_state_dict(load_file(folder / "hearing.safetensors"))
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise InputError("talking-head.backbone", str(folder), f"unreadable ({error})", "write it anew") from error
+        return cls(unet, codec, hearing, about).requires_grad_(False).eval()
+
+    @classmethod
+    def adopt(cls, folder: Path) -> Backbone:
+        """Stable-Diffusion weights (``unet/``, ``vae/``) made ready to listen.
+
+        The first convolution gets input channels for the reference, with weights 0, and hearing starts at random: the
+        result draws as before and must be trained (`fedapp pretrain talking-head --from FOLDER`) before it talks.
+        """
+        try:
+            unet, vae = _read_unet(folder, "frame"), _read_vae(folder)
+        except (OSError, ValueError) as error:
+            raise InputError("talking-head.backbone", str(folder), f"unreadable ({error})", "check the files") from error
+        channels = int(vae.config.latent_channels)
+        if unet.config.in_channels == channels:
+            first = unet.conv_in
+            wide = torch.nn.Conv2d(2 * channels, first.out_channels, first.kernel_size, first.stride, first.padding)
+            with torch.no_grad():
+                wide.weight.zero_()
+                wide.weight[:, :channels] = first.weight
+                wide.bias.copy_(first.bias)  # type: ignore[union-attr]
+            unet.conv_in = wide
+            unet.register_to_config(in_channels=2 * channels)
+        elif unet.config.in_channels != 2 * channels:
+            raise InputError(
+                "talking-head.backbone", str(folder),
+                f"its UNet takes {unet.config.in_channels} channels where {channels} or {2 * channels} are needed",
+                "use a text-to-image UNet (4 channels) or one with a reference beside (8)",
+            )  # fmt: skip
+        about = {"unet": "frame", "trained": "no: adopted weights that have never heard speech", "from": folder.name}
+        return cls(unet, KLCodec(vae), Hearing(_token_width(unet)), about).requires_grad_(False).eval()
+
+
+def _token_width(unet: Any) -> int:
+    width = unet.config.cross_attention_dim
+    return int(width if isinstance(width, int) else width[0])
+
+
+def _read_unet(folder: Path, kind: str) -> Any:
+    from diffusers import UNet2DConditionModel, UNetMotionModel
+
+    model = UNetMotionModel if kind == "motion" else UNet2DConditionModel
+    return model.from_pretrained(folder, subfolder="unet", use_safetensors=True, local_files_only=True)
+
+
+def _read_vae(folder: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder, subfolder="vae", use_safetensors=True, local_files_only=True)
+
+
+def fresh(codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: dict[str, Any]) -> Backbone:
+    """An untrained backbone for latents of ``codec``: one resolution a width, attention at each."""
+    from diffusers import UNet2DConditionModel, UNetMotionModel
+
+    heads = tuple(max(1, width // 16) for width in widths)  # 16 numbers a head: narrower ones cost more than they give
+    common: dict[str, Any] = {
+        "in_channels": 2 * codec.channels, "out_channels": codec.channels, "block_out_channels": widths,
+        "layers_per_block": 1, "norm_num_groups": 8, "cross_attention_dim": 64,
+    }  # fmt: skip
+    if unet == "motion":
+        down, up = ("CrossAttnDownBlockMotion",) * len(widths), ("CrossAttnUpBlockMotion",) * len(widths)
+        model = UNetMotionModel(
+            **common, down_block_types=down, up_block_types=up, num_attention_heads=heads, motion_num_attention_heads=heads,
+            motion_max_seq_length=64,
+        )  # fmt: skip
+    else:
+        down, up = ("CrossAttnDownBlock2D",) * len(widths), ("CrossAttnUpBlock2D",) * len(widths)
+        # diffusers reads attention_head_dim as the number of heads here
+        model = UNet2DConditionModel(**common, down_block_types=down, up_block_types=up, attention_head_dim=heads)
+    return Backbone(model, codec, Hearing(64), {"unet": unet, **about})

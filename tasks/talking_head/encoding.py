@@ -1,0 +1,99 @@
+"""A person's clips as the denoiser takes them: latents and speech tokens, computed once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.randomness import Key, generator
+from tasks.talking_head.audio import tokens
+from tasks.talking_head.clips import Clip, Person
+from tasks.talking_head.codec import Codec
+from tasks.talking_head.diffusion import noisy
+from tasks.talking_head.model import Noised
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """``residual`` and ``mel`` hold one tensor a training clip: ``[T, c, h, w]`` and ``[T, TOKENS, BINS]``."""
+
+    person: Person
+    reference: Tensor  # [c, h, w]
+    residual: tuple[Tensor, ...]
+    mel: tuple[Tensor, ...]
+    held_out: tuple[Tensor, ...]  # mel of the held-out clips
+
+    @property
+    def name(self) -> str:
+        return self.person.name
+
+    @property
+    def examples(self) -> int:
+        return self.person.examples
+
+    @property
+    def truth(self) -> Tensor:
+        """The reference picture: what a list of people shows of this one."""
+        return self.person.reference
+
+
+@torch.no_grad()
+def encode(person: Person, codec: Codec, device: torch.device) -> Encoded:
+    """Through the codec and the mel filters, once; kept on ``device``."""
+    reference = codec.encode(person.reference[None].to(device))[0]
+    residual = tuple(
+        (codec.encode(clip.frames.to(device)) - reference) / codec.residual_scale for clip in person.train
+    )
+    return Encoded(person, reference, residual, heard(person.train, device), heard(person.held_out, device))
+
+
+def heard(clips: Sequence[Clip], device: torch.device) -> tuple[Tensor, ...]:
+    """Speech tokens of each clip."""
+    return tuple(tokens(clip.audio.to(device), len(clip.frames)) for clip in clips)
+
+
+def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: int, frames: int, window: int,
+         alphas: Tensor) -> Draws:  # fmt: skip
+    """All random choices of ``count`` steps of ``batches`` batches, each client's from its own stream ``keys [C]``."""
+    clips = max(1, -(-frames // window))
+    shape = (count, batches, clips)
+    picks = []
+    for data, key in zip(cohort, keys, strict=True):
+        stream = generator(*key)
+        lengths = torch.tensor([len(mel) for mel in data.mel])
+        clip = torch.randint(len(lengths), shape, generator=stream)
+        room = (lengths[clip] - window + 1).clamp(min=1)
+        first = (torch.rand(shape, generator=stream) * room).long()
+        step = torch.randint(len(alphas), shape, generator=stream)
+        picks.append((clip, first, step, int(torch.randint(2**62, (), generator=stream))))
+    return Draws(cohort, picks, window, alphas)
+
+
+class Draws:
+    """``batch(step, index)`` assembles what was drawn; the noise is drawn then, so that memory stays that of a batch."""
+
+    def __init__(
+        self, cohort: Sequence[Encoded], picks: list[tuple[Tensor, Tensor, Tensor, int]], window: int, alphas: Tensor
+    ) -> None:
+        self.cohort, self.picks, self.window, self.alphas = cohort, picks, window, alphas
+
+    def batch(self, step: int, index: int) -> Noised:
+        """The cohort's samples ``[C, B, ...]`` of batch ``index`` in step ``step``."""
+        rows = []
+        for data, (clip, first, steps, seed) in zip(self.cohort, self.picks, strict=True):
+            residual, mel = [], []
+            for which, start in zip(clip[step, index].tolist(), first[step, index].tolist(), strict=True):
+                span = slice(start, start + self.window)
+                residual.append(data.residual[which][span])
+                mel.append(data.mel[which][span])
+            latents = torch.cat(residual)
+            stream = generator("noise", seed, step, index)
+            noise = torch.randn(latents.shape, generator=stream).to(latents)
+            at = steps[step, index].repeat_interleave(self.window).to(latents.device)
+            sample, target = noisy(latents, noise, self.alphas[at])
+            beside = data.reference.expand(len(latents), -1, -1, -1)
+            rows.append(Noised(sample, target, latents, beside, torch.cat(mel), at))
+        return Noised(*(torch.stack(parts) for parts in zip(*rows, strict=True)))

@@ -1,0 +1,114 @@
+"""Training the shared backbone, centrally, on public people: here the parametric ones, whom no client knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.randomness import generator
+from tasks.talking_head import people
+from tasks.talking_head.audio import tokens
+from tasks.talking_head.backbone import Backbone, fresh
+from tasks.talking_head.codec import PatchPCA
+from tasks.talking_head.diffusion import denoising, noisy, schedule
+
+Progress = Callable[[int, int, float], None]  # step, steps, loss
+PUBLIC = 1_000_003  # the population seed of public people; clients and held-out people have others
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a small backbone is determined by."""
+
+    size: int = 64
+    factor: int = 8
+    channels: int = 32
+    widths: tuple[int, ...] = (32, 64)
+    unet: str = "frame"
+    people: int = 160
+    frames: int = 16  # of each person's one clip
+    steps: int = 300
+    batch: int = 64
+    rate: float = 2e-3
+    dropout: float = 0.05  # how often speech is withheld, for classifier-free guidance
+    min_snr: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Encoded public clips: ``residual [N, T, c, h, w]``, ``reference [N, c, h, w]``, ``mel [N, T, TOKENS, BINS]``."""
+
+    residual: Tensor
+    reference: Tensor
+    mel: Tensor
+
+
+def public_people(recipe: Recipe) -> list[Any]:
+    """One clip each of that many people of the public population."""
+    return [
+        people.person(PUBLIC + recipe.seed, number, "ordinary", 1, 0, recipe.frames, recipe.size, lead=0.0)
+        for number in range(recipe.people)
+    ]
+
+
+@torch.no_grad()
+def encode(cohort: Sequence[Any], codec: Any) -> Corpus:
+    """Latents of one clip a person; the codec's ``residual_scale`` is not applied yet."""
+    clips = [person.train[0] for person in cohort]
+    latents = torch.stack([codec.encode(clip.frames) for clip in clips])
+    reference = codec.encode(torch.stack([person.reference for person in cohort]))
+    mel = torch.stack([tokens(clip.audio, len(clip.frames)) for clip in clips])
+    return Corpus(latents - reference[:, None], reference, mel)
+
+
+def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone | None = None) -> Backbone:
+    """A backbone trained on public people for ``recipe.steps`` steps of AdamW under a cosine; ``start`` goes on from one."""
+    cohort = public_people(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator("backbone", recipe.seed).initial_seed()) % 2**63)
+        if start is None:
+            codec = PatchPCA.fit(torch.cat([p.train[0].frames[::4] for p in cohort]), recipe.factor, recipe.channels)
+            backbone = fresh(codec, recipe.unet, recipe.widths, {})
+        else:
+            backbone = start
+    corpus = encode(cohort, backbone.codec)
+    backbone.codec.residual_scale = float(corpus.residual.std())
+    _train(backbone, corpus, recipe, progress or (lambda *_: None))
+    backbone.about |= {
+        "trained": f"{recipe.steps} steps on {recipe.people} parametric people (population {PUBLIC + recipe.seed})",
+        "recipe": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()},
+    }
+    return backbone.requires_grad_(False).eval()
+
+
+def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progress) -> None:
+    draw, alphas = generator("pretrain", recipe.seed), schedule()
+    window = min(8, recipe.frames) if backbone.motion else 1
+    trained = [*backbone.unet.parameters(), *backbone.hearing.parameters()]
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    backbone.unet.train()
+    optimiser = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.01, betas=(0.9, 0.99))
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.1)
+    clips = recipe.batch // window
+    for step in range(recipe.steps):
+        person = torch.randint(len(corpus.reference), (clips,), generator=draw)
+        first = torch.randint(recipe.frames - window + 1, (clips,), generator=draw)
+        at = (person[:, None].expand(-1, window).flatten(), (first[:, None] + torch.arange(window)).flatten())
+        t = torch.randint(len(alphas), (clips,), generator=draw).repeat_interleave(window)
+        residual = corpus.residual[at] / backbone.codec.residual_scale
+        sample, target = noisy(residual, torch.randn(residual.shape, generator=draw), alphas[t])
+        heard = corpus.mel[at] * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[:, None, None]
+        velocity = backbone(sample, corpus.reference[at[0]], heard, t, window)
+        loss = denoising(velocity, target, alphas[t], recipe.min_snr).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        plan.step()
+        progress(step + 1, recipe.steps, float(loss.detach()))

@@ -1,0 +1,73 @@
+"""Who the people are: parametric ones, or those of a folder. Clients first, people for judging after them.
+
+Of parametric clients every sixth is reserved, of newcomers every third: a style most of what is learned together does
+not know.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.settings import TalkingHeadSettings, TaskSettings
+from tasks.talking_head import people
+from tasks.talking_head.clips import Person
+
+log = logging.getLogger("flwr")
+POPULATION = 0  # the seed of the parametric people that clients are
+NEWCOMERS = 500_000  # their numbers start here: people no client is
+
+
+def person(settings: TaskSettings, number: int) -> Person:
+    """Client ``number``, or (from :data:`NEWCOMERS` on) somebody no client is; raises :class:`InputError`."""
+    if settings.data.path:
+        return _recorded(settings, number)[0]
+    head, newcomer = settings.talking_head, number >= NEWCOMERS
+    reserved = (number - NEWCOMERS) % 3 == 2 if newcomer else number % 6 == 5
+    style = people.STYLES[reserved]
+    return people.person(
+        POPULATION, number, style, head.clips, head.held_out_clips, head.frames, settings.data.size
+    )
+
+
+def check(settings: TaskSettings, clients: int) -> None:
+    """Read everybody once before work starts; raises :class:`InputError` naming who is missing or unusable."""
+    if not settings.data.path:
+        return
+    names, wanted = _names(settings.data.path, settings.talking_head.layout), clients + settings.data.held_out
+    if len(names) < wanted:
+        raise InputError(
+            "clients.total", clients, f"{settings.data.path} holds {len(names)} people, {settings.data.held_out} of them "
+            "kept for judging (data.held-out)", f"set it to {max(0, len(names) - settings.data.held_out)} or fewer",
+        )  # fmt: skip
+    skipped: Counter[str] = Counter()
+    for number in (*range(clients), *range(NEWCOMERS, NEWCOMERS + settings.data.held_out)):
+        skipped += _recorded(settings, number)[1]
+    if skipped:
+        log.warning("clips skipped: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())))
+
+
+@lru_cache(maxsize=8)
+def _names(path: str, layout: str) -> dict[str, list]:
+    from tasks.talking_head import folders
+
+    root = Path(path)
+    return folders.list_people(root, folders.detect(root) if layout == "auto" else layout)
+
+
+@lru_cache(maxsize=64)
+def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]]:
+    """People of a folder by name: the last ``data.held-out`` are the newcomers."""
+    from tasks.talking_head import folders
+
+    head: TalkingHeadSettings = settings.talking_head
+    listed = _names(settings.data.path, head.layout)
+    names = list(listed)
+    place = number if number < NEWCOMERS else len(names) - settings.data.held_out + number - NEWCOMERS
+    if number < NEWCOMERS and number >= len(names) - settings.data.held_out:
+        raise InputError("data.path", settings.data.path, f"holds nobody for client {number}", "lower clients.total")
+    name = names[place]
+    return folders.load_person(name, listed[name], settings.data.size, head.frames, head.held_out_clips, head.clips)

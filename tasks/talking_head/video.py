@@ -1,0 +1,267 @@
+"""Recordings in and out of files: mp4 to clips, clips to mp4, sound to wav, frames to gif.
+
+Whatever the file's own rates, a clip has 25 frames and 16 000 samples a second, and frame i and samples
+``[640 i, 640 (i + 1))`` cover the same 40 ms: both are cut by time stamp, with the first video frame as time zero.
+PyAV (``pip install 'fedapp[video]'``) does the decoding and encoding; it is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from tasks.errors import InputError
+from tasks.talking_head.audio import is_silent
+from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
+
+if TYPE_CHECKING:
+    from av import AudioFrame, AudioStream, VideoFrame, VideoStream
+    from av.container import InputContainer
+
+REASONS = ("unreadable", "no video", "no audio", "silent", "too short")
+PREROLL = 1.0  # seconds decoded before a window: codecs need a little to get going after a jump
+PALETTE_FRAMES = 16  # frames of a gif that its palette is made from
+
+
+class UnusableClipError(Exception):
+    """A recording that cannot become a clip; ``reason`` is one of :data:`REASONS`."""
+
+    def __init__(self, reason: str, path: Path, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{path}: {reason}" + (f" ({detail})" if detail else ""))
+
+
+class Facts(NamedTuple):
+    """What a file's header says. ``frames`` counts whole frames at 25 a second; ``fps`` is the file's own rate."""
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+
+
+def _pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(
+            "package", "av", "video files are read and written with PyAV", "pip install 'fedapp[video]'"
+        ) from error
+    return av
+
+
+# ---------------------------------------------------------------------- reading
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    """The file, open; whatever FFmpeg finds wrong with it, then or later, is the reason "unreadable"."""
+    av = _pyav()
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            yield container
+    except av.FFmpegError as error:
+        raise UnusableClipError("unreadable", path, str(error)) from error
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    if not container.streams.video:
+        raise UnusableClipError("no video", path)
+    return container.streams.video[0]
+
+
+def _origin(stream: VideoStream | AudioStream) -> float:
+    """Seconds at which the stream begins on the clock of its file."""
+    return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+
+
+def _enter(container: InputContainer, stream: VideoStream | AudioStream, begin: float) -> None:
+    """Make decoding start at least :data:`PREROLL` before ``begin`` (seconds), or at the stream's own start."""
+    if begin - PREROLL > _origin(stream) and stream.time_base:
+        container.seek(int((begin - PREROLL) / stream.time_base), stream=stream)
+
+
+def _time(frame: VideoFrame | AudioFrame, path: Path) -> float:
+    if frame.time is None:
+        raise UnusableClipError("unreadable", path, "its frames have no time stamps")
+    return frame.time
+
+
+def probe(path: Path) -> Facts:
+    """Length, rate and picture size without decoding; raises :class:`UnusableClipError` (unreadable, no video)."""
+    with _opened(path) as container:
+        stream = _video_stream(container, path)
+        if stream.time_base is None:
+            raise UnusableClipError("unreadable", path, "no time base")
+        ticks = stream.duration
+        if ticks is None:  # some containers do not say: walk through the packets
+            ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
+            ticks = max(ends, default=0) - (stream.start_time or 0)
+        whole = int(float(ticks * stream.time_base) * FPS + 0.1)  # lengths are rounded, some to the millisecond
+        return Facts(whole, float(stream.average_rate or 0), stream.width, stream.height)
+
+
+def _picture(frame: VideoFrame, size: int) -> Tensor:
+    """``[size, size, 3]`` in [0, 1]: upright (telephones store a rotation), centre square, antialiased."""
+    image = torch.rot90(torch.from_numpy(frame.to_ndarray(format="rgb24")), frame.rotation // 90)
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side].permute(2, 0, 1)[None].float() / 255
+    return interpolate(square, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).clamp(0, 1)
+
+
+def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, float]:
+    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it; ``origin`` of the video."""
+    with _opened(path) as container:
+        stream = _video_stream(container, path)
+        origin = _origin(stream)
+        times = [origin + (start + index) / FPS for index in range(frames)]
+        chosen: list[Tensor] = []
+        before: VideoFrame | None = None
+        earlier, shown = 0.0, 0.0  # when the frame before was due, and for how long it was shown
+        _enter(container, stream, times[0])
+        for frame in container.decode(stream):
+            now = _time(frame, path)
+            if before is None and now > times[0] + 1 / FPS:
+                raise UnusableClipError("unreadable", path, "cannot be entered where the window starts")
+            while len(chosen) < frames and times[len(chosen)] <= now:
+                due = times[len(chosen)]
+                chosen.append(_picture(frame if before is None or now - due < due - earlier else before, size))
+            if len(chosen) == frames:
+                return torch.stack(chosen), origin
+            shown = now - earlier if before is not None else 0.0
+            before, earlier = frame, now
+        # The last frame stays on the screen for as long as the one before it did.
+        while before is not None and len(chosen) < frames and times[len(chosen)] < earlier + shown:
+            chosen.append(_picture(before, size))
+    if len(chosen) < frames:
+        raise UnusableClipError("too short", path, f"{len(chosen)} of {frames} frames from frame {start}")
+    return torch.stack(chosen), origin
+
+
+def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
+    """``[frames * 640]``, the mean of the channels; time zero is ``origin``, or the track's own start if ``None``."""
+    need = frames * SAMPLES_PER_FRAME
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise UnusableClipError("no audio", path)
+        stream = container.streams.audio[0]
+        begin = (_origin(stream) if origin is None else origin) + start / FPS
+        resampler = _pyav().AudioResampler(format="fltp", rate=RATE)
+        _enter(container, stream, begin)
+        decoded = container.decode(stream)
+        first = next(decoded, None)
+        if first is None:
+            raise UnusableClipError("too short", path, f"the sound ends before frame {start}")
+        late = round((_time(first, path) - begin) * RATE)  # samples from the window's start to the first one decoded
+        pieces = [torch.empty(0)]
+        for frame in chain([first], decoded, [None]):  # None: hand over what the filter still holds
+            pieces += [torch.from_numpy(piece.to_ndarray()).mean(0) for piece in resampler.resample(frame)]
+            if late + sum(len(piece) for piece in pieces) >= need:
+                break
+    front, skipped = max(late, 0), max(-late, 0)
+    inside = torch.cat(pieces)[skipped : skipped + max(need - front, 0)]
+    back = need - front - len(inside)
+    if max(front, back) > SAMPLES_PER_FRAME:
+        raise UnusableClipError("too short", path, f"sound for {len(inside) / RATE:.2f} of {need / RATE:.2f} s")
+    return pad(inside, (front, back)).clamp(-1, 1)
+
+
+def read_clip(
+    path: Path, size: int, frames: int, start: int | None = None, audio_path: Path | None = None, name: str = ""
+) -> Clip:
+    """``frames`` consecutive frames from frame ``start`` (at 25 a second; ``None``: the centre) and their sound.
+
+    ``frames [frames, size, size, 3]`` RGB in [0, 1]; ``audio [frames * 640]``, from ``audio_path`` where given (any
+    format FFmpeg reads; its start belongs to the first video frame), else from the file itself, at the offset the
+    file states. A track that lacks up to one frame's worth at an end is filled with zeros. Only the window and
+    :data:`PREROLL` seconds before it are decoded. ``name`` defaults to the file's. Raises :class:`UnusableClipError`.
+    """
+    if start is None:
+        start = max((probe(path).frames - frames) // 2, 0)
+    pictures, origin = _pictures(path, start, frames, size)
+    audio = _sound(path, start, frames, origin) if audio_path is None else _sound(audio_path, start, frames, None)
+    if is_silent(audio):
+        raise UnusableClipError("silent", path if audio_path is None else audio_path)
+    return Clip(name or path.name, pictures, audio)
+
+
+# ---------------------------------------------------------------------- writing
+def _enlarged(frames: Tensor, scale: int) -> Tensor:
+    """``[T, H, W, 3]`` in [0, 1] as bytes, every pixel ``scale`` times as wide and high."""
+    whole = (frames.clamp(0, 1) * 255).round().byte()
+    return whole.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def _encoder() -> tuple[str, dict[str, str]]:
+    """The video encoder and its options: H.264, or MPEG-4 part 2 (which browsers do not play) where FFmpeg lacks it."""
+    available = _pyav().codecs_available
+    return ("libx264", {"crf": "16", "preset": "medium"}) if "libx264" in available else ("mpeg4", {"qmax": "4"})
+
+
+def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
+    """An mp4 that browsers play: H.264 at 25 frames a second, AAC at 16 kHz; without sound if ``clip.audio`` is empty.
+
+    Pixels become ``scale`` by ``scale``; an odd width or height gains one repeated column or row (yuv420p needs even).
+    """
+    av = _pyav()
+    pictures = _enlarged(clip.frames, scale)
+    height, width = pictures.shape[1:3]
+    rows, columns = (torch.arange(n + n % 2).clamp(max=n - 1) for n in (height, width))
+    pictures = pictures[:, rows][:, :, columns].contiguous()
+    codec, options = _encoder()
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        video = container.add_stream(codec, rate=FPS, options=options)
+        video.width, video.height, video.pix_fmt = len(columns), len(rows), "yuv420p"
+        sound = container.add_stream("aac", rate=RATE, layout="mono") if clip.audio.numel() else None
+        for index, picture in enumerate(pictures):  # picture and sound in turn, as a player wants them in the file
+            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(video.encode(frame))
+            first = index * SAMPLES_PER_FRAME
+            piece = clip.audio[first : first + SAMPLES_PER_FRAME]
+            if sound is not None and len(piece):
+                heard = av.AudioFrame.from_ndarray(piece[None].contiguous().numpy(), format="fltp", layout="mono")
+                heard.pts, heard.time_base, heard.sample_rate = first, Fraction(1, RATE), RATE
+                container.mux(sound.encode(heard))
+        container.mux(video.encode(None))
+        if sound is not None:
+            container.mux(sound.encode(None))
+
+
+def write_wav(path: Path, audio: Tensor) -> None:
+    """``audio [n]`` in [-1, 1] as 16-bit PCM, mono, 16 kHz."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((audio.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes())
+
+
+def write_gif(path: Path, frames: Tensor, scale: int = 1) -> None:
+    """``frames [T, H, W, 3]`` in [0, 1] as an endless gif, 40 ms a frame.
+
+    One palette for all frames and no dithering: a still background stays still.
+    """
+    pictures = _enlarged(frames, scale)
+    sample = torch.linspace(0, len(frames) - 1, min(len(frames), PALETTE_FRAMES)).round().long()
+    strip = _enlarged(frames[sample], 1).flatten(0, 1)
+    palette = Image.fromarray(strip.numpy()).quantize(256, method=Image.Quantize.MEDIANCUT)
+    images = [Image.fromarray(p.numpy()).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0)
+
+
+def beside(videos: Sequence[Tensor], gap: int = 4) -> Tensor:
+    """Videos ``[T, H, W_i, 3]`` in one ``[T, H, W, 3]``, with ``gap`` white columns between two of them."""
+    white = torch.ones(*videos[0].shape[:2], gap, 3)
+    return torch.cat([part for video in videos for part in (white, video)][1:], dim=2)

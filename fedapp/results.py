@@ -89,7 +89,7 @@ def _own(tables: list[dict[str, Any] | None]) -> dict[str, Any]:
         if isinstance(first, dict):
             merged[name] = _own(values)
         else:
-            merged[name] = _mean(values)  # type: ignore[arg-type]
+            merged[name] = _mean(values)
     return merged
 
 

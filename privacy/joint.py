@@ -5,7 +5,8 @@ r"""One joint vector per client, one Gaussian event: everything a private round 
     \qquad S^2 = 1 + \rho_w^2 + \rho_b^2 + p\,\rho_m^2
 
 with :math:`\pi_C` the L2 clip of the whole vector, :math:`u_k = \min(n_k, n_{max})/n_{max} \in [0, 1]` the bounded
-weight (or the rule's own, such as ISFA's reliability, over the largest it can be), :math:`b_k = 1[\lVert\Delta_k\rVert \le C]` the clip bit and :math:`m_k \in [-1, 1]^p` bounded scalars. A block
+weight (or the rule's own, such as ISFA's reliability, over the largest it can be),
+:math:`b_k = 1[\lVert\Delta_k\rVert \le C]` the clip bit and :math:`m_k \in [-1, 1]^p` bounded scalars. A block
 with :math:`\rho = 0` is not sent. :math:`\lVert x_k\rVert \le S` whatever the client holds; a client whose update is
 not finite abstains (:math:`x_k = 0`). With noise :math:`N(0, (zS)^2 I)` on the sum, block i has the effective
 multiplier :math:`z S/\rho_i`, and :math:`\sum_i (\rho_i/(zS))^2 = z^{-2}`: one event with multiplier z under zero-out

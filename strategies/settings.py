@@ -31,7 +31,9 @@ class AdapterSettings(Settings):
 
     rate: float = Field(0.003, gt=0, description="AdamW's step size for both adapters")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    personal_steps: int = Field(4, ge=0, description="steps a round for the personal adapter, which never leaves; 0: none")
+    personal_steps: int = Field(
+        4, ge=0, description="steps a round for the personal adapter, which never leaves; 0: none"
+    )
 
 
 class LearnerSettings(Settings):

@@ -34,8 +34,8 @@ class Broadcast:
 class LocalResult:
     """What local training gives: ``delta [C, P]`` = end - start, after ``steps`` of size ``step_size``.
 
-    ``metrics`` may be reported (in the clear under ``plain``, bounded and noised otherwise); ``signals`` are for the rule
-    alone and never leave; ``kept`` goes to the client's own memory and nowhere else.
+    ``metrics`` may be reported (in the clear under ``plain``, bounded and noised otherwise); ``signals`` are for the
+    rule alone and never leave; ``kept`` goes to the client's own memory and nowhere else.
     """
 
     delta: Tensor

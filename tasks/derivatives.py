@@ -8,13 +8,14 @@ the parameters alone, the gradient of the sum is the stack of the clients' gradi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tasks.types import Batch, Linearised
+from tasks.types import Linearised
 
-Loss = Callable[[Tensor, Batch], Tensor]
+Loss = Callable[[Tensor, Any], Tensor]
 
 
 class Autograd:
@@ -23,14 +24,14 @@ class Autograd:
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
 
-    def gradient(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def gradient(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             point = params.detach().requires_grad_()
             loss = self.loss(point, batch)
             (gradient,) = torch.autograd.grad(loss.sum(), point)
         return loss.detach(), gradient
 
-    def linearise(self, params: Tensor, batch: Batch) -> Linearised:
+    def linearise(self, params: Tensor, batch: Any) -> Linearised:
         with torch.enable_grad():
             point = params.detach().requires_grad_()
             loss = self.loss(point, batch)

@@ -113,7 +113,7 @@ class TalkingHeadSettings(Settings):
     window: int = Field(2, ge=1, le=64, description="consecutive frames that share a step of the schedule")
     lora: Literal["ffa", "ab", "alternating"] = Field("ffa", description="which factors are shared")
     rank: int = Field(8, ge=1, le=256, description="rank of both adapters")
-    alpha: float = Field(8.0, gt=0, description="adapters are scaled by alpha / rank")
+    alpha: int = Field(8, ge=1, description="adapters are scaled by alpha / rank")
     adapter_seed: int = Field(0, ge=0, description="seed of the common factor A and of the sampling noise")
     tdc: float = Field(0.05, ge=0, description="weight of temporal denoising consistency")
     identity: float = Field(0.0, ge=0, description="weight of the identity term at low noise")

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from fedapp import ROOT
 from fedapp.about import versions
-from fedapp.cli.progress import ProgressDisplay
 from fedapp.cli.output import console
+from fedapp.cli.progress import ProgressDisplay
 from fedapp.comparison import identity
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import build_task
@@ -57,7 +57,9 @@ def prepare_task(task: Preparing) -> Mapping[str, str]:
     torch.set_num_threads(os.cpu_count() or 1)
     with Progress(*columns, console=console, transient=True) as bar:
         row = bar.add_task("", visible=False)
-        return task.prepare(lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True))
+        return task.prepare(
+            lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True)
+        )
 
 
 def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
@@ -181,7 +183,9 @@ def own_tables(result: dict[str, Any]) -> list[Table]:
     if not rows:
         return []
     at_once = Table("method", *OWN.values(), title="unseen people, before any adaptation")
-    after = Table("method", "mouth error, everybody", "reserved speakers", title="mouth error after k steps on their own clips")
+    after = Table(
+        "method", "mouth error, everybody", "reserved speakers", title="mouth error after k steps on their own clips"
+    )
     for name, row in rows.items():
         values = [(row["psnr"] or {}).get("0"), *(row.get(key) for key in list(OWN)[1:])]
         at_once.add_row(name, *["–" if value is None else f"{value:.3f}" for value in values])

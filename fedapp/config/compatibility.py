@@ -58,8 +58,8 @@ def refuse_strangers(task: Any, name: str, methods: list[str], rule_name: str, r
         )  # fmt: skip
     if rule_name == "scaffold" and "adapters" in methods:
         raise InputError(
-            "rule", rule_name, "control variates are mean gradients, and adapters steps with AdamW", "use fedavg, fedprox "
-            "or isfa",
+            "rule", rule_name, "control variates are mean gradients, and adapters steps with AdamW",
+            "use fedavg, fedprox or isfa",
         )  # fmt: skip
     if uploads and not hasattr(task, "render"):
         raise InputError(

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 USEFUL = 10.0  # an epsilon above which the report does not speak of privacy
 JUDGED = {
-    "lpips": "LPIPS", "frechet": "Fréchet distance", "face_similarity": "face similarity", "sync_confidence": "sync confidence"
+    "lpips": "LPIPS", "frechet": "Fréchet distance", "face_similarity": "face similarity",
+    "sync_confidence": "sync confidence",
 }  # fmt: skip
 
 
@@ -21,7 +22,9 @@ def head_view(shared: dict[str, Any], events: list[dict[str, Any]], media: Media
     experiment, result, order = shared["experiment"], shared["result"], shared["order"]
     titles, colours, seed = shared["titles"], shared["colours"], shared["experiment"].seed_list[0]
     people = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
-    judged = [{**e, "mouth": {"corr": (e.get("own") or {}).get("mouth_corr")}} for e in events if e["event"] == "evaluation"]
+    judged = [
+        {**e, "mouth": {"corr": (e.get("own") or {}).get("mouth_corr")}} for e in events if e["event"] == "evaluation"
+    ]
     return {
         "page": "head",
         "last": str(shared["steps"][-1]),
@@ -38,7 +41,8 @@ def head_view(shared: dict[str, Any], events: list[dict[str, Any]], media: Media
             label: {m: result["methods"][m].get(key) for m in order} for key, label in JUDGED.items()
         },
         "curve_mouth": figures.over_rounds(
-            judged, [m for m in order if m != LOCAL], titles, colours, "mouth", "corr", "mouth correlation on unseen people",
+            judged, [m for m in order if m != LOCAL], titles, colours, "mouth", "corr",
+            "mouth correlation on unseen people",
         ),
         "curve_personal": figures.personalisation(result, order, titles, colours),
         "cost": adapter_cost(result, experiment),
@@ -92,13 +96,13 @@ def head_findings(result: dict[str, Any], titles: dict[str, str], experiment: An
 def _protection(result: dict[str, Any], experiment: Any) -> list[tuple[str, str]]:
     if experiment.release == "plain":
         return [
-            ("warning", "Release plain: the server sees every client's shared adapter, and an adapter tells whose it is "
-             "(`fedapp attack` measures how surely). Personal adapters never leave under any release.")
+            ("warning", "Release plain: the server sees every client's shared adapter, and an adapter tells whose it "
+             "is (`fedapp attack` measures how surely). Personal adapters never leave under any release.")
         ]  # fmt: skip
     if result["epsilon"] is None:
         return [
-            ("plain", f"Release {experiment.release}: the server saw only sums over the nodes, without noise. Who sent what "
-             "is hidden; whether somebody took part is not. No epsilon is claimed.")
+            ("plain", f"Release {experiment.release}: the server saw only sums over the nodes, without noise. Who sent "
+             "what is hidden; whether somebody took part is not. No epsilon is claimed.")
         ]  # fmt: skip
     useful = result["epsilon"] <= USEFUL
     text = (
@@ -106,4 +110,3 @@ def _protection(result: dict[str, Any], experiment: Any) -> list[tuple[str, str]
         + ("" if useful else f"Above {USEFUL:g} that promises next to nothing: this run is not called private.")
     )
     return [("good" if useful else "warning", text)]
-

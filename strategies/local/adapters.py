@@ -3,8 +3,9 @@ r"""Training a shared adapter, and a personal one on top of it, with AdamW, for 
 *PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized Talking-Head Generation*,
 2026, https://arxiv.org/abs/2604.08037.
 
-.. math:: s \leftarrow s - \mathrm{AdamW}(\mathrm{correct}(\mathrm{clip}_C(\nabla_s L(s, 0)))) \quad (E \text{ steps}), \qquad
-    p \leftarrow p - \mathrm{AdamW}(\mathrm{clip}_C(\nabla_p L(s, p))) \quad (E_p \text{ steps})
+.. math::
+    s \leftarrow s - \mathrm{AdamW}(\mathrm{correct}(\mathrm{clip}_C(\nabla_s L(s, 0)))) \quad (E \text{ times}) \\
+    p \leftarrow p - \mathrm{AdamW}(\mathrm{clip}_C(\nabla_p L(s, p))) \quad (E_p \text{ times})
 
 s is what the client received and sends back; it is trained without the personal adapter, so that it has to carry what
 people have in common (trained together, the personal one learns it too, and newcomers get nothing: measured). p is

@@ -33,7 +33,7 @@ MODES = ("ffa", "ab", "alternating")
 class Grouped(torch.nn.Module):
     """A linear map without bias, one for each client: rows of the input belong to clients in equal blocks.
 
-    ``weight`` is ``[C, out, in]`` (or ``[out, in]``, the same for all) and is set before each pass, not trained in place.
+    ``weight`` is ``[C, out, in]`` (or ``[out, in]``, the same for all), set before each pass, not trained in place.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -55,7 +55,7 @@ class Adapters:
     ``alternating`` shares both, of which B moves in odd rounds and A in even ones.
     """
 
-    def __init__(self, backbone: Backbone, rank: int, alpha: float, mode: str, seed: int) -> None:
+    def __init__(self, backbone: Backbone, rank: int, alpha: int, mode: str, seed: int) -> None:
         from peft import LoraConfig
 
         if mode not in MODES:
@@ -80,7 +80,9 @@ class Adapters:
                 for name in (SHARED, PERSONAL):
                     self._take_over(layer, path, name, seed)
         trained = ("lora_B",) if mode == "ffa" else ("lora_A", "lora_B")
-        self.shared = Layout.of({key: tuple(t.shape) for key, t in self._start[SHARED].items() if key.endswith(trained)})
+        self.shared = Layout.of(
+            {key: tuple(t.shape) for key, t in self._start[SHARED].items() if key.endswith(trained)}
+        )
         self.personal = Layout.of({key: tuple(t.shape) for key, t in self._start[PERSONAL].items()})
 
     def _take_over(self, layer: Any, path: str, name: str, seed: int) -> None:

@@ -37,8 +37,8 @@ def mel_filters() -> Tensor:
 def log_mel(audio: Tensor) -> Tensor:
     """``audio [n] -> [1 + n // HOP, BINS]``, frame i centred on sample ``i * HOP``; scaled to about [-2, 2]."""
     spectrum = torch.stft(
-        audio, FFT, HOP, WINDOW, window=torch.hann_window(WINDOW, device=audio.device), center=True, pad_mode="constant",
-        return_complex=True,
+        audio, FFT, HOP, WINDOW, window=torch.hann_window(WINDOW, device=audio.device), center=True,
+        pad_mode="constant", return_complex=True,
     )  # fmt: skip
     energy = spectrum.abs().square().T @ mel_filters().to(audio.device)
     return (torch.log(energy + FLOOR) - CENTRE) / SCALE

@@ -68,7 +68,7 @@ class Backbone(torch.nn.Module):
 
     # ------------------------------------------------------------------ on disk
     def save(self, folder: Path) -> None:
-        """``unet/`` and ``vae/`` as diffusers writes them (or ``codec.safetensors``), ``hearing.safetensors``, ABOUT."""
+        """``unet/`` and ``vae/`` as diffusers writes them, or ``codec.safetensors``; ``hearing.safetensors``; ABOUT."""
         folder.mkdir(parents=True, exist_ok=True)
         self.unet.save_pretrained(folder / "unet")
         if isinstance(self.codec, KLCodec):
@@ -76,7 +76,11 @@ class Backbone(torch.nn.Module):
         else:
             save_file(dict(self.codec.state_dict()), folder / "codec.safetensors")
         save_file(dict(self.hearing.state_dict()), folder / "hearing.safetensors")
-        shape = {"factor": self.codec.factor, "channels": self.codec.channels, "residual_scale": self.codec.residual_scale}
+        shape = {
+            "factor": self.codec.factor,
+            "channels": self.codec.channels,
+            "residual_scale": self.codec.residual_scale,
+        }
         (folder / ABOUT).write_text(json.dumps({**self.about, "codec": shape}, indent=2) + "\n")
 
     @classmethod
@@ -115,7 +119,9 @@ class Backbone(torch.nn.Module):
         try:
             unet, vae = _read_unet(folder, "frame"), _read_vae(folder)
         except (OSError, ValueError) as error:
-            raise InputError("talking-head.backbone", str(folder), f"unreadable ({error})", "check the files") from error
+            raise InputError(
+                "talking-head.backbone", str(folder), f"unreadable ({error})", "check the files"
+            ) from error
         channels = int(vae.config.latent_channels)
         if unet.config.in_channels == channels:
             first = unet.conv_in
@@ -165,9 +171,9 @@ def fresh(codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: 
     }  # fmt: skip
     if unet == "motion":
         down, up = ("CrossAttnDownBlockMotion",) * len(widths), ("CrossAttnUpBlockMotion",) * len(widths)
-        model = UNetMotionModel(
-            **common, down_block_types=down, up_block_types=up, num_attention_heads=heads, motion_num_attention_heads=heads,
-            motion_max_seq_length=64,
+        model: Any = UNetMotionModel(
+            **common, down_block_types=down, up_block_types=up, num_attention_heads=heads,
+            motion_num_attention_heads=heads, motion_max_seq_length=64,
         )  # fmt: skip
     else:
         down, up = ("CrossAttnDownBlock2D",) * len(widths), ("CrossAttnUpBlock2D",) * len(widths)

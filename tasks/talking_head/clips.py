@@ -13,7 +13,7 @@ SAMPLES_PER_FRAME = RATE // FPS
 
 
 class Clip(NamedTuple):
-    """``frames [T, H, W, 3]`` in [0, 1] at 25 a second and ``audio [T * 640]`` in [-1, 1] at 16 kHz, both from the same start.
+    """``frames [T, H, W, 3]`` in [0, 1] at 25 a second, ``audio [T * 640]`` in [-1, 1] at 16 kHz, from the same start.
 
     ``opening [T]`` in [0, 1] is how far the mouth is open where that is known (parametric people), else ``None``.
     """

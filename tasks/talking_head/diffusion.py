@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ def schedule() -> Tensor:
     r""":math:`\bar\alpha_t`, ``[1000]``: the squared cosine, rescaled to zero signal at the last step."""
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler(STEPS, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True).alphas_cumprod.float()
+    scheduler: Any = DDIMScheduler(STEPS, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True)
+    return scheduler.alphas_cumprod.float()
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _roots(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def denoising(velocity: Tensor, target: Tensor, alpha: Tensor, min_snr: float) -> Tensor:
-    r"""``[N]``: mean squared error of v, weighted by :math:`\min(\mathrm{SNR}, \gamma)/(\mathrm{SNR} + 1)` if asked for."""
+    r"""``[N]``: squared error of v, weighted by :math:`\min(\mathrm{SNR}, \gamma)/(\mathrm{SNR} + 1)` if asked for."""
     error = (velocity - target).square().flatten(1).mean(1)
     if not min_snr:
         return error
@@ -70,9 +72,9 @@ def denoising(velocity: Tensor, target: Tensor, alpha: Tensor, min_snr: float) -
 
 
 def temporal_consistency(found: Tensor, true: Tensor, alpha: Tensor, ceiling: float = 5.0) -> Tensor:
-    r"""``[...]``: temporal denoising consistency of clips ``[..., T, c, h, w]``, all frames at the same ``alpha [...]``.
+    r"""``[...]``: temporal denoising consistency of clips ``[..., T, c, h, w]``, frames at one ``alpha [...]``.
 
-    .. math:: L_{TDC} = w(t)\, \mathrm{mean}\, |\partial_i \hat r - \partial_i r|, \qquad w(t) = \sqrt{\min(\mathrm{SNR}_t, 5)}
+    .. math:: L = w_t\, \mathrm{mean} |\partial_i \hat r - \partial_i r|, \quad w_t = \sqrt{\min(\mathrm{SNR}_t, 5)}
 
     The published term is the same differences of predicted noise; since
     :math:`\hat\epsilon - \epsilon = -\sqrt{\mathrm{SNR}}\,(\hat r - r)`, it equals this one without the ceiling.
@@ -90,7 +92,7 @@ def sample(predict: Predict, start: Tensor, alphas: Tensor, steps: int) -> Tenso
     """Deterministic DDIM from ``start [N, c, h, w]`` in ``steps`` trailing steps; returns the residual."""
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         len(alphas), beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True, prediction_type="v_prediction",
         timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
     )  # fmt: skip

@@ -44,9 +44,7 @@ class Encoded:
 def encode(person: Person, codec: Codec, device: torch.device) -> Encoded:
     """Through the codec and the mel filters, once; kept on ``device``."""
     reference = codec.encode(person.reference[None].to(device))[0]
-    residual = tuple(
-        (codec.encode(clip.frames.to(device)) - reference) / codec.residual_scale for clip in person.train
-    )
+    residual = tuple((codec.encode(clip.frames.to(device)) - reference) / codec.residual_scale for clip in person.train)
     return Encoded(person, reference, residual, heard(person.train, device), heard(person.held_out, device))
 
 
@@ -73,7 +71,7 @@ def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: in
 
 
 class Draws:
-    """``batch(step, index)`` assembles what was drawn; the noise is drawn then, so that memory stays that of a batch."""
+    """``batch(step, index)`` assembles what was drawn; noise is drawn only then: memory stays that of a batch."""
 
     def __init__(
         self, cohort: Sequence[Encoded], picks: list[tuple[Tensor, Tensor, Tensor, int]], window: int, alphas: Tensor

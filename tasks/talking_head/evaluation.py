@@ -52,7 +52,7 @@ def reliability(model: HeadModel, params: Tensor, cohort: Sequence[Encoded]) -> 
 def _speak(
     model: HeadModel, params: Tensor, cohort: Sequence[Encoded], voices: Sequence[Sequence[Tensor]] | None = None
 ) -> list[list[Tensor]]:
-    """Generated videos ``[person][clip] -> [T, H, W, 3]`` in [0, 1] of everyone's held-out clips, or of other ``voices``."""
+    """Videos ``[person][clip] -> [T, H, W, 3]`` in [0, 1] of everyone's held-out clips, or of other ``voices``."""
     voices = voices or [data.held_out for data in cohort]
     found: list[list[Tensor]] = [[] for _ in cohort]
     for turn in range(max(len(said) for said in voices)):

@@ -329,6 +329,7 @@ def load_person(
             name,
             f"too few usable windows of {frames} frames in {len(recordings)} recordings: {int(calm is not None)} for "
             f"the reference, {len(held)} of {held_out} held out, {len(train)} to train on; skipped: {causes}",
-            f"add recordings of {frames / FPS:.2f} s or more with sound, lower talking-head.held-out-clips, or leave the person out",
+            f"add recordings of {frames / FPS:.2f} s or more with sound, lower talking-head.held-out-clips, or leave "
+            "the person out",
         )
     return Person(name, _at_rest(calm), train, held), skipped

@@ -1,8 +1,8 @@
 r"""Scores that need somebody's trained network: computed where the user supplies one, else not computed.
 
-``talking-head.judges`` names TorchScript files: ``lpips`` (two batches ``[N, 3, H, W]`` in [-1, 1] to distances ``[N]``),
-``features`` (``[N, 3, H, W]`` in [-1, 1] to ``[N, D]``, for the Frechet distance), ``face`` (the same shapes, an identity
-embedding) and ``sync`` (``[T, 3, H, W]`` and log-mel ``[T, TOKENS, BINS]`` to one confidence).
+``talking-head.judges`` names TorchScript files: ``lpips`` (two batches ``[N, 3, H, W]`` in [-1, 1] to distances
+``[N]``), ``features`` (``[N, 3, H, W]`` in [-1, 1] to ``[N, D]``, for the Frechet distance), ``face`` (the same shapes,
+an identity embedding) and ``sync`` (``[T, 3, H, W]`` and log-mel ``[T, TOKENS, BINS]`` to one confidence).
 
 Frechet distance: *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, M. Heusel et al.,
 NeurIPS 2017, https://arxiv.org/abs/1706.08500.

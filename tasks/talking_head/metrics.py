@@ -1,7 +1,7 @@
 r"""How good a generated head is: pictures, mouth, motion, identity. Videos are ``[T, H, W, 3]`` in [0, 1].
 
 The mouth is judged by its *darkness trace*: minus the mean luminance of the box a mouth lies in (rows 58-84 %, columns
-30-70 %), frame by frame, in the true and in the generated video alike. It needs no landmarks and no network, follows the
+30-70 %), frame by frame, in the true and in the generated video alike. It needs no landmarks or network, follows the
 opening of parametric mouths (correlation above 0.97), and says little about heads that move out of the box.
 """
 
@@ -20,7 +20,9 @@ GRID = 8  # cells a side of the appearance embedding
 def mouth_trace(video: Tensor) -> Tensor:
     """``[T]``: how dark the mouth's box is; rises with the opening."""
     height, width = video.shape[1:3]
-    top, bottom, left, right = (round(part * side) for part, side in zip(MOUTH, (height, height, width, width), strict=True))
+    top, bottom, left, right = (
+        round(part * side) for part, side in zip(MOUTH, (height, height, width, width), strict=True)
+    )
     box = video[:, top:bottom, left:right]
     return -(box @ video.new_tensor(LUMINANCE)).mean((1, 2))
 

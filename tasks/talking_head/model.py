@@ -38,7 +38,7 @@ LOW_NOISE = 0.5  # identity and perceptual terms look at frames whose signal sha
 
 
 class Noised(NamedTuple):
-    """A step's samples, ``B`` frames a client: clips of ``window`` consecutive frames that share a step of the schedule."""
+    """A step's samples, ``B`` frames a client: clips of ``window`` consecutive frames share a step of the schedule."""
 
     sample: Tensor  # [C, B, c, h, w]
     target: Tensor  # [C, B, c, h, w], the velocity
@@ -78,7 +78,7 @@ def make_backbone(settings: TaskSettings, progress: Progress | None = None) -> b
 
 
 class HeadModel:
-    """Denoiser, adapters and losses. Vectors are ``[C, P]`` (shared adapter) or ``[C, P + Q]`` (shared, then personal)."""
+    """Denoiser, adapters, losses. Vectors are ``[C, P]`` (shared adapter) or ``[C, P + Q]`` (shared, then personal)."""
 
     def __init__(self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device) -> None:
         self.settings, self.device = settings, device
@@ -109,7 +109,7 @@ class HeadModel:
             return self.backbone(sample, reference, mel, steps, frames).float()
 
     def loss(self, params: Tensor, batch: Noised) -> Tensor:
-        r"""``[C]``: :math:`L = L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} + \lambda_p L_p)`."""
+        r"""``[C]``: :math:`L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} + \lambda_p L_p)`."""
         clients, frames = batch.steps.shape
         flat = Noised(*(tensor.flatten(0, 1) for tensor in batch))
         alpha = self.alphas[flat.steps]
@@ -211,7 +211,8 @@ def load_model(folder: Path, settings: TalkingHeadSettings, device: torch.device
     backbone = Backbone.load(folder)
     if settings.digest and settings.digest != backbone.digest:
         raise InputError(
-            "talking-head.digest", settings.digest[:12], f"the backbone in {folder} is another one ({backbone.digest[:12]})",
+            "talking-head.digest", settings.digest[:12],
+            f"the backbone in {folder} is another one ({backbone.digest[:12]})",
             "give every node the same backbone folder",
         )  # fmt: skip
     return HeadModel(backbone, settings, device)
@@ -223,4 +224,3 @@ def shape_only(settings: TaskSettings) -> Adapters:
     with torch.random.fork_rng(devices=[]):
         backbone = fresh(PatchPCA(recipe.factor, recipe.channels), recipe.unet, recipe.widths, {})
     return Adapters(backbone, head.rank, head.alpha, head.lora, head.adapter_seed)
-

@@ -2,11 +2,11 @@ r"""Parametric people: a face drawn from an identity, a voice made of syllables,
 
 A stand-in for recordings that cannot be shipped. Identity decides palette, geometry and pitch; speaking *style* decides
 how far the mouth opens and how much it widens for the same sound, which no reference picture shows. The true mouth
-opening of every frame is known. Everything is drawn from named random streams: the same person looks the same everywhere.
+opening of every frame is known. Everything is drawn from named random streams: a person looks the same everywhere.
 
-Mouth opening: :math:`o_t = g\, e(t + \ell)^{p}`, with e the syllable envelope of the voice in [0, 1], gain g and exponent p
-(style) and a lead :math:`\ell`: lips move before they are heard. Private populations lead by 20 ms, the public one by
-none, as if its recordings had been dubbed: a shift that a backbone trained in public cannot know and that all clients share.
+Mouth opening: :math:`o_t = g\, e(t + \ell)^{p}`, with e the syllable envelope of the voice in [0, 1], gain g and
+exponent p (style) and a lead :math:`\ell`: lips move before they are heard. Private populations lead by 20 ms, the
+public one by none, as if it had been dubbed: a backbone trained in public cannot know it, and all clients share it.
 Head sway and blinks do not follow the voice: no model can know them, so they bound every score.
 """
 
@@ -87,7 +87,7 @@ def identity(seed: int, number: int, style: str = "ordinary", lead: float = LEAD
 def speech(person: Identity, seconds: float, *key: int | str) -> tuple[Tensor, Tensor]:
     """``(audio [n] at 16 kHz, envelope [n] in [0, 1])``: syllables of random length and strength, with pauses."""
     draw = generator("speech", *key)
-    count = int(round(seconds * RATE))
+    count = round(seconds * RATE)
     time = torch.arange(count, dtype=torch.float64) / RATE
     envelope = torch.zeros(count, dtype=torch.float64)
     start = -0.1 + 0.1 * float(torch.rand((), generator=draw))
@@ -113,7 +113,9 @@ def _soft(distance: Tensor, width: float) -> Tensor:
     return torch.sigmoid(-distance * (4.0 / width))
 
 
-def _ellipse(x: Tensor, y: Tensor, cx: Tensor | float, cy: Tensor | float, a: Tensor | float, b: Tensor | float) -> Tensor:
+def _ellipse(
+    x: Tensor, y: Tensor, cx: Tensor | float, cy: Tensor | float, a: Tensor | float, b: Tensor | float
+) -> Tensor:
     """Signed distance to an axis-parallel ellipse, to first order."""
     a, b = torch.as_tensor(a).clamp(min=1e-3), torch.as_tensor(b).clamp(min=1e-3)
     u, v = (x - cx) / a, (y - cy) / b
@@ -132,7 +134,7 @@ def _shade(colour: tuple[float, float, float], factor: float) -> tuple[float, fl
 
 
 def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: int) -> Tensor:
-    """Frames ``[T, size, size, 3]`` in [0, 1] for ``opening [T]``, ``sway [T, 2]`` (half pictures) and ``blink [T]``."""
+    """Frames ``[T, size, size, 3]`` in [0, 1] for ``opening [T]``, ``sway [T, 2]`` (half pictures), ``blink [T]``."""
     axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
     grid_y, grid_x = torch.meshgrid(axis, axis, indexing="ij")
     frames, edge = len(opening), 4.0 / size
@@ -190,7 +192,7 @@ def clip_of(person: Identity, name: str, frames: int, size: int, *key: int | str
 def person(
     seed: int, number: int, style: str, train: int, held_out: int, frames: int, size: int, lead: float = LEAD
 ) -> Person:
-    """Person ``number`` of population ``seed`` with that many clips; the reference is the calmest frame of another one."""
+    """Person ``number`` of population ``seed`` with that many clips; the reference is the calmest frame of one more."""
     who = identity(seed, number, style, lead)
     name = f"person-{number:04d}"
     recorded = [

@@ -67,7 +67,7 @@ def encode(cohort: Sequence[Any], codec: Any) -> Corpus:
 
 
 def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone | None = None) -> Backbone:
-    """A backbone trained on public people for ``recipe.steps`` steps of AdamW under a cosine; ``start`` goes on from one."""
+    """A backbone trained on public people: ``recipe.steps`` steps of AdamW, one cycle; ``start`` goes on from one."""
     cohort = public_people(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator("backbone", recipe.seed).initial_seed()) % 2**63)
@@ -103,7 +103,10 @@ def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progres
         t = torch.randint(len(alphas), (clips,), generator=draw).repeat_interleave(window)
         residual = corpus.residual[at] / backbone.codec.residual_scale
         sample, target = noisy(residual, torch.randn(residual.shape, generator=draw), alphas[t])
-        heard = corpus.mel[at] * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[:, None, None]
+        heard = (
+            corpus.mel[at]
+            * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[:, None, None]
+        )
         velocity = backbone(sample, corpus.reference[at[0]], heard, t, window)
         loss = denoising(velocity, target, alphas[t], recipe.min_snr).mean()
         optimiser.zero_grad(set_to_none=True)

@@ -28,9 +28,7 @@ def person(settings: TaskSettings, number: int) -> Person:
     head, newcomer = settings.talking_head, number >= NEWCOMERS
     reserved = (number - NEWCOMERS) % 3 == 2 if newcomer else number % 6 == 5
     style = people.STYLES[reserved]
-    return people.person(
-        POPULATION, number, style, head.clips, head.held_out_clips, head.frames, settings.data.size
-    )
+    return people.person(POPULATION, number, style, head.clips, head.held_out_clips, head.frames, settings.data.size)
 
 
 def check(settings: TaskSettings, clients: int) -> None:
@@ -40,8 +38,9 @@ def check(settings: TaskSettings, clients: int) -> None:
     names, wanted = _names(settings.data.path, settings.talking_head.layout), clients + settings.data.held_out
     if len(names) < wanted:
         raise InputError(
-            "clients.total", clients, f"{settings.data.path} holds {len(names)} people, {settings.data.held_out} of them "
-            "kept for judging (data.held-out)", f"set it to {max(0, len(names) - settings.data.held_out)} or fewer",
+            "clients.total", clients,
+            f"{settings.data.path} holds {len(names)} people, {settings.data.held_out} of them kept for judging "
+            "(data.held-out)", f"set it to {max(0, len(names) - settings.data.held_out)} or fewer",
         )  # fmt: skip
     skipped: Counter[str] = Counter()
     for number in (*range(clients), *range(NEWCOMERS, NEWCOMERS + settings.data.held_out)):

@@ -80,7 +80,7 @@ class TalkingHeadTask:
         return _model(self.settings, device)
 
     def init(self, seed: int) -> Tensor:
-        """The shared adapter that changes nothing: B = 0 (A comes from ``talking-head.adapter-seed``, not from here)."""
+        """The shared adapter that changes nothing: B = 0 (A comes from ``talking-head.adapter-seed``)."""
         return self.model(torch.device("cpu")).adapters.start(SHARED)
 
     def personal_start(self) -> Tensor:
@@ -116,7 +116,9 @@ class TalkingHeadTask:
         draws = draw(cohort, keys, count, inner_steps + 1, batch_size, window, model.alphas.cpu())
 
         def episode(step: int) -> Episode:
-            batches = [type(b)(*(t.to(device) for t in b)) for b in (draws.batch(step, i) for i in range(inner_steps + 1))]
+            batches = [
+                type(b)(*(t.to(device) for t in b)) for b in (draws.batch(step, i) for i in range(inner_steps + 1))
+            ]
             return Episode(batches[:-1], batches[-1])
 
         return episode

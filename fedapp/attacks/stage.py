@@ -1,0 +1,119 @@
+"""The stage of an attack: a run's last model, what its clients would send next, and what a server would hold of it.
+
+The clients' updates are made again from the last shared model, one round further, as the run would have; then the
+server's view is taken of them: each update (plain), their sum (secure aggregation), the noised sum.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device
+from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
+from fedapp.store.client_state import ClientState
+from fedapp.store.runfolder import RunFolder
+from privacy.attacks.rehearsal import rehearse
+from privacy.attacks.transcript import LARGEST_Z, score_transcript
+from privacy.releases.central import CentralDP
+from privacy.releases.lattice import LatticeRelease
+from privacy.releases.plain import Plain
+from strategies.cohort import Assignment, CohortTrainer, remembered
+from strategies.types import Broadcast, Contribution
+from tasks.errors import InputError
+
+Row = dict[str, Any]
+
+
+class Stage:
+    """A run's last model, and what its clients would send next."""
+
+    def __init__(self, folder: RunFolder, clients: int) -> None:
+        self.folder, self.experiment = folder, Experiment.from_run_config(folder.config)
+        experiment = self.experiment
+        self.task = build_task(experiment)
+        files = list_checkpoints(folder.checkpoints)
+        if not files:
+            raise InputError("run", str(folder.path), "has no checkpoint yet", "attack it after its first round")
+        self.checkpoint = load_checkpoint(files[-1], {})
+        self.clients = list(range(min(clients, experiment.clients.total)))
+        self.rule = build_rule(experiment)
+        self.device = pick_device("cpu")
+
+    def model(self, method: str, seed: int) -> Tensor:
+        """The shared model at the last checkpoint."""
+        return self.checkpoint.tensors[f"{method}-{seed}/model"]
+
+    def updates(self, method: str, seed: int) -> Tensor:
+        """``[C, P]``: what each client would send in the round after the checkpoint, without protection."""
+        experiment, number = self.experiment, self.checkpoint.round + 1
+        state = {
+            name.rsplit("/", 1)[1]: tensor
+            for name, tensor in self.checkpoint.tensors.items()
+            if name.startswith(f"{method}-{seed}/state/")
+        }
+        received: Broadcast = self.rule.broadcast(self.model(method, seed), state, number)
+        with tempfile.TemporaryDirectory() as scratch:
+            learner = build_learner(experiment, method)
+            memory = remembered(self.task, learner, self.rule)
+            trainer = CohortTrainer(
+                self.task, learner, self.rule, Plain(), experiment.learner,
+                store=ClientState(Path(scratch)) if memory else None,
+            )  # fmt: skip
+            rows = []
+            for client in self.clients:
+                result = trainer.run(received, Assignment(number, seed, (client,), (0,)))
+                if result.payload is None:
+                    raise InputError("run", str(self.folder.path), f"client {client}: {result.failures}", "see its log")
+                rows.append(result.payload.vector / result.payload.weight)
+        return torch.stack(rows)[:, : self.task.layout.size]
+
+    def noised(self, updates: Tensor) -> tuple[str, Tensor]:
+        """The mean update as a noised release gives it: the run's own, or central noise at the config's z and C."""
+        name, own = self.experiment.release, build_release(self.experiment, updates.shape[1])
+        release: LatticeRelease
+        if isinstance(own, LatticeRelease) and own.noised:
+            release = own
+        else:
+            release, name = CentralDP(self.experiment.privacy, updates.shape[1]), "central-dp"
+        count = len(updates)
+        public = release.open(count, count, 1, 1)
+        contribution = Contribution(updates, torch.ones(count))
+        closed = release.close(release.encode(contribution, public), public)
+        assert closed is not None, "a private release closes with a vector"
+        label = f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g})"
+        return label, release.decode(closed, public).mean
+
+    def views(self, method: str, seed: int) -> Iterator[tuple[str, Callable[[int], Tensor]]]:
+        """``(release, client -> the update the server would hold)``."""
+        updates = self.updates(method, seed)
+        yield "plain", lambda client: updates[client]
+        mean = updates.mean(0)
+        yield "secagg", lambda _: mean
+        label, noisy = self.noised(updates)
+        yield label, lambda _: noisy
+
+    def transcript(self, method: str, seed: int) -> Iterator[Row]:
+        """A secure sum of the clients' real updates, and what its messages show by themselves."""
+        rows = [update.double().numpy() for update in self.updates(method, seed)]
+        uploads, inputs = rehearse(np.stack(rows), self.experiment.privacy.clip_norm)
+        score = score_transcript(uploads, inputs)
+        base = {"attack": "transcript", "method": method, "release": "secagg", "n": len(rows), "floor": LARGEST_Z}
+        yield base | {"metric": "upload_input_z", "value": score.input_z, "chance": _expected_largest(len(rows))}
+        pairs = len(rows) * (len(rows) - 1) // 2
+        yield base | {"metric": "upload_pair_z", "value": score.pair_z, "chance": _expected_largest(pairs)}
+        yield base | {"metric": "byte_uniformity_p", "value": score.bytes_p, "floor": 1e-6, "chance": 0.5}
+
+
+def _expected_largest(count: int) -> float:
+    """Median of the largest of ``count`` absolute standard normals."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + 0.5 ** (1 / max(count, 1))) / 2))

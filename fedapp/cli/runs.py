@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fedapp import ROOT
@@ -39,8 +41,10 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
         values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
     experiment = Experiment.from_run_config(values)
     task = build_task(experiment)
-    if isinstance(task, Preparing):  # nodes that have made something else will say so
-        experiment = Experiment.from_run_config({**experiment.to_run_config(), **prepare_task(task)})
+    if isinstance(task, Preparing):
+        with progress_bar() as tell:
+            pins = task.prepare(tell)
+        experiment = Experiment.from_run_config({**experiment.to_run_config(), **pins})  # nodes must have the same
     task.check(experiment.clients.total)
     folder = RunFolder(Path(experiment.run_dir))
     if folder.status:
@@ -49,17 +53,14 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
     return experiment, folder
 
 
-def prepare_task(task: Preparing) -> Mapping[str, str]:
-    """Make what a task needs once on this machine, and show how far it is; returns what it pins in the config."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error; yields ``tell(what, done, total)``. All cores may work meanwhile."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     torch.set_num_threads(os.cpu_count() or 1)
     with Progress(*columns, console=console, transient=True) as bar:
         row = bar.add_task("", visible=False)
-        return task.prepare(
-            lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True)
-        )
+        yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True)
 
 
 def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
@@ -151,7 +152,7 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
     for name, row in result["methods"].items():
         label = name + (" [red](diverged)[/]" if row["diverged"] else "")
         seen = [("psnr_p", "mean"), ("psnr_p", "max"), ("psnr_p_affine", "mean"), ("correlation_p", "mean")]
-        if row["psnr_p"]:
+        if (row["psnr_p"] or {}).get("mean") is not None:
             privacy.add_row(label, *[_number(row[key], part) for key, part in seen])
         tuned = [_number(row["psnr_tuned"], k) for k in steps[-2:]]
         quality.add_row(label, *[_number(row["psnr"], k) for k in steps], *tuned)

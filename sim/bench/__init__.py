@@ -14,6 +14,7 @@ from typing import Any
 BENCHMARKS: dict[str, str] = {
     "cohort": "sim.bench.cohort:measure",
     "secagg": "sim.bench.secagg:measure",
+    "talking-head": "sim.bench.talking_head:measure",
 }
 
 Row = dict[str, Any]

@@ -13,7 +13,9 @@ maps of each are replaced by :class:`Grouped` ones, whose weights have a client 
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +50,15 @@ class Grouped(torch.nn.Module):
         return torch.bmm(rows, weight.transpose(1, 2)).reshape(*inputs.shape[:-1], weight.shape[1])
 
 
+def pieces(layout: Layout, rows: Tensor) -> dict[str, Tensor]:
+    """:meth:`Layout.unflatten` by one split, whose gradient is one concatenation instead of a sum of full vectors."""
+    sizes = [math.prod(shape) for _, shape, _ in layout.entries]
+    parts = rows.split(sizes, dim=-1)
+    return {
+        key: part.view(*rows.shape[:-1], *shape) for (key, shape, _), part in zip(layout.entries, parts, strict=True)
+    }
+
+
 class Adapters:
     """The adapters of one backbone. ``shared`` and ``personal`` are the layouts of their vectors ``[P]`` and ``[Q]``.
 
@@ -61,14 +72,13 @@ class Adapters:
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
         self.backbone, self.mode, self.rank, self.alpha = backbone, mode, rank, alpha
-        for name in (SHARED, PERSONAL):
-            backbone.unet.add_adapter(
-                LoraConfig(
-                    r=rank, lora_alpha=alpha, target_modules=TARGETS, exclude_modules=r".*motion_modules.*",
-                    init_lora_weights=True,
-                ),
-                name,
-            )  # fmt: skip
+        spatial = r".*motion_modules.*" if backbone.motion else None
+        logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)  # a note about nothing, each time
+        with warnings.catch_warnings():  # PEFT wonders whether a second adapter is meant
+            warnings.simplefilter("ignore", UserWarning)
+            for name in (SHARED, PERSONAL):
+                config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, exclude_modules=spatial)
+                backbone.unet.add_adapter(config, name)
         backbone.unet.set_adapters([SHARED, PERSONAL])
         backbone.requires_grad_(False)
         self._layers: list[Any] = []
@@ -118,9 +128,9 @@ class Adapters:
     @contextmanager
     def worn(self, shared: Tensor, personal: Tensor | None = None) -> Iterator[None]:
         """Give the backbone the adapters ``shared [C, P]`` and ``personal [C, Q]`` (``None``: none) of C clients."""
-        values = {SHARED: self.shared.unflatten(shared)}
+        values = {SHARED: pieces(self.shared, shared)}
         if personal is not None:
-            values[PERSONAL] = self.personal.unflatten(personal)
+            values[PERSONAL] = pieces(self.personal, personal)
         for layer in self._layers:
             layer.set_adapter(list(values))  # an adapter that is not worn costs nothing
         try:
@@ -132,6 +142,15 @@ class Adapters:
             for name, places in self._places.items():
                 for key, module in places:
                     module.weight = self._start[name][key]
+
+    def tensors(self, name: str, vector: Tensor) -> dict[str, Tensor]:
+        """Both factors of every layer by their PEFT names, for ``vector [P]`` or ``[Q]``."""
+        layout = self.shared if name == SHARED else self.personal
+        return {**self._start[name], **layout.unflatten(vector)}
+
+    def matched(self) -> list[str]:
+        """Paths of the layers that are adapted."""
+        return sorted({key.rsplit(".", 1)[0] for key in self._start[SHARED]})
 
     # ------------------------------------------------------------------ what averaging factors costs
     def products(self, shared: Tensor) -> dict[str, Tensor]:

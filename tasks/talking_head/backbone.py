@@ -69,6 +69,8 @@ class Backbone(torch.nn.Module):
     # ------------------------------------------------------------------ on disk
     def save(self, folder: Path) -> None:
         """``unet/`` and ``vae/`` as diffusers writes them, or ``codec.safetensors``; ``hearing.safetensors``; ABOUT."""
+        if any("base_layer" in name for name, _ in self.unet.named_parameters()):
+            raise ValueError("adapters are in this denoiser: save it before, or copy the folder it came from")
         folder.mkdir(parents=True, exist_ok=True)
         self.unet.save_pretrained(folder / "unet")
         if isinstance(self.codec, KLCodec):

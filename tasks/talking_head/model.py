@@ -82,7 +82,9 @@ class HeadModel:
 
     def __init__(self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device) -> None:
         self.settings, self.device = settings, device
-        self.backbone = backbone.to(device)
+        self.backbone = backbone if device.type == "cpu" else backbone.to(device)
+        if device.type == "cpu":
+            self.backbone.unet.to(memory_format=torch.channels_last)  # 2 to 5 % quicker convolutions
         if settings.checkpointing:
             backbone.unet.enable_gradient_checkpointing()
             backbone.unet.train()  # diffusers checkpoints only then; there is no dropout to switch on

@@ -1,0 +1,65 @@
+"""``fedapp pretrain`` and ``fedapp export``: backbones in, adapters out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedapp.cli.output import JsonOption, OverrideOption, console, write_json
+from fedapp.store.runfolder import RunFolder
+from tasks.errors import InputError, nearest
+
+
+def pretrain(
+    task: Annotated[str, typer.Argument(help="talking-head")],
+    out: Annotated[Path | None, typer.Option(help="folder to write; default: where runs look for it")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Stable-Diffusion weights or a backbone to go on from")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="recipe whose settings count")] = "talking-head",
+    overrides: OverrideOption = [],  # noqa: B006
+    target: JsonOption = "",
+) -> None:
+    """Train a backbone on public (parametric) people, or make Stable-Diffusion weights listen, and save it."""
+    from fedapp.cli.runs import progress_bar
+    from fedapp.config.experiment import Experiment, known_keys
+    from fedapp.config.recipes import read_overrides, read_recipe
+
+    if task != "talking-head":
+        raise InputError("pretrain", task, "has no backbone to train", nearest(task, ["talking-head"]))
+    settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
+    from tasks.talking_head.backbone import Backbone
+    from tasks.talking_head.model import backbone_folder, recipe_of
+    from tasks.talking_head.pretrain import pretrain as train
+
+    folder = out or backbone_folder(settings)
+    if (folder / "unet").is_dir():
+        raise InputError("--out", str(folder), "already holds a backbone", "name another folder, or delete it")
+    first = Backbone.load(start) if start else None
+    with progress_bar() as tell:
+        backbone = train(
+            recipe_of(settings), lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first
+        )
+    backbone.save(folder)
+    console.print(f"backbone: {folder}", highlight=False, soft_wrap=True)
+    write_json(target, {"backbone": str(folder), "digest": backbone.digest, "about": backbone.about})
+
+
+def export(
+    path: Annotated[Path, typer.Argument(help="a run folder")],
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
+    seed: Annotated[int, typer.Option(help="default: the first")] = -1,
+    client: Annotated[
+        int | None, typer.Option(help="also this client's personal adapter, if it is on this machine")
+    ] = None,
+    target: JsonOption = "",
+) -> None:
+    """Write a talking-head run's adapter as diffusers loads it, its backbone and a model card."""
+    from fedapp.export import export_run
+
+    facts = export_run(RunFolder.open(path.resolve()), out.resolve(), method, seed, client)
+    console.print(f"exported to {out}", highlight=False, soft_wrap=True)
+    write_json(target, facts)

@@ -1,0 +1,131 @@
+"""A run's adapter as a folder that diffusers loads, with a card: what it was trained on, and what protects it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_task
+from fedapp.results import summarise
+from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
+from fedapp.store.client_state import ClientState
+from fedapp.store.runfolder import RunFolder
+from tasks.errors import InputError
+from tasks.talking_head.adapters import PERSONAL, SHARED, TARGETS
+from tasks.talking_head.model import backbone_folder, recipe_of
+from tasks.talking_head.task import TalkingHeadTask
+
+
+def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int | None = None) -> dict[str, Any]:
+    """Write ``out/backbone``, ``out/shared`` and, for a ``client`` of this machine, ``out/personal``.
+
+    Returns the card's facts. Each adapter folder holds ``pytorch_lora_weights.safetensors`` as ``save_lora_adapter``
+    writes it, alpha and rank in its metadata. Raises :class:`InputError` if the run is no talking head, has no
+    checkpoint, or lacks the client.
+    """
+    experiment = Experiment.from_run_config(folder.config)
+    task = build_task(experiment)
+    if not isinstance(task, TalkingHeadTask):
+        raise InputError("task", experiment.task, "has no adapters to export", "export a talking-head run")
+    files = list_checkpoints(folder.checkpoints)
+    if not files:
+        raise InputError("run", str(folder.path), "has no checkpoint yet", "export it after its first round")
+    checkpoint = load_checkpoint(files[-1], {})
+    arm = f"{method or experiment.trained_methods[0]}-{experiment.seed_list[0] if seed < 0 else seed}"
+    if f"{arm}/model" not in checkpoint.tensors:
+        raise InputError("--method", arm, "the run has no such method and seed", f"it has {experiment.methods}")
+    if out.exists() and any(out.iterdir()):
+        raise InputError("--out", str(out), "is not empty", "name a new folder")
+    vectors = {SHARED: checkpoint.tensors[f"{arm}/model"]}
+    if client is not None:
+        accepted = checkpoint.state[arm]["accepted"].get(str(client), checkpoint.state[arm]["accepted"].get(client))
+        if accepted is None:
+            raise InputError("--client", client, "took part in no round", "name a client that did")
+        kept = ClientState(folder.client_state / arm).load(client, accepted)
+        vectors[PERSONAL] = task.personal_start() + kept["personal"]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, vector in vectors.items():
+        write_adapter(task, name, vector, out / name)
+    shutil.copytree(backbone_folder(task.settings), out / "backbone")
+    facts = _facts(folder, experiment, task, arm, checkpoint.round, client)
+    (out / "README.md").write_text(card(facts))
+    (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+def write_adapter(task: TalkingHeadTask, name: str, vector: Tensor, folder: Path) -> None:
+    """One adapter (``shared`` or ``personal``) through PEFT and diffusers, on a denoiser of their own."""
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    from tasks.talking_head.backbone import Backbone
+
+    adapters, head = task.model(torch.device("cpu")).adapters, task.settings.talking_head
+    unet = Backbone.load(backbone_folder(task.settings)).unet
+    unet.add_adapter(LoraConfig(r=head.rank, lora_alpha=head.alpha, target_modules=list(adapters.matched())), name)
+    state = {f"{key}.weight": value.contiguous().clone() for key, value in adapters.tensors(name, vector).items()}
+    wrong: Any = set_peft_model_state_dict(unet, state, adapter_name=name)
+    if wrong.unexpected_keys:  # PEFT does not complain by itself
+        raise RuntimeError(f"PEFT knows no {wrong.unexpected_keys[0]}")
+    unet.save_lora_adapter(folder, adapter_name=name, safe_serialization=True)
+
+
+def _facts(
+    folder: RunFolder, experiment: Experiment, task: TalkingHeadTask, arm: str, round: int, client: int | None
+) -> dict[str, Any]:
+    result = summarise(folder)
+    noised = result["epsilon"] is not None
+    model = task.model(torch.device("cpu"))
+    return {
+        "run": folder.path.name, "arm": arm, "round": round, "client": client, "rule": experiment.rule,
+        "release": experiment.release,
+        "data": experiment.data.path or "parametric people, drawn by a program; no real person",
+        "backbone": {"trained": model.backbone.about.get("trained"), "digest": model.backbone.digest,
+                     "recipe": None if experiment.talking_head.backbone else vars(recipe_of(task.settings))},
+        "people": experiment.clients.total, "cohort": experiment.clients.per_round or experiment.clients.total,
+        "unit_of_privacy": "one person: everything a client holds" if noised else None,
+        "epsilon": result["epsilon"], "delta": result["delta"],
+        "lora": {"mode": experiment.talking_head.lora, "rank": experiment.talking_head.rank,
+                 "alpha": experiment.talking_head.alpha, "targets": TARGETS},
+        "mouth_corr": result["methods"].get(arm.rsplit("-", 1)[0], {}).get("mouth_corr"),
+    }  # fmt: skip
+
+
+def card(facts: dict[str, Any]) -> str:
+    """The model card, in Markdown."""
+    if facts["epsilon"] is None:
+        privacy = f"None is claimed: release `{facts['release']}` adds no noise. An adapter can tell whose it is."
+    else:
+        privacy = (
+            f"Client-level differential privacy, release `{facts['release']}`: epsilon {facts['epsilon']:.3f} at delta "
+            f"{facts['delta']:g} with known cohorts. Unit: {facts['unit_of_privacy']}."
+        )
+    personal = (
+        f"\n`personal/` is the personal adapter of client {facts['client']}. It was never sent to anybody, and "
+        "no guarantee covers it: give it away only if that person wants to.\n" if facts["client"] is not None else ""
+    )  # fmt: skip
+    lora = facts["lora"]
+    size = f"rank {lora['rank']}, alpha {lora['alpha']}, mode {lora['mode']}"
+    return f"""# Talking-head adapter of run {facts["run"]}
+
+Method and seed `{facts["arm"]}`, rule `{facts["rule"]}`, after round {facts["round"]}.
+
+- **Data**: {facts["data"]}; {facts["people"]} people, {facts["cohort"]} a round.
+- **Backbone** (`backbone/`): {facts["backbone"]["trained"]}; SHA-256 of its weights `{facts["backbone"]["digest"]}`.
+- **Adapter** (`shared/`): LoRA on {", ".join(lora["targets"])}; {size}.
+- **Privacy**: {privacy}
+{personal}
+```python
+from diffusers import UNet2DConditionModel
+
+unet = UNet2DConditionModel.from_pretrained("backbone", subfolder="unet")
+unet.load_lora_adapter("shared", prefix=None, use_safetensors=True, adapter_name="shared")
+```
+
+It draws the face it is given a picture of. Use it only on people who agree to be shown saying things.
+"""

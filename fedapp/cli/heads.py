@@ -1,4 +1,4 @@
-"""``fedapp pretrain`` and ``fedapp export``: backbones in, adapters out."""
+"""``fedapp pretrain``, ``ablate`` and ``export``: backbones in, what each part is worth, adapters out."""
 
 from __future__ import annotations
 
@@ -63,3 +63,43 @@ def export(
     facts = export_run(RunFolder.open(path.resolve()), out.resolve(), method, seed, client)
     console.print(f"exported to {out}", highlight=False, soft_wrap=True)
     write_json(target, facts)
+
+
+def ablate(
+    recipe: Annotated[str, typer.Argument(help="talking-head")],
+    seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0,1,2",
+    folder: Annotated[Path, typer.Option(help="where its runs lie; finished ones are not run again")] = Path(
+        "runs/ablation"
+    ),
+    overrides: OverrideOption = [],  # noqa: B006
+    target: JsonOption = "",
+) -> None:
+    """Run a method with its parts switched on one by one; a table with intervals, gains within noise marked."""
+    from typing import Any
+
+    from fedapp.ablation import ablate as run_all
+    from fedapp.ablation import markdown
+    from fedapp.cli import runs as verbs
+    from fedapp.config.recipes import read_overrides
+
+    def run(changes: dict[str, Any], place: Path) -> None:
+        given = [f"{key}={_written(value)}" for key, value in {**changes, "run-dir": str(place)}.items()]
+        if place.exists():  # begun and cut off: it goes on
+            experiment, run_folder, _ = verbs.reopen(place, "in-process")
+        else:
+            experiment, run_folder = verbs.prepare(recipe, given, place.parent, "in-process")
+        verbs.execute(experiment, run_folder, "in-process", console)
+
+    base = folder.resolve()
+    result = run_all(
+        recipe, seeds, base, read_overrides(overrides), run, lambda name: console.print(f"[bold]{name}[/]")
+    )
+    table = markdown(result)
+    (base / "ablation.md").write_text(table + "\n")
+    console.print(table, highlight=False, soft_wrap=True, markup=False)
+    write_json(target, result)
+
+
+def _written(value: object) -> str:
+    """A config value as ``-o`` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fedapp.cli.budget import budget
 from fedapp.cli.enrol import enrol
-from fedapp.cli.heads import export, pretrain
+from fedapp.cli.heads import ablate, export, pretrain
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
 from fedapp.cli.probes import attack, audit
 from tasks.errors import FedappError, InputError, nearest
@@ -26,6 +26,7 @@ app.command()(audit)
 app.command()(attack)
 app.command()(enrol)
 app.command()(pretrain)
+app.command()(ablate)
 app.command()(export)
 
 
@@ -126,7 +127,7 @@ def doctor(target: JsonOption = "") -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="cohort, secagg, talking-head or ablation")],
+    name: Annotated[str, typer.Argument(help="cohort, secagg or talking-head")],
     quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
     check: Annotated[bool, typer.Option(help="exit with status 1 where a ratio misses its target")] = False,
     target: JsonOption = "",

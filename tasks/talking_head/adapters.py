@@ -82,6 +82,7 @@ class Adapters:
         backbone.unet.set_adapters([SHARED, PERSONAL])
         backbone.requires_grad_(False)
         self._layers: list[Any] = []
+        self._active = [SHARED, PERSONAL]
         self._places: dict[str, list[tuple[str, Grouped]]] = {SHARED: [], PERSONAL: []}
         self._start: dict[str, dict[str, Tensor]] = {SHARED: {}, PERSONAL: {}}
         for path, layer in backbone.unet.named_modules():
@@ -131,8 +132,10 @@ class Adapters:
         values = {SHARED: pieces(self.shared, shared)}
         if personal is not None:
             values[PERSONAL] = pieces(self.personal, personal)
-        for layer in self._layers:
-            layer.set_adapter(list(values))  # an adapter that is not worn costs nothing
+        if list(values) != self._active:
+            self._active = list(values)
+            for layer in self._layers:
+                layer.set_adapter(self._active)  # an adapter that is not worn costs nothing
         try:
             for name, given in values.items():
                 for key, module in self._places[name]:

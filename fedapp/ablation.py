@@ -1,0 +1,130 @@
+"""What each part of a method is worth: the same run with parts switched on, over seeds, with intervals.
+
+Variants share people, backbone, participants and batches seed by seed, so differences are taken within a seed. An
+Variants share people, backbone, participants and batches seed by seed, so differences are taken within a seed. An
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from fedapp.config.experiment import Experiment
+from fedapp.store.runfolder import FINISHED, RunFolder
+from tasks.errors import InputError
+
+Overrides = dict[str, Any]
+
+TALKING_HEAD: dict[str, Overrides] = {
+    "adapters only": {"rule": "fedavg", "talking-head.tdc": 0.0},
+    "+ ISFA": {"rule": "isfa", "talking-head.tdc": 0.0},
+    "+ TDC": {"rule": "fedavg", "talking-head.tdc": 0.05},
+    "+ FedProx": {"rule": "fedprox", "talking-head.tdc": 0.0},
+    "+ DP, z = 0.1": {"rule": "fedavg", "talking-head.tdc": 0.0, "privacy.noise-multiplier": 0.1},
+    "+ DP, z = 1": {"rule": "fedavg", "talking-head.tdc": 0.0, "privacy.noise-multiplier": 1.0},
+    "full (ISFA, TDC, DP z = 0.1)": {"rule": "isfa", "talking-head.tdc": 0.05, "privacy.noise-multiplier": 0.1},
+}
+PRIVATE: Overrides = {"release": "central-dp", "privacy.clip-norm": 10.0, "privacy.epsilon-max": 1e6}
+METRICS = ("mouth_corr", "mouth_error", "psnr", "jitter_error")
+BASE = "adapters only"
+
+
+def variants(recipe: str) -> Mapping[str, Overrides]:
+    """The variants of a recipe's task, complete with what noise needs."""
+    if recipe != "talking-head":
+        raise InputError("ablate", recipe, "no ablation is written for this recipe", "use talking-head")
+    return {
+        name: (PRIVATE if "privacy.noise-multiplier" in changes else {}) | changes
+        for name, changes in TALKING_HEAD.items()
+    }
+
+
+def per_seed(folder: RunFolder) -> dict[str, list[float | None]]:
+    """Each metric's final values, one a seed, of the first trained method."""
+    experiment = Experiment.from_run_config(folder.config)
+    method = experiment.trained_methods[0]
+    found: dict[str, list[float | None]] = {name: [] for name in METRICS}
+    for seed in experiment.seed_list:
+        last = [
+            event for event in folder.events()
+            if event["event"] == "evaluation" and event["method"] == method and event["seed"] == seed and event["final"]
+        ]  # fmt: skip
+        for name in METRICS:
+            table = last[-1]["own"] if last else {}
+            found[name].append(last[-1]["psnr"]["0"] if last and name == "psnr" else table.get(name))
+    return found
+
+
+def interval(values: list[float | None]) -> tuple[float | None, float | None]:
+    """Mean and half width of its 95 % interval; ``None`` where a value is missing, or for the width of a single one."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None, None
+    mean = sum(known) / len(known)
+    if len(known) < 2:
+        return mean, None
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in known) / (len(known) - 1))
+    return mean, float(student.ppf(0.975, len(known) - 1)) * deviation / math.sqrt(len(known))
+
+
+def ablate(
+    recipe: str, seeds: str, folder: Path, overrides: Overrides, run: Callable[[Overrides, Path], None],
+    tell: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Run all variants (those already finished in ``folder`` are not run again) and tabulate them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found, epsilon = {}, {}
+    for number, (name, changes) in enumerate(variants(recipe).items()):
+        place = RunFolder(folder / f"{number}-{''.join(c if c.isalnum() else '-' for c in name)}")
+        if place.status.get("state") != FINISHED:
+            tell(name)
+            run({**changes, **overrides, "seeds": seeds, "methods": "adapters", "report.page": False}, place.path)
+        found[name] = per_seed(place)
+        epsilon[name] = max((e["epsilon"] for e in place.events() if e.get("epsilon") is not None), default=None)
+    rows = []
+    for name, values in found.items():
+        row: dict[str, Any] = {"variant": name, "epsilon": epsilon[name], "seeds": len(seeds.split(","))}
+        for metric in METRICS:
+            mean, half = interval(values[metric])
+            gaps = [
+                None if a is None or b is None else a - b
+                for a, b in zip(values[metric], found[BASE][metric], strict=True)
+            ]
+            gain, width = interval(gaps)
+            row[metric] = {"mean": mean, "half_width": half, "gain": gain, "gain_half_width": width}
+            row[metric]["verdict"] = verdict(name, gain, width)
+        rows.append(row)
+    return {"recipe": recipe, "rows": rows}
+
+
+def verdict(name: str, gain: float | None, width: float | None) -> str:
+    """How a difference to the base may be spoken of."""
+    if name == BASE:
+        return "base"
+    if gain is None or width is None:
+        return "not computed"
+    return "within noise" if abs(gain) <= width else "higher" if gain > 0 else "lower"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table as it stands in the README."""
+    titles = ("mouth correlation ↑", "mouth error ↓", "PSNR ↑", "jitter error ↓")
+    lines = ["| variant | ε | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
+    for row in result["rows"]:
+        cells = []
+        for metric in METRICS:
+            entry = row[metric]
+            if entry["mean"] is None:
+                cells.append("not computed")
+                continue
+            digits = {"psnr": 2, "jitter_error": 4}.get(metric, 3)
+            spread = "" if entry["half_width"] is None else f" ± {entry['half_width']:.{digits}f}"
+            note = "" if entry["verdict"] == "base" else f" ({entry['verdict']})"
+            cells.append(f"{entry['mean']:.{digits}f}{spread}{note}")
+        epsilon = "–" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
+        lines.append(f"| {row['variant']} | {epsilon} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,7 +1,8 @@
 """What each part of a method is worth: the same run with parts switched on, over seeds, with intervals.
 
 Variants share people, backbone, participants and batches seed by seed, so differences are taken within a seed. An
-Variants share people, backbone, participants and batches seed by seed, so differences are taken within a seed. An
+interval is Student's at 95 % over seeds; a difference whose interval holds 0 is called "within noise", whatever its
+sign.
 """
 
 from __future__ import annotations

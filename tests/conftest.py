@@ -23,6 +23,35 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained denoiser of 16 x 16 pictures on disk: everything about it is right but what it knows."""
+    from tasks.talking_head.backbone import fresh
+    from tasks.talking_head.codec import PatchPCA
+    from tasks.talking_head.people import person
+
+    folder = tmp_path_factory.mktemp("backbone") / "tiny"
+    pictures = torch.cat([person(9, number, "ordinary", 1, 0, 4, 16).train[0].frames for number in range(8)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = fresh(PatchPCA.fit(pictures, 4, 6), "frame", (16, 32), {"trained": "no: a test"})
+    backbone.codec.residual_scale = 0.5
+    backbone.save(folder)
+    return folder
+
+
+@pytest.fixture
+def head(tiny_backbone: Path) -> dict[str, Any]:
+    """Config changes that make a run a tiny talking head."""
+    return {
+        "task": "talking-head", "methods": "adapters", "rule": "isfa", "evaluation.uploads": False, "data.size": 16,
+        "data.held-out": 2, "talking-head.patch": 4, "talking-head.backbone": str(tiny_backbone),
+        "talking-head.clips": 2, "talking-head.frames": 4, "talking-head.sampling-steps": 1, "talking-head.rank": 2,
+        "talking-head.alpha": 4, "learner.outer-steps": 2, "learner.adapters.personal-steps": 1,
+        "learner.batch-size": 4, "evaluation.steps": "0,1", "rules.server-clip": 0.0,
+    }  # fmt: skip
+
+
 @pytest.fixture
 def smoke(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """``smoke(**{"rounds": 3})``: the run config of the smallest recipe in a fresh folder, with changes."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from privacy.releases.plain import Plain
 from strategies.cohort import Assignment, CohortResult, CohortTrainer
 from strategies.federation import Federation, participants
 from strategies.local import LEARNERS
+from strategies.local.train import descend
 from strategies.rules import RULES
 from strategies.settings import LearnerSettings, RuleSettings
+from strategies.types import LocalResult
 from tasks.registry import load
 
 LEARNER = LearnerSettings(inner_steps=2, inner_rate=0.05, outer_steps=3, outer_rate=0.1, batch_size=4)
@@ -31,18 +35,37 @@ class MemoryInRam:
         self.versions[client, version] = {name: tensor.clone() for name, tensor in memory.items()}
 
 
+class Reliable:
+    """A learner that also says how reliable each client found itself: the same for all, or ``signals[client name]``."""
+
+    inner_steps = 0
+
+    def __init__(self, learner: Any, names: tuple[str, ...], signals: Mapping[str, float] | None = None) -> None:
+        self.learner, self.names, self.known = learner, names, signals or {}
+        self.inner_steps = learner.inner_steps
+
+    def fit(
+        self, task: Any, rule: Any, received: Any, cohort: Any, memory: Any, keys: Any, settings: Any
+    ) -> LocalResult:
+        result = descend(self.learner, task, rule, received, cohort, memory, keys, settings)
+        value = torch.tensor([self.known.get(data.name, 0.5) for data in cohort], dtype=result.delta.dtype)
+        return replace(result, signals=dict.fromkeys(self.names, value))
+
+
 class Rounds:
     """A federation and its clients in one object: ``go()`` plays rounds."""
 
     def __init__(
         self, task: Any, rule: str = "fedavg", learner: str = "erm", *, clients: int, per_round: int = 0,
         rules: RuleSettings | None = None, settings: LearnerSettings = LEARNER, chunk: int = 0, seed: int = 0,
+        signals: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         self.rule = load("rule", rule, RULES)(rules or RuleSettings(server_clip=0))
         self.store, self.seed, self.per_round = MemoryInRam(), seed, per_round
-        self.trainer = CohortTrainer(
-            task, load("learner", learner, LEARNERS)(settings), self.rule, Plain(), settings, self.store, chunk=chunk
-        )
+        trained = load("learner", learner, LEARNERS)(settings)
+        if getattr(self.rule, "signals", ()):
+            trained = Reliable(trained, self.rule.signals, signals)
+        self.trainer = CohortTrainer(task, trained, self.rule, Plain(), settings, self.store, chunk=chunk)
         self.federation = Federation.start(self.rule, clients, task.init(seed))
         self.results: list[CohortResult] = []
 

@@ -70,7 +70,9 @@ def test_every_published_method_cites_its_paper() -> None:
         ROOT / f"privacy/{name}.py" for name in ("joint", "ring", "accounting", "secagg/__init__", "secagg/shamir")
     ]
     cited += [ROOT / f"privacy/releases/{name}.py" for name in ("central", "distributed")]
-    cited += [ROOT / "strategies/local/meta.py", ROOT / "strategies/local/reptile.py"]
+    cited += [ROOT / f"strategies/local/{name}.py" for name in ("meta", "reptile", "adapters")]
+    cited += [ROOT / f"tasks/talking_head/{name}.py" for name in ("adapters", "diffusion", "judges", "task")]
+    cited += [ROOT / "tasks/optimise.py"]
     for file in cited:
         docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
         assert "https://" in docstring, f"{file} does not link its paper"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 MOUTH = (0.58, 0.84, 0.30, 0.70)  # top, bottom, left, right
 LUMINANCE = (0.2126, 0.7152, 0.0722)
+STILL = 1e-5  # standard deviation below which a trace is rounding, not motion
 GRID = 8  # cells a side of the appearance embedding
 
 
@@ -29,9 +30,10 @@ def mouth_trace(video: Tensor) -> Tensor:
 
 def correlation(a: Tensor, b: Tensor) -> float | None:
     """Pearson's, ``None`` where one of them does not move (a still picture has no mouth correlation)."""
-    a, b = (a - a.mean()).double(), (b - b.mean()).double()
-    norm = a.norm() * b.norm()
-    return float((a * b).sum() / norm) if norm > 1e-9 else None
+    a, b = (x.double() - x.double().mean() for x in (a, b))
+    if min(a.square().mean(), b.square().mean()) < STILL**2:
+        return None
+    return float((a * b).sum() / (a.norm() * b.norm()))
 
 
 def mouth_slope(traces: Sequence[Tensor], openings: Sequence[Tensor | None]) -> float | None:

@@ -112,11 +112,15 @@ class HeadModel:
 
     def loss(self, params: Tensor, batch: Noised) -> Tensor:
         r"""``[C]``: :math:`L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} + \lambda_p L_p)`."""
+        with self.adapters.worn(*self._split(params)):
+            return self._objective(batch)
+
+    def _objective(self, batch: Noised) -> Tensor:
+        """The loss with whatever is worn."""
         clients, frames = batch.steps.shape
         flat = Noised(*(tensor.flatten(0, 1) for tensor in batch))
         alpha = self.alphas[flat.steps]
-        with self.adapters.worn(*self._split(params)):
-            velocity = self._velocity(flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window)
+        velocity = self._velocity(flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window)
         total = denoising(velocity, flat.target, alpha, self.losses.min_snr).view(clients, frames).mean(1)
         if not (self.losses.tdc or self.losses.identity or self.losses.perceptual):
             return total
@@ -151,7 +155,7 @@ class HeadModel:
         with torch.enable_grad():
             point = params.detach().requires_grad_()
             with self.adapters.worn(*self._split(point)):
-                loss = self.loss(point, batch)
+                loss = self._objective(batch)
                 (gradient,) = torch.autograd.grad(loss.sum(), point)
         return loss.detach(), gradient
 

@@ -33,7 +33,7 @@ from strategies.types import (
 )
 from tasks.errors import FedappError, InputError
 from tasks.params import is_finite
-from tasks.randomness import Key
+from tasks.randomness import Key, generator
 from tasks.types import Rendering, Task
 
 Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
@@ -93,7 +93,8 @@ def chunk_width(working_set: int, device: torch.device) -> int:
 def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str, int]:
     """What clients keep between rounds, and how many numbers each is: the rule's vectors and the learner's own."""
     own = learner.memory(task) if hasattr(learner, "memory") else {}
-    return {**(dict.fromkeys(rule.memory, task.layout.size) if rule.memory else {}), **own}
+    vectors = dict.fromkeys(rule.memory, task.layout.size) if rule.memory else {}
+    return {**vectors, **getattr(rule, "memory_sizes", {}), **own}
 
 
 class CohortTrainer:
@@ -120,7 +121,8 @@ class CohortTrainer:
     def run(self, received: Broadcast, assignment: Assignment, pictures: bool = False) -> CohortResult:
         """Train the assigned clients from the received model and add them up."""
         result = CohortResult()
-        jobs = list(zip(assignment.clients, assignment.versions, strict=True))
+        drawn = list(zip(assignment.clients, assignment.versions, strict=True))
+        jobs = self._attending(received, assignment, drawn, result)
         width = self.chunk_width(received.model.device)
         for start in range(0, len(jobs), width):
             chunk = jobs[start : start + width]
@@ -134,9 +136,25 @@ class CohortTrainer:
                 else:
                     self._one_by_one(received, assignment, chunk, result, pictures)
         if self.release.private:
-            self._abstain(received, assignment, jobs, result)
+            self._abstain(received, assignment, drawn, result)
         result.payload = self.release.close(result.payload, assignment.public)
         return result
+
+    def _attending(
+        self, received: Broadcast, assignment: Assignment, drawn: list[tuple[int, int]], result: CohortResult
+    ) -> list[tuple[int, int]]:
+        """Those who train, where the rule lets clients stay away by their own score; the others add nothing."""
+        if not getattr(self.rule, "memory_sizes", None) or not hasattr(self.rule, "attendance"):
+            return drawn
+        staying = []
+        for job in drawn:
+            chance = float(self.rule.attendance(self._recall_if_any(job, received.model))[0])
+            coin = generator("attendance", assignment.seed, assignment.round, job[0])
+            if float(torch.rand((), generator=coin)) < chance:
+                staying.append(job)
+            else:
+                result.failures[job[0]] = "stayed away: it did well last time"
+        return staying
 
     def _abstain(
         self, received: Broadcast, assignment: Assignment, jobs: list[tuple[int, int]], result: CohortResult

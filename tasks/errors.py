@@ -3,6 +3,7 @@
 FedappError                  base; a fault of ours unless a subclass says otherwise (exit status 1)
 ├── InputError               config, data, files or arguments are wrong (exit status 2)
 ├── StoppedError             a run ended early for a stated reason (exit status 3)
+├── EmptySumError            nobody added anything to a masked sum; the round is skipped
 └── ReplyError               one client's answer cannot be used; the round goes on without it
 """
 
@@ -32,6 +33,10 @@ class StoppedError(FedappError):
     """The run stopped before its last round; everything computed so far is on disk."""
 
     exit_code = 3
+
+
+class EmptySumError(FedappError):
+    """A masked sum of nothing but zeros: there is no mean, and the model stays."""
 
 
 class ReplyError(FedappError):

@@ -113,6 +113,12 @@ class Experiment(TaskSettings):
             self.evaluation.uploads,
         )  # fmt: skip
         release = load("release", self.release, RELEASES)
+        if self.rule == "isfa" and self.rules.isfa.attendance < 1 and not release.masked:
+            raise InputError(
+                "rules.isfa.attendance", self.rules.isfa.attendance,
+                f"release {self.release} shows who stayed away, and with it how well they do",
+                "use 1, or a masked release such as secagg",
+            )  # fmt: skip
         refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
 
 

@@ -18,6 +18,7 @@ from privacy.joint import CHECK, JointVector, adapt_clip
 from privacy.ring import add_rounded, levels, rounded_norm, to_real
 from privacy.settings import PrivacySettings
 from strategies.types import Aggregate, Contribution, Payload, Public
+from tasks.errors import EmptySumError
 
 FINEST = 64.0  # quanta: below this deviation of a node's share, rounded and discrete Gaussians begin to differ
 RHO_BIT, RHO_SCALAR = 0.1, 0.1  # shares of the sensitivity that the clip bit and each scalar take
@@ -131,7 +132,7 @@ class LatticeRelease:
         sums = self.joint.unpack(real)
         denominator = float(public["denominator"]) if sums.weight is None else sums.weight
         if not denominator > 0:
-            raise ValueError("no client contributed anything: nothing to average")
+            raise EmptySumError("no client contributed anything: nothing to average")
         clients = float(public["denominator"]) if self.noised or not total.count else float(total.count)
         if sums.bit is not None:
             unclipped = sums.bit / clients + 0.5

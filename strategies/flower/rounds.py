@@ -23,7 +23,7 @@ from strategies.flower.legs import exchange
 from strategies.flower.roster import Node, spread
 from strategies.flower.wire import Answer, Order, from_array, pack_broadcast, pack_order, unpack_answer, unpack_sum
 from strategies.types import Aggregate, Charge, Payload, Public, Release
-from tasks.errors import ReplyError, StoppedError
+from tasks.errors import EmptySumError, ReplyError, StoppedError
 
 TRAIN = "train"
 
@@ -167,7 +167,12 @@ class FederatedRounds(Strategy):
         if len(report.clients) < self.settings.min_clients or total is None:
             raise StoppedError(self._too_few(report))
         report.clients.sort()
-        aggregate = self.release.decode(total, public)
+        try:
+            aggregate = self.release.decode(total, public)
+        except EmptySumError as error:
+            report.skipped = str(error)
+            self.federation.skip(report.round)
+            return
         if self.release.private:
             self._keep_public(aggregate, public, report)
         self.federation.apply(aggregate, report.clients, report.round)

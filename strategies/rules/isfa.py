@@ -26,6 +26,11 @@ class Isfa:
     the same mean, since the common factor :math:`e^{-\gamma}/N` cancels, but then one client's data move every other
     client's weight. Here :math:`a_k` is bounded by 1 whatever others do, so a release can mask it and account for it
     (under noise the denominator is public; see ``privacy/joint.py``). N = ``rules.isfa.max-examples``; 0 ignores n.
+
+    *Adaptive participation* (``rules.isfa.attendance`` = q < 1): a drawn client whose last score was s trains only with
+    probability :math:`p = q + (1 - q)(1 - s)` and then counts :math:`a\, q/p \le 1`, which keeps the sum's expectation
+    (times q). It decides by itself and adds zero otherwise, so nobody learns who trained: under a masked sum only,
+    which the config check sees to.
     """
 
     memory: tuple[str, ...] = ()
@@ -33,7 +38,8 @@ class Isfa:
 
     def __init__(self, settings: RuleSettings) -> None:
         self.alpha, self.gamma = settings.isfa.alpha, settings.isfa.gamma
-        self.most = settings.isfa.max_examples
+        self.most, self.least = settings.isfa.max_examples, settings.isfa.attendance
+        self.memory_sizes = {"score": 1} if self.least < 1 else {}
         self.average = FedAvg(settings)
 
     def size(self, parameters: int) -> int:
@@ -48,17 +54,29 @@ class Isfa:
     def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
         return gradient
 
-    def weight(self, result: LocalResult) -> Tensor:
-        """a ``[C]`` in [0, 1]; a signal that is not a number counts as 0."""
+    def score(self, result: LocalResult) -> Tensor:
+        """s ``[C]`` in [0, 1]; a signal that is not a number counts as 0."""
         known = {name: result.signals[name].nan_to_num(0.0).clamp(0, 1) for name in self.signals}
-        score = self.alpha * known["identity"] + (1 - self.alpha) * known["stability"]
+        return self.alpha * known["identity"] + (1 - self.alpha) * known["stability"]
+
+    def attendance(self, memory: Memory) -> Tensor:
+        """p ``[C]``: the chance with which each drawn client trains; 1 for those who never did."""
+        return self.least + (1 - self.least) * (1 - memory["score"][:, 0])
+
+    def weight(self, result: LocalResult) -> Tensor:
+        """a ``[C]`` in [0, 1]."""
+        score = self.score(result)
         share = result.examples.clamp(max=self.most) / self.most if self.most else torch.ones_like(score)
         return share * torch.exp(self.gamma * (score - 1))
 
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
-        return Contribution(result.delta, self.weight(result), largest=1.0), {}
+        weight = self.weight(result)
+        if not self.memory_sizes:
+            return Contribution(result.delta, weight, largest=1.0), {}
+        weight = weight * self.least / self.attendance(memory)
+        return Contribution(result.delta, weight, largest=1.0), {"score": self.score(result)[:, None]}
 
     def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
         return self.average.apply(model, state, aggregate, population)

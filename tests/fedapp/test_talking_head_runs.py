@@ -276,3 +276,27 @@ def test_the_ablation_command_makes_its_table(tmp_path: Path, head: dict[str, An
     private = {row["variant"]: row["epsilon"] for row in result["rows"]}
     assert private["adapters only"] is None and private["+ DP, z = 1"] < private["+ DP, z = 0.1"]
     assert (tmp_path / "abl" / "ablation.md").read_text().strip() == markdown(result)
+
+
+def test_adaptive_participation_needs_a_masked_sum_and_does_not_show_in_it(
+    run: Run, smoke: Any, head: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"rules\.isfa\.attendance"):
+        Experiment.from_run_config(smoke(**{**head, "rules.isfa.attendance": 0.5}))
+    changes = {**head, **PRIVATE, "rules.isfa.attendance": 0.01, "rules.isfa.gamma": 0.0, "rounds": 4}
+    folder = run(nodes=5, **changes)
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    assert [event["clients"]["ok"] for event in rounds] == [5] * 4, "the server counts everybody: it cannot tell"
+    names = json.dumps(rounds)
+    assert "stayed away" not in names
+
+
+def test_a_round_in_which_everybody_stays_away_is_skipped(run: Run, head: dict[str, Any], monkeypatch: Any) -> None:
+    from strategies.rules.isfa import Isfa
+
+    monkeypatch.setattr(Isfa, "attendance", lambda self, memory: memory["score"][:, 0] * 0.0)
+    folder = run(nodes=5, **{**head, **PRIVATE, "rules.isfa.attendance": 0.5, "rounds": 2})
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    assert ["nothing to average" in event["skipped"] for event in rounds] == [True, True]
+    task = build_task(Experiment.from_run_config(folder.config))
+    assert torch.equal(model(folder), task.init(0))

@@ -89,3 +89,29 @@ def test_negative_control_a_weight_beyond_its_bound_is_cut() -> None:
     contribution, _ = rule.contribute(local([1.0], [1.0], [1.0]), Broadcast(torch.zeros(3), {}, 1), {})
     contribution.weight.fill_(50.0)
     assert JointVector(3, rho_weight=1.0).pack(contribution, clip=10.0)[0, 3] == pytest.approx(1.0)
+
+
+def test_who_did_well_stays_away_more_often_and_counts_more() -> None:
+    """E[coin a q / p] = a q for every score, by the formula and by drawing."""
+    rule = Isfa(RuleSettings(isfa=IsfaSettings(attendance=0.25)))
+    memory = {"score": torch.tensor([[0.0], [0.5], [1.0]])}
+    chance = rule.attendance(memory)
+    assert chance.tolist() == pytest.approx([1.0, 0.625, 0.25])
+    contribution, kept = rule.contribute(
+        local([1.0] * 3, [1.0] * 3, [1.0] * 3), Broadcast(torch.zeros(3), {}, 1), memory
+    )
+    assert (contribution.weight * chance).tolist() == pytest.approx([0.25] * 3) and contribution.weight.max() <= 1
+    assert kept["score"].tolist() == [[1.0]] * 3
+
+
+def test_staying_away_adds_zero_and_keeps_the_memory(quadratic: Callable[..., Any]) -> None:
+    """At score 1 they come with chance 0.3: 200 coins give 60 on average, with a deviation of 6.5."""
+    rules = RuleSettings(server_clip=0, isfa=IsfaSettings(attendance=0.3))
+    people = [str(number) for number in range(20)]
+    game = Rounds(quadratic([[1.0]] * 20), "isfa", clients=20, rules=rules, signals=dict.fromkeys(people, 1.0))
+    game.go(11)
+    trained = [len(result.clients) for result in game.results]
+    assert trained[0] == 20, "nobody has a score yet"
+    assert abs(sum(trained[1:]) - 60) < 5 * 6.5
+    away = [why for result in game.results for why in result.failures.values()]
+    assert len(away) == 11 * 20 - sum(trained) and all("stayed away" in why for why in away)

@@ -24,7 +24,7 @@ TALKING_HEAD: dict[str, Overrides] = {
     "adapters only": {"rule": "fedavg", "talking-head.tdc": 0.0},
     "+ ISFA": {"rule": "isfa", "talking-head.tdc": 0.0},
     "+ TDC": {"rule": "fedavg", "talking-head.tdc": 0.05},
-    "+ FedProx": {"rule": "fedprox", "talking-head.tdc": 0.0},
+    "+ FedProx": {"rule": "fedprox", "talking-head.tdc": 0.0, "rules.fedprox.mu": 3e-4},  # 0.1 would hold AdamW still
     "+ DP, z = 0.1": {"rule": "fedavg", "talking-head.tdc": 0.0, "privacy.noise-multiplier": 0.1},
     "+ DP, z = 1": {"rule": "fedavg", "talking-head.tdc": 0.0, "privacy.noise-multiplier": 1.0},
     "full (ISFA, TDC, DP z = 0.1)": {"rule": "isfa", "talking-head.tdc": 0.05, "privacy.noise-multiplier": 0.1},
@@ -111,6 +111,13 @@ def verdict(name: str, gain: float | None, width: float | None) -> str:
     return "within noise" if abs(gain) <= width else "higher" if gain > 0 else "lower"
 
 
+def _gain(entry: dict[str, Any]) -> str:
+    """A difference to the base in words and in size."""
+    if entry["gain"] is None or entry["verdict"] in ("within noise", "not computed"):
+        return str(entry["verdict"])
+    return f"{entry['verdict']}, {entry['gain']:+.1g}"
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The table as it stands in the README."""
     titles = ("mouth correlation ↑", "mouth error ↓", "PSNR ↑", "jitter error ↓")
@@ -124,7 +131,7 @@ def markdown(result: dict[str, Any]) -> str:
                 continue
             digits = {"psnr": 2, "jitter_error": 4}.get(metric, 3)
             spread = "" if entry["half_width"] is None else f" ± {entry['half_width']:.{digits}f}"
-            note = "" if entry["verdict"] == "base" else f" ({entry['verdict']})"
+            note = "" if entry["verdict"] == "base" else f" ({_gain(entry)})"
             cells.append(f"{entry['mean']:.{digits}f}{spread}{note}")
         epsilon = "–" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
         lines.append(f"| {row['variant']} | {epsilon} | " + " | ".join(cells) + " |")

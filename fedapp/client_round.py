@@ -90,6 +90,8 @@ def _config(context: Context) -> dict[str, Any]:
     run_config = dict(context.run_config)
     if "data-path" in context.node_config:  # a deployed node has its data where it has them
         run_config["data.path"] = str(context.node_config["data-path"])
+    if "backbone" in context.node_config:  # the same weights (talking-head.digest says so) in a folder of its own
+        run_config["talking-head.backbone"] = str(context.node_config["backbone"])
     return run_config
 
 

@@ -47,6 +47,26 @@ def pretrain(
     write_json(target, {"backbone": str(folder), "digest": backbone.digest, "about": backbone.about})
 
 
+def people(
+    out: Annotated[Path, typer.Argument(help="a new or empty folder")],
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="how many people")] = 8,
+    recipe: Annotated[str, typer.Option(help="recipe whose settings count")] = "talking-head",
+    overrides: OverrideOption = [],  # noqa: B006
+    target: JsonOption = "",
+) -> None:
+    """Write parametric people as mp4 and wav files in folders, with a manifest: how own recordings should lie."""
+    from fedapp.config.experiment import Experiment, known_keys
+    from fedapp.config.recipes import read_overrides, read_recipe
+    from tasks.talking_head.source import write_people
+
+    if out.exists() and any(out.iterdir()):
+        raise InputError("out", str(out), "is not empty", "name a new folder")
+    settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
+    manifest = write_people(out.resolve(), count, settings)
+    console.print(f"{count} people: {manifest}", highlight=False, soft_wrap=True)
+    write_json(target, {"manifest": str(manifest), "people": count})
+
+
 def export(
     path: Annotated[Path, typer.Argument(help="a run folder")],
     out: Annotated[Path, typer.Option(help="folder to write")],

@@ -31,6 +31,30 @@ def person(settings: TaskSettings, number: int) -> Person:
     return people.person(POPULATION, number, style, head.clips, head.held_out_clips, head.frames, settings.data.size)
 
 
+def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
+    """``count`` parametric clients as real files, ``root/<person>/<clip>.mp4`` and ``.wav``, and a manifest (its path).
+
+    A folder like any other: its people's references come from clips of their own, its manifest has relative paths.
+    """
+    from tasks.talking_head import folders
+    from tasks.talking_head.video import write_clip, write_wav
+
+    parametric = settings.model_copy(update={"data": settings.data.model_copy(update={"path": ""})})
+    listed: dict[str, list[folders.Recording]] = {}
+    for number in range(count):
+        who = person(parametric, number)
+        calm = people.clip_of(people.identity(POPULATION, number), f"{who.name}/calm", settings.talking_head.frames,
+                              settings.data.size, POPULATION, number, -1)  # fmt: skip
+        place = root / who.name
+        place.mkdir(parents=True, exist_ok=True)
+        for index, clip in enumerate((calm, *who.train, *who.held_out)):
+            file, sound = place / f"{index:02d}.mp4", place / f"{index:02d}.wav"
+            write_clip(file, clip)
+            write_wav(sound, clip.audio)
+            listed.setdefault(who.name, []).append(folders.Recording(file, sound, f"{who.name}/{file.name}"))
+    return folders.write_manifest(root, listed)
+
+
 def check(settings: TaskSettings, clients: int) -> None:
     """Read everybody once before work starts; raises :class:`InputError` naming who is missing or unusable."""
     if not settings.data.path:

@@ -300,3 +300,20 @@ def test_a_round_in_which_everybody_stays_away_is_skipped(run: Run, head: dict[s
     assert ["nothing to average" in event["skipped"] for event in rounds] == [True, True]
     task = build_task(Experiment.from_run_config(folder.config))
     assert torch.equal(model(folder), task.init(0))
+
+
+def test_written_people_are_read_back_as_a_data_set(tmp_path: Path, head: dict[str, Any], smoke: Any) -> None:
+    changes = ["-o", "data.size=32", "-o", "talking-head.frames=8", "-o", "talking-head.clips=2"]
+    done = CliRunner().invoke(cli, ["people", str(tmp_path / "p"), "--count", "3", *changes])
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "p").rglob("*.mp4"))) == len(list((tmp_path / "p").rglob("*.wav"))) == 3 * (1 + 2 + 1)
+    settings = {**head, "data.path": str(tmp_path / "p"), "data.held-out": 1, "data.size": 32, "talking-head.frames": 8}
+    task = build_task(Experiment.from_run_config(smoke(**settings)))
+    task.check(2)
+    first = task.client_data(0)
+    written = people.person(0, 0, "ordinary", 2, 1, 8, 32)
+    truth = [clip.frames for clip in (*written.train, *written.held_out)]
+    errors = [min(float((clip.frames - one).square().mean()) for one in truth) for clip in first.person.train]
+    assert first.name == "person-0000" and max(errors) < 10**-2.5, "25 dB after H.264"
+    again = CliRunner().invoke(cli, ["people", str(tmp_path / "p")])
+    assert isinstance(again.exception, InputError)

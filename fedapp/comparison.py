@@ -187,11 +187,15 @@ class Comparison:
         if report.round == self.experiment.rounds or report.failures:
             event["by_client"] = {name: dict(sorted(values.items())) for name, values in arm.seen.items()}
         self.folder.append(event)
-        psnr_p = mean_and_max(arm.seen.get("psnr_p", {}).values())
+        psnr_p, epsilon = mean_and_max(arm.seen.get("psnr_p", {}).values()), self.protection.epsilon()
+        known = [f"{name} {value:.3g}" for name, value in training.items()]
+        if psnr_p["mean"] is not None:
+            known.append(f"PSNR_p {psnr_p['mean']:.2f} dB (max {psnr_p['max']:.2f})")
+        if epsilon is not None:
+            known.append(f"epsilon {epsilon:.3f}")
         log.info(
-            "round %d/%d %s: %d ok, %d failed, PSNR_p %s dB (max %s), %.1f s",
-            report.round, self.experiment.rounds, arm.name, len(report.clients), len(report.failures),
-            _decimal(psnr_p.get("mean")), _decimal(psnr_p.get("max")), report.seconds,
+            "round %d/%d %s: %d ok, %d failed, %s%.1f s", report.round, self.experiment.rounds, arm.name,
+            len(report.clients), len(report.failures), "".join(f"{part}, " for part in known), report.seconds,
         )  # fmt: skip
         for client, reason in sorted(report.failures.items()):
             log.warning("round %d %s: client %d left out: %s", report.round, arm.name, client, reason)
@@ -303,7 +307,3 @@ def _announce(what: str, done: int, total: int) -> None:
     """Progress of what is made before the first round, a line now and then."""
     if done == total or done % max(1, total // 10) == 0:
         log.info("%s: %d/%d", what, done, total)
-
-
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

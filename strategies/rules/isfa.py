@@ -11,10 +11,10 @@ from torch import Tensor
 
 from strategies.rules.fedavg import FedAvg
 from strategies.settings import RuleSettings
-from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
+from strategies.types import Broadcast, Contribution, LocalResult, Memory
 
 
-class Isfa:
+class Isfa(FedAvg):
     r"""FedAvg with weights that each device computes for itself and nobody sees.
 
     .. math:: s_k = \alpha\, \mathrm{ID}_k + (1 - \alpha)\, \mathrm{TS}_k, \qquad
@@ -33,26 +33,13 @@ class Isfa:
     which the config check sees to.
     """
 
-    memory: tuple[str, ...] = ()
     signals: tuple[str, ...] = ("identity", "stability")
 
     def __init__(self, settings: RuleSettings) -> None:
+        super().__init__(settings)
         self.alpha, self.gamma = settings.isfa.alpha, settings.isfa.gamma
         self.most, self.least = settings.isfa.max_examples, settings.isfa.attendance
         self.memory_sizes = {"score": 1} if self.least < 1 else {}
-        self.average = FedAvg(settings)
-
-    def size(self, parameters: int) -> int:
-        return self.average.size(parameters)
-
-    def init(self, model: Tensor) -> State:
-        return self.average.init(model)
-
-    def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
-        return self.average.broadcast(model, state, round)
-
-    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
-        return gradient
 
     def score(self, result: LocalResult) -> Tensor:
         """s ``[C]`` in [0, 1]; a signal that is not a number counts as 0."""
@@ -77,6 +64,3 @@ class Isfa:
             return Contribution(result.delta, weight, largest=1.0), {}
         weight = weight * self.least / self.attendance(memory)
         return Contribution(result.delta, weight, largest=1.0), {"score": self.score(result)[:, None]}
-
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
-        return self.average.apply(model, state, aggregate, population)

@@ -78,12 +78,21 @@ def ablate(
 ) -> dict[str, Any]:  # fmt: skip
     """Run all variants (those already finished in ``folder`` are not run again) and tabulate them."""
     folder.mkdir(parents=True, exist_ok=True)
+    switched = {key for changes in variants(recipe).values() for key in changes} & set(overrides)
+    if switched:
+        raise InputError("-o", ", ".join(sorted(switched)), "is what the variants differ in", "leave it to them")
     found, epsilon = {}, {}
     for number, (name, changes) in enumerate(variants(recipe).items()):
         place = RunFolder(folder / f"{number}-{''.join(c if c.isalnum() else '-' for c in name)}")
+        wanted = {**changes, **overrides, "seeds": seeds, "methods": "adapters", "report.page": False}
+        stale = [key for key, value in wanted.items() if place.config and place.config[key] != value]
+        if stale:
+            raise InputError(
+                "--folder", str(place.path), f"holds a run with another {stale[0]}", "name another folder, or delete it"
+            )
         if place.status.get("state") != FINISHED:
             tell(name)
-            run({**changes, **overrides, "seeds": seeds, "methods": "adapters", "report.page": False}, place.path)
+            run(wanted, place.path)
         found[name] = per_seed(place)
         epsilon[name] = max((e["epsilon"] for e in place.events() if e.get("epsilon") is not None), default=None)
     rows = []

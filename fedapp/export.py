@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import build_task
+from fedapp.report.findings import USEFUL
 from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
@@ -43,6 +44,8 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
     if out.exists() and any(out.iterdir()):
         raise InputError("--out", str(out), "is not empty", "name a new folder")
     vectors = {SHARED: checkpoint.tensors[f"{arm}/model"]}
+    if client is not None and not experiment.learner.adapters.personal_steps:
+        raise InputError("--client", client, "this run trained no personal adapters", "leave it out")
     if client is not None:
         accepted = checkpoint.state[arm]["accepted"].get(str(client), checkpoint.state[arm]["accepted"].get(client))
         if accepted is None:
@@ -84,8 +87,9 @@ def _facts(
     return {
         "run": folder.path.name, "arm": arm, "round": round, "client": client, "rule": experiment.rule,
         "release": experiment.release,
-        "data": experiment.data.path or "parametric people, drawn by a program; no real person",
-        "backbone": {"trained": model.backbone.about.get("trained"), "digest": model.backbone.digest,
+        "data": "recordings of the run's owner; their folder is not named here" if experiment.data.path
+                else "parametric people, drawn by a program; no real person",
+        "backbone": {"trained": model.backbone.about.get("trained"), "digest": model.digest,
                      "recipe": None if experiment.talking_head.backbone else vars(recipe_of(task.settings))},
         "people": experiment.clients.total, "cohort": experiment.clients.per_round or experiment.clients.total,
         "unit_of_privacy": "one person: everything a client holds" if noised else None,
@@ -104,6 +108,7 @@ def card(facts: dict[str, Any]) -> str:
         privacy = (
             f"Client-level differential privacy, release `{facts['release']}`: epsilon {facts['epsilon']:.3f} at delta "
             f"{facts['delta']:g} with known cohorts. Unit: {facts['unit_of_privacy']}."
+            + ("" if facts["epsilon"] <= USEFUL else f" Above {USEFUL:g} that promises next to nothing.")
         )
     personal = (
         f"\n`personal/` is the personal adapter of client {facts['client']}. It was never sent to anybody, and "

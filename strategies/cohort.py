@@ -144,11 +144,13 @@ class CohortTrainer:
         self, received: Broadcast, assignment: Assignment, drawn: list[tuple[int, int]], result: CohortResult
     ) -> list[tuple[int, int]]:
         """Those who train, where the rule lets clients stay away by their own score; the others add nothing."""
-        if not getattr(self.rule, "memory_sizes", None) or not hasattr(self.rule, "attendance"):
+        attendance = getattr(self.rule, "attendance", None)
+        adaptive = bool(getattr(self.rule, "memory_sizes", None)) and self.release.masked and self.release.noised
+        if attendance is None or not adaptive:
             return drawn
         staying = []
         for job in drawn:
-            chance = float(self.rule.attendance(self._recall_if_any(job, received.model))[0])
+            chance = float(attendance(self._recall_if_any(job, received.model))[0])
             coin = generator("attendance", assignment.seed, assignment.round, job[0])
             if float(torch.rand((), generator=coin)) < chance:
                 staying.append(job)

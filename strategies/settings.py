@@ -61,7 +61,7 @@ class IsfaSettings(Settings):
     gamma: float = Field(0.5, ge=0, le=20, description="how sharply the score weighs; 0 is FedAvg")
     max_examples: int = Field(0, ge=0, description="N, clips beyond which more do not count; 0: clips do not count")
     attendance: float = Field(
-        1.0, gt=0, le=1, description="chance with which a client that did perfectly still trains; masked releases only"
+        1.0, gt=0, le=1, description="chance with which a client that did perfectly still trains; distributed-dp only"
     )
 
 

@@ -65,7 +65,10 @@ class Rounds:
         trained = load("learner", learner, LEARNERS)(settings)
         if getattr(self.rule, "signals", ()):
             trained = Reliable(trained, self.rule.signals, signals)
-        self.trainer = CohortTrainer(task, trained, self.rule, Plain(), settings, self.store, chunk=chunk)
+        release = Plain()
+        if getattr(self.rule, "memory_sizes", None):  # clients stay away only under noise of the nodes
+            release.masked = release.noised = True  # type: ignore[misc]
+        self.trainer = CohortTrainer(task, trained, self.rule, release, settings, self.store, chunk=chunk)
         self.federation = Federation.start(self.rule, clients, task.init(seed))
         self.results: list[CohortResult] = []
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device
+from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device, resolve_noise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
@@ -78,14 +78,15 @@ class Stage:
     def noised(self, updates: Tensor) -> tuple[str, Tensor]:
         """The mean update as a noised release gives it: the run's own, or central noise at the config's z and C."""
         name, own = self.experiment.release, build_release(self.experiment, updates.shape[1])
+        privacy = resolve_noise(self.experiment).model_copy(update={"metrics": "{}"})  # attacks look at updates alone
         release: LatticeRelease
         if isinstance(own, LatticeRelease) and own.noised:
-            release = own
+            release = type(own)(privacy, updates.shape[1])
         else:
-            release, name = CentralDP(self.experiment.privacy, updates.shape[1]), "central-dp"
+            release, name = CentralDP(privacy, updates.shape[1]), "central-dp"
         count = len(updates)
         public = release.open(count, count, 1, 1)
-        contribution = Contribution(updates, torch.ones(count))
+        contribution = Contribution(updates, torch.ones(count), largest=1.0)
         closed = release.close(release.encode(contribution, public), public)
         assert closed is not None, "a private release closes with a vector"
         label = f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from fedapp.cli.output import JsonOption, OverrideOption, console, write_json
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError, nearest
 
+TUNING_RATE = 1e-5  # a usual step size for fine-tuning a denoiser of Stable Diffusion's size
+
 
 def pretrain(
     task: Annotated[str, typer.Argument(help="talking-head")],
@@ -18,6 +21,8 @@ def pretrain(
     start: Annotated[
         Path | None, typer.Option("--from", help="Stable-Diffusion weights or a backbone to go on from")
     ] = None,
+    rate: Annotated[float, typer.Option(help="peak step size; 0: 2e-3 from nothing, 1e-5 from given weights")] = 0.0,
+    batch: Annotated[int, typer.Option(help="frames a step; 0: 64 from nothing, 8 from given weights")] = 0,
     recipe: Annotated[str, typer.Option(help="recipe whose settings count")] = "talking-head",
     overrides: OverrideOption = [],  # noqa: B006
     target: JsonOption = "",
@@ -31,18 +36,22 @@ def pretrain(
         raise InputError("pretrain", task, "has no backbone to train", nearest(task, ["talking-head"]))
     settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
     from tasks.talking_head.backbone import Backbone
-    from tasks.talking_head.model import backbone_folder, recipe_of
+    from tasks.talking_head.model import backbone_folder, recipe_of, save_whole
     from tasks.talking_head.pretrain import pretrain as train
 
+    if start is not None and out is None:
+        raise InputError("--out", "", "the usual place is for the small backbone alone", "name a folder with --out")
     folder = out or backbone_folder(settings)
     if (folder / "unet").is_dir():
         raise InputError("--out", str(folder), "already holds a backbone", "name another folder, or delete it")
     first = Backbone.load(start) if start else None
+    wanted = recipe_of(settings)
+    if first is not None:  # weights that know something are moved gently
+        wanted = replace(wanted, rate=TUNING_RATE, batch=8)
+    wanted = replace(wanted, rate=rate or wanted.rate, batch=batch or wanted.batch)
     with progress_bar() as tell:
-        backbone = train(
-            recipe_of(settings), lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first
-        )
-    backbone.save(folder)
+        backbone = train(wanted, lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first)
+    save_whole(backbone, folder)
     console.print(f"backbone: {folder}", highlight=False, soft_wrap=True)
     write_json(target, {"backbone": str(folder), "digest": backbone.digest, "about": backbone.about})
 

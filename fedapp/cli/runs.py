@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import FINISHED, RUNNING, RunFolder, new_path
 from tasks.errors import FedappError, InputError, StoppedError, nearest
+from tasks.settings import options_of
 from tasks.types import Preparing
 
 RUNTIMES = ("ray", "in-process")
@@ -39,6 +41,10 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
         values["run-dir"] = str(new_path(base.resolve(), values["recipe"]))
     if values["data.path"]:
         values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
+    if values["talking-head.backbone"]:  # runtimes work in other folders than the user
+        values["talking-head.backbone"] = str(Path(values["talking-head.backbone"]).expanduser().resolve())
+    judges = options_of(values["talking-head.judges"])
+    values["talking-head.judges"] = json.dumps({n: str(Path(f).expanduser().resolve()) for n, f in judges.items()})
     experiment = Experiment.from_run_config(values)
     task = build_task(experiment)
     if isinstance(task, Preparing):
@@ -57,10 +63,14 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error; yields ``tell(what, done, total)``. All cores may work meanwhile."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    torch.set_num_threads(os.cpu_count() or 1)
-    with Progress(*columns, console=console, transient=True) as bar:
-        row = bar.add_task("", visible=False)
-        yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        with Progress(*columns, console=console, transient=True) as bar:
+            row = bar.add_task("", visible=False)
+            yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:

@@ -68,6 +68,23 @@ def refuse_strangers(task: Any, name: str, methods: list[str], rule_name: str, r
         )  # fmt: skip
 
 
+def refuse_attendance(release: Any, name: str, attendance: float, privacy: PrivacySettings) -> None:
+    """Clients who stay away by their own score go only where neither their absence nor a lone presence shows."""
+    if attendance == 1:
+        return
+    if getattr(release, "placement", "none") != "distributed":
+        raise InputError(
+            "rules.isfa.attendance", attendance,
+            f"under release {name} a sum may show who stayed away, or hold one client alone",
+            "use 1, or a release whose nodes add the noise (distributed-dp)",
+        )  # fmt: skip
+    if privacy.adaptive_clip or privacy.metrics != "{}":
+        raise InputError(
+            "rules.isfa.attendance", attendance, "who stays away would count as the middle of every private metric and "
+            "clip bit", "use 1, or neither privacy.metrics nor privacy.adaptive-clip",
+        )  # fmt: skip
+
+
 def refuse_private(
     release: Any,
     name: str,

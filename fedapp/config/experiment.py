@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.compatibility import refuse, refuse_private, refuse_strangers
+from fedapp.config.compatibility import refuse, refuse_attendance, refuse_private, refuse_strangers
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.local import LEARNERS, LOCAL
@@ -113,12 +113,8 @@ class Experiment(TaskSettings):
             self.evaluation.uploads,
         )  # fmt: skip
         release = load("release", self.release, RELEASES)
-        if self.rule == "isfa" and self.rules.isfa.attendance < 1 and not release.masked:
-            raise InputError(
-                "rules.isfa.attendance", self.rules.isfa.attendance,
-                f"release {self.release} shows who stayed away, and with it how well they do",
-                "use 1, or a masked release such as secagg",
-            )  # fmt: skip
+        if hasattr(load("rule", self.rule, RULES), "attendance"):
+            refuse_attendance(release, self.release, self.rules.isfa.attendance, self.privacy)
         refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
 
 

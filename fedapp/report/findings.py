@@ -6,6 +6,7 @@ from typing import Any
 
 from strategies.local import LOCAL
 
+USEFUL = 10.0  # an epsilon above which nobody here speaks of privacy
 AFFINE_MARGIN = 0.5  # dB above the flat colour from which a fitted rendering is said to show something
 
 

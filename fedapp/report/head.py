@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fedapp.report import figures
+from fedapp.report.findings import USEFUL
 from strategies.local import LOCAL
 
 if TYPE_CHECKING:
     from fedapp.report.content import Media
 
-USEFUL = 10.0  # an epsilon above which the report does not speak of privacy
 JUDGED = {
     "lpips": "LPIPS", "frechet": "Fréchet distance", "face_similarity": "face similarity",
     "sync_confidence": "sync confidence",

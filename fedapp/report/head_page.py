@@ -20,15 +20,15 @@ Every person was given one still picture from another clip, and the speech.</p>
 <h2>The numbers</h2>
 <section class="card">
 <table>
-<tr><th>at once, no adaptation</th><th>mouth correlation ↑</th><th>with wrong speech → 0</th><th>mouth error ↓</th><th>PSNR ↑</th><th>still reference</th><th>codec's limit</th><th>|jitter − true| ↓</th><th>identity ↑</th><th>top-1 ↑</th></tr>
+<tr><th>at once, no adaptation</th><th>mouth correlation ↑</th><th>with wrong speech → 0</th><th>mouth error ↓</th><th>still reference</th><th>PSNR ↑</th><th>still reference</th><th>codec's limit</th><th>|jitter − true| ↓</th><th>identity ↑</th><th>top-1 ↑</th></tr>
 {% for m in order %}{% set row = result.methods[m] %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td><td>{{ number(row.mouth_corr, 3) }}</td><td>{{ number(row.mouth_corr_shuffled, 3) }}</td><td>{{ number(row.mouth_error, 3) }}</td>
+<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td><td>{{ number(row.mouth_corr, 3) }}</td><td>{{ number(row.mouth_corr_shuffled, 3) }}</td><td>{{ number(row.mouth_error, 3) }}</td><td>{{ number(row.mouth_error_static, 3) }}</td>
 <td>{{ number(row.psnr["0"] if row.psnr) }}</td><td>{{ number(row.psnr_static) }}</td><td>{{ number(row.psnr_codec) }}</td><td>{{ number(row.jitter_error, 4) }}</td><td>{{ number(row.identity_similarity, 3) }}</td><td>{{ number(row.identity_top1) }}</td></tr>
 {% endfor %}
 </table>
 <p class="note">The mouth is judged by how dark its box is, frame by frame, in the generated and in the true video; errors are in units from closed (0)
 to wide open (1) where the true opening is known. Wrong speech: the same person driven with other people's sound; a model that ignores sound would score the
-same as with the right one. Identity is the cosine of coarse colour layouts, no face network, and saturates on parametric people.</p>
+same as with the right one. Identity is the cosine of coarse colour layouts, no face network, and saturates: the reference itself would be found.</p>
 <table>
 <tr><th>after k steps on one's own clips</th>{% for k in steps %}<th>mouth error@{{ k }} ↓</th>{% endfor %}{% for k in steps %}<th>reserved@{{ k }} ↓</th>{% endfor %}{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}</tr>
 {% for m in order %}{% set row = result.methods[m] %}{% set own = row.personalised or {} %}
@@ -38,7 +38,8 @@ same as with the right one. Identity is the cosine of coarse colour layouts, no 
 {% for k in steps %}<td>{{ number((row.psnr or {})[k|string]) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
-<p class="note">Reserved: people who open their mouth 40 % as far, which no reference picture shows. Only the personal adapter moves here.</p>
+<p class="note">Reserved: people who open their mouth 40 % as far, which no reference picture shows; a mouth that stays shut scores
+{{ number(result.methods[order[0]].mouth_error_reserved_static, 3) }} on them. Only the personal adapter moves here.</p>
 <table>
 <tr><th>needs somebody's network</th>{% for m in order %}<th>{{ titles[m] }}</th>{% endfor %}</tr>
 {% for label, values in judged.items() %}<tr><td>{{ label }}</td>{% for m in order %}<td>{{ number(values[m], 3) if values[m] is not none else "not computed" }}</td>{% endfor %}</tr>
@@ -51,7 +52,8 @@ same as with the right one. Identity is the cosine of coarse colour layouts, no 
 {% if attacks %}
 <h2>What an adapter gives away</h2>
 <p class="note">Linkage: the attacker holds what the server would, owns public clips of every candidate, and names the person whose clips
-the adapter helps most. Membership: whether a person took part, from the same score. The clients' next updates were made again from the run's last model.</p>
+the adapter helps most. Membership: whether a person took part, from the same score. Updates were made again from the run's last model; parametric people may be more than took part.
+Under a sum everybody's message is the same, so linkage is at chance by construction; membership is what a sum can still show.</p>
 <section class="card"><table><tr><th>attack</th><th>on</th><th>metric</th><th>value</th><th>by chance</th><th>n</th></tr>
 {% for row in attacks %}<tr><td>{{ row.attack }}</td><td>{{ row.release }}</td><td>{{ row.metric|replace("_", " ") }}</td><td>{{ number(row.value, 3) }}</td><td>{{ number(row.chance, 3) }}</td><td>{{ row.n }}</td></tr>
 {% endfor %}</table></section>

@@ -249,9 +249,10 @@ def _sizes() -> Iterator[Row]:
 def _modelled() -> Row:
     r"""Peak of a low-memory step at 512 x 512 on the SD-1.5 denoiser: counted on the meta device, nothing allocated.
 
-    bf16 weights + what autograd keeps with checkpointing (the inputs of checkpointed blocks and what lies between) +
-    all that the largest block keeps while it is recomputed + fp32 adapters, their gradient and two moments. Latents are
-    cached, so no codec is in memory. The allocator's fragmentation and attention workspaces are not counted.
+    bf16 weights (``talking-head.precision = bfloat16``) + what autograd keeps with checkpointing, which is the
+    inputs of checkpointed blocks and all between them + what the largest block keeps while it is recomputed + fp32
+    adapters, their gradient and two moments. Latents are cached, so no codec is in memory. The allocator's
+    fragmentation and attention workspaces are not counted.
     """
     from diffusers import UNet2DConditionModel
 
@@ -276,18 +277,23 @@ def _modelled() -> Row:
 
     blocks = {
         name: module for name, module in unet.named_modules()
-        if type(module).__name__ in ("ResnetBlock2D", "Transformer2DModel")
+        if type(module).__name__ in ("ResnetBlock2D", "BasicTransformerBlock")
     }  # fmt: skip
+    entered = [0]
+
+    def enter(name: str, given: tuple[Tensor, ...]) -> None:
+        place.append(name)
+        entered[0] += given[0].numel() * given[0].element_size()
+
     for name, module in blocks.items():
-        module.register_forward_pre_hook(lambda _, __, name=name: place.append(name))
+        module.register_forward_pre_hook(lambda _, given, name=name: enter(name, given))
         module.register_forward_hook(lambda *_: place.pop() and None)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         steps = torch.zeros(1, device="meta")
         out = unet(inputs, steps, encoder_hidden_states=heard).sample
     assert out.shape == (1, 4, 64, 64), "a denoiser gives back what it was given"
     largest = max(size for name, size in kept.items() if name != "between")
-    entered = len(blocks) * 2 * 64 * 64 * 320  # a checkpointed block keeps its input: at most this many bytes
-    peak = weights + adapters + kept.get("between", 0) + entered + largest
+    peak = weights + adapters + kept.get("between", 0) + entered[0] + largest
     return limit("modelled peak, SD-1.5 shape at 512², bf16, checkpointing, batch 1", "GiB", peak / GIB, 6.5)
 
 

@@ -15,7 +15,7 @@ from strategies.types import Broadcast, Contribution, LocalResult, Memory
 
 
 class Isfa(FedAvg):
-    r"""FedAvg with weights that each device computes for itself and nobody sees.
+    r"""FedAvg with weights that each device computes for itself and that leave it only inside the sum.
 
     .. math:: s_k = \alpha\, \mathrm{ID}_k + (1 - \alpha)\, \mathrm{TS}_k, \qquad
         a_k = \frac{\min(n_k, N)}{N} \exp(\gamma (s_k - 1)) \in [0, 1], \qquad
@@ -29,8 +29,9 @@ class Isfa(FedAvg):
 
     *Adaptive participation* (``rules.isfa.attendance`` = q < 1): a drawn client whose last score was s trains only with
     probability :math:`p = q + (1 - q)(1 - s)` and then counts :math:`a\, q/p \le 1`, which keeps the sum's expectation
-    (times q). It decides by itself and adds zero otherwise, so nobody learns who trained: under a masked sum only,
-    which the config check sees to.
+    (times q). Otherwise it adds zero. The coin is no secret and a server may choose it, so that a sum could hold one
+    client alone: this is only for releases whose nodes add the noise, whose guarantee does not depend on who trained.
+    Absence shows in how long a node takes: it is not covered.
     """
 
     signals: tuple[str, ...] = ("identity", "stability")

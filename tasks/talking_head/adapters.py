@@ -43,7 +43,7 @@ class Grouped(torch.nn.Module):
         self.weight = weight
 
     def forward(self, inputs: Tensor) -> Tensor:
-        weight = self.weight
+        weight = self.weight.to(inputs.dtype)  # a bf16 denoiser, float32 adapters
         if weight.dim() == 2 or len(weight) == 1:
             return torch.nn.functional.linear(inputs, weight if weight.dim() == 2 else weight[0])
         rows = inputs.reshape(len(weight), -1, inputs.shape[-1])

@@ -17,10 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.errors import InputError
+from tasks.randomness import seed_of
 from tasks.talking_head.audio import BINS, TOKENS
 from tasks.talking_head.codec import KLCodec, PatchPCA
 
 ABOUT = "talking_head.json"
+UNTRAINED = "no: adopted weights that have never heard speech"
+LONGEST = 64  # frames a motion denoiser can attend over
 
 
 class Hearing(torch.nn.Module):
@@ -48,18 +51,22 @@ class Backbone(torch.nn.Module):
 
         ``frames`` consecutive rows are one clip (they share a step); only the motion UNet needs to know.
         """
-        heard = self.hearing(mel)
-        inputs = torch.cat([noisy, reference], 1)
+        heard = self.hearing(mel).to(self.unet.dtype)
+        inputs = torch.cat([noisy, reference], 1).to(self.unet.dtype)
         if not self.motion:
-            return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0]
+            return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0].to(noisy.dtype)
         clips = inputs.unflatten(0, (-1, frames)).transpose(1, 2)
         out = self.unet(clips, steps[::frames], encoder_hidden_states=heard, return_dict=False)[0]
-        return out.transpose(1, 2).flatten(0, 1)
+        return out.transpose(1, 2).flatten(0, 1).to(noisy.dtype)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all weights: what nodes must agree on before they add up adapters."""
-        found = hashlib.sha256()
+        """SHA-256 of all weights and of the codec's units: what nodes must agree on before they add up adapters."""
+        codec: Any = self.codec
+        units = [codec.factor, codec.channels, codec.residual_scale]
+        if isinstance(codec, KLCodec):
+            units += [codec.vae.config.scaling_factor, codec.vae.config.shift_factor]
+        found = hashlib.sha256(json.dumps(units).encode())
         for name, tensor in sorted(self.state_dict().items()):
             if "lora_" not in name:
                 found.update(name.replace(".base_layer", "").encode())
@@ -140,8 +147,11 @@ class Backbone(torch.nn.Module):
                 f"its UNet takes {unet.config.in_channels} channels where {channels} or {2 * channels} are needed",
                 "use a text-to-image UNet (4 channels) or one with a reference beside (8)",
             )  # fmt: skip
-        about = {"unet": "frame", "trained": "no: adopted weights that have never heard speech", "from": folder.name}
-        return cls(unet, KLCodec(vae), Hearing(_token_width(unet)), about).requires_grad_(False).eval()
+        about = {"unet": "frame", "trained": UNTRAINED, "from": folder.name}
+        with torch.random.fork_rng(devices=[]):  # the same at each load
+            torch.manual_seed(seed_of("hearing"))
+            hearing = Hearing(_token_width(unet))
+        return cls(unet, KLCodec(vae), hearing, about).requires_grad_(False).eval()
 
 
 def _token_width(unet: Any) -> int:
@@ -175,7 +185,7 @@ def fresh(codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: 
         down, up = ("CrossAttnDownBlockMotion",) * len(widths), ("CrossAttnUpBlockMotion",) * len(widths)
         model: Any = UNetMotionModel(
             **common, down_block_types=down, up_block_types=up, num_attention_heads=heads,
-            motion_num_attention_heads=heads, motion_max_seq_length=64,
+            motion_num_attention_heads=heads, motion_max_seq_length=LONGEST,
         )  # fmt: skip
     else:
         down, up = ("CrossAttnDownBlock2D",) * len(widths), ("CrossAttnUpBlock2D",) * len(widths)

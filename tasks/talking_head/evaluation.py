@@ -40,7 +40,7 @@ def reliability(model: HeadModel, params: Tensor, cohort: Sequence[Encoded]) -> 
     with F the appearance embedding and :math:`\partial` differences of consecutive frames.
     """
     identity, stability = [], []
-    for found, data in zip(_speak(model, params, cohort), cohort, strict=True):
+    for found, data in zip(_speak(model, params, cohort, [data.held_out[:1] for data in cohort]), cohort, strict=True):
         truth, video = data.person.held_out[0].frames, found[0]
         likeness = judge.similarity(judge.appearance(video), judge.appearance(data.person.reference[None]))
         wrong = float((video.diff(dim=0) - truth.diff(dim=0)).abs().mean())
@@ -158,11 +158,16 @@ def _controls(
 ) -> dict[str, Any]:
     """What the scores must be read against."""
     codec, still, coded, wrong, top = model.backbone.codec, [], [], [], []
+    resting: list[float] = []
+    reserved: list[float] = []
     gallery = torch.stack([judge.appearance(data.person.reference[None]) for data in people])
     for index, data in enumerate(people):
         for clip_, video in zip(data.person.held_out, found[index], strict=True):
             still.append(psnr(data.person.reference.expand_as(clip_.frames), clip_.frames))
-            coded.append(psnr(codec.decode(codec.encode(clip_.frames.to(params))).cpu(), clip_.frames))
+            coded.append(psnr(codec.decode(codec.encode(clip_.frames.to(params))).cpu().clamp(0, 1), clip_.frames))
+            trace, closed = judge.mouth_trace(clip_.frames), judge.mouth_trace(data.person.reference[None])
+            error = float((closed - trace).abs().mean()) / abs(judge.mouth_slope([trace], [clip_.opening]) or 1.0)
+            (reserved if _is_reserved(data) else resting).append(error)
             top.append(judge.nearest(judge.appearance(video), gallery) == index)
     for turn in range(1, min(WRONG_VOICES, len(people) - 1) + 1):
         others = [people[(index + turn) % len(people)].held_out for index in range(len(people))]
@@ -175,6 +180,7 @@ def _controls(
     true = torch.cat([clip.frames for data in people for clip in data.person.held_out])
     return {
         "psnr_static": mean_of(still), "psnr_codec": mean_of(coded), "mouth_corr_shuffled": mean_of(wrong),
+        "mouth_error_static": mean_of(resting + reserved), "mouth_error_reserved_static": mean_of(reserved),
         "identity_top1": sum(top) / len(top), "frechet": model.judges.frechet(every, true), "people": len(people),
     }  # fmt: skip
 

@@ -54,7 +54,7 @@ class Judges:
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         """``[N]`` LPIPS distances of ``[N, H, W, 3]`` pictures; differentiable."""
-        return self.lpips(_pixels(a), _pixels(b)).flatten()
+        return self.lpips.to(a.device)(_pixels(a), _pixels(b)).flatten()
 
     @torch.no_grad()
     def scores(self, found: Tensor, truth: Tensor, mel: Tensor, reference: Tensor) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from tasks.errors import InputError
 from tasks.randomness import generator, seed_of
 from tasks.settings import TalkingHeadSettings, TaskSettings
 from tasks.talking_head.adapters import Adapters
-from tasks.talking_head.backbone import Backbone, fresh
+from tasks.talking_head.backbone import UNTRAINED, Backbone, fresh
 from tasks.talking_head.codec import PatchPCA
 from tasks.talking_head.diffusion import (
     Losses,
@@ -70,18 +71,31 @@ def make_backbone(settings: TaskSettings, progress: Progress | None = None) -> b
     folder = backbone_folder(settings)
     if settings.talking_head.backbone or (folder / "unet").is_dir():
         return False
-    fresh_folder = folder.with_name(folder.name + ".part")
-    shutil.rmtree(fresh_folder, ignore_errors=True)
-    pretrain(recipe_of(settings), progress).save(fresh_folder)
-    fresh_folder.rename(folder)  # whole or not at all
+    save_whole(pretrain(recipe_of(settings), progress), folder)
     return True
+
+
+def save_whole(backbone: Backbone, folder: Path) -> None:
+    """Save to ``folder`` at once or not at all; what another process has put there meanwhile stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        backbone.save(part)
+        part.rename(folder)
+    except OSError:
+        if not (folder / "unet").is_dir():
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 class HeadModel:
     """Denoiser, adapters, losses. Vectors are ``[C, P]`` (shared adapter) or ``[C, P + Q]`` (shared, then personal)."""
 
     def __init__(self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device) -> None:
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.digest = settings, device, backbone.digest
+        if settings.precision == "bfloat16":  # the frozen weights; adapters and their optimiser stay in float32
+            backbone.unet.to(torch.bfloat16)
         self.backbone = backbone if device.type == "cpu" else backbone.to(device)
         if device.type == "cpu":
             self.backbone.unet.to(memory_format=torch.channels_last)  # 2 to 5 % quicker convolutions
@@ -105,10 +119,7 @@ class HeadModel:
         return params[:, :shared], params[:, shared:] if params.shape[1] > shared else None
 
     def _velocity(self, sample: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int) -> Tensor:
-        if self.settings.precision == "float32":
-            return self.backbone(sample, reference, mel, steps, frames)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return self.backbone(sample, reference, mel, steps, frames).float()
+        return self.backbone(sample, reference, mel, steps, frames)
 
     def loss(self, params: Tensor, batch: Noised) -> Tensor:
         r"""``[C]``: :math:`L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} + \lambda_p L_p)`."""
@@ -215,11 +226,16 @@ def load_model(folder: Path, settings: TalkingHeadSettings, device: torch.device
             "run `fedapp pretrain talking-head`, or name a folder that holds one",
         )  # fmt: skip
     backbone = Backbone.load(folder)
+    if backbone.about.get("trained") == UNTRAINED:
+        raise InputError(
+            "talking-head.backbone", str(folder), "these weights have never heard speech or seen a reference",
+            f"run `fedapp pretrain talking-head --from {folder} --out FOLDER` first",
+        )  # fmt: skip
     if settings.digest and settings.digest != backbone.digest:
         raise InputError(
             "talking-head.digest", settings.digest[:12],
             f"the backbone in {folder} is another one ({backbone.digest[:12]})",
-            "give every node the same backbone folder",
+            "copy the folder: training it anew on another machine gives other weights",
         )  # fmt: skip
     return HeadModel(backbone, settings, device)
 

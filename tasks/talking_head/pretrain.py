@@ -17,6 +17,7 @@ from tasks.talking_head.codec import PatchPCA
 from tasks.talking_head.diffusion import denoising, noisy, schedule
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
+NEW_RATE = 1e-3  # at least this for layers that start from nothing
 PUBLIC = 1_000_003  # the population seed of public people; clients and held-out people have others
 
 
@@ -88,14 +89,18 @@ def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone |
 
 def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progress) -> None:
     draw, alphas = generator("pretrain", recipe.seed), schedule()
-    window = min(8, recipe.frames) if backbone.motion else 1
-    trained = [*backbone.unet.parameters(), *backbone.hearing.parameters()]
+    window = recipe.frames if backbone.motion else 1  # a motion denoiser knows positions as far as it was trained
+    new = [*backbone.unet.conv_in.parameters(), *backbone.hearing.parameters()]  # in adopted weights these know nothing
+    known = [parameter for name, parameter in backbone.unet.named_parameters() if not name.startswith("conv_in.")]
+    trained = [*known, *new]
     for parameter in trained:
         parameter.requires_grad_(True)
     backbone.unet.train()
-    optimiser = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.01, betas=(0.9, 0.99))
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.1)
-    clips = recipe.batch // window
+    rates = [recipe.rate, max(recipe.rate, NEW_RATE)]
+    groups = [{"params": known, "lr": rates[0]}, {"params": new, "lr": rates[1]}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.99))
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=recipe.steps, pct_start=0.1)
+    clips = max(1, recipe.batch // window)
     for step in range(recipe.steps):
         person = torch.randint(len(corpus.reference), (clips,), generator=draw)
         first = torch.randint(recipe.frames - window + 1, (clips,), generator=draw)

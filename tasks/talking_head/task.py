@@ -19,6 +19,7 @@ from tasks.randomness import Key
 from tasks.settings import EvaluationSettings, TaskSettings
 from tasks.talking_head import source
 from tasks.talking_head.adapters import PERSONAL, SHARED
+from tasks.talking_head.backbone import LONGEST
 from tasks.talking_head.encoding import Encoded, draw, encode
 from tasks.talking_head.evaluation import evaluate_people, reliability
 from tasks.talking_head.model import HeadModel, backbone_folder, load_model, make_backbone, shape_only
@@ -53,6 +54,13 @@ class TalkingHeadTask:
         if head.frames < head.window:
             raise InputError(
                 "talking-head.window", head.window, f"clips have only {head.frames} frames", "make it smaller"
+            )
+        if head.unet == "motion" and not head.backbone and head.frames > LONGEST:
+            raise InputError(
+                "talking-head.frames",
+                head.frames,
+                f"a motion denoiser attends over {LONGEST} frames",
+                "make it smaller",
             )
         self.whole = self.derivatives = self
         self._shapes: tuple[Layout, Layout] | None = None
@@ -92,7 +100,7 @@ class TalkingHeadTask:
     # ------------------------------------------------------------------ data
     def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
         make_backbone(self.settings, lambda step, steps, loss: progress(f"backbone, loss {loss:.2f}", step, steps))
-        return {"talking-head.digest": self.model(torch.device("cpu")).backbone.digest}
+        return {"talking-head.digest": self.model(torch.device("cpu")).digest}
 
     def check(self, clients: int) -> None:
         """That every person has what is needed, and that the backbone is there."""

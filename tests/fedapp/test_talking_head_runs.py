@@ -69,11 +69,14 @@ def test_a_personal_adapter_is_in_no_message(run: Run, head: dict[str, Any], rel
     changes = {**head, **PRIVATE, "release": release, "rounds": 2}
     folder = run(nodes=5, grid=recording(log), **changes)
     sent = b"".join(bytes_of(message) for message in log)
+    start = build_task(Experiment.from_run_config(folder.config)).personal_start()
     for client in range(5):
         kept = personal(folder, client, 1)
         assert kept.abs().max() > 0, "it did move"
-        for start in range(0, 40, 10):  # any run of ten numbers would be a leak
-            assert kept.numpy()[start : start + 10].tobytes() not in sent or not kept[start : start + 10].any()
+        for secret in (kept, start + kept):
+            for at in range(0, len(kept) - 8, 8):  # any eight numbers in a row would be a leak
+                piece = secret[at : at + 8]
+                assert not kept[at : at + 8].all() or piece.numpy().tobytes() not in sent
     if release == "plain":  # the search finds what is there: the model after round 1 went out for round 2
         first = run(nodes=5, **{**changes, "rounds": 1, "run-dir": str(tmp_path / "first")})
         assert model(first).numpy().tobytes() in sent
@@ -278,24 +281,35 @@ def test_the_ablation_command_makes_its_table(tmp_path: Path, head: dict[str, An
     assert (tmp_path / "abl" / "ablation.md").read_text().strip() == markdown(result)
 
 
-def test_adaptive_participation_needs_a_masked_sum_and_does_not_show_in_it(
-    run: Run, smoke: Any, head: dict[str, Any]
+NOISED = {"release": "distributed-dp", "privacy.epsilon-max": 1e6, "clients.total": 5, "rules.isfa.attendance": 0.05}
+
+
+def test_adaptive_participation_runs_under_noise_of_the_nodes_and_is_not_named(run: Run, head: dict[str, Any]) -> None:
+    folder = run(nodes=5, **{**head, **NOISED, "rounds": 4})
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    assert [event["clients"]["ok"] for event in rounds] == [5] * 4, "the server counts everybody: it is not told"
+    assert "stayed away" not in json.dumps(rounds)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"release": "plain"}, {"release": "secagg"}, {"release": "central-dp"}, {"privacy.adaptive-clip": True},
+        {"privacy.metrics": '{"loss": [0, 1]}'}, {"release": "plain", "rule": "strategies.rules.isfa:Isfa"},
+    ],
+)  # fmt: skip
+def test_adaptive_participation_is_refused_where_absence_or_a_lone_presence_shows(
+    smoke: Any, head: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match=r"rules\.isfa\.attendance"):
-        Experiment.from_run_config(smoke(**{**head, "rules.isfa.attendance": 0.5}))
-    changes = {**head, **PRIVATE, "rules.isfa.attendance": 0.01, "rules.isfa.gamma": 0.0, "rounds": 4}
-    folder = run(nodes=5, **changes)
-    rounds = [event for event in folder.events() if event["event"] == "round"]
-    assert [event["clients"]["ok"] for event in rounds] == [5] * 4, "the server counts everybody: it cannot tell"
-    names = json.dumps(rounds)
-    assert "stayed away" not in names
+        Experiment.from_run_config(smoke(**{**head, **NOISED, "runtime.nodes": 5, **changes}))
 
 
-def test_a_round_in_which_everybody_stays_away_is_skipped(run: Run, head: dict[str, Any], monkeypatch: Any) -> None:
-    from strategies.rules.isfa import Isfa
+def test_a_masked_sum_of_nothing_is_a_skipped_round(run: Run, head: dict[str, Any], monkeypatch: Any) -> None:
+    from tasks.talking_head.task import TalkingHeadTask
 
-    monkeypatch.setattr(Isfa, "attendance", lambda self, memory: memory["score"][:, 0] * 0.0)
-    folder = run(nodes=5, **{**head, **PRIVATE, "rules.isfa.attendance": 0.5, "rounds": 2})
+    monkeypatch.setattr(TalkingHeadTask, "client_data", lambda *_: 1 / 0)
+    folder = run(nodes=5, **{**head, **PRIVATE, "rounds": 2})
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert ["nothing to average" in event["skipped"] for event in rounds] == [True, True]
     task = build_task(Experiment.from_run_config(folder.config))

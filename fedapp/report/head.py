@@ -45,25 +45,21 @@ def head_view(shared: dict[str, Any], events: list[dict[str, Any]], media: Media
             "mouth correlation on unseen people",
         ),
         "curve_personal": figures.personalisation(result, order, titles, colours),
-        "cost": adapter_cost(result, experiment),
+        "cost": adapter_cost(experiment),
     }  # fmt: skip
 
 
-def adapter_cost(result: dict[str, Any], experiment: Any) -> dict[str, Any]:
+def adapter_cost(experiment: Any) -> dict[str, Any]:
     """Bytes of what a client sends a round, beside what the whole denoiser would be."""
+    import torch
+
     from fedapp.config.pieces import build_task
 
     task = build_task(experiment)
-    unet = task.model(_cpu()).backbone.unet  # type: ignore[attr-defined]
+    unet = task.model(torch.device("cpu")).backbone.unet  # type: ignore[attr-defined]
     full = sum(p.numel() for name, p in unet.named_parameters() if "lora_" not in name)
     shared = task.layout.size
     return {"shared": shared, "bytes": 4 * shared, "full": full, "full_bytes": 4 * full, "share": shared / full}
-
-
-def _cpu() -> Any:
-    import torch
-
-    return torch.device("cpu")
 
 
 def head_findings(result: dict[str, Any], titles: dict[str, str], experiment: Any) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from tasks.settings import EvaluationSettings
 from tasks.talking_head import metrics as judge
 from tasks.talking_head.encoding import Encoded
 from tasks.talking_head.model import HeadModel
+from tasks.talking_head.video import beside
 from tasks.types import Evaluation, Video
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def evaluate_people(
         if step == steps[-1]:
             for index, data in enumerate(people[:SHOWN] if personalise else []):
                 clip_, before, after = data.person.held_out[0], first[index][0], found[index][0]
-                videos[f"{index:02d}"] = Video(_beside([clip_.frames, before, after]), clip_.audio)
+                videos[f"{index:02d}"] = Video(beside([clip_.frames, before, after]), clip_.audio)
                 pictures[f"{index:02d}"] = _strip(data, [clip_.frames, before, after])
     metrics: dict[str, Any] = {
         "psnr": tables.pop("psnr"), "ssim": tables.pop("ssim"), "psnr_tuned": None, "rates_tuned": None,
@@ -186,15 +187,6 @@ def _controls(
 
 
 # ---------------------------------------------------------------------- things to look at
-def _beside(videos: Sequence[Tensor], gap: int = 2) -> Tensor:
-    """Videos ``[T, H, W, 3]`` side by side with a white gap."""
-    white = torch.ones(*videos[0].shape[:2], gap, 3)
-    parts: list[Tensor] = []
-    for video in videos:
-        parts += [video, white]
-    return torch.cat(parts[:-1], 2)
-
-
 def _strip(data: Encoded, videos: Sequence[Tensor], count: int = 8) -> Tensor:
     """One row a video (truth, before, after) of ``count`` frames, the reference in front of each."""
     every = max(1, len(videos[0]) // count)

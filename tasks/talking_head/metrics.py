@@ -59,8 +59,7 @@ def appearance(video: Tensor) -> Tensor:
 
     No face network: tells parametric people (and clothes, and backdrops) apart, claims nothing about real faces.
     """
-    cells = torch.nn.functional.adaptive_avg_pool2d(video.movedim(-1, 1), GRID).mean(0)
-    return (cells - cells.mean((1, 2), keepdim=True)).flatten()
+    return appearance_of_frames(video).mean(0)
 
 
 def similarity(a: Tensor, b: Tensor) -> float:

@@ -66,13 +66,11 @@ def backbone_folder(settings: TaskSettings) -> Path:
     return CACHE / f"{seed_of('backbone', *vars(recipe_of(settings)).values()):016x}"
 
 
-def make_backbone(settings: TaskSettings, progress: Progress | None = None) -> bool:
-    """Train the small backbone unless it is there already (or one is named); whether anything was done."""
+def make_backbone(settings: TaskSettings, progress: Progress | None = None) -> None:
+    """Train the small backbone unless it is there already, or another one is named."""
     folder = backbone_folder(settings)
-    if settings.talking_head.backbone or (folder / "unet").is_dir():
-        return False
-    save_whole(pretrain(recipe_of(settings), progress), folder)
-    return True
+    if not settings.talking_head.backbone and not (folder / "unet").is_dir():
+        save_whole(pretrain(recipe_of(settings), progress), folder)
 
 
 def save_whole(backbone: Backbone, folder: Path) -> None:
@@ -118,9 +116,6 @@ class HeadModel:
         shared = self.adapters.shared.size
         return params[:, :shared], params[:, shared:] if params.shape[1] > shared else None
 
-    def _velocity(self, sample: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int) -> Tensor:
-        return self.backbone(sample, reference, mel, steps, frames)
-
     def loss(self, params: Tensor, batch: Noised) -> Tensor:
         r"""``[C]``: :math:`L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} + \lambda_p L_p)`."""
         with self.adapters.worn(*self._split(params)):
@@ -131,7 +126,7 @@ class HeadModel:
         clients, frames = batch.steps.shape
         flat = Noised(*(tensor.flatten(0, 1) for tensor in batch))
         alpha = self.alphas[flat.steps]
-        velocity = self._velocity(flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window)
+        velocity = self.backbone(flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window)
         total = denoising(velocity, flat.target, alpha, self.losses.min_snr).view(clients, frames).mean(1)
         if not (self.losses.tdc or self.losses.identity or self.losses.perceptual):
             return total
@@ -209,11 +204,11 @@ class HeadModel:
 
     def _guided(self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int) -> Tensor:
         r"""Classifier-free guidance: :math:`v = v_\emptyset + g (v_{mel} - v_\emptyset)`; one pass at g = 1."""
-        heard = self._velocity(noisy, reference, mel, steps, frames)
+        heard = self.backbone(noisy, reference, mel, steps, frames)
         guidance = self.settings.guidance
         if guidance == 1.0:
             return heard
-        unheard = self._velocity(noisy, reference, torch.zeros_like(mel), steps, frames)
+        unheard = self.backbone(noisy, reference, torch.zeros_like(mel), steps, frames)
         return unheard + guidance * (heard - unheard)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.randomness import generator
+from tasks.randomness import generator, seed_of
 from tasks.talking_head import people
 from tasks.talking_head.audio import tokens
 from tasks.talking_head.backbone import Backbone, fresh
@@ -71,7 +71,7 @@ def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone |
     """A backbone trained on public people: ``recipe.steps`` steps of AdamW, one cycle; ``start`` goes on from one."""
     cohort = public_people(recipe)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator("backbone", recipe.seed).initial_seed()) % 2**63)
+        torch.manual_seed(seed_of("backbone", recipe.seed))
         if start is None:
             codec = PatchPCA.fit(torch.cat([p.train[0].frames[::4] for p in cohort]), recipe.factor, recipe.channels)
             backbone = fresh(codec, recipe.unet, recipe.widths, {})

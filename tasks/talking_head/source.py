@@ -25,10 +25,13 @@ def person(settings: TaskSettings, number: int) -> Person:
     """Client ``number``, or (from :data:`NEWCOMERS` on) somebody no client is; raises :class:`InputError`."""
     if settings.data.path:
         return _recorded(settings, number)[0]
-    head, newcomer = settings.talking_head, number >= NEWCOMERS
-    reserved = (number - NEWCOMERS) % 3 == 2 if newcomer else number % 6 == 5
-    style = people.STYLES[reserved]
-    return people.person(POPULATION, number, style, head.clips, head.held_out_clips, head.frames, settings.data.size)
+    head, size = settings.talking_head, settings.data.size
+    return people.person(POPULATION, number, _style(number), head.clips, head.held_out_clips, head.frames, size)
+
+
+def _style(number: int) -> str:
+    reserved = (number - NEWCOMERS) % 3 == 2 if number >= NEWCOMERS else number % 6 == 5
+    return people.STYLES[reserved]
 
 
 def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
@@ -43,8 +46,10 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     listed: dict[str, list[folders.Recording]] = {}
     for number in range(count):
         who = person(parametric, number)
-        calm = people.clip_of(people.identity(POPULATION, number), f"{who.name}/calm", settings.talking_head.frames,
-                              settings.data.size, POPULATION, number, -1)  # fmt: skip
+        calm = people.clip_of(
+            people.identity(POPULATION, number, _style(number)), f"{who.name}/calm", settings.talking_head.frames,
+            settings.data.size, POPULATION, number, -1,
+        )  # fmt: skip
         place = root / who.name
         place.mkdir(parents=True, exist_ok=True)
         for index, clip in enumerate((calm, *who.train, *who.held_out)):

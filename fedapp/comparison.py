@@ -167,7 +167,7 @@ class Comparison:
             self.folder.save_picture(f"private-{client:04d}", private)
             self.folder.save_picture(f"{arm.name}-rendered-{client:04d}", rendered)
         if due:
-            self._evaluate(arm.method, arm.seed, arm.federation.model, number, tune=last)
+            self._evaluate(arm.method, arm.seed, arm.federation.result, number, tune=last)
 
     def _log_round(self, arm: Arm, report: RoundReport) -> None:
         training = {

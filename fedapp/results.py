@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_learner
 from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import RunFolder
 from privacy.attacks import render
+from strategies.local import LOCAL
 
 EVALUATED = ("psnr", "ssim", "psnr_tuned")
 
@@ -71,11 +73,21 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     for name in render.METRICS:
         means = [event.get(name) or {} for event in uploads]
         row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
+    row["epsilon_local"] = _local_epsilon(method, experiment)
     row |= _own([event.get("own") for event in finals])
     row["objective_min"] = min(
         (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
     )
     return row
+
+
+def _local_epsilon(method: str, experiment: Experiment) -> float | None:
+    """What a learner that noises its own steps has spent of a client that took part in every round it could."""
+    learner = build_learner(experiment, method) if method != LOCAL else None
+    spent = getattr(learner, "local_epsilon", None)
+    if spent is None or experiment.learner.steps_by_examples:
+        return None
+    return spent(experiment.rounds * experiment.learner.outer_steps, experiment.privacy.delta)
 
 
 def _own(tables: list[dict[str, Any] | None]) -> dict[str, Any]:

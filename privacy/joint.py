@@ -25,20 +25,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.types import Contribution
+from strategies.types import Bounds, Contribution
 
 CHECK = 4  # trailing coordinates that are always zero: 2^-128 that masks which do not cancel go unnoticed
 
 
 @dataclass(frozen=True)
 class JointVector:
-    """The layout of x: V numbers of the rule, then weight, clip bit and scalars (``{name: (low, high)}``)."""
+    """The layout of x: V numbers of the rule, then weight, clip bit and scalars (``{name: Bounds}``)."""
 
     size: int
     rho_weight: float = 0.0
     rho_bit: float = 0.0
     rho_scalar: float = 0.0
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: Mapping[str, Bounds] = field(default_factory=dict)
     max_examples: int = 0
 
     @property
@@ -58,7 +58,7 @@ class JointVector:
         rows = np.zeros((len(vector), self.length))
         norm = np.sqrt(np.einsum("cv,cv->c", vector, vector))
         weight = self._weight(contribution)
-        scalars = [self._scalar(contribution, name) for name in self.ranges]
+        scalars = [self._scalar(contribution, name, clip, weight) for name in self.ranges]
         sound = np.isfinite(norm) & np.isfinite(weight)
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.where(sound, weight * np.minimum(1.0, clip / norm) / clip, 0.0)
@@ -85,11 +85,17 @@ class JointVector:
             return np.where(np.isfinite(given), 1.0, np.nan)
         return np.clip(given, 0.0, self.max_examples) / self.max_examples
 
-    def _scalar(self, contribution: Contribution, name: str) -> NDArray[np.float64]:
-        """The scalar mapped from its range to [-1, 1]; 0, the middle, where it is not a number."""
-        low, high = self.ranges[name]
-        values = contribution.scalars[name].value.detach().cpu().numpy().astype(np.float64)
-        return np.nan_to_num(np.clip((values - low) / (high - low), 0.0, 1.0) * 2.0 - 1.0, nan=0.0)
+    def _scalar(
+        self, contribution: Contribution, name: str, clip: float, weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The scalar mapped from its range to [-1, 1]; 0, the middle, where it is not a number.
+
+        A weighted one is u times its share of [0, high] instead: nothing for those who weigh nothing.
+        """
+        low, high, power, weighted = self.ranges[name]
+        values = contribution.scalars[name].value.detach().cpu().numpy().astype(np.float64) / clip**power
+        share = np.clip((values - low) / (high - low), 0.0, 1.0)
+        return np.nan_to_num(weight * share if weighted else share * 2.0 - 1.0, nan=0.0)
 
     def unpack(self, total: NDArray[np.float64]) -> Sums:
         """The blocks of a sum, each divided by its rho."""
@@ -104,10 +110,12 @@ class JointVector:
         scalars = {name: float(total[place + offset]) / self.rho_scalar for offset, name in enumerate(self.ranges)}
         return Sums(total[: self.size], weight, bit, scalars)
 
-    def scalar_sum(self, name: str, total: float, clients: float) -> float:
-        """From a sum of m in [-1, 1] over ``clients`` to the sum of the scalar itself."""
-        low, high = self.ranges[name]
-        return (total + clients) / 2 * (high - low) + clients * low
+    def scalar_sum(self, name: str, total: float, clients: float, clip: float) -> float:
+        """From a sum of m over ``clients`` to the sum of the scalar itself (of u times it, if it is weighted)."""
+        low, high, power, weighted = self.ranges[name]
+        if weighted:
+            return total * high * clip**power
+        return ((total + clients) / 2 * (high - low) + clients * low) * clip**power
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from strategies.local.train import descend
 from strategies.settings import LearnerSettings
 from strategies.types import (
+    Bounds,
     Broadcast,
     Contribution,
     Learner,
@@ -230,7 +231,7 @@ class CohortTrainer:
             if name not in local.metrics:
                 known = ", ".join(sorted(local.metrics))
                 raise InputError("privacy.metrics", name, "the learner reports no such metric", f"it reports: {known}")
-        extra = {f"metric.{name}": Scalar(local.metrics[name], low, high) for name, (low, high) in ranges.items()}
+        extra = {f"metric.{name}": Scalar(local.metrics[name], Bounds(*bounds)) for name, bounds in ranges.items()}
         return replace(contribution, scalars={**contribution.scalars, **extra})
 
     def _recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:

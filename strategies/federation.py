@@ -54,6 +54,12 @@ class Federation:
         """What the participants of ``round`` receive."""
         return self.rule.broadcast(self.model, self.state, round)
 
+    @property
+    def result(self) -> Tensor:
+        """The model that is judged and used: the last one, unless the rule says otherwise."""
+        result = getattr(self.rule, "result", None)
+        return result(self.model, self.state) if result else self.model
+
     def apply(self, aggregate: Aggregate, clients: list[int], round: int) -> None:
         """Move the model by a round's aggregate; ``clients`` are those in the sum."""
         self._follow(round)

@@ -32,14 +32,14 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What local training gives: ``delta [C, P]`` = end - start, after ``steps`` of size ``step_size``.
+    """What local training gives: ``delta [C, P]`` = end - start, after ``steps [C]`` of size ``step_size``.
 
     ``metrics`` may be reported (in the clear under ``plain``, bounded and noised otherwise); ``signals`` are for the
     rule alone and never leave; ``kept`` goes to the client's own memory and nowhere else.
     """
 
     delta: Tensor
-    steps: int
+    steps: Tensor  # [C], whole numbers
     step_size: float
     examples: Tensor  # [C]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)  # each [C]
@@ -47,12 +47,24 @@ class LocalResult:
     kept: Mapping[str, Tensor] = field(default_factory=dict)  # each [C, ...]
 
 
-class Scalar(NamedTuple):
-    """A scalar beside the vector, ``value [C]``, with the range within which a private release bounds it."""
+class Bounds(NamedTuple):
+    """The range within which a private release bounds a scalar beside the vector, known before the run.
 
-    value: Tensor
+    ``clip_power``: the range is in units of the clip norm to that power (2 for squared norms of updates).
+    ``weighted``: what is summed is weight times value, so that a rule can take the weighted mean; ``low`` is then 0.
+    """
+
     low: float
     high: float
+    clip_power: int = 0
+    weighted: bool = False
+
+
+class Scalar(NamedTuple):
+    """A scalar beside the vector, ``value [C]``."""
+
+    value: Tensor
+    bounds: Bounds
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,11 @@ class WholeFit(Protocol):
 
 @runtime_checkable
 class Rule(Protocol):
-    """How the server moves the model and ties the clients to it: one published algorithm, both halves."""
+    """How the server moves the model and ties the clients to it: one published algorithm, both halves.
+
+    It may have ``scalars: {name: Bounds}``, what it sums beside the vector (each in every :class:`Contribution`), and
+    ``result(model, state)``, what is judged instead of the last model.
+    """
 
     memory: tuple[str, ...]
 

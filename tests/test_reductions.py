@@ -31,15 +31,36 @@ def only_model(run: Run, tmp_path: Any, name: str, **changes: Any) -> torch.Tens
     ("left", "right"),
     [
         ({"rule": "fedprox", "rules.fedprox.mu": 0.0, "methods": "maml"}, {"rule": "fedavg", "methods": "maml"}),
+        (
+            {"rule": "fedacg", "rules.fedacg.momentum": 0.0, "rules.fedacg.beta": 0.0, "methods": "maml"},
+            {"rule": "fedavg", "methods": "maml"},
+        ),
+        (
+            {"rule": "fedexp", "methods": "maml", "clients.total": 1, "clients.min": 1},
+            {"rule": "fedavg", "methods": "maml", "clients.total": 1, "clients.min": 1},
+        ),
         ({"methods": "fedmenf", "learner.fedmenf.gamma": 0.0}, {"methods": "maml"}),
         ({"methods": "maml", "learner.inner-steps": 0}, {"methods": "erm"}),
         ({"methods": "fedmenf", "learner.fedmenf.cap": 0.0}, {"methods": "fedmenf-unbounded"}),
     ],
-    ids=["fedprox(0)=fedavg", "fedmenf(0)=maml", "maml(K=0)=erm", "fedmenf(no cap)=unbounded"],
+    ids=[
+        "fedprox(0)=fedavg",
+        "fedacg(0,0)=fedavg",
+        "fedexp(one client)=fedavg",
+        "fedmenf(0)=maml",
+        "maml(K=0)=erm",
+        "fedmenf(no cap)=unbounded",
+    ],
 )
 def test_reduction(run: Run, tmp_path: Any, left: dict[str, Any], right: dict[str, Any]) -> None:
     # erm draws one batch an outer step and maml(K=0) too: the streams agree
     assert torch.equal(only_model(run, tmp_path, "left", **left), only_model(run, tmp_path, "right", **right))
+
+
+def test_fednova_with_equal_steps_is_fedavg(run: Run, tmp_path: Any) -> None:
+    """Divided by tau and multiplied again: equal up to rounding."""
+    nova = only_model(run, tmp_path, "nova", rule="fednova", methods="maml")
+    torch.testing.assert_close(nova, only_model(run, tmp_path, "avg", methods="maml"), rtol=1e-5, atol=1e-7)
 
 
 def test_the_lattice_is_not_trivial(run: Run, tmp_path: Any) -> None:
@@ -47,6 +68,8 @@ def test_the_lattice_is_not_trivial(run: Run, tmp_path: Any) -> None:
     different = [
         {"methods": "maml"}, {"methods": "fedmenf"}, {"methods": "fomaml"}, {"methods": "reptile"},
         {"methods": "erm"}, {"methods": "maml", "rule": "fedprox"}, {"methods": "maml", "rule": "scaffold"},
+        {"methods": "maml", "rule": "fedexp"}, {"methods": "maml", "rule": "fedacg"},
+        {"methods": "fedmenf-first-order"}, {"methods": "fedmenf-adaptive", "learner.fedmenf.zeta": 1e-4}, {"methods": "meta-nsgd"},
     ]  # fmt: skip
     found = [only_model(run, tmp_path, str(i), **changes) for i, changes in enumerate(different)]
     for i, one in enumerate(found):

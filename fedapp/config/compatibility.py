@@ -36,6 +36,14 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
             "Reptile's step is the way back from K inner steps; with K = 0 it stands still",
             "set learner.inner-steps to 1 or more, or use the method erm",
         )
+    if "meta-nsgd" in methods and learner.inner_steps < 1:
+        raise InputError(
+            "learner.inner-steps", learner.inner_steps, "meta-NSGD steps back from K inner steps", "set it to 1 or more"
+        )
+    if "adapters" in methods and learner.steps_by_examples:
+        raise InputError(
+            "learner.steps-by-examples", True, "adapters take the same steps everywhere", "set it to false"
+        )
     gpus = runtime.gpus_per_actor
     if gpus > 1 and gpus != int(gpus):
         raise InputError(

@@ -25,7 +25,12 @@ def build_task(experiment: Experiment) -> Task:
 
 def build_learner(experiment: Experiment, method: str) -> Learner:
     """The learner a method name stands for."""
-    return load("learner", method, LEARNERS, key="methods")(experiment.learner)
+    settings, clients = experiment.learner, experiment.clients
+    if not settings.fedmenf.total_steps:
+        share = (clients.per_round or clients.total) / clients.total
+        steps = experiment.rounds * settings.outer_steps * share
+        settings = settings.model_copy(update={"fedmenf": settings.fedmenf.model_copy(update={"total_steps": steps})})
+    return load("learner", method, LEARNERS, key="methods")(settings)
 
 
 def build_rule(experiment: Experiment) -> Rule:
@@ -35,7 +40,8 @@ def build_rule(experiment: Experiment) -> Rule:
 
 def build_release(experiment: Experiment, size: int) -> Release:
     """The way the sum of contributions of ``size`` numbers is made."""
-    return load("release", experiment.release, RELEASES)(resolve_noise(experiment), size)
+    scalars = getattr(build_rule(experiment), "scalars", {})
+    return load("release", experiment.release, RELEASES)(resolve_noise(experiment), size, scalars)
 
 
 def resolve_noise(experiment: Experiment) -> PrivacySettings:

@@ -17,7 +17,7 @@ from privacy.entropy import BLOCK, Entropy
 from privacy.joint import CHECK, JointVector, adapt_clip
 from privacy.ring import add_rounded, levels, rounded_norm, to_real
 from privacy.settings import PrivacySettings
-from strategies.types import Aggregate, Contribution, Payload, Public
+from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
 from tasks.errors import EmptySumError
 
 FINEST = 64.0  # quanta: below this deviation of a node's share, rounded and discrete Gaussians begin to differ
@@ -25,22 +25,23 @@ RHO_BIT, RHO_SCALAR = 0.1, 0.1  # shares of the sensitivity that the clip bit an
 
 
 class LatticeRelease:
-    """Base of the private releases; ``size`` is V, the numbers a rule contributes."""
+    """Base of the private releases; ``size`` is V, the numbers a rule contributes, ``scalars`` what it sums beside."""
 
     private = True
     masked = False
     placement = "none"
 
-    def __init__(self, settings: PrivacySettings, size: int) -> None:
+    def __init__(self, settings: PrivacySettings, size: int, scalars: Mapping[str, Bounds] | None = None) -> None:
         self.settings = settings
-        ranges = {name: (float(low), float(high)) for name, (low, high) in json.loads(settings.metrics).items()}
-        self.metric_ranges: Mapping[str, tuple[float, float]] = ranges
+        metrics = {name: (float(low), float(high)) for name, (low, high) in json.loads(settings.metrics).items()}
+        self.metric_ranges: Mapping[str, tuple[float, float]] = metrics
+        ranges = {**(scalars or {}), **{f"metric.{name}": Bounds(*bounds) for name, bounds in metrics.items()}}
         self.joint = JointVector(
             size,
             rho_weight=0.0 if self.noised else 1.0,  # without noise the exact mean; with it a public denominator
             rho_bit=RHO_BIT if settings.adaptive_clip else 0.0,
             rho_scalar=RHO_SCALAR if ranges else 0.0,
-            ranges={f"metric.{name}": bounds for name, bounds in ranges.items()},
+            ranges=ranges,
             max_examples=settings.max_examples,
         )
         self.length = self.joint.length + CHECK
@@ -139,7 +140,7 @@ class LatticeRelease:
             quantile, rate = self.settings.clip_quantile, self.settings.clip_rate
             self.state["clip"] = adapt_clip(clip, unclipped, quantile, rate, self.settings.clip_norm)
         mean = torch.from_numpy(sums.vector * (clip / denominator)).float()
-        scalars = {name: self.joint.scalar_sum(name, value, clients) for name, value in sums.scalars.items()}
+        scalars = {name: self.joint.scalar_sum(name, value, clients, clip) for name, value in sums.scalars.items()}
         return Aggregate(mean, denominator, scalars, clients)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from privacy.settings import PrivacySettings
-from strategies.types import Aggregate, Contribution, Payload, Public
+from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
 
 
 class Plain:
@@ -19,7 +19,9 @@ class Plain:
     private = masked = noised = False
     metric_ranges: Mapping[str, tuple[float, float]] = {}
 
-    def __init__(self, settings: PrivacySettings | None = None, size: int = 0) -> None:
+    def __init__(
+        self, settings: PrivacySettings | None = None, size: int = 0, scalars: Mapping[str, Bounds] | None = None
+    ) -> None:
         self.state: dict[str, float] = {}
         self.length = size
 
@@ -29,7 +31,10 @@ class Plain:
     def encode(self, contribution: Contribution, public: Public) -> Payload:
         vector, weight = contribution.vector, contribution.weight
         total = vector[0] * weight[0] if len(vector) == 1 else torch.mv(vector.mT, weight)
-        scalars = {name: float(scalar.value.sum()) for name, scalar in contribution.scalars.items()}
+        scalars = {
+            name: float((value * weight if bounds.weighted else value).sum())
+            for name, (value, bounds) in contribution.scalars.items()
+        }
         return Payload(total, float(weight.sum()), scalars, len(vector))
 
     def close(self, payload: Payload | None, public: Public) -> Payload | None:

@@ -73,4 +73,4 @@ class Idle:
         clients, size = len(cohort), received.model.numel()
         if self._zeros.shape[0] < clients or self._zeros.shape[1] != size:
             self._zeros = torch.zeros(clients, size)
-        return LocalResult(self._zeros[:clients], 1, 1.0, torch.ones(clients))
+        return LocalResult(self._zeros[:clients], torch.ones(clients), 1.0, torch.ones(clients))

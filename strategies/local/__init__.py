@@ -1,5 +1,7 @@
 """Local learners: how a client's data become a step. One family, one file; ``LEARNERS`` holds factories.
 
+One whose steps are themselves noised lives in ``privacy/``, beside the entropy it draws from.
+
 A learner of your own is one file and one line here, or its ``"package.module:factory"`` in ``methods``.
 """
 
@@ -9,7 +11,10 @@ LEARNERS: dict[str, str] = {
     "fomaml": "strategies.local.meta:fomaml",
     "fedmenf": "strategies.local.meta:fedmenf",
     "fedmenf-unbounded": "strategies.local.meta:fedmenf_unbounded",
+    "fedmenf-first-order": "strategies.local.meta:fedmenf_first_order",
+    "fedmenf-adaptive": "strategies.local.meta:fedmenf_adaptive",
     "reptile": "strategies.local.reptile:Reptile",
+    "meta-nsgd": "privacy.meta_nsgd:MetaNsgd",
     "adapters": "strategies.local.adapters:AdapterFit",
 }
 

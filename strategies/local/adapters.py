@@ -71,7 +71,7 @@ class AdapterFit:
         signals = task.signals(torch.cat([point, own], 1), cohort) if rule_signals(rule) else {}
         return LocalResult(
             delta=point - model,
-            steps=settings.outer_steps,
+            steps=torch.full((len(cohort),), float(settings.outer_steps), device=model.device),
             step_size=self.rate,
             examples=torch.tensor([float(data.examples) for data in cohort], device=model.device),
             metrics={"loss": loss},

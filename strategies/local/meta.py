@@ -16,6 +16,7 @@ from torch import Tensor
 
 from strategies.settings import LearnerSettings
 from strategies.types import Step
+from tasks.errors import InputError
 from tasks.params import clip_factor, norms
 from tasks.types import Derivatives, Episode
 
@@ -41,6 +42,14 @@ class Meta:
     ``order = 1`` takes :math:`v_0 = v_K` (FOMAML). ``gamma = 0`` is MAML. ``cap`` is :math:`\tau`; 0 means
     unbounded, the objective as published, which has no lower limit: once :math:`L(w)` can grow faster than K
     inner steps undo, the shared field leaves the data range. Above the cap the subtracted term has no gradient.
+
+    ``zeta > 0`` lets a budget drive gamma instead, anew in every step: so that T outer steps of a client may change its
+    shared loss by :math:`\zeta` to first order, :math:`|\Delta L| \approx \lambda_o (1 - \gamma) \lVert g \rVert^2`,
+
+    .. math:: \gamma(\zeta) = \mathrm{clip}\Big(1 - \frac{\zeta}{T \lambda_o \lVert g\rVert^2},\ 0,\ 1\Big), \qquad
+        g = \nabla L(w, B_Q), \quad T = \frac{R\,E\,M}{N}
+
+    (the paper's :math:`\zeta` is a budget of loss, not of differential privacy).
     """
 
     inner_steps: int
@@ -50,13 +59,23 @@ class Meta:
     order: int = 2
     gamma: float = 0.0
     cap: float = 0.0
+    zeta: float = 0.0
+    total_steps: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.zeta and self.total_steps <= 0:
+            raise InputError(
+                "learner.fedmenf.total-steps", self.total_steps, "a budget is spread over a known number of steps",
+                "give the outer steps a client takes in the whole run",
+            )  # fmt: skip
 
     @classmethod
-    def of(cls, settings: LearnerSettings, order: int, gamma: float = 0.0, cap: float = 0.0) -> Meta:
+    def of(cls, settings: LearnerSettings, order: int, gamma: float = 0.0, cap: float = 0.0, **more: float) -> Meta:
         """The learner with the shared inner and outer loop settings."""
         return cls(
-            settings.inner_steps, settings.inner_rate, settings.inner_clip, settings.outer_rate, order, gamma, cap
-        )
+            settings.inner_steps, settings.inner_rate, settings.inner_clip, settings.outer_rate, order, gamma, cap,
+            **more,
+        )  # fmt: skip
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
         point, back = params, []
@@ -81,14 +100,24 @@ class Meta:
     def _privacy_preserving(
         self, derivatives: Derivatives, params: Tensor, episode: Episode, gradient: Tensor, adapted: Tensor
     ) -> Step:
-        if not self.gamma:
+        if not (self.gamma or self.zeta):
             return Step(gradient, adapted, {"loss": adapted})
         shared, shared_gradient = derivatives.gradient(params, episode.query)
+        gamma = self._gamma(shared_gradient)
         active = shared <= self.cap if self.cap else torch.ones_like(shared, dtype=torch.bool)
         subtracted = shared.clamp(max=self.cap) if self.cap else shared
         pull = torch.where(active[:, None], shared_gradient, torch.zeros_like(shared_gradient))
-        objective = adapted - self.gamma * subtracted
-        return Step(gradient - self.gamma * pull, objective, {"loss": adapted, "shared_loss": shared})
+        objective = adapted - gamma[:, 0] * subtracted
+        metrics = {"loss": adapted, "shared_loss": shared}
+        return Step(gradient - gamma * pull, objective, metrics | ({"gamma": gamma[:, 0]} if self.zeta else {}))
+
+    def _gamma(self, shared_gradient: Tensor) -> Tensor:
+        """``[C, 1]``: fixed, or what the budget leaves."""
+        square = norms(shared_gradient).square()
+        if not self.zeta:
+            return torch.full_like(square, self.gamma)
+        allowed = self.zeta / (self.total_steps * self.outer_rate)
+        return (1 - allowed / square.clamp(min=1e-30)).clamp(0, 1)
 
 
 def maml(settings: LearnerSettings) -> Meta:
@@ -109,3 +138,14 @@ def fedmenf(settings: LearnerSettings) -> Meta:
 def fedmenf_unbounded(settings: LearnerSettings) -> Meta:
     """FedMeNF exactly as published: the configured gamma, no cap."""
     return Meta.of(settings, order=2, gamma=settings.fedmenf.gamma)
+
+
+def fedmenf_first_order(settings: LearnerSettings) -> Meta:
+    """FedMeNF without second derivatives, in the adapted term only: G = grad L(phi_K) - gamma grad L(w)."""
+    return Meta.of(settings, order=1, gamma=settings.fedmenf.gamma, cap=settings.fedmenf.cap)
+
+
+def fedmenf_adaptive(settings: LearnerSettings) -> Meta:
+    """FedMeNF whose gamma follows from the budget ``learner.fedmenf.zeta``; bounded by the configured cap."""
+    own = settings.fedmenf
+    return Meta.of(settings, order=2, cap=own.cap, zeta=own.zeta, total_steps=own.total_steps)

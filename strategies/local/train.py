@@ -1,8 +1,8 @@
-r"""Local training of a whole cohort as one batched computation.
+r"""The local loop every gradient oracle shares: E outer steps from the received model.
 
-.. math:: w_{e+1} = w_e - \lambda_o\, \mathrm{correct}(\mathrm{clip}_C(G_e)), \qquad e = 0, \dots, E-1
+.. math:: w_{i+1} = w_i - \lambda_o\,\mathrm{correct}\big(\mathrm{clip}_C(G_i)\big)
 
-for all C clients at once: ``w`` is a matrix ``[C, P]``. The client's own gradient is clipped first and the rule's
+for the whole cohort at once: ``w`` is a matrix ``[C, P]``. The client's own gradient is clipped first and the rule's
 correction added after, so that SCAFFOLD's control variates are averages of clipped gradients and cancel exactly.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from strategies.settings import LearnerSettings
 from strategies.types import Broadcast, Learner, LocalResult, Memory, Rule
@@ -30,22 +31,35 @@ def descend(
     keys: Sequence[Key],
     settings: LearnerSettings,
 ) -> LocalResult:
-    """Train every client of ``cohort`` from the received model; nothing is synchronised with the host inside."""
+    """Train every client of ``cohort`` from the received model; nothing is synchronised with the host inside.
+
+    With ``learner.steps-by-examples`` a client takes E steps for each example it holds; those who are through rest
+    while the others of the cohort go on.
+    """
     device = received.model.device
-    episode = task.episodes(cohort, keys, settings.outer_steps, learner.inner_steps, settings.batch_size, device)
+    examples = [int(data.examples) for data in cohort]
+    steps = [settings.outer_steps * (count if settings.steps_by_examples else 1) for count in examples]
+    episode = task.episodes(cohort, keys, max(steps), learner.inner_steps, settings.batch_size, device)
     params = received.model.expand(len(cohort), -1).clone()
-    metrics: dict[str, torch.Tensor] = {}
+    left = torch.tensor(steps, device=device)
+    metrics: dict[str, Tensor] = {}
     lowest = None
-    for index in range(settings.outer_steps):
-        gradient, objective, metrics = learner.step(task.derivatives, params, episode(index))  # type: ignore[assignment]
+    for index in range(max(steps)):
+        gradient, objective, found = learner.step(task.derivatives, params, episode(index))
         gradient = rule.correct(clip(gradient, settings.outer_clip), params, received, memory)
-        params = params - learner.outer_rate * gradient
-        lowest = objective if lowest is None else torch.minimum(lowest, objective)
+        if index < min(steps):
+            params = params - learner.outer_rate * gradient
+            metrics, lowest = dict(found), objective if lowest is None else torch.minimum(lowest, objective)
+            continue
+        going = left > index
+        params = torch.where(going[:, None], params - learner.outer_rate * gradient, params)
+        metrics = {name: torch.where(going, value, metrics[name]) for name, value in found.items()}
+        lowest = torch.where(going, torch.minimum(lowest, objective), lowest)  # type: ignore[arg-type]
     assert lowest is not None, "settings guarantee at least one outer step"
     return LocalResult(
         delta=params - received.model,
-        steps=settings.outer_steps,
+        steps=left.to(params),
         step_size=learner.outer_rate,
-        examples=torch.tensor([float(data.examples) for data in cohort], device=device),
+        examples=torch.tensor(examples, dtype=torch.float32, device=device),
         metrics={**metrics, "objective_min": lowest},
     )

@@ -8,5 +8,8 @@ RULES: dict[str, str] = {
     "fedavg": "strategies.rules.fedavg:FedAvg",
     "fedprox": "strategies.rules.fedprox:FedProx",
     "scaffold": "strategies.rules.scaffold:Scaffold",
+    "fednova": "strategies.rules.fednova:FedNova",
+    "fedexp": "strategies.rules.fedexp:FedExP",
+    "fedacg": "strategies.rules.fedacg:FedACG",
     "isfa": "strategies.rules.isfa:Isfa",
 }

@@ -49,10 +49,10 @@ class Scaffold:
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
-        change = -received.extra["control"] - result.delta / (result.steps * result.step_size)
+        change = -received.extra["control"] - result.delta / (result.steps[:, None] * result.step_size)
         vector = torch.cat([result.delta, change], dim=-1)
         weight = torch.ones_like(result.examples)
-        return Contribution(vector, weight), {"control": memory["control"] + change}
+        return Contribution(vector, weight, largest=1.0), {"control": memory["control"] + change}
 
     def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
         delta, change = aggregate.mean.chunk(2)

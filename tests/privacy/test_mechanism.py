@@ -20,7 +20,7 @@ from privacy.releases.plain import Plain
 from privacy.releases.secagg import SecAgg
 from privacy.ring import HALF, add_rounded, levels, to_real
 from privacy.settings import PrivacySettings
-from strategies.types import Contribution, Scalar
+from strategies.types import Bounds, Contribution, Scalar
 
 
 def contribution(vector: np.ndarray, weight: np.ndarray | None = None) -> Contribution:
@@ -36,9 +36,11 @@ def contribution(vector: np.ndarray, weight: np.ndarray | None = None) -> Contri
 )  # fmt: skip
 def test_no_client_exceeds_its_bound(vector: np.ndarray, clip: float, weight: float, value: float, bit: bool) -> None:
     """Also for NaN, infinite, huge, empty (zero) updates, any weight and any metric."""
-    joint = JointVector(vector.shape[1], 1.0, 0.1 * bit, 0.1, {"m": (-1.0, 1.0)}, max_examples=10)
+    joint = JointVector(vector.shape[1], 1.0, 0.1 * bit, 0.1, {"m": Bounds(-1.0, 1.0)}, max_examples=10)
     given_ = contribution(vector, np.full(len(vector), weight))
-    given_ = Contribution(given_.vector, given_.weight, {"m": Scalar(torch.full((len(vector),), value), -1.0, 1.0)})
+    given_ = Contribution(
+        given_.vector, given_.weight, {"m": Scalar(torch.full((len(vector),), value), Bounds(-1.0, 1.0))}
+    )
     rows = joint.pack(given_, clip)
     assert np.isfinite(rows).all() and (np.linalg.norm(rows, axis=1) <= joint.sensitivity * (1 + 1e-12)).all()
     unsound = ~np.isfinite(vector).all(axis=1)
@@ -176,7 +178,7 @@ def test_metrics_travel_inside_the_sum_with_their_range() -> None:
     release = SecAgg(PrivacySettings(metrics='{"objective": [0, 2]}'), 3)
     objective = torch.tensor([0.5, 1.5, 9.0, float("nan")])  # clamped to 2, and the middle for not-a-number
     given_ = contribution(np.zeros((4, 3)))
-    given_ = Contribution(given_.vector, given_.weight, {"metric.objective": Scalar(objective, 0.0, 2.0)})
+    given_ = Contribution(given_.vector, given_.weight, {"metric.objective": Scalar(objective, Bounds(0.0, 2.0))})
     public = release.open(4, 4.0, 4, 4)
     found = release.decode(release.close(release.encode(given_, public), public), public)  # type: ignore[arg-type]
     assert found.scalars["metric.objective"] / found.count == pytest.approx((0.5 + 1.5 + 2.0 + 1.0) / 4, abs=1e-5)
@@ -207,7 +209,7 @@ def test_the_release_adapts_from_the_noisy_clip_bit() -> None:
 
 def test_all_blocks_cost_one_event() -> None:
     """sum of (rho_i/(zS))^2 over the blocks is z^-2: weights and clip bit are inside the one charge."""
-    joint = JointVector(10, rho_weight=1.0, rho_bit=0.1, rho_scalar=0.1, ranges={"a": (0, 1), "b": (0, 1)})
+    joint = JointVector(10, rho_weight=1.0, rho_bit=0.1, rho_scalar=0.1, ranges={"a": Bounds(0, 1), "b": Bounds(0, 1)})
     z, s = 1.3, joint.sensitivity
     rhos = [1.0, joint.rho_weight, joint.rho_bit, *[joint.rho_scalar] * 2]
     assert sum((rho / (z * s)) ** 2 for rho in rhos) == pytest.approx(z**-2)

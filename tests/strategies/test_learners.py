@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from privacy.accounting import gaussian_epsilon
+from privacy.meta_nsgd import MetaNsgd
 from strategies.local.erm import Erm
-from strategies.local.meta import Meta, fedmenf, fedmenf_unbounded, fomaml, maml
+from strategies.local.meta import Meta, fedmenf, fedmenf_first_order, fedmenf_unbounded, fomaml, maml
 from strategies.local.reptile import Reptile
-from strategies.settings import FedMeNFSettings, LearnerSettings
+from strategies.settings import FedMeNFSettings, LearnerSettings, MetaNsgdSettings
 from tasks.derivatives import Autograd
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.types import Batch, Episode
@@ -162,3 +164,60 @@ def test_a_linear_loss_has_no_curvature() -> None:
     step = Meta(2, 0.1, INACTIVE, 1.0).step(Autograd(linear), torch.zeros(1, 2), Episode([batch, batch], batch))
     torch.testing.assert_close(step.gradient, a[0])
     torch.testing.assert_close(step.objective, torch.tensor([-2 * 0.1 * 5.0]))  # <a, -0.2 a>
+
+
+def test_budget_driven_gamma_follows_the_formula() -> None:
+    """gamma = clip(1 - zeta / (T lambda_o |g|^2), 0, 1), anew for each client and step."""
+    params, episode = problem()
+    derivatives = SirenDerivatives(FIELD)
+    square = derivatives.gradient(params, episode.query)[1].square().sum(1)
+    zeta = 0.6 * float(square.mean()) * 100 * 0.01  # T = 100 steps of size 0.01
+    learner = Meta(3, 0.05, ACTIVE, 0.01, zeta=zeta, total_steps=100)
+    step = learner.step(derivatives, params, episode)
+    expected = (1 - 0.6 * square.mean() / square).clamp(0, 1)
+    torch.testing.assert_close(step.metrics["gamma"], expected)
+    for client in range(2):
+        fixed = Meta(3, 0.05, ACTIVE, 0.01, gamma=float(expected[client])).step(derivatives, params, episode)
+        torch.testing.assert_close(step.gradient[client], fixed.gradient[client])
+
+
+def test_first_order_fedmenf_subtracts_from_fomaml() -> None:
+    params, episode = problem()
+    derivatives = SirenDerivatives(FIELD)
+    free = SETTINGS.model_copy(update={"fedmenf": FedMeNFSettings(gamma=0.75, cap=0.0)})
+    expected = fomaml(SETTINGS).step(derivatives, params, episode).gradient
+    expected = expected - 0.75 * derivatives.gradient(params, episode.query)[1]
+    torch.testing.assert_close(fedmenf_first_order(free).step(derivatives, params, episode).gradient, expected)
+
+
+class TestMetaNsgd:
+    def learner(self, **changes: float) -> MetaNsgd:
+        return MetaNsgd(SETTINGS.model_copy(update={"meta_nsgd": MetaNsgdSettings(**changes)}))
+
+    def test_with_hardly_any_noise_and_no_pull_it_is_clipped_reptile(self) -> None:
+        params, episode = problem()
+        step = self.learner(noise_multiplier=1e-9, proximal=0.0, clip=0.05).step(
+            SirenDerivatives(FIELD), params, episode
+        )
+        back = Reptile(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient
+        norm = back.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(step.gradient, back * (0.05 / norm).clamp(max=1), rtol=1e-6, atol=1e-7)
+
+    def test_the_noise_has_the_stated_size_and_is_fresh_for_every_client_and_step(self) -> None:
+        """Deviation C sigma a number; mean square over the rows within 5 standard errors of it."""
+        field = Siren(2, 2, 32, 2)
+        params = field.init(torch.Generator().manual_seed(0)).double().expand(4, -1)
+        batch = Batch(torch.zeros(4, 3, 2, dtype=torch.float64), torch.zeros(4, 3, 2, dtype=torch.float64))
+        learner, quiet = self.learner(clip=0.5, noise_multiplier=2.0), self.learner(noise_multiplier=1e-12)
+        episode = Episode([batch], batch)
+        signal = quiet.step(SirenDerivatives(field), params, episode).gradient
+        draws = [learner.step(SirenDerivatives(field), params, episode).gradient - signal for _ in range(2)]
+        noise = torch.cat(draws)
+        assert float(noise.square().mean()) == pytest.approx(1.0, abs=5 * (2 / noise.numel()) ** 0.5)
+        assert float(torch.corrcoef(noise).triu(1).abs().max()) < 6 / params.shape[1] ** 0.5
+
+    def test_its_local_epsilon_is_opacus_on_the_steps_taken(self) -> None:
+        """At z = 4 and 10 steps: mu = sqrt(10) / 4; the exact Gaussian epsilon lies just below PRV's bound."""
+        exact = gaussian_epsilon(10**0.5 / 4, 1e-5)
+        assert exact <= self.learner(noise_multiplier=4.0).local_epsilon(10, 1e-5) <= exact + 0.03
+        assert self.learner().local_epsilon(240, 1e-5) > 100  # the published 0.423 is no protection over 240 steps

@@ -1,0 +1,60 @@
+"""meta-NSGD: a meta-learner whose every step is differentially private for the task it looked at.
+
+*Task-level Differentially Private Meta Learning*, X. Zhou, R. Bassily, NeurIPS 2022,
+https://openreview.net/forum?id=5NkXTCVa7F. FedMeNF (https://arxiv.org/abs/2508.06301) compares with it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from privacy.accounting import Event, prv, rdp
+from privacy.entropy import Entropy
+from strategies.settings import LearnerSettings
+from strategies.types import Step
+from tasks.errors import InputError
+from tasks.params import clip, clip_factor, norms
+from tasks.types import Derivatives, Episode
+
+
+class MetaNsgd:
+    r"""Noisy descent on the way back from a proximally adapted field (algorithm 2, one task a step).
+
+    .. math::
+        \phi_{k+1} = \phi_k - \lambda\,\mathrm{clip}(\nabla L(\phi_k, B_k) + \mu(\phi_k - w)), \qquad
+        G = \pi_C(w - \phi_K) + N(0, (C\sigma)^2 I)
+
+    The client adds the noise itself, before anybody sees the step, so the guarantee is *local*: T steps are T Gaussian
+    releases with multiplier :math:`\sigma`, about the whole private signal. The paper lets the step size fall; here it
+    is constant. Noise comes from the operating system's entropy: a run with this learner is not reproducible.
+    """
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        own = settings.meta_nsgd
+        if settings.inner_steps < 1:
+            raise InputError("learner.inner-steps", settings.inner_steps, "meta-NSGD steps back from K inner steps",
+                             "set it to 1 or more")  # fmt: skip
+        self.inner_steps, self.inner_rate, self.inner_clip = (
+            settings.inner_steps, settings.inner_rate, settings.inner_clip,
+        )  # fmt: skip
+        self.outer_rate, self.proximal = own.outer_rate, own.proximal
+        self.clip, self.noise_multiplier = own.clip, own.noise_multiplier
+
+    def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
+        point, loss = params, params.new_zeros(len(params))
+        for batch in episode.support:
+            loss, gradient = derivatives.gradient(point, batch)
+            gradient = gradient + self.proximal * (point - params)
+            point = torch.addcmul(
+                point, clip_factor(norms(gradient), self.inner_clip), gradient, value=-self.inner_rate
+            )
+        back = clip(params - point, self.clip)
+        noise = torch.from_numpy(Entropy().normal(back.numel())).to(back).view_as(back)
+        return Step(back + self.clip * self.noise_multiplier * noise, loss, {"loss": loss})
+
+    def local_epsilon(self, steps: int, delta: float) -> float:
+        """Epsilon of ``steps`` outer steps on the same signal, by Opacus: PRV where it can, else RDP."""
+        events = [Event(self.noise_multiplier, 1.0, steps)]
+        tight = prv(events, delta)
+        return rdp(events, delta)[0] if tight is None else tight

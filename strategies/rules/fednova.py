@@ -1,0 +1,43 @@
+"""FedNova.
+
+*Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization*, J. Wang, Q. Liu, H. Liang,
+G. Joshi, H. V. Poor, NeurIPS 2020, https://arxiv.org/abs/2007.07481.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from strategies.rules.fedavg import FedAvg
+from strategies.settings import RuleSettings
+from strategies.types import Aggregate, Bounds, Broadcast, Contribution, LocalResult, Memory, Scalar, State
+from tasks.params import clip
+
+
+class FedNova(FedAvg):
+    r"""Average of *normalised* updates: who takes more local steps does not pull harder (eq. 8, local SGD).
+
+    .. math::
+        w \leftarrow w + \mathrm{clip}_C\Big(\tau_{\mathrm{eff}} \frac{\sum_i n_i \Delta_i / \tau_i}{\sum_i n_i}\Big),
+        \qquad \tau_{\mathrm{eff}} = \frac{\sum_i n_i \tau_i}{\sum_i n_i}
+
+    :math:`\tau_i` is the number of local outer steps of client i (``learner.steps-by-examples`` makes them differ).
+    With equal :math:`\tau_i` this is FedAvg. Under a private release :math:`\tau_i` is bounded by
+    ``rules.fednova.max-steps`` and travels inside the sum, weighted as the update is.
+    """
+
+    def __init__(self, settings: RuleSettings) -> None:
+        super().__init__(settings)
+        self.scalars: Mapping[str, Bounds] = {"steps": Bounds(0.0, settings.fednova.max_steps, weighted=True)}
+
+    def contribute(
+        self, result: LocalResult, received: Broadcast, memory: Memory
+    ) -> tuple[Contribution, dict[str, Tensor]]:
+        scalars = {"steps": Scalar(result.steps.to(result.delta), self.scalars["steps"])}
+        return Contribution(result.delta / result.steps[:, None], result.examples, scalars), {}
+
+    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+        effective = max(aggregate.scalars["steps"] / aggregate.weight, 0.0)
+        return model + clip(effective * aggregate.mean, self.server_clip), state

@@ -6,5 +6,7 @@ A task of your own is one file and one line here, or ``task = "package.module:Cl
 
 TASKS: dict[str, str] = {
     "image": "tasks.image:ImageTask",
+    "video": "tasks.video:VideoTask",
+    "nerf": "tasks.nerf:NerfTask",
     "talking-head": "tasks.talking_head.task:TalkingHeadTask",
 }

@@ -1,106 +1,185 @@
 r"""Test-time optimisation: what a new client gets from a shared meta-learner.
 
-.. math:: \phi_{k+1} = \phi_k - \lambda \, \mathrm{clip}_C(\nabla L(\phi_k)), \qquad \phi_0 = \theta
+.. math:: \phi_{k+1} = \phi_k - \lambda \, \mathrm{clip}_C(\nabla L(\phi_k, B_k)), \qquad \phi_0 = \theta
 
-on all samples of a held-out signal, for every signal (and every step size) at once. Besides the table at one step
-size there is a tuned one: a meta-learner is easily flattered by the step size it was trained with. It is tuned by
-cross-fitting: each picture is reported at the step size that was best on average for the *other* pictures.
+on the support of a held-out signal (all of it, or a batch of ``evaluation.batch-size``), for every signal and every
+step size at once; judged on its query. Besides the table at one step size there is a tuned one: a meta-learner is
+easily flattered by the step size it was trained with. It is tuned by cross-fitting: each signal is reported at the step
+size that was best on average for the *other* signals. Where support and query are the same samples, as in FedMeNF's
+image experiments, a second pass adapts to a random half of them and is judged on the other half.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from tasks.data.pictures import Picture
+from tasks.data.pictures import contact_sheet
 from tasks.metrics import mean_of, psnr, range_excess, ssim
 from tasks.params import clip
+from tasks.randomness import generator
 from tasks.settings import EvaluationSettings
+from tasks.signals import Samples, Signal
 from tasks.types import Batch, Derivatives, Evaluation
 
-Predict = Callable[[Tensor, Tensor], Tensor]
-JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}  # whole pictures are large batches: more at once leave a CPU's cache
+JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}  # whole signals are large batches: more at once leave a CPU's cache
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
+Table = dict[tuple[int, int, int], float]  # by (signal, rate index, step)
+
+
+class Fitted(Protocol):
+    """What adaptation needs of a task."""
+
+    derivatives: Derivatives
+    jitter: bool
+
+    def predict(self, params: Tensor, inputs: Tensor) -> Tensor: ...
 
 
 def adapt(
-    derivatives: Derivatives, start: Tensor, batch: Batch, rates: Tensor, steps: Sequence[int], limit: float
-) -> Iterator[tuple[int, Tensor]]:
+    derivatives: Derivatives, start: Tensor, batch: Callable[[int], Batch], rates: Tensor, steps: Sequence[int],
+    limit: float,
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """Yield ``(k, params [N, P])`` after each ``k`` of ``steps``, all N signals in one computation.
 
-    ``start [N, P]``; ``batch`` holds all samples of each signal; ``rates [N, 1]``; ``limit`` is the clip norm.
+    ``start [N, P]``; ``batch(k)`` is what step k sees of each signal; ``rates [N, 1]``; ``limit`` is the clip norm.
     """
     params = start
     for step in range(max(steps) + 1):
         if step in steps:
             yield step, params
         if step < max(steps):
-            _, gradient = derivatives.gradient(params, batch)
+            _, gradient = derivatives.gradient(params, batch(step))
             params = params - rates * clip(gradient, limit)
 
 
-def _adapted_renders(
-    derivatives: Derivatives, predict: Predict, model: Tensor, pictures: Sequence[Picture],
-    rates: Sequence[float], settings: EvaluationSettings,
-) -> dict[tuple[int, int, int], Tensor]:  # fmt: skip
-    """Renderings ``[H, W, channels]`` by (picture, rate index, step); pictures of one size run together."""
-    renders: dict[tuple[int, int, int], Tensor] = {}
-    for size in sorted({picture.truth.shape for picture in pictures}):
-        members = [index for index, picture in enumerate(pictures) if picture.truth.shape == size]
-        jobs = [(index, rate) for index in members for rate in range(len(rates))]
-        together = JOBS_AT_ONCE[model.device.type]
-        for some in (jobs[start : start + together] for start in range(0, len(jobs), together)):
-            batch = Batch(
-                torch.stack([pictures[index].coordinates for index, _ in some]).to(model),
-                torch.stack([pictures[index].values for index, _ in some]).to(model),
-            )
-            column = torch.tensor([[rates[rate]] for _, rate in some], dtype=model.dtype, device=model.device)
-            start = model.expand(len(some), -1).contiguous()
-            for step, params in adapt(derivatives, start, batch, column, settings.step_list, settings.clip):
-                outputs = predict(params, batch.inputs).cpu()
-                for (index, rate), output in zip(some, outputs, strict=True):
-                    renders[index, rate, step] = output.reshape(size)
-    return renders
+class Outcome(NamedTuple):
+    """Renderings and their PSNR by (signal, rate index, step)."""
+
+    renders: dict[tuple[int, int, int], Tensor]
+    quality: Table
 
 
-def evaluate_adaptation(
-    derivatives: Derivatives, predict: Predict, model: Tensor, pictures: Sequence[Picture],
-    settings: EvaluationSettings, tune: bool,
-) -> Evaluation:  # fmt: skip
-    """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted best one."""
-    searched = settings.rate_list if tune else []
-    rates = [settings.rate, *(rate for rate in searched if rate != settings.rate)]
-    renders = _adapted_renders(derivatives, predict, model, pictures, rates, settings)
-    quality = {key: psnr(render, pictures[key[0]].truth) for key, render in renders.items()}
-    everyone, steps = range(len(pictures)), settings.step_list
+class Adaptation:
+    """A shared ``model [P]`` adapted to signals it has not seen."""
 
-    excess = mean_of([range_excess(renders[index, 0, steps[0]]) for index in everyone])
-    metrics: dict[str, object] = {
-        "psnr": {str(k): mean_of([quality[index, 0, k] for index in everyone]) for k in steps},
-        "ssim": {str(k): mean_of([ssim(renders[i, 0, k], pictures[i].truth) for i in everyone]) for k in steps},
-        "range_excess": excess,
-        "diverged": excess is None or excess > DIVERGED,
-    }
-    if tune:
-        tuned, chosen = {}, {}
-        for k in steps:
+    def __init__(self, task: Fitted, model: Tensor, settings: EvaluationSettings) -> None:
+        self.task, self.model, self.settings = task, model, settings
+
+    def evaluate(self, signals: Sequence[Signal], tune: bool) -> Evaluation:
+        """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted best one."""
+        settings, everyone, steps = self.settings, range(len(signals)), self.settings.step_list
+        searched = settings.rate_list if tune else []
+        rates = [settings.rate, *(rate for rate in searched if rate != settings.rate)]
+        found = self.outcomes(signals, rates)
+        excess = mean_of([range_excess(found.renders[index, 0, steps[0]]) for index in everyone])
+        metrics: dict[str, Any] = {
+            "psnr": self._means(found.quality, everyone),
+            "ssim": {
+                str(k): mean_of([ssim(found.renders[i, 0, k], signals[i].truth) for i in everyone]) for k in steps
+            },
+            "psnr_floor_held_out": mean_of([psnr(flat_colour(signal.truth), signal.truth) for signal in signals]),
+            "range_excess": excess,
+            "diverged": excess is None or excess > DIVERGED,
+        }
+        if tune:
             choices = [rates.index(rate) for rate in searched]
+            tables = {"psnr_tuned": found.quality}
+            if all(signal.whole for signal in signals):
+                tables["psnr_unseen_tuned"] = self.outcomes([signal.halved() for signal in signals], rates).quality
+            for name, quality in tables.items():
+                metrics[name], chosen = self._tuned(quality, everyone, choices)
+                if name == "psnr_tuned":
+                    metrics["rates_tuned"] = {k: [rates[pick] for pick in picks] for k, picks in chosen.items()}
+        shown = {
+            f"{index:02d}-{k:03d}": contact_sheet(found.renders[index, 0, k].clamp(0, 1).nan_to_num(0.0))
+            for index in everyone
+            for k in steps
+        }
+        return Evaluation(metrics, shown)
+
+    def outcomes(self, signals: Sequence[Signal], rates: Sequence[float]) -> Outcome:
+        """All signals at all rates; those of one size run together."""
+        found = Outcome({}, {})
+        sizes = {(len(signal.support.values), signal.shape) for signal in signals}
+        for size in sorted(sizes):
+            members = [i for i, signal in enumerate(signals) if (len(signal.support.values), signal.shape) == size]
+            jobs = [(index, rate) for index in members for rate in range(len(rates))]
+            together = JOBS_AT_ONCE[self.model.device.type]
+            for some in (jobs[start : start + together] for start in range(0, len(jobs), together)):
+                self._run(signals, some, rates, found)
+        return found
+
+    def adapted(self, signal: Signal, steps: Sequence[int]) -> list[Tensor]:
+        """The field's parameters ``[P]`` after each of ``steps`` on one signal, at the fixed step size."""
+        rate = torch.full((1, 1), self.settings.rate, dtype=self.model.dtype, device=self.model.device)
+        start, batch = self.model[None].contiguous(), self._batches([signal])
+        found = adapt(self.task.derivatives, start, batch, rate, steps, self.settings.clip)
+        return [params[0] for _, params in found]
+
+    def _run(self, signals: Sequence[Signal], jobs: list[tuple[int, int]], rates: Sequence[float], to: Outcome) -> None:
+        model, settings = self.model, self.settings
+        column = torch.tensor([[rates[rate]] for _, rate in jobs], dtype=model.dtype, device=model.device)
+        start = model.expand(len(jobs), -1).contiguous()
+        queries = torch.stack([signals[index].query.inputs for index, _ in jobs]).to(model)
+        batch = self._batches([signals[index] for index, _ in jobs])
+        for step, params in adapt(self.task.derivatives, start, batch, column, settings.step_list, settings.clip):
+            for (index, rate), output in zip(jobs, self.task.predict(params, queries).cpu(), strict=True):
+                render = output.reshape(signals[index].shape)
+                to.renders[index, rate, step] = render
+                to.quality[index, rate, step] = psnr(render, signals[index].truth)
+
+    def _batches(self, signals: Sequence[Signal]) -> Callable[[int], Batch]:
+        """What each step sees; the draws depend on the signal alone, so every method and step size sees the same."""
+        size, last = self.settings.batch_size, max(self.settings.step_list)
+        pools = Samples(
+            torch.stack([signal.support.inputs for signal in signals]).to(self.model),
+            torch.stack([signal.support.values for signal in signals]).to(self.model),
+        )
+        if not size:
+            whole = Batch(pools.inputs, pools.values)
+            return lambda step: whole
+        streams = [generator("adaptation", signal.name) for signal in signals]
+        count = pools.values.shape[1]
+        index = torch.stack([torch.randint(count, (last, size), generator=stream) for stream in streams], 1)
+        jitter = torch.stack([torch.rand(last, size, 1, generator=stream) for stream in streams], 1)
+        row = torch.arange(len(signals), device=self.model.device)[:, None]
+        index, jitter = index.to(self.model.device), jitter.to(self.model)
+
+        def batch(step: int) -> Batch:
+            inputs = pools.inputs[row, index[step]]
+            if self.task.jitter:
+                inputs = torch.cat([inputs, jitter[step]], -1)
+            return Batch(inputs, pools.values[row, index[step]])
+
+        return batch
+
+    def _means(self, quality: Table, everyone: Sequence[int]) -> dict[str, float | None]:
+        return {str(k): mean_of([quality[index, 0, k] for index in everyone]) for k in self.settings.step_list}
+
+    def _tuned(
+        self, quality: Table, everyone: Sequence[int], choices: list[int]
+    ) -> tuple[dict[str, float | None], dict[str, list[int]]]:
+        """Mean PSNR by step at cross-fitted rates, and the rate indices that were chosen."""
+        tuned, chosen = {}, {}
+        for k in self.settings.step_list:
             picks = {index: _best_for_others(quality, everyone, index, k, choices) for index in everyone}
             tuned[str(k)] = mean_of([quality[index, picks[index], k] for index in everyone])
-            chosen[str(k)] = sorted({rates[pick] for pick in picks.values()})
-        metrics |= {"psnr_tuned": tuned, "rates_tuned": chosen}
-
-    shown = {
-        f"{index:02d}-{k:03d}": renders[index, 0, k].clamp(0, 1).nan_to_num(0.0) for index in everyone for k in steps
-    }
-    return Evaluation(metrics, shown)
+            chosen[str(k)] = sorted(set(picks.values()))
+        return tuned, chosen
 
 
-def _best_for_others(quality: dict, everyone: Sequence[int], index: int, step: int, choices: list[int]) -> int:
-    """The rate index of ``choices`` with the best mean PSNR over all pictures but ``index``."""
+def flat_colour(truth: Tensor) -> Tensor:
+    """The best constant colour, as an image of the same shape."""
+    return truth.reshape(-1, truth.shape[-1]).mean(0).expand(truth.shape)
+
+
+def _best_for_others(quality: Table, everyone: Sequence[int], index: int, step: int, choices: list[int]) -> int:
+    """The rate index of ``choices`` with the best mean PSNR over all signals but ``index``."""
     others = [other for other in everyone if other != index] or [index]
 
     def score(rate: int) -> float:

@@ -25,11 +25,15 @@ def psnr(rendered: Tensor, truth: Tensor) -> float:
 def ssim(rendered: Tensor, truth: Tensor) -> float | None:
     """Structural similarity of ``[H, W, channels]`` pictures (scikit-image, 7 x 7 window, data range 1).
 
-    ``None`` for pictures smaller than the window; ``nan`` if the rendering is not finite.
+    The mean over pictures for stacks of them. ``None`` for samples that form no picture and for pictures smaller than
+    the window; ``nan`` if the rendering is not finite.
     """
     from skimage.metrics import structural_similarity
 
-    if min(truth.shape[:2]) < 7:
+    if truth.dim() > 3:
+        pairs = zip(rendered.flatten(0, -4), truth.flatten(0, -4), strict=True)
+        return mean_of([ssim(one, other) for one, other in pairs])
+    if truth.dim() < 3 or min(truth.shape[:2]) < 7:
         return None
     if not bool(torch.isfinite(rendered).all()):
         return float("nan")

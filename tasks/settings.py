@@ -80,12 +80,20 @@ Options = Annotated[str, AfterValidator(_json_object)]
 
 
 class DataSettings(Settings):
-    """Where the private pictures come from."""
+    """Where the private signals come from."""
 
-    path: str = Field("", description="folder of images, one private image a client; empty: bundled pictures")
+    path: str = Field("", description="folder of your own data; empty: bundled or procedural")
+    layout: str = Field("auto", description="how data.path is organised; auto: found out")
     size: int = Field(32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size")
     channels: int = Field(3, description="3 for RGB, 1 for grey")
-    held_out: int = Field(6, ge=1, le=1000, description="pictures no client holds, for test-time optimisation")
+    held_out: int = Field(6, ge=1, le=1000, description="signals no client holds, for test-time optimisation")
+    objects: int = Field(1, ge=1, le=10_000, description="pictures, clips or objects a client holds (mean, if skewed)")
+    alpha: float = Field(0.0, ge=0, description="Dirichlet concentration of how many a client holds; 0: all the same")
+    frames: int = Field(8, ge=0, le=10_000, description="video: frames of a clip; 0: all")
+    shape: Literal["cars", "heads"] = Field("cars", description="nerf: which procedural objects")
+    support_views: int = Field(4, ge=1, le=10_000, description="nerf: views a field is adapted on")
+    query_views: int = Field(4, ge=1, le=10_000, description="nerf: other views it is judged on")
+    views_alpha: float = Field(0.0, ge=0, description="nerf: Dirichlet concentration of support views; 0: all of them")
 
 
 class FieldSettings(Settings):
@@ -94,6 +102,10 @@ class FieldSettings(Settings):
     width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
     depth: int = Field(3, ge=1, le=32, description="hidden layers")
     omega: float = Field(30.0, gt=0, description="SIREN's frequency factor w0")
+    encoding: Literal["fourier", "hash"] = Field("fourier", description="nerf: what the network sees of a position")
+    frequencies: int = Field(20, ge=1, le=64, description="nerf: Fourier frequencies an axis")
+    max_frequency: float = Field(8.0, ge=0, le=16, description="nerf: log2 of the highest one")
+    samples: int = Field(32, ge=2, le=1024, description="nerf: samples along a ray")
 
 
 class TalkingHeadSettings(Settings):
@@ -138,6 +150,7 @@ class EvaluationSettings(Settings):
         "0.003,0.01,0.03,0.1", description="step sizes the tuned table chooses from, per method"
     )
     uploads: bool = Field(True, description="judge each client's upload as a server that renders it would")
+    batch_size: int = Field(0, ge=0, description="samples of a test-time step; 0: all of the signal")
     clip: float = Field(5.0, ge=0, description="gradient norm limit in test-time optimisation; 0: none")
 
     @property

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tasks.data.pictures import Picture, prepare
+from tasks.data.pictures import prepare
 from tasks.randomness import generator
+from tasks.signals import Signal, sampled
 
 PRIVATE = (
     "astronaut", "coffee", "rocket", "camera", "immunohistochemistry", "moon",
@@ -33,25 +34,24 @@ def _photograph(name: str) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _picture(names: tuple[str, ...], index: int, size: int, channels: int) -> Picture:
+def _picture(names: tuple[str, ...], index: int, size: int, channels: int) -> Signal:
     """Picture ``index``: first each photograph's central square, then seeded crops of 60 % of its side."""
     name, turn = names[index % len(names)], index // len(names)
     image = _photograph(name)
     if turn == 0 or size == 0:
-        return Picture(name, prepare(image, size, channels))
+        return sampled(name, prepare(image, size, channels))
     side = max(1, int(CROP_SHARE * min(image.size)))
     draw = generator("bundled crop", name, turn)
-
     left = int(torch.randint(image.width - side + 1, (1,), generator=draw))
     top = int(torch.randint(image.height - side + 1, (1,), generator=draw))
-    return Picture(f"{name} (crop {turn})", prepare(image, size, channels, (left, top, side)))
+    return sampled(f"{name} (crop {turn})", prepare(image, size, channels, (left, top, side)))
 
 
-def private_picture(client: int, size: int, channels: int) -> Picture:
+def private_picture(client: int, size: int, channels: int) -> Signal:
     """The picture of one client, the same on every machine."""
     return _picture(PRIVATE, client, size, channels)
 
 
-def held_out_pictures(count: int, size: int, channels: int) -> list[Picture]:
-    """Pictures of which no client holds any part."""
-    return [_picture(HELD_OUT, index, size, channels) for index in range(count)]
+def held_out_picture(index: int, size: int, channels: int) -> Signal:
+    """A picture of which no client holds any part."""
+    return _picture(HELD_OUT, index, size, channels)

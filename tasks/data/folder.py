@@ -11,8 +11,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from tasks.data.pictures import Picture, prepare
+from tasks.data.pictures import prepare
 from tasks.errors import InputError
+from tasks.signals import Signal, sampled
 
 
 @lru_cache(maxsize=8)
@@ -35,24 +36,27 @@ def image_files(path: str) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def split(path: str, held_out: int, clients: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """(private files, held-out files); refuses a folder that is too small for the clients asked for."""
+def split(path: str, held_out: int, needed: int, clients: int = 0) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """(private files, held-out files); refuses a folder with fewer than ``needed`` private ones.
+
+    ``clients``: how many share them, if not one each.
+    """
     files = image_files(path)
     private, test = files[: len(files) - held_out], files[len(files) - held_out :]
-    if len(private) < clients:
+    if len(private) < needed:
+        whose = f"{clients} clients ({needed} images)" if clients else f"{needed} clients"
+        remedy = "lower clients.total or data.objects" if clients else f"set clients.total to {len(private)} or fewer"
         raise InputError(
-            "data.path",
-            path,
-            f"{len(files)} images are too few for {clients} clients and {held_out} held-out pictures",
-            f"set clients.total to {max(len(private), 0)} or fewer, lower data.held-out, or add images",
-        )
+            "data.path", path, f"{len(files)} images are too few for {whose} and {held_out} held-out pictures",
+            f"{remedy}, lower data.held-out, or add images",
+        )  # fmt: skip
     return private, test
 
 
-def load(file: Path, size: int, channels: int) -> Picture:
-    """One file as a picture; raises :class:`InputError` if it cannot be decoded."""
+def load(file: Path, size: int, channels: int) -> Signal:
+    """One file as a signal; raises :class:`InputError` if it cannot be decoded."""
     try:
         with Image.open(file) as image:
-            return Picture(file.stem, prepare(image, size, channels))
+            return sampled(file.stem, prepare(image, size, channels))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError("data.path", str(file), f"cannot be decoded ({error})", "replace the file") from error

@@ -1,34 +1,13 @@
-"""Pictures as arrays in [0, 1], and as the coordinate-value pairs a field is fitted to."""
+"""Pictures as arrays in [0, 1]."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image: ``truth [H, W, channels]`` in [0, 1]. A client that holds it has one example."""
-
-    name: str
-    truth: Tensor
-    examples: int = 1
-
-    @cached_property
-    def coordinates(self) -> Tensor:
-        """``[H*W, 2]``: (row, column) of each pixel, both from -1 to 1, row by row."""
-        rows, columns = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in self.truth.shape[:2])
-        return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)
-
-    @cached_property
-    def values(self) -> Tensor:
-        """``[H*W, channels]`` in [0, 1], in the order of :attr:`coordinates`."""
-        return self.truth.reshape(-1, self.truth.shape[-1])
 
 
 def prepare(image: Image.Image, size: int, channels: int, box: tuple[int, int, int] | None = None) -> Tensor:
@@ -43,3 +22,18 @@ def prepare(image: Image.Image, size: int, channels: int, box: tuple[int, int, i
         image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     array = np.asarray(image, dtype=np.float32) / 255
     return torch.from_numpy(array.reshape(image.height, image.width, channels).copy())
+
+
+def beside(images: Sequence[Tensor], gap: int = 4) -> Tensor:
+    """Pictures or videos ``[..., H, W_i, C]`` in one, with ``gap`` white columns between two of them."""
+    white = torch.ones(*images[0].shape[:-2], gap, images[0].shape[-1])
+    return torch.cat([part for image in images for part in (white, image)][1:], dim=-2)
+
+
+def contact_sheet(images: Tensor, most: int = 4) -> Tensor:
+    """A picture ``[H, W, C]`` as it is; of several ``[..., H, W, C]`` at most ``most``, evenly chosen, side by side."""
+    if images.dim() == 3:
+        return images
+    images = images.flatten(0, -4)
+    chosen = torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()
+    return beside(list(images[chosen]), gap=2)

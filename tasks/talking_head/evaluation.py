@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tasks.data.pictures import beside
 from tasks.metrics import mean_of, psnr, ssim
 from tasks.optimise import Adam
 from tasks.params import clip
@@ -20,7 +21,6 @@ from tasks.settings import EvaluationSettings
 from tasks.talking_head import metrics as judge
 from tasks.talking_head.encoding import Encoded
 from tasks.talking_head.model import HeadModel
-from tasks.talking_head.video import beside
 from tasks.types import Evaluation, Video
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ PyAV (``pip install 'fedapp[video]'``) does the decoding and encoding; it is imp
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -259,9 +259,3 @@ def write_gif(path: Path, frames: Tensor, scale: int = 1) -> None:
     palette = Image.fromarray(strip.numpy()).quantize(256, method=Image.Quantize.MEDIANCUT)
     images = [Image.fromarray(p.numpy()).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0)
-
-
-def beside(videos: Sequence[Tensor], gap: int = 4) -> Tensor:
-    """Videos ``[T, H, W_i, 3]`` in one ``[T, H, W, 3]``, with ``gap`` white columns between two of them."""
-    white = torch.ones(*videos[0].shape[:2], gap, 3)
-    return torch.cat([part for video in videos for part in (white, video)][1:], dim=2)

@@ -224,7 +224,7 @@ def test_lost_nodes_are_survived_at_every_leg_or_the_round_aborts(run: Run, leg:
                 return []
             return super().deliver(message)
 
-    changes = {**PRIVATE, "rounds": 1, "release": "distributed-dp", "runtime.timeout": 0.3}
+    changes = {**PRIVATE, "rounds": 1, "release": "distributed-dp", "runtime.timeout": 2.0}
     if lost == 2:
         with pytest.raises(StoppedError, match="no sum was unmasked"):
             run(nodes=NODES, grid=Losing, **changes)

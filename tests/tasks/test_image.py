@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from tasks.data import bundled, folder
-from tasks.data.pictures import Picture
+from tasks.data.pictures import contact_sheet
 from tasks.errors import InputError
 from tasks.image import ImageTask
 from tasks.settings import DataSettings, FieldSettings, TaskSettings
+from tasks.signals import sampled
 
 
 def task(**data: object) -> ImageTask:
@@ -39,8 +40,8 @@ def test_bundled_pictures_are_real_private_and_disjoint_from_the_held_out() -> N
 
 def test_pixels_and_coordinates_belong_together() -> None:
     truth = torch.arange(6.0).reshape(2, 3, 1) / 6
-    picture = Picture("ramp", truth)
-    assert picture.coordinates.tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
+    picture = sampled("ramp", truth).support
+    assert picture.inputs.tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
     assert picture.values.squeeze().tolist() == truth.flatten().tolist()
 
 
@@ -60,7 +61,7 @@ def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
     episode = own.episodes(cohort, [("t", c) for c in range(3)], 2, 3, 11, torch.device("cpu"))(1)
     assert len(episode.support) == 3 and episode.query.inputs.shape == (3, 11, 2)
     for row, picture in enumerate(cohort):
-        known = {tuple(pixel) for pixel in torch.cat([picture.coordinates, picture.values], 1).tolist()}
+        known = {tuple(pixel) for pixel in torch.cat(picture.signals[0].support, 1).tolist()}
         drawn = torch.cat([episode.query.inputs[row], episode.query.targets[row]], 1).tolist()
         assert {tuple(pixel) for pixel in drawn} <= known, "a client only ever sees its own pixels"
     rendered = own.render(torch.stack([own.init(0)] * 3), cohort)
@@ -70,9 +71,9 @@ def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
 def test_render_in_blocks_equals_render_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     own, params = task(size=16), None
     params = own.init(0)[None]
-    whole = own.predict(params, own.client_data(0).coordinates[None])
-    monkeypatch.setattr("tasks.image.PIXELS_AT_ONCE", 7)
-    torch.testing.assert_close(own.predict(params, own.client_data(0).coordinates[None]), whole)
+    whole = own.predict(params, own.client_data(0).signals[0].support.inputs[None])
+    monkeypatch.setattr("tasks.fitting.SAMPLES_AT_ONCE", 7)
+    torch.testing.assert_close(own.predict(params, own.client_data(0).signals[0].support.inputs[None]), whole)
 
 
 def test_draws_depend_on_the_client_not_on_the_cohort() -> None:
@@ -105,3 +106,22 @@ def test_a_truncated_image_is_refused_when_read(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="cannot be decoded"):
         folder.load(tmp_path / "0.png", 0, 3)
+
+
+def test_several_pictures_a_client_must_share_a_size(tmp_path: Path) -> None:
+    for index, side in enumerate((8, 8, 8, 12, 8)):
+        write(tmp_path / f"{index}.png", side, side + index % 2)
+    folder.image_files.cache_clear()
+    with pytest.raises(InputError, match="differ in size") as caught:
+        task(path=str(tmp_path), size=0, objects=2, held_out=1).check(2)
+    assert caught.value.key == "data.size" and "8x8" in caught.value.reason
+    own = task(path=str(tmp_path), size=6, objects=2, held_out=1)
+    own.check(2)
+    assert own.client_data(1).examples == 2 and own.client_data(1).truth.shape == (2, 6, 6, 3)
+
+
+def test_a_contact_sheet_shows_the_first_and_the_last() -> None:
+    frames = torch.linspace(0, 0.9, 10).view(10, 1, 1, 1).expand(10, 3, 2, 3)
+    sheet = contact_sheet(frames, most=3)
+    assert sheet.shape == (3, 3 * 2 + 2 * 2, 3)
+    assert (sheet[0, 0, 0], sheet[0, -1, 0], sheet[0, 2, 0]) == (0.0, pytest.approx(0.9), 1.0)

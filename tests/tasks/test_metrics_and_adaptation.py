@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tasks.adaptation import adapt
+from tasks.adaptation import Adaptation, adapt
 from tasks.image import ImageTask
 from tasks.metrics import psnr, range_excess, ssim
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
@@ -45,14 +45,14 @@ class Quadratic:
 def test_adaptation_takes_exactly_k_steps_with_each_rate() -> None:
     start = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     rates = torch.tensor([[0.5], [0.1]])
-    seen = dict(adapt(Quadratic(), start, Batch(start, start), rates, [0, 1, 3], limit=0.0))
+    seen = dict(adapt(Quadratic(), start, lambda _: Batch(start, start), rates, [0, 1, 3], limit=0.0))
     assert seen[0].tolist() == start.tolist()
     torch.testing.assert_close(seen[3][:, 0], torch.tensor([0.5**3, 0.9**3]))
 
 
 def test_adaptation_clips() -> None:
     start = torch.tensor([[3.0, 4.0]])
-    seen = dict(adapt(Quadratic(), start, Batch(start, start), torch.ones(1, 1), [1], limit=1.0))
+    seen = dict(adapt(Quadratic(), start, lambda _: Batch(start, start), torch.ones(1, 1), [1], limit=1.0))
     torch.testing.assert_close(seen[1], start * 0.8)
 
 
@@ -76,3 +76,21 @@ def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
     )  # the published objective's typical end: a constant near 10
     metrics = task.evaluate(model, EvaluationSettings(steps="0"), tune=False).metrics
     assert metrics["diverged"] is True and metrics["range_excess"] > 5
+
+
+def test_unseen_pixels_are_judged_apart_and_are_harder() -> None:
+    task = ImageTask(TaskSettings(data=DataSettings(size=16, held_out=2), field=FieldSettings(width=32, depth=2)))
+    settings = EvaluationSettings(steps="0,64", rates="0.03,0.1")
+    metrics = task.evaluate(task.init(0), settings, tune=True).metrics
+    assert metrics["psnr_unseen_tuned"]["64"] < metrics["psnr_tuned"]["64"] - 1
+    half = task.held_out()[0].halved()
+    seen, unseen = ({tuple(row) for row in part.inputs.tolist()} for part in (half.support, half.query))
+    assert len(seen) == len(unseen) == 128 and not seen & unseen
+
+
+def test_batches_of_adaptation_are_the_same_for_every_method() -> None:
+    task = ImageTask(TaskSettings(data=DataSettings(size=12, held_out=2), field=FieldSettings(width=8, depth=1)))
+    settings = EvaluationSettings(steps="0,3", batch_size=5)
+    first, second = (Adaptation(task, task.init(seed), settings)._batches(task.held_out()) for seed in (0, 1))
+    assert torch.equal(first(2).targets, second(2).targets) and first(2).targets.shape == (2, 5, 3)
+    assert not torch.equal(first(1).targets, first(2).targets)

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tasks.data.pictures import beside
 from tasks.errors import InputError
 from tasks.talking_head import video
 from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
 from tasks.talking_head.people import clip_of, identity
 from tasks.talking_head.video import (
     UnusableClipError,
-    beside,
     probe,
     read_clip,
     write_clip,

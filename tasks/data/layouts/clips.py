@@ -1,0 +1,140 @@
+"""Your own clips: a folder a client, in it mp4 or gif files or folders of frames.
+
+No data set of its own; FedMeNF (https://arxiv.org/abs/2508.06301) fits its fields to such clips::
+
+    <client>/<clip>.mp4|gif
+    <client>/<clip>/*.png|jpg       frames in natural order: frame2 before frame10
+
+Every frame counts, at the rate of the file. mp4 files need PyAV (``pip install 'fedapp[video]'``), which is imported
+when the first one is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts.reading import (
+    folder,
+    header,
+    is_named,
+    natural,
+    opened,
+    picture,
+    pictures_in,
+    stack,
+    subfolders,
+    unusable,
+)
+from tasks.data.pictures import prepare
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from av import VideoStream
+    from av.container import InputContainer
+
+FILMS = (".mp4", ".gif")
+
+
+# ---------------------------------------------------------------------- mp4
+def _pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("package", "av", "mp4 files are read with PyAV", "pip install 'fedapp[video]'") from error
+    return av
+
+
+@contextmanager
+def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """An mp4 file, open at its first video stream; what FFmpeg finds wrong with it, then or later, names the file."""
+    av = _pyav()
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise unusable(path, "has no video", "replace the file or take it out")
+            yield container, container.streams.video[0]
+    except av.FFmpegError as error:
+        raise unusable(path, f"cannot be decoded ({error})", "replace the file or take it out") from error
+
+
+def _upright(path: Path) -> Iterator[Image.Image]:
+    """The frames of an mp4, one at a time; telephones store how far to turn them."""
+    with _film(path) as (container, stream):
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise unusable(path, "has no frames", "replace the file or take it out")
+        for frame in chain([first], frames):
+            yield Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+
+# ---------------------------------------------------------------------- any clip
+def _frames(path: Path, size: int, channels: int) -> Iterator[tuple[Path, Tensor]]:
+    """Each frame with the file it comes from, scaled before the next one is decoded."""
+    if path.is_dir():
+        for file in pictures_in(path):
+            yield file, picture(file, size, channels)
+    elif path.suffix.lower() == ".gif":
+        with opened(path) as image:
+            for frame in ImageSequence.Iterator(image):
+                yield path, prepare(frame, size, channels)
+    else:
+        for image in _upright(path):
+            yield path, prepare(image, size, channels)
+
+
+def _clips(client: Path) -> list[Path]:
+    """Films and folders of frames of a client, in natural order."""
+    return sorted((e for e in client.iterdir() if is_named(e, FILMS) or _is_folder(e)), key=natural)
+
+
+def _is_folder(entry: Path) -> bool:
+    return not entry.name.startswith(".") and entry.is_dir()
+
+
+class Clips(Layout):
+    """Clients with one clip or more; an item is a film or a folder of frames."""
+
+    kind = "video"
+    owned = True
+    expected = "<client>/<clip>.mp4|gif, or <client>/<clip>/*.png|jpg"
+
+    def found(self, root: Path) -> bool:
+        clips = (clip for client in subfolders(root) for clip in _clips(client))
+        return any(is_named(clip, FILMS) or any(is_named(entry) for entry in clip.iterdir()) for clip in clips)
+
+    def holders(self, root: Path) -> list[Holder]:
+        root = folder(root)
+        clients = []
+        for client in subfolders(root):
+            clips = tuple(_clips(client))
+            if not clips:
+                raise unusable(client, "a client's folder without clips", "put clips into it or remove it")
+            for clip in clips:
+                if clip.is_dir() and not any(is_named(entry) for entry in clip.iterdir()):
+                    raise unusable(clip, "a clip's folder without pictures", "put frames into it or remove it")
+            clients.append(Holder(client.name, clips))
+        if not clients:
+            raise unusable(root, "nobody in layout 'clips'", f"expected {self.expected}")
+        return clients
+
+    def measure(self, item: Path) -> tuple[Path, tuple[int, int]]:
+        if item.is_dir():
+            first = pictures_in(item)[0]
+            return first, header(first)
+        if item.suffix.lower() == ".gif":
+            return item, header(item)
+        return item, next(_upright(item)).size  # how a film is turned is known only with its first frame
+
+    def load_video(self, item: Path, size: int, channels: int) -> Tensor:
+        return stack(_frames(item, size, channels), "of the same clip")

@@ -1,0 +1,179 @@
+"""What every layout does with files: list them, decode them, say what is wrong with one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from tasks.data.pictures import prepare
+from tasks.errors import InputError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_VALUES = 2**28  # numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish
+UNSIZED = "set data.size, so that all are cut to one size"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def unusable(path: Path, reason: str, remedy: str) -> InputError:
+    """The error every layout raises: the file or folder, what is wrong with it and what to do."""
+    return InputError("data.path", str(path), reason, remedy)
+
+
+# ---------------------------------------------------------------------- folders
+def natural(path: Path) -> tuple[tuple[int, int, str], ...]:
+    """Sorting key under which ``frame2`` comes before ``frame10``; the name itself settles ties (``a1``, ``a01``)."""
+    pieces = re.findall(r"([0-9]+)|([^0-9]+)", path.name)
+    return *((0, int(number), "") if number else (1, 0, text) for number, text in pieces), (2, 0, path.name)
+
+
+def folder(root: Path) -> Path:
+    """The folder itself, ``~`` resolved; raises :class:`InputError` if it is not there."""
+    root = root.expanduser()
+    if not root.is_dir():
+        raise unusable(root, "no such folder", "give a folder that holds a data set")
+    return root
+
+
+def subfolders(parent: Path) -> list[Path]:
+    """In natural order, without hidden ones; none if there is no such parent."""
+    entries = parent.iterdir() if parent.is_dir() else ()
+    return sorted((entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()), key=natural)
+
+
+def is_named(path: Path, suffixes: tuple[str, ...] = PICTURES) -> bool:
+    """By the name alone: this is asked a million times, and a file that is none is found when it is decoded."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+
+
+def pictures_in(parent: Path) -> list[Path]:
+    """The picture files of a folder in natural order; other files are passed over."""
+    return sorted((entry for entry in parent.iterdir() if is_named(entry)), key=natural)
+
+
+# ---------------------------------------------------------------------- json
+def read_json(path: Path, model: type[Model]) -> Model:
+    """A file as ``model``; the last few are kept, because the items of one holder share a file."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise unusable(path, f"cannot be read ({error.strerror})", "restore the file") from error
+    return cast(Model, _parsed(path, model, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, model: type[BaseModel], changed: int, length: int) -> BaseModel:
+    return parse_json(path, model)
+
+
+def parse_json(path: Path, model: type[Model]) -> Model:
+    """As :func:`read_json`, keeping nothing: for a pass over many files."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise unusable(path, f"cannot be read ({error.strerror})", "restore the file") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"])
+        others = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        reason = f"malformed: {place + ': ' if place else ''}{first['msg']}{others}"
+        raise unusable(path, reason, "write the file again as the data set has it") from error
+
+
+# ---------------------------------------------------------------------- pictures
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file, open; whatever Pillow finds wrong with it, then or when it is decoded, names the file."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise unusable(path, f"cannot be decoded ({error})", "replace the file or take it out") from error
+
+
+def header(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels without decoding."""
+    with opened(path) as image:
+        return image.size
+
+
+def picture(path: Path, size: int, channels: int) -> Tensor:
+    """``[H, W, channels]`` in [0, 1], see :func:`tasks.data.pictures.prepare`."""
+    with opened(path) as image:
+        return prepare(image, size, channels)
+
+
+def refuse_other_size(
+    first: Path, first_shape: tuple[int, int], other: Path, shape: tuple[int, int], where: str
+) -> None:
+    """Two files that have to be of one (width, height); the error names both."""
+    if shape != first_shape:
+        width, height = first_shape
+        reason = f"{shape[0]} x {shape[1]} pixels, but {first} {where} has {width} x {height}"
+        raise unusable(other, reason, UNSIZED)
+
+
+def stack(frames: Iterable[tuple[Path, Tensor]], where: str) -> Tensor:
+    """``[T, H, W, C]`` of named frames ``[H, W, C]``; refuses mixed sizes, and a clip that no memory would hold."""
+    paths: list[Path] = []
+    pictures: list[Tensor] = []
+    for path, frame in frames:
+        if pictures:
+            (h, w, _), (height, width, _) = pictures[0].shape, frame.shape
+            refuse_other_size(paths[0], (w, h), path, (width, height), where)
+        paths.append(path)
+        pictures.append(frame)
+        if len(pictures) * frame.numel() > MOST_VALUES:
+            reason = f"more than {len(pictures) - 1} frames of {frame.shape[1]} x {frame.shape[0]} pixels are too many"
+            raise unusable(path, reason, "lower data.size (0 keeps the native size) or cut the clip")
+    return torch.stack(pictures)
+
+
+# ---------------------------------------------------------------------- views
+class View(NamedTuple):
+    """``image [H, W, 3]`` in [0, 1] on its background, ``mask [H, W]`` where the file has an alpha channel.
+
+    ``native`` is the file's (width, height); ``side`` the pixels of it, each way, that ``size`` ones were made of.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    native: tuple[int, int]
+    side: int
+
+
+def _scaled(image: Image.Image, size: int) -> Image.Image:
+    """The central square at ``size`` pixels a side: the mean over each new pixel's area, Lanczos when enlarging."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    # A ray of a field stands for a pixel's area, so that the area is averaged; Lanczos would overshoot at outlines.
+    return square.resize((size, size), Image.Resampling.BOX if size < side else Image.Resampling.LANCZOS)
+
+
+def view(path: Path, size: int, background: float) -> View:
+    """One photograph on a background in [0, 1]: composited before it is scaled, so that no hidden colour bleeds in."""
+    with opened(path) as image:
+        native = image.size
+        alpha: Image.Image | None = None
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            alpha = image.getchannel("A")
+            ground = round(255 * background)
+            image = Image.alpha_composite(Image.new("RGBA", native, (ground, ground, ground, 255)), image)
+        image = image.convert("RGB")
+    if size:
+        image, alpha = _scaled(image, size), None if alpha is None else _scaled(alpha, size)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
+    mask = None if alpha is None else torch.from_numpy(np.array(alpha)) >= 128
+    return View(pixels, mask, native, min(native) if size else 0)

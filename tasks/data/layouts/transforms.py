@@ -1,0 +1,246 @@
+"""Objects photographed from known cameras: ``transforms.json`` as the NeRF data sets and their tools write it.
+
+Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis", ECCV 2020,
+https://arxiv.org/abs/2003.08934 (Blender scenes); with ``fl_x`` in place of ``camera_angle_x`` as Instant NGP's
+converters write it, https://github.com/NVlabs/instant-ngp. A folder is one object, or every folder in it is one::
+
+    <object>/transforms.json         {camera_angle_x | fl_x, frames: [{file_path, transform_matrix}, ...]}
+    <object>/<file_path>[.png]       below the json; with an alpha channel it is put on white
+
+A Blender scene that has ``transforms_train.json`` instead gives its training views. Matrices are camera-to-world, the
+camera looks along its -z with y up (OpenGL). ``near`` and ``far`` may stand in the json; else they are Blender's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from tasks.data.cameras import Views
+from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts.reading import (
+    MOST_VALUES,
+    PICTURES,
+    View,
+    folder,
+    header,
+    read_json,
+    refuse_other_size,
+    subfolders,
+    unusable,
+    view,
+)
+from tasks.errors import InputError
+
+log = logging.getLogger("flwr")
+
+NAMES = ("transforms.json", "transforms_train.json")
+NEAR, FAR, WHITE = 2.0, 6.0, 1.0  # units of the scene, from the camera; grey level of the background
+RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
+PINHOLE = 0.02  # of the width, how far off a plain pinhole camera a pixel may be
+
+
+class Frame(BaseModel):
+    """One photograph. ``transform_matrix`` is read loosely here and held to its form by :func:`poses`."""
+
+    file_path: str
+    transform_matrix: list[list[float]]
+
+
+class Scene(BaseModel):
+    """The parts of ``transforms.json`` that matter here; ``fl_*``, ``cx``, ``cy`` in pixels of ``w`` x ``h``."""
+
+    frames: Sequence[Frame] = Field(min_length=1)
+    camera_angle_x: float | None = None
+    fl_x: float | None = None
+    fl_y: float | None = None
+    cx: float | None = None
+    cy: float | None = None
+    w: float | None = Field(None, gt=0)
+    h: float | None = Field(None, gt=0)
+    k1: float = 0.0
+    k2: float = 0.0
+    near: float = Field(NEAR, gt=0)
+    far: float = FAR
+
+
+# ---------------------------------------------------------------------- cameras
+def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
+    """In pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5 camera_angle_x)``, or ``fl_x``.
+
+    Raises :class:`InputError` for a camera that one focal length does not describe.
+    """
+    width, height = native
+    if scene.camera_angle_x is not None:
+        if not 0 < scene.camera_angle_x < math.pi:
+            reason = f"camera_angle_x = {scene.camera_angle_x} is no opening angle in radians between 0 and pi"
+            raise unusable(file, reason, "write the horizontal opening angle of the camera in radians")
+        focal = 0.5 * width / math.tan(0.5 * scene.camera_angle_x)
+    elif scene.fl_x is not None:
+        if not 0 < scene.fl_x < math.inf:
+            raise unusable(file, f"fl_x = {scene.fl_x} is no focal length", "write the focal length in pixels")
+        focal = scene.fl_x * width / (scene.w or width)
+    else:
+        raise unusable(file, "has neither camera_angle_x nor fl_x", "add camera_angle_x in radians, or fl_x in pixels")
+
+    whole_width, whole_height = scene.w or width, scene.h or height
+    radius = 0.5 * math.hypot(width, height) / focal
+    flaws = {
+        "fl_y differs from fl_x": 0.5 * abs(1 - scene.fl_y / scene.fl_x) if scene.fl_y and scene.fl_x else 0.0,
+        "cx is off the centre": abs(scene.cx / whole_width - 0.5) if scene.cx is not None else 0.0,
+        "cy is off the centre": abs(scene.cy / whole_height - 0.5) if scene.cy is not None else 0.0,
+        "k1 and k2 bend the corners": abs(scene.k1 * radius**3 + scene.k2 * radius**5) * focal / width,
+    }
+    for flaw, share in flaws.items():
+        if not share <= PINHOLE:
+            reason = f"not a plain pinhole camera: {flaw} ({100 * share:.0f} % of the width)"
+            raise unusable(file, reason, "undistort and crop the photographs, and write the json for those")
+    return focal
+
+
+def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
+    """``[V, 4, 4]``, camera-to-world, translations divided by ``scale``; each has to be a finite rigid motion."""
+    for frame in frames:
+        rows = frame.transform_matrix
+        if len(rows) != 4 or any(len(row) != 4 for row in rows):
+            raise _no_pose(file, frame, "is not 4 x 4")
+    matrices = torch.tensor([frame.transform_matrix for frame in frames], dtype=torch.float64)
+    turns = matrices[:, :3, :3]
+    away = (turns @ turns.mT - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
+    last = (matrices[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)).abs().amax(1)
+    finite = matrices.float().isfinite().all(2).all(1)  # as they are handed out
+    rigid = (away < RIGID) & (last < RIGID)
+    for index, frame in enumerate(frames):
+        if not finite[index]:
+            raise _no_pose(file, frame, "is not finite")
+        if not rigid[index] or float(torch.linalg.det(turns[index])) < 0:
+            raise _no_pose(file, frame, "is no rigid motion (a rotation, a translation and the row 0 0 0 1)")
+    matrices[:, :3, 3] /= scale
+    return matrices.float()
+
+
+def _no_pose(file: Path, frame: Frame, flaw: str) -> InputError:
+    return unusable(
+        file, f"transform_matrix of {frame.file_path!r} {flaw}", "write camera-to-world matrices in OpenGL's axes"
+    )
+
+
+# ---------------------------------------------------------------------- views
+def photograph(file: Path, frame: Frame) -> Path:
+    """The file of a frame: below the json's folder, with or without its ending; a leading slash means nothing."""
+    relative = PurePosixPath(frame.file_path.replace("\\", "/").lstrip("/"))
+    if not relative.name or ".." in relative.parts:
+        reason = f"file_path {frame.file_path!r} names no file below the json's folder"
+        raise unusable(file, reason, "put the photographs below it and write their relative paths")
+    path = file.parent / relative
+    candidates = [path] if path.suffix.lower() in PICTURES else []
+    candidates += [path.with_name(path.name + ending) for ending in PICTURES]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise missing(candidates[0], file, frame)
+
+
+def missing(path: Path, file: Path, frame: Frame) -> InputError:
+    """A photograph that the json names is not there."""
+    reason = f"no such file, but {file} has a frame {frame.file_path!r}"
+    return unusable(path, reason, "restore the photograph or take the frame out of the json")
+
+
+def load(
+    file: Path,
+    name: str,
+    scene: Scene,
+    size: int,
+    most: int,
+    *,
+    near: float = NEAR,
+    far: float = FAR,
+    background: float = WHITE,
+    scale: float = 1.0,
+    find: Callable[[Path, Any], Path] = photograph,
+) -> Views:
+    """The scene's frames as :class:`Views`; ``find(file, frame)`` is the photograph of a frame.
+
+    ``size = 0`` keeps the photographs whole; otherwise their central square is scaled, and the focal length with it.
+    At most ``most`` of them (0: all) are decoded, spread evenly over the list: neighbours there are neighbours in
+    space. Every matrix is looked at, whatever ``most`` is.
+    """
+    if not 0 < near < far < math.inf:
+        raise unusable(file, f"near = {near} and far = {far} enclose nothing", "write 0 < near < far")
+    every = poses(file, scene.frames, scale)
+    count = len(scene.frames)
+    chosen = [index * count // most for index in range(most)] if 0 < most < count else list(range(count))
+    taken: list[View] = []
+    first, focal = file, 0.0
+    for index in chosen:
+        path = find(file, scene.frames[index])
+        if not taken and size == 0 and len(chosen) * 3 * math.prod(header(path)) > MOST_VALUES:
+            raise unusable(file, f"{len(chosen)} photographs at their own size are too many", "set data.size")
+        one = view(path, size, background)
+        length = focal_length(file, scene, one.native) * (size / one.side if size else 1.0)
+        if not taken:
+            first, focal = path, length
+        # Scaling makes squares of one size of anything, but photographs of unlike proportions lose unlike margins.
+        elif size == 0 or abs(length - focal) > 0.01 * focal:
+            refuse_other_size(first, taken[0].native, path, one.native, f"of {name!r}")
+        taken.append(one)
+    masks: Tensor | None = None
+    if any(one.mask is not None for one in taken):
+        whole = torch.ones(taken[0].image.shape[:2], dtype=torch.bool)
+        masks = torch.stack([whole if one.mask is None else one.mask for one in taken])
+    images = torch.stack([one.image for one in taken])
+    return Views(name, images, every[chosen], focal, near, far, background, masks)
+
+
+# ---------------------------------------------------------------------- layout
+def scene_file(parent: Path) -> Path | None:
+    """The json of an object's folder, if it has one."""
+    return next((parent / name for name in NAMES if (parent / name).is_file()), None)
+
+
+def objects(folders: Sequence[Path], root: Path) -> list[Holder]:
+    """One holder an object, named by its path below ``root``; an empty folder is an error, another one is logged."""
+    found: list[Holder] = []
+    for parent in folders:
+        file = scene_file(parent)
+        if file is not None:
+            found.append(Holder(parent.relative_to(root).as_posix() if parent != root else root.name, (file,)))
+        elif next(parent.iterdir(), None) is None:
+            raise unusable(parent, "an empty folder in the place of an object", "remove it or restore its files")
+        else:
+            log.warning("passed over, no %s in it: %s", NAMES[0], parent)
+    return found
+
+
+class Transforms(Layout):
+    """Any objects with a ``transforms.json``; a client may hold several."""
+
+    kind = "views"
+    owned = False
+    expected = "[<object>/]transforms.json (or transforms_train.json) with its photographs below it"
+
+    def found(self, root: Path) -> bool:
+        return scene_file(root) is not None or any(scene_file(parent) for parent in subfolders(root))
+
+    def holders(self, root: Path) -> list[Holder]:
+        root = folder(root)
+        found = objects([root] if scene_file(root) else subfolders(root), root)
+        if not found:
+            raise unusable(root, "no objects in layout 'transforms'", f"expected {self.expected}")
+        return found
+
+    def measure(self, item: Path) -> tuple[Path, tuple[int, int]]:
+        path = photograph(item, read_json(item, Scene).frames[0])
+        return path, header(path)
+
+    def load_views(self, item: Path, size: int, most: int = 0) -> Views:
+        scene = read_json(item, Scene)
+        return load(item, item.parent.name, scene, size, most, near=scene.near, far=scene.far)

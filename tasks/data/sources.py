@@ -1,0 +1,136 @@
+"""Where a field task's signals come from: made of numbers, one folder of pictures, or a data set in its own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from tasks.data import folder
+from tasks.data.deal import objects_of
+from tasks.data.layouts import Holder, Kind, Layout, detect, open_layout
+from tasks.errors import InputError
+from tasks.settings import DataSettings
+from tasks.signals import Holding, Signal
+
+NEWCOMERS = 10_000_000  # numbers from here on are held by no client
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+FLAT = "pictures"  # a folder of images, one a client: no layout of its own
+
+
+class Numbered:
+    """Signals made of numbers: client i's follow from i, and held-out ones from numbers no client reaches."""
+
+    def __init__(self, data: DataSettings, make: Callable[[int], Signal], spare: Callable[[int], Signal] | None = None):
+        self.data, self.make = data, lru_cache(maxsize=1024)(make)
+        self.spare = spare or (lambda index: self.make(NEWCOMERS + index))
+
+    def check(self, clients: int) -> None:
+        """Nothing can be missing."""
+
+    def client(self, client: int) -> Holding:
+        signals = tuple(self.make(number) for number in objects_of(client, self.data.objects, self.data.alpha))
+        return Holding(signals[0].name, signals)
+
+    def held_out(self) -> Sequence[Signal]:
+        return [self.spare(index) for index in range(self.data.held_out)]
+
+
+class Flat:
+    """A folder of images; client i holds ``data.objects`` of them, the last ``data.held-out`` are held by nobody."""
+
+    def __init__(self, data: DataSettings) -> None:
+        self.data = data
+
+    def _numbers(self, client: int) -> range:
+        return objects_of(client, self.data.objects, self.data.alpha)
+
+    def _load(self, files: Sequence[Path]) -> list[Signal]:
+        return [folder.load(file, self.data.size, self.data.channels) for file in files]
+
+    def check(self, clients: int) -> None:
+        private, test = folder.split(
+            self.data.path, self.data.held_out, self._numbers(clients - 1).stop, clients if self.data.objects > 1 else 0
+        )
+        for client in range(clients):
+            _same_size(self._load([private[number] for number in self._numbers(client)]), f"client {client}")
+        self._load(test)
+
+    @lru_cache(maxsize=1024)  # noqa: B019  one source a process
+    def client(self, client: int) -> Holding:
+        files = folder.image_files(self.data.path)
+        numbers = self._numbers(client)
+        if numbers.stop > len(files) - self.data.held_out:
+            raise InputError("data.path", self.data.path, f"holds no image for client {client}", "lower clients.total")
+        signals = tuple(self._load([files[number] for number in numbers]))
+        return Holding(signals[0].name, signals)
+
+    def held_out(self) -> Sequence[Signal]:
+        return self._load(folder.image_files(self.data.path)[-self.data.held_out :])
+
+
+class LaidOut:
+    """A data set in a published layout. People and animals are clients as they are; objects are dealt out.
+
+    The last ``data.held-out`` holders are held by no client; each gives its first item for test-time optimisation.
+    """
+
+    def __init__(self, data: DataSettings, kind: Kind, load: Callable[[Layout, Holder, int], Signal]) -> None:
+        self.data, self.root = data, Path(data.path).expanduser()
+        name = detect(self.root) if data.layout == "auto" else data.layout
+        self.layout, self.load = open_layout(name), load
+        if self.layout.kind != kind:
+            raise InputError(
+                "data.path", data.path, f"layout {name} holds {self.layout.kind}, this task fits {kind}",
+                "choose the task for it: image (pictures), video (video) or nerf (views)",
+            )  # fmt: skip
+        self.holders = self.layout.holders(self.root)
+
+    def check(self, clients: int) -> None:
+        needed = clients if self.layout.owned else objects_of(clients - 1, self.data.objects, self.data.alpha).stop
+        free = len(self.holders) - self.data.held_out
+        if free < needed:
+            what = "owners" if self.layout.owned else "objects"
+            raise InputError(
+                "data.path", self.data.path,
+                f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and {self.data.held_out} "
+                "held out",
+                "lower clients.total, data.objects or data.held-out, or add data",
+            )  # fmt: skip
+        for client in range(clients):
+            for holder in self._held_by(client):
+                self.layout.check(holder, self.data.size)
+            _same_size(self.client(client).signals, f"client {client}")
+        self.held_out()
+
+    def _held_by(self, client: int) -> list[Holder]:
+        if self.layout.owned:
+            return [self.holders[client]]
+        return [self.holders[number] for number in objects_of(client, self.data.objects, self.data.alpha)]
+
+    @lru_cache(maxsize=1024)  # noqa: B019  one source a process
+    def client(self, client: int) -> Holding:
+        signals = []
+        for holder in self._held_by(client):
+            items = range(len(holder.items))[: self.data.objects if self.layout.owned else 1]
+            signals += [self.load(self.layout, holder, item) for item in items]
+        return Holding(self._held_by(client)[0].name, tuple(signals))
+
+    def held_out(self) -> Sequence[Signal]:
+        return [self.load(self.layout, holder, 0) for holder in self.holders[-self.data.held_out :]]
+
+
+def is_flat(data: DataSettings) -> bool:
+    """Whether ``data.path`` is to be read as a plain folder of pictures."""
+    if data.layout != "auto":
+        return data.layout == FLAT
+    root = Path(data.path).expanduser()
+    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
+    return not any(e.is_dir() for e in entries) or any(e.is_file() and e.suffix.lower() in PICTURES for e in entries)
+
+
+def _same_size(signals: Sequence[Signal], whose: str) -> None:
+    shapes = {signal.shape[-3:] for signal in signals}
+    if len(shapes) > 1:
+        found = ", ".join(f"{signal.name} {signal.shape[-3]}x{signal.shape[-2]}" for signal in signals[:4])
+        raise InputError("data.size", 0, f"the pictures of {whose} differ in size ({found})", "set data.size above 0")

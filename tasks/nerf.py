@@ -1,0 +1,137 @@
+"""Radiance fields: a client holds a few views of an object, or of several, and fits a field that renders to them.
+
+As in the 3-D experiments of FedMeNF (https://arxiv.org/abs/2508.06301): the field adapts on rays of the support views
+and is judged on rays of the query views, which it has not seen. Default objects are procedural cars or heads;
+``data.path`` takes ShapeNet in the learnit layout, FaceScape, and folders with a ``transforms.json``.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tasks.adaptation import Adaptation
+from tasks.data.cameras import Views, on_sphere, orbit, rays
+from tasks.data.deal import share
+from tasks.data.layouts import Holder, Layout
+from tasks.data.pictures import beside
+from tasks.data.shapes.sdf import Scene
+from tasks.data.sources import NEWCOMERS, LaidOut, Numbered
+from tasks.derivatives import Autograd
+from tasks.errors import InputError
+from tasks.fields.hashgrid import HashGrid
+from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
+from tasks.fitting import FieldTask, Source
+from tasks.randomness import generator
+from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
+from tasks.signals import Samples, Signal
+from tasks.types import Evaluation, Video
+
+RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
+FIELD_OF_VIEW = 0.72  # picture side over focal length
+TURN = 24  # frames of a turntable
+
+
+def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
+    """All pixels of the chosen views as rays ``[N, 6]`` (origin, unit direction) and colours ``[N, 3]``."""
+    images = views.images[chosen]
+    origins, directions = rays(views.poses[chosen], views.focal, images.shape[1], images.shape[2])
+    return Samples(torch.cat([origins, directions], -1).reshape(-1, 6).contiguous(), images.reshape(-1, 3).contiguous())
+
+
+def signal_of(views: Views, data: DataSettings) -> Signal:
+    """The first ``support-views`` (or fewer: ``views-alpha``) and the next ``query-views`` of a shuffled order."""
+    name, total = views.name, data.support_views + data.query_views
+    if len(views.images) < total:
+        raise InputError(
+            "data.path", name, f"{len(views.images)} views are too few for {data.support_views} support and "
+            f"{data.query_views} query views", "lower data.support-views or data.query-views",
+        )  # fmt: skip
+    order = torch.randperm(len(views.images), generator=generator("views", name))
+    support = share(data.support_views, data.views_alpha, data.support_views, "support views", name)
+    query = order[data.support_views : total]
+    return Signal(name, rays_of(views, order[:support]), rays_of(views, query), (len(query), *views.images.shape[1:]))
+
+
+def scene(number: int, data: DataSettings) -> Scene:
+    """The geometry of object ``number``."""
+    from tasks.data.shapes.cars import car
+    from tasks.data.shapes.heads import head
+
+    return car(number) if data.shape == "cars" else head(number)
+
+
+def procedural(number: int, data: DataSettings) -> Views:
+    """Pictures of object ``number`` from random places on the upper half of a sphere."""
+    from tasks.data.shapes.raycast import render
+
+    draw = generator("cameras", data.shape, number)
+    poses = on_sphere(data.support_views + data.query_views, RADIUS, draw, lowest=5.0, highest=50.0)
+    return render(
+        scene(number, data),
+        poses,
+        data.size / FIELD_OF_VIEW,
+        data.size,
+        data.size,
+        NEAR,
+        FAR,
+        background=1.0,
+        samples=4,
+    )
+
+
+class NerfTask(FieldTask):
+    """:class:`tasks.types.Task` for few-shot radiance fields."""
+
+    def __init__(self, settings: TaskSettings) -> None:
+        data, shape = settings.data, settings.field
+        if data.channels != 3:
+            raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
+        source, bounds = self._source(data)
+        space = Space(bounds[0], bounds[1], shape.samples, bounds[2])
+        field: Radiance | HashGrid
+        if shape.encoding == "hash":
+            field = HashGrid(space, shape.width, shape.depth)
+            super().__init__(field, Autograd(field.loss), source, shape.samples, jitter=True)
+        else:
+            field = Radiance(space, shape.width, shape.depth, shape.frequencies, shape.max_frequency)
+            super().__init__(field, RadianceDerivatives(field), source, shape.samples, jitter=True)
+        self.data = data
+
+    @staticmethod
+    def _source(data: DataSettings) -> tuple[Source, tuple[float, float, float]]:
+        """The source, and (near, far, background), which all objects of a data set share."""
+        if not data.path:
+            if not data.size:
+                raise InputError("data.size", 0, "ray-cast objects have no native size", "set it to 32 or so")
+            return Numbered(data, lambda number: signal_of(procedural(number, data), data)), (NEAR, FAR, 1.0)
+        wanted = data.support_views + data.query_views
+
+        def load(layout: Layout, holder: Holder, item: int) -> Signal:
+            return signal_of(layout.load_views(holder.items[item], data.size, wanted), data)
+
+        source = LaidOut(data, "views", load)
+        first = source.layout.load_views(source.holders[0].items[0], data.size, 1)
+        return source, (first.near, first.far, first.background)
+
+    def evaluate(self, model: torch.Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
+        """As for any field, and (``tune``) a turntable of the first held-out object before and after adaptation."""
+        found = super().evaluate(model, settings, tune)
+        if not tune or self.data.path:
+            return found
+        return found._replace(videos={"turntable": Video(self.turntable(model, settings), torch.zeros(0))})
+
+    def turntable(self, model: torch.Tensor, settings: EvaluationSettings) -> torch.Tensor:
+        """``[T, H, W', 3]``: the object itself, the shared model, and the field adapted to the support views."""
+        from tasks.data.shapes.raycast import render
+
+        signal = self.held_out()[0]
+        side = self.data.size
+        poses = orbit(TURN, RADIUS)
+        truth = render(scene(NEWCOMERS, self.data), poses, side / FIELD_OF_VIEW, side, side, NEAR, FAR, samples=4)
+        inputs = rays_of(truth, torch.arange(TURN)).inputs
+        shown = [truth.images]
+        last = max(settings.step_list)
+        for params in Adaptation(self, model, settings).adapted(signal, (0, last)):
+            colours = self.predict(params[None], inputs[None].to(params))[0]
+            shown.append(colours.clamp(0, 1).nan_to_num(0.0).cpu().view(TURN, side, side, 3))
+        return beside(shown)

@@ -1,0 +1,1 @@
+"""From densities along rays to colours."""

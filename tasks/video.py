@@ -1,0 +1,41 @@
+"""Video fields: a client holds a clip, or several, and fits a SIREN of (t, y, x) to it.
+
+As in the video experiments of FedMeNF (https://arxiv.org/abs/2508.06301), support and query are the same pixels. The
+default clips are made of numbers; ``data.path`` takes GolfDB's swing sequences or folders of clips.
+"""
+
+from __future__ import annotations
+
+from tasks.data.layouts import Holder, Layout
+from tasks.data.moving import moving_picture
+from tasks.data.sources import LaidOut, Numbered
+from tasks.errors import InputError
+from tasks.fields.siren import Siren, SirenDerivatives
+from tasks.fitting import FieldTask, Source
+from tasks.image import check_channels
+from tasks.settings import DataSettings, TaskSettings
+from tasks.signals import Signal, sampled
+
+
+def source_of(data: DataSettings) -> Source:
+    """Moving pictures, or a data set of clips."""
+    if not data.path:
+        if not data.size:
+            raise InputError("data.size", 0, "made clips have no native size", "set it to 24 or so")
+        return Numbered(data, lambda number: moving_picture(number, data.frames, data.size, data.channels))
+
+    def load(layout: Layout, holder: Holder, item: int) -> Signal:
+        frames = layout.load_video(holder.items[item], data.size, data.channels)
+        return sampled(f"{holder.name} {item}", frames[: data.frames] if data.frames else frames)
+
+    return LaidOut(data, "video", load)
+
+
+class VideoTask(FieldTask):
+    """:class:`tasks.types.Task` for clips, RGB or grey."""
+
+    def __init__(self, settings: TaskSettings) -> None:
+        data, shape = settings.data, settings.field
+        check_channels(data)
+        field = Siren(3, data.channels, shape.width, shape.depth, shape.omega)
+        super().__init__(field, SirenDerivatives(field), source_of(data))

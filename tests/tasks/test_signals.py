@@ -1,0 +1,175 @@
+"""Signals: who gets what, which samples are drawn from where, few-shot views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import layout_kit
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies.local.meta import Meta
+from tasks import TASKS
+from tasks.data.deal import objects_of, share
+from tasks.errors import InputError
+from tasks.image import ImageTask
+from tasks.nerf import NerfTask, procedural
+from tasks.registry import load
+from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
+from tasks.types import Rendering, Task
+from tasks.video import VideoTask
+
+CPU = torch.device("cpu")
+TINY = FieldSettings(width=8, depth=1, samples=4, frequencies=3, max_frequency=2.0)
+
+
+def nerf(**data: object) -> NerfTask:
+    given_ = {"size": 8, "held_out": 1, "support_views": 2, "query_views": 1, **data}
+    return NerfTask(TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY))  # type: ignore[arg-type]
+
+
+def video(**data: object) -> VideoTask:
+    given_ = {"size": 8, "held_out": 1, "frames": 3, **data}
+    return VideoTask(TaskSettings(task="video", data=DataSettings(**given_), field=TINY))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", [nerf(), video()], ids=["nerf", "video"])
+def test_they_are_tasks_that_render(task: object) -> None:
+    assert isinstance(task, Task) and isinstance(task, Rendering)
+
+
+# ---------------------------------------------------------------- who gets what
+@given(st.integers(1, 5), st.sampled_from([0.0, 0.5, 1.0, 10.0]))
+def test_no_object_has_two_owners_and_none_is_skipped(mean: int, alpha: float) -> None:
+    held = [objects_of(client, mean, alpha) for client in range(12)]
+    assert [number for numbers in held for number in numbers] == list(range(held[-1].stop))
+    assert all(len(numbers) >= 1 for numbers in held)
+
+
+def test_a_small_concentration_skews_more() -> None:
+    """Shares of Dirichlet(alpha) have a relative variance of about 1 / alpha."""
+    spread = {}
+    for alpha in (0.5, 5.0):
+        counts = torch.tensor([float(share(100, alpha, 0, "t", c)) for c in range(400)])
+        spread[alpha] = float((counts / counts.mean()).var())
+    assert spread[0.5] == pytest.approx(2.0, rel=0.35) and spread[5.0] == pytest.approx(0.2, rel=0.35)
+    assert share(4, 0.5, 3, "capped") <= 3
+
+
+# ---------------------------------------------------------------- what is drawn
+def test_support_and_query_rays_come_from_different_views() -> None:
+    task = nerf()
+    holding = task.client_data(0)
+    episode = task.episodes([holding], [("b", 0)], 2, 3, 20, CPU)(1)
+    signal = holding.signals[0]
+    support, query = ({tuple(row) for row in part.inputs.tolist()} for part in (signal.support, signal.query))
+    for batch in episode.support:
+        assert {tuple(row[:6]) for row in batch.inputs[0].tolist()} <= support
+    assert {tuple(row[:6]) for row in episode.query.inputs[0].tolist()} <= query
+    assert not support & query
+    offsets = torch.cat([batch.inputs[..., 6] for batch in episode.support])
+    assert offsets.min() >= 0 and offsets.max() < 1 and offsets.std() > 0.1
+
+
+def test_colours_stay_with_their_rays() -> None:
+    task = nerf()
+    samples = task.client_data(1).signals[0].support
+    known = {tuple(ray): colour for ray, colour in zip(samples.inputs.tolist(), samples.values.tolist(), strict=True)}
+    batch = task.episodes([task.client_data(1)], [("b", 1)], 1, 1, 30, CPU)(0).support[0]
+    for ray, colour in zip(batch.inputs[0].tolist(), batch.targets[0].tolist(), strict=True):
+        assert known[tuple(ray[:6])] == colour
+
+
+def test_a_step_looks_at_one_object_and_all_get_their_turn() -> None:
+    task = nerf(objects=3)
+    holding = task.client_data(0)
+    owner = {tuple(ray): i for i, s in enumerate(holding.signals) for part in (s.support, s.query)
+             for ray in part.inputs.tolist()}  # fmt: skip
+    episodes, seen = task.episodes([holding], [("b", 0)], 12, 2, 5, CPU), set()
+    for step in range(12):
+        batches = [*episodes(step).support, episodes(step).query]
+        owners = {owner[tuple(ray[:6])] for batch in batches for ray in batch.inputs[0].tolist()}
+        assert len(owners) == 1
+        seen |= owners
+    assert seen == {0, 1, 2} and holding.examples == 3
+
+
+@pytest.mark.parametrize("task", [nerf(objects=2), video(objects=2)], ids=["nerf", "video"])
+def test_draws_depend_neither_on_the_cohort_nor_on_how_many_steps_there_are(task: NerfTask) -> None:
+    pair = [task.client_data(0), task.client_data(1)]
+    both = task.episodes(pair, [("b", 0), ("b", 1)], 7, 1, 5, CPU)(2)
+    alone = task.episodes(pair[1:], [("b", 1)], 3, 1, 5, CPU)(2)
+    assert torch.equal(both.query.targets[1], alone.query.targets[0])
+    assert torch.equal(both.support[0].inputs[1], alone.support[0].inputs[0])
+
+
+# ---------------------------------------------------------------- what is shown
+def test_uploads_render_to_every_query_view() -> None:
+    task = nerf(objects=2)
+    cohort = [task.client_data(0), task.client_data(1)]
+    rendered = task.render(torch.stack([task.init(0), task.init(1)]), cohort)
+    assert [image.shape for image in rendered] == [data.truth.shape for data in cohort] == [(2, 1, 8, 8, 3)] * 2
+
+
+def test_objects_are_the_same_everywhere_and_differ() -> None:
+    data = DataSettings(size=8, support_views=2, query_views=1)
+    assert torch.equal(procedural(3, data).images, procedural(3, data).images)
+    assert not torch.equal(procedural(3, data).images, procedural(4, data).images)
+    heads = procedural(3, data.model_copy(update={"shape": "heads"}))
+    assert heads.images.shape == (3, 8, 8, 3) and heads.name != procedural(3, data).name
+
+
+def test_a_turntable_shows_the_object_before_and_after() -> None:
+    task = nerf()
+    found = task.evaluate(task.init(0), EvaluationSettings(steps="0,2", batch_size=16, rate=1.0, rates="1"), tune=True)
+    frames = found.videos["turntable"].frames
+    assert frames.shape[0] == 24 and frames.shape[2] == 3 * 8 + 2 * 4
+    assert found.metrics["psnr"].keys() == {"0", "2"} and found.metrics["psnr_floor_held_out"] > 5
+
+
+# ---------------------------------------------------------------- own data
+TASKS_OF = {
+    "shapenet": ("nerf", layout_kit.shapenet), "facescape": ("nerf", layout_kit.facescape),
+    "transforms": ("nerf", layout_kit.transforms), "petface": ("image", layout_kit.petface),
+    "golfdb": ("video", lambda root: layout_kit.golfdb(root, used=False)), "clips": ("video", layout_kit.clips),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", TASKS_OF)
+def test_own_data_in_every_layout_trains_and_is_judged(tmp_path: Path, layout: str) -> None:
+    name, build = TASKS_OF[layout]
+    build(tmp_path)
+    views = {"support_views": 1, "query_views": 1}
+    data = DataSettings(path=str(tmp_path), size=8, held_out=1, frames=2, **views)  # type: ignore[arg-type]
+    task = load("task", name, TASKS)(TaskSettings(task=name, data=data, field=TINY))
+    task.check(1)
+    holding = task.client_data(0)
+    episode = task.episodes([holding], [("b", 0)], 1, 1, 4, CPU)(0)
+    step = Meta(1, 0.01, 5.0, 0.01).step(task.derivatives, task.init(0)[None], episode)
+    assert torch.isfinite(step.gradient).all() and step.gradient.abs().max() > 0
+    assert task.render(task.init(0)[None], [holding])[0].shape == holding.truth.shape
+    found = task.evaluate(task.init(0), EvaluationSettings(steps="0,1", batch_size=4), tune=False)
+    assert found.metrics["psnr"]["1"] is not None
+    with pytest.raises(InputError, match="too few") as caught:
+        task.check(50)
+    assert caught.value.key == "data.path" and caught.value.remedy
+
+
+def test_data_for_another_task_are_refused(tmp_path: Path) -> None:
+    layout_kit.shapenet(tmp_path)
+    data = DataSettings(path=str(tmp_path), layout="shapenet")
+    with pytest.raises(InputError, match="holds views, this task fits pictures") as caught:
+        ImageTask(TaskSettings(data=data))
+    assert "nerf" in caught.value.remedy
+
+
+def test_too_few_views_and_a_missing_folder_have_their_errors(tmp_path: Path) -> None:
+    layout_kit.shapenet(tmp_path)
+    with pytest.raises(InputError, match="views are too few") as caught:
+        nerf(path=str(tmp_path), support_views=5, query_views=5).check(1)
+    assert "data.support-views" in caught.value.remedy
+    with pytest.raises(InputError) as caught:
+        nerf(path=str(tmp_path / "nothing"))
+    assert caught.value.key == "data.path"

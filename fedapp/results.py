@@ -16,7 +16,8 @@ from fedapp.store.runfolder import RunFolder
 from privacy.attacks import render
 from strategies.local import LOCAL
 
-EVALUATED = ("psnr", "ssim", "psnr_tuned")
+EVALUATED = ("psnr", "ssim", "psnr_tuned", "psnr_unseen_tuned")
+QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
 
 
 def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
@@ -73,12 +74,41 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     for name in render.METRICS:
         means = [event.get(name) or {} for event in uploads]
         row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
+    row["psnr_p_quantiles"] = _quantiles([event.get("by_client", {}).get("psnr_p") for event in uploads])
+    row["psnr_floor_held_out"] = _mean([event.get("psnr_floor_held_out") for event in finals])
+    row |= membership_gap(row)
     row["epsilon_local"] = _local_epsilon(method, experiment)
     row |= _own([event.get("own") for event in finals])
     row["objective_min"] = min(
         (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
     )
     return row
+
+
+def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:
+    """How much better members' uploads render to their own signals than the shared model does to strangers' (dB).
+
+    ``member_minus_nonmember`` is that difference as it is; ``..._over_floor`` takes the best flat colour's PSNR off
+    each side first, since some signals are easier than others for anybody.
+    """
+    member, stranger = (row["psnr_p"] or {}).get("mean"), (row["psnr"] or {}).get("0")
+    floor, other = (row["psnr_floor"] or {}).get("mean"), row["psnr_floor_held_out"]
+    gap = None if member is None or stranger is None else member - stranger
+    over = None if gap is None or floor is None or other is None else gap - (floor - other)
+    return {"member_minus_nonmember": gap, "member_minus_nonmember_over_floor": over}
+
+
+def _quantiles(tables: list[dict[str, float] | None]) -> dict[str, float | None]:
+    """Quantiles of a per-client metric over the clients of all seeds."""
+    values = sorted(value for table in tables for value in (table or {}).values())
+    if not values or not all(math.isfinite(value) for value in values):
+        return {f"{q:g}": None for q in QUANTILES}
+    places = {f"{q:g}": q * (len(values) - 1) for q in QUANTILES}
+    return {
+        name: values[int(place)]
+        + (place - int(place)) * (values[min(int(place) + 1, len(values) - 1)] - values[int(place)])
+        for name, place in places.items()
+    }
 
 
 def _local_epsilon(method: str, experiment: Experiment) -> float | None:

@@ -12,7 +12,7 @@ from fedapp.attacks.stage import Row
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError, nearest
 
-FIELD_ATTACKS = ("render", "inversion", "membership", "transcript")
+FIELD_ATTACKS = ("render", "readout", "inversion", "membership", "transcript")
 HEAD_ATTACKS = ("linkage", "membership", "transcript")
 
 

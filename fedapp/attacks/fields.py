@@ -1,8 +1,14 @@
-"""Attacks on neural fields: render what the server holds, invert it, tell members by their loss."""
+"""Attacks on neural fields, a ladder: render what the server holds, read its update out, match it by simulation, tell
+members by their loss.
+
+What is recovered is shown as it is and scored three ways: PSNR, PSNR after the best affine intensity map over that of
+the best flat colour, correlation. ``floor`` is what knowing nothing but the picture's mean colour gives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -10,57 +16,136 @@ import torch
 from torch import Tensor
 
 from fedapp.attacks.stage import Row, Stage
+from fedapp.config.pieces import build_learner
 from fedapp.store.runfolder import RunFolder
 from privacy.attacks.inversion import invert_update
+from privacy.attacks.matching import DEFAULT, KNOWN, Search, Training, cap_guesses, drawn_samples, match_best
 from privacy.attacks.membership import auc, power_at
 from privacy.attacks.render import best_affine, correlation, render_attack
+from tasks.adaptation import flat_colour
+from tasks.data.pictures import contact_sheet
 from tasks.errors import InputError
+from tasks.metrics import psnr
 from tasks.types import Rendering
 
 FALSE_POSITIVES = 0.1
+LADDER = ("render", "readout", "inversion", "inversion, batches known")
+KNOWN_FOR = 2  # clients whose redrawn batches are used: an order of magnitude slower
 
 
 class FieldAttacks(Stage):
-    """Rendering, inverting and telling members, for tasks whose parameters are one field."""
+    """The ladder, for tasks whose parameters are one field. ``search`` is how hard the inversion looks."""
 
-    def __init__(self, folder: RunFolder, clients: int) -> None:
+    def __init__(self, folder: RunFolder, clients: int, search: Search = DEFAULT) -> None:
         super().__init__(folder, clients)
         if not (hasattr(self.task, "field") and isinstance(self.task, Rendering)):
             raise InputError("task", self.experiment.task, "these attacks invert fields", "run them on a field task")
         self.fields: Rendering = self.task
+        self.search = search
+        self.cohort = [self.task.client_data(client) for client in self.clients]
+        self.others = [self.task.client_data(client) for client in self.outsiders()]
 
-    def pictures(self, method: str, seed: int, keep: int) -> Iterator[Row]:
-        """Rendering and inverting what the server holds under each release."""
-        model = self.model(method, seed)
-        cohort = [self.task.client_data(client) for client in self.clients]
-        others = [self.task.client_data(client) for client in self.outsiders()]
+    def pictures(self, method: str, seed: int, names: list[str], keep: int) -> Iterator[Row]:
+        """Every rung of the ladder on what the server holds under each release."""
         for release, held in self.views(method, seed):
-            for attack in ("render", "inversion"):
-                found = [self._recover(attack, model, held(client), cohort[client]) for client in self.clients]
-                truths = [data.truth for data in cohort]
-                numbers = render_attack(found, truths)
-                chance = [_best(found[index], others[index % len(others)].truth) for index in range(len(found))]
-                slug = release.split(" ")[0]
-                for client in self.clients[:keep]:
-                    self.folder.save_picture(f"private-{client:04d}", truths[client])
-                    shown = best_affine(found[client], truths[client]).float()
-                    self.folder.save_picture(f"attack-{method}-{attack}-{slug}-{client:04d}", shown)
-                base = {"attack": attack, "method": method, "release": release, "n": len(found)}
-                yield base | {
-                    "metric": "psnr_over_flat_colour", "value": _mean(_over_floor(numbers)), "floor": 0.0,
-                    "chance": _mean([pair[0] for pair in chance]),
-                }  # fmt: skip
-                yield base | {
-                    "metric": "correlation", "value": _mean(numbers["correlation_p"]), "floor": 0.0,
-                    "chance": _mean([pair[1] for pair in chance]),
-                }  # fmt: skip
+            for attack in LADDER:
+                if attack.split(",")[0] not in names or not self.applies(attack, release):
+                    continue
+                clients = self.clients[:KNOWN_FOR] if "known" in attack else self.clients
+                found = self._recover_all(attack, method, seed, clients, held)
+                yield from self._score(attack, method, release, clients, found)
+                self._show(f"{method}-{attack.replace(', ', '-').replace(' ', '-')}", release, clients[:keep], found)
 
-    def _recover(self, attack: str, model: Tensor, update: Tensor, data: Any) -> Tensor:
+    def inverted(self, method: str, seed: int) -> list[tuple[float, float]]:
+        """(PSNR of what matching recovers from a plain upload, that of the best flat colour) for each client."""
+        updates = self.updates(method, seed)
+        found = self._recover_all("inversion", method, seed, self.clients, lambda client: updates[client])
+        truths = [data.truth for data in self.cohort]
+        return [
+            (psnr(image, truth), psnr(flat_colour(truth), truth)) for image, truth in zip(found, truths, strict=True)
+        ]
+
+    def applies(self, attack: str, release: str) -> bool:
+        """Whether a rung makes sense: reading out and matching need one signal whose samples are all of it, and
+        redrawn batches one client's own update."""
+        if attack == "render":
+            return True
+        single = all(len(data.signals) == 1 and data.signals[0].whole for data in self.cohort)
+        return single and ("known" not in attack or release == "plain")
+
+    def _recover_all(
+        self, attack: str, method: str, seed: int, clients: list[int], held: Callable[[int], Tensor]
+    ) -> list[Tensor]:
+        """One picture a client; what is the same for all is recovered once."""
+        found: list[Tensor] = []
+        cache: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        for client in clients:
+            update, data = held(client), self.cohort[client]
+            key = (update.data_ptr(), data.truth.shape)
+            if key not in cache:
+                cache[key] = self._recover(attack, method, seed, client, update, data)
+            found.append(cache[key])
+        return found
+
+    def _recover(self, attack: str, method: str, seed: int, client: int, update: Tensor, data: Any) -> Tensor:
+        model = self.received(method, seed).model
         if attack == "render":
             return self.fields.render((model + update)[None], [data])[0]
-        coordinates, field = data.coordinates, self.task.field  # type: ignore[attr-defined]
-        found = invert_update(lambda params: field(params[None], coordinates[None])[0], model, update)
-        return found.reshape(data.truth.shape)
+        samples, field = data.signals[0].support, self.task.field  # type: ignore[attr-defined]
+        if attack == "readout":
+            found = invert_update(lambda params: field(params[None], samples.inputs[None])[0], model, update)
+            return found.reshape(data.truth.shape)
+        training, search = self.training(method, samples.inputs), self.search
+        if "known" in attack:
+            settings = self.experiment.learner
+            keys = [("batches", seed, self.checkpoint.round + 1, client)]
+            batches = drawn_samples(
+                self.task, samples.inputs[None], keys, settings.outer_steps, training.learner.inner_steps,
+                settings.batch_size,
+            )  # fmt: skip
+            training, search = self.training(method, samples.inputs, batches), KNOWN
+        guesses = cap_guesses(training)
+        matched = match_best(
+            guesses, model, update[None], data.truth.shape[-1], grid=data.truth.shape[:-1], search=search
+        )
+        return matched.values[0].reshape(data.truth.shape).float()
+
+    def training(self, method: str, inputs: Tensor, batches: Tensor | None = None) -> Training:
+        """What the server knows of the clients' training (what a rule adds to a step is not simulated)."""
+        settings, learner = self.experiment.learner, copy(build_learner(self.experiment, method))
+        if hasattr(learner, "noise_multiplier"):
+            learner.noise_multiplier = 0.0  # the noise itself is what nobody can simulate
+        if not hasattr(learner, "step"):
+            raise InputError("methods", method, "trains as a whole: there is no step to simulate", "attack another one")
+        return Training(
+            self.task.field.loss, learner, inputs[None], settings.outer_steps, settings.outer_clip,  # type: ignore[attr-defined]
+            batches, self.task.derivatives,
+        )  # fmt: skip
+
+    def _score(self, attack: str, method: str, release: str, clients: list[int], found: list[Tensor]) -> Iterator[Row]:
+        truths = [self.cohort[client].truth for client in clients]
+        numbers = render_attack(found, truths)
+        raw = [psnr(image, truth) for image, truth in zip(found, truths, strict=True)]
+        chance = [_best(image, self.others[index % len(self.others)].truth) for index, image in enumerate(found)]
+        base = {"attack": attack, "method": method, "release": release, "n": len(found)}
+        floor = _mean(numbers["psnr_floor"])
+        yield base | {"metric": "psnr", "value": _mean(raw), "floor": floor, "chance": _mean([c[2] for c in chance])}
+        yield base | {"metric": "psnr_best", "value": max(raw), "floor": floor, "chance": max(c[2] for c in chance)}
+        yield base | {
+            "metric": "psnr_over_flat_colour", "value": _mean(_over_floor(numbers)), "floor": 0.0,
+            "chance": _mean([c[0] for c in chance]),
+        }  # fmt: skip
+        yield base | {
+            "metric": "correlation", "value": _mean(numbers["correlation_p"]), "floor": 0.0,
+            "chance": _mean([c[1] for c in chance]),
+        }  # fmt: skip
+
+    def _show(self, slug: str, release: str, clients: list[int], found: list[Tensor]) -> None:
+        for client, image in zip(clients, found, strict=False):
+            truth = self.cohort[client].truth
+            self.folder.save_picture(f"private-{client:04d}", contact_sheet(truth))
+            shown = contact_sheet(best_affine(image, truth).float())
+            self.folder.save_picture(f"attack-{slug}-{release.split(' ')[0]}-{client:04d}", shown)
 
     def outsiders(self) -> list[int]:
         """Clients of the same kind that are not in the run."""
@@ -91,12 +176,12 @@ class FieldAttacks(Stage):
         return list(range(total, 2 * total))
 
 
-def _best(image: Tensor, truth: Tensor) -> tuple[float, float]:
-    """What the same recovery scores against a stranger's picture: dB over the flat colour, correlation."""
+def _best(image: Tensor, truth: Tensor) -> tuple[float, float, float]:
+    """What the same recovery scores against a stranger's picture: dB over the flat colour, correlation, PSNR."""
     if image.shape != truth.shape:
         truth = torch.nn.functional.interpolate(truth.movedim(-1, 0)[None], image.shape[:2]).squeeze(0).movedim(0, -1)
     numbers = render_attack([image], [truth])
-    return _over_floor(numbers)[0], correlation(image, truth)
+    return _over_floor(numbers)[0], correlation(image, truth), psnr(image, truth)
 
 
 def _over_floor(numbers: dict[str, list[float]]) -> list[float]:
@@ -115,8 +200,11 @@ def attack_fields(folder: RunFolder, names: list[str], clients: int, tell: Calla
     seed, rows = attacker.experiment.seed_list[0], []
     for method in attacker.experiment.trained_methods:
         tell(f"attacking {method}: {len(attacker.clients)} clients")
-        if "render" in names or "inversion" in names:
-            rows += [row for row in attacker.pictures(method, seed, keep=4) if row["attack"] in names]
+        if set(names) & {rung.split(",")[0] for rung in LADDER}:
+            for row in attacker.pictures(method, seed, names, keep=4):
+                if row["metric"] == "psnr":
+                    tell(f"{row['attack']} on {row['release']}: {row['value'] or float('nan'):.1f} dB")
+                rows.append(row)
         if "membership" in names:
             rows += attacker.membership(method, seed)
         if "transcript" in names:

@@ -20,6 +20,7 @@ from fedapp.config.pieces import build_learner, build_release, build_rule, build
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
+from privacy.accounting import gaussian_epsilon
 from privacy.attacks.rehearsal import rehearse
 from privacy.attacks.transcript import LARGEST_Z, score_transcript
 from privacy.releases.central import CentralDP
@@ -51,15 +52,19 @@ class Stage:
         """The shared model at the last checkpoint."""
         return self.checkpoint.tensors[f"{method}-{seed}/model"]
 
-    def updates(self, method: str, seed: int) -> Tensor:
-        """``[C, P]``: what each client would send in the round after the checkpoint, without protection."""
-        experiment, number = self.experiment, self.checkpoint.round + 1
+    def received(self, method: str, seed: int) -> Broadcast:
+        """What clients would get in the round after the checkpoint."""
         state = {
             name.rsplit("/", 1)[1]: tensor
             for name, tensor in self.checkpoint.tensors.items()
             if name.startswith(f"{method}-{seed}/state/")
         }
-        received: Broadcast = self.rule.broadcast(self.model(method, seed), state, number)
+        return self.rule.broadcast(self.model(method, seed), state, self.checkpoint.round + 1)
+
+    def updates(self, method: str, seed: int) -> Tensor:
+        """``[C, P]``: what each client would send in the round after the checkpoint, without protection."""
+        experiment, number = self.experiment, self.checkpoint.round + 1
+        received = self.received(method, seed)
         with tempfile.TemporaryDirectory() as scratch:
             learner = build_learner(experiment, method)
             memory = remembered(self.task, learner, self.rule)
@@ -85,11 +90,12 @@ class Stage:
         else:
             release, name = CentralDP(privacy, updates.shape[1]), "central-dp"
         count = len(updates)
+        epsilon = gaussian_epsilon(1 / release.multiplier, privacy.delta)
         public = release.open(count, count, 1, 1)
         contribution = Contribution(updates, torch.ones(count), largest=1.0)
         closed = release.close(release.encode(contribution, public), public)
         assert closed is not None, "a private release closes with a vector"
-        label = f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g})"
+        label = f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g}, epsilon {epsilon:.2f} a round)"
         return label, release.decode(closed, public).mean
 
     def views(self, method: str, seed: int) -> Iterator[tuple[str, Callable[[int], Tensor]]]:

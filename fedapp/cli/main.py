@@ -128,20 +128,26 @@ def doctor(target: JsonOption = "") -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="cohort, secagg or talking-head")],
+    name: Annotated[str, typer.Argument(help="cohort, secagg, talking-head, fields or methods")],
     quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
     check: Annotated[bool, typer.Option(help="exit with status 1 where a ratio misses its target")] = False,
+    folder: Annotated[Path | None, typer.Option(help="methods: where its runs lie; finished ones are kept")] = None,
+    seeds: Annotated[str, typer.Option(help="methods: seeds, separated by commas; default 0 (quick) or 0,1,2")] = "",
     target: JsonOption = "",
 ) -> None:
-    """Measure ours against a reference, side by side in one run."""
+    """Measure ours against a reference, side by side in one run; or every rule with every learner (methods)."""
     from sim.bench import BENCHMARKS, machine, missed
+    from tasks.errors import InputError
     from tasks.registry import load
 
     measure = load("benchmark", name, BENCHMARKS, key="bench")
+    if name != "methods" and (folder or seeds):
+        raise InputError("--folder, --seeds", str(folder or seeds), f"bench {name} keeps no runs", "leave them out")
     rows = []
-    for row in measure(quick=quick):
+    for row in measure(quick=quick, folder=folder, seeds=seeds) if name == "methods" else measure(quick=quick):
         rows.append(row)
-        console.print("  ".join(f"{key} {_brief(value)}" for key, value in row.items()), highlight=False)
+        shown = {key: value for key, value in row.items() if value is not None and key not in row.get("hidden", ())}
+        console.print("  ".join(f"{key} {_brief(value)}" for key, value in shown.items()), highlight=False)
     write_json(target, {"rows": rows, "machine": machine()})
     if check and missed(rows):
         raise typer.Exit(1)

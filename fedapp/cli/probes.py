@@ -66,7 +66,7 @@ def audit(
 def attack(
     path: Annotated[Path, typer.Argument(help="a run folder")],
     name: Annotated[
-        str, typer.Option(help="fields: render, inversion, membership, transcript; heads: linkage, membership")
+        str, typer.Option(help="fields: render, readout, inversion, membership, transcript; heads: linkage, membership")
     ] = "all",
     clients: Annotated[int, typer.Option(min=3, help="clients whose updates are attacked")] = 12,
     target: JsonOption = "",

@@ -123,7 +123,8 @@ def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images
     return rows
 
 
-VIEWS = ("render-plain", "inversion-plain", "inversion-secagg")
+VIEWS = ("render-plain", "readout-plain", "inversion-plain", "inversion-secagg")
+RUNGS = ("render-", "readout-", "inversion-")
 
 
 def _attacked(trained: list[str], images: Media) -> list[dict[str, Any]]:
@@ -131,7 +132,9 @@ def _attacked(trained: list[str], images: Media) -> list[dict[str, Any]]:
     rows = []
     for method in trained:
         # "fedmenf" must not take the pictures of "fedmenf-unbounded"
-        own = [index for index in images.indices(f"attack-{method}") if index.startswith(("render-", "inversion-"))]
+        own = [
+            index for index in images.indices(f"attack-{method}") if index.startswith(RUNGS) and "known" not in index
+        ]
         kinds = sorted({index.rsplit("-", 1)[0] for index in own})
         order = [kind for kind in VIEWS if kind in kinds] + [
             kind for kind in kinds if "inversion" in kind and "dp" in kind

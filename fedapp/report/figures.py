@@ -20,6 +20,9 @@ STYLE: Any = {
 }  # fmt: skip
 
 
+PALETTE = ("#2563eb", "#0ea5e9", "#f59e0b", "#ef4444", "#8b5cf6", "#10b981", "#ec4899", "#64748b")
+
+
 def _svg(draw: Any, width: float = 5.2, height: float = 3.1) -> str:
     """The SVG of what ``draw(axes)`` draws, without XML prologue so that it can stand in a page."""
     with plt.rc_context(STYLE):
@@ -134,6 +137,40 @@ def frontier(
         axes.set_ylabel(f"PSNR after {step} steps (dB)")
 
     return _svg(draw)
+
+
+def matrix_frontier(rows: list[dict[str, Any]]) -> str:
+    """Every (rule, learner) of ``bench methods``: privacy against quality, one panel a modality; hollow: diverged."""
+    shapes = dict(zip(sorted({row["rule"] for row in rows}), "os^Dv*", strict=False))
+    learners = sorted({row["learner"] for row in rows if row["learner"] != "local"})
+    palette = dict(zip(learners, PALETTE, strict=False))
+    modalities = [m for m in ("image", "video", "nerf") if any(row["modality"] == m for row in rows)]
+
+    def draw(axes: Axes) -> None:
+        figure = axes.figure
+        axes.remove()
+        for place, modality in enumerate(modalities):
+            panel = figure.add_subplot(1, len(modalities), place + 1)
+            for row in (row for row in rows if row["modality"] == modality):
+                if row["learner"] == "local":
+                    panel.axhline(row["psnr"], color="#64748b", ls="--", lw=1)
+                    at: Any = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+                    panel.annotate("Local", (1, row["psnr"]), color="#64748b", **at)
+                elif row["psnr"] is not None and row["psnr_p"] is not None:
+                    colour = palette[row["learner"]]
+                    panel.scatter([row["psnr_p"]], [row["psnr"]], s=34, marker=shapes[row["rule"]], edgecolors=colour,
+                                  facecolors="none" if row["diverged"] else colour, linewidths=1.2)  # fmt: skip
+            panel.set_title(modality, loc="left")
+            panel.set_xlabel("PSNR_p (dB), left is more private")
+            panel.set_ylabel("PSNR after adaptation (dB)" if not place else "")
+            panel.margins(0.12)
+        for learner in learners:
+            figure.axes[-1].scatter([], [], color=palette[learner], label=learner)
+        for rule, shape in shapes.items():
+            figure.axes[-1].scatter([], [], color="#334155", marker=shape, label=rule)
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+
+    return _svg(draw, 4.0 * len(modalities) + 1.8, 3.8)
 
 
 def epsilon_over_delta(points: list[tuple[float, float]], marked: float) -> str:

@@ -117,10 +117,13 @@ class RunFolder:
         write_bytes(self.events_file, "".join(json.dumps(event) + "\n" for event in kept).encode())
 
     def save_picture(self, name: str, image: Any) -> None:
-        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``."""
+        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks of them a contact sheet."""
         import torch
         from PIL import Image
 
+        from tasks.data.pictures import contact_sheet
+
+        image = contact_sheet(image)
         array = image if image.dtype == torch.uint8 else image.clamp(0, 1).mul(255).round().to(torch.uint8)
         array = array.expand(*array.shape[:2], 3) if array.shape[-1] == 1 else array
         self.pictures.mkdir(parents=True, exist_ok=True)

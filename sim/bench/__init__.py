@@ -15,6 +15,8 @@ BENCHMARKS: dict[str, str] = {
     "cohort": "sim.bench.cohort:measure",
     "secagg": "sim.bench.secagg:measure",
     "talking-head": "sim.bench.talking_head:measure",
+    "fields": "sim.bench.fields:measure",
+    "methods": "fedapp.matrix:measure",
 }
 
 Row = dict[str, Any]

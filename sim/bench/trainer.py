@@ -1,7 +1,6 @@
 """The batched trainer against the same meta-step called client after client with plain autograd.
 
-The reference is written the way one would first write it: one client's tensors, ``torch.autograd.grad`` with
-``create_graph=True`` through K inner steps, the clip inside the graph. Both sides run in this process, interleaved, on
+The reference is the lean loop of ``sim/bench/loops.py``. Both sides run in this process, interleaved, on
 one thread, in process-CPU seconds; their gradients are compared before any ratio is printed.
 """
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sim.bench import Row, row
+from sim.bench.loops import Inner, lean
 from strategies.cohort import chunk_width
 from strategies.local.meta import Meta
 from tasks.errors import FedappError
@@ -48,30 +48,6 @@ def split(params: Tensor, episode: Episode, width: int) -> list[tuple[Tensor, Ep
     ]
 
 
-def one_after_another(field: Siren, params: Tensor, episode: Episode) -> Tensor:
-    """MAML's gradient of each client by plain autograd: ``[C, P]``."""
-    rows = []
-    for client in range(len(params)):
-        start = [tensor.clone().requires_grad_() for tensor in field.layout.unflatten(params[client]).values()]
-
-        def loss(weights: list[Tensor], batch: Batch, client: int = client) -> Tensor:
-            activation = batch.inputs[client]
-            for index in range(0, len(weights) - 2, 2):
-                activation = torch.sin(field.omega * torch.addmm(weights[index + 1], activation, weights[index].T))
-            output = torch.addmm(weights[-1], activation, weights[-2].T) + 0.5
-            return (output - batch.targets[client]).square().mean()
-
-        point = start
-        for batch in episode.support:
-            gradients = torch.autograd.grad(loss(point, batch), point, create_graph=True)
-            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-            factor = RATE * CLIP / norm.clamp(min=CLIP)
-            point = [tensor - factor * gradient for tensor, gradient in zip(point, gradients, strict=True)]
-        gradients = torch.autograd.grad(loss(point, episode.query), start)
-        rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-    return torch.stack(rows)
-
-
 def measure(quick: bool) -> Iterator[Row]:
     """SIREN 3×64, K = 8, at C = 1, 8, 32."""
     threads = torch.get_num_threads()
@@ -89,29 +65,32 @@ def measure(quick: bool) -> Iterator[Row]:
                 return torch.cat([learner.step(derivatives, *chunk).gradient for chunk in chunks])
 
             def reference(params: Tensor = params, episode: Episode = episode) -> Tensor:
-                return one_after_another(field, params, episode)
+                return lean(field, Inner(RATE, CLIP), params, episode)
 
-            _agree(ours(), reference())
+            agree(ours(), reference())
             repeats = (64 if quick else 256) // clients or 2
-            mine, theirs = _interleaved(ours, reference, max(repeats, 6))
+            mine, theirs = interleaved(ours, reference, max(repeats, 6))
             case = f"meta-step, SIREN 3×64, K = {INNER_STEPS}, B = {SAMPLES}, C = {clients}, one thread"
             yield row(case, "CPU ms/client", 1e3 * mine / clients, 1e3 * theirs / clients, target)
     finally:
         torch.set_num_threads(threads)
 
 
-def _agree(ours: Tensor, reference: Tensor) -> None:
+def agree(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Raise unless the two sides compute the same gradient (largest difference over largest entry)."""
     difference = float((ours - reference).abs().max() / reference.abs().max())
-    if not difference <= TOLERANCE:
-        raise FedappError(f"the two trainers differ by {difference:.2e} (tolerance {TOLERANCE}): no ratio")
+    if not difference <= tolerance:
+        raise FedappError(f"the two trainers differ by {difference:.2e} (tolerance {tolerance}): no ratio")
 
 
-def _interleaved(a: Callable[[], Tensor], b: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
-    """Least CPU seconds of a call of each, taken in turn."""
-    best = [float("inf"), float("inf")]
+def interleaved(
+    a: Callable[[], Tensor], b: Callable[[], Tensor], repeats: int, wall: bool = False
+) -> tuple[float, float]:
+    """Least CPU seconds (``wall``: seconds) of a call of each, taken in turn."""
+    best, clock = [float("inf"), float("inf")], time.perf_counter if wall else time.process_time
     for _ in range(repeats):
         for index, function in enumerate((a, b)):
-            started = time.process_time()
+            started = clock()
             function()
-            best[index] = min(best[index], time.process_time() - started)
+            best[index] = min(best[index], clock() - started)
     return best[0], best[1]

@@ -84,25 +84,37 @@ class Meta:
                 _, gradient, hvp = derivatives.linearise(point, batch)
             else:
                 (_, gradient), hvp = derivatives.gradient(point, batch), None
-            norm = norms(gradient)
-            factor = clip_factor(norm, self.inner_clip)
-            back.append((gradient, norm, factor, hvp))
+            factor = clip_factor(norms(gradient), self.inner_clip)
+            back.append((gradient, factor, hvp))
             point = torch.addcmul(point, factor, gradient, value=-self.inner_rate)
 
-        adapted, meta_gradient = derivatives.gradient(point, episode.query)
-        for gradient, norm, factor, hvp in reversed(back):
+        subtracting = bool(self.gamma or self.zeta)
+        at, query = point, episode.query
+        if subtracting:  # both losses of the objective in one computation
+            at, query = torch.cat([point, params]), type(query)(*(torch.cat([part, part]) for part in query))
+        losses, gradients = derivatives.gradient(at, query)
+        adapted, meta_gradient = losses[: len(params)], gradients[: len(params)]
+        for gradient, factor, hvp in reversed(back):
             if hvp is not None:
-                along = (gradient * meta_gradient).sum(-1, keepdim=True) / norm.square().clamp(min=1e-30)
-                projected = torch.where(factor < 1, along, torch.zeros_like(along))
-                meta_gradient = meta_gradient - self.inner_rate * hvp(factor * (meta_gradient - projected * gradient))
-        return self._privacy_preserving(derivatives, params, episode, meta_gradient, adapted)
+                meta_gradient = torch.add(
+                    meta_gradient, hvp(self._across(gradient, factor, meta_gradient)), alpha=-self.inner_rate
+                )
+        if not subtracting:
+            return Step(meta_gradient, adapted, {"loss": adapted})
+        return self._privacy_preserving(meta_gradient, adapted, losses[len(params) :], gradients[len(params) :])
 
-    def _privacy_preserving(
-        self, derivatives: Derivatives, params: Tensor, episode: Episode, gradient: Tensor, adapted: Tensor
-    ) -> Step:
-        if not (self.gamma or self.zeta):
-            return Step(gradient, adapted, {"loss": adapted})
-        shared, shared_gradient = derivatives.gradient(params, episode.query)
+    def _across(self, gradient: Tensor, factor: Tensor, vector: Tensor) -> Tensor:
+        """u ``[C, P]``: a clipped gradient keeps its length, so of ``vector`` only what is across it counts.
+
+        Where the clip is active, its norm is C / c.
+        """
+        direction = factor * vector
+        if not self.inner_clip:
+            return direction
+        along = torch.bmm(gradient[:, None], direction[:, :, None])[:, :, 0] * (factor.square() * (factor < 1))
+        return torch.addcmul(direction, along, gradient, value=-1 / self.inner_clip**2)
+
+    def _privacy_preserving(self, gradient: Tensor, adapted: Tensor, shared: Tensor, shared_gradient: Tensor) -> Step:
         gamma = self._gamma(shared_gradient)
         active = shared <= self.cap if self.cap else torch.ones_like(shared, dtype=torch.bool)
         subtracted = shared.clamp(max=self.cap) if self.cap else shared
@@ -113,11 +125,10 @@ class Meta:
 
     def _gamma(self, shared_gradient: Tensor) -> Tensor:
         """``[C, 1]``: fixed, or what the budget leaves."""
-        square = norms(shared_gradient).square()
         if not self.zeta:
-            return torch.full_like(square, self.gamma)
+            return torch.full_like(shared_gradient[:, :1], self.gamma)
         allowed = self.zeta / (self.total_steps * self.outer_rate)
-        return (1 - allowed / square.clamp(min=1e-30)).clamp(0, 1)
+        return (1 - allowed / norms(shared_gradient).square().clamp(min=1e-30)).clamp(0, 1)
 
 
 def maml(settings: LearnerSettings) -> Meta:

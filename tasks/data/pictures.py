@@ -26,7 +26,8 @@ def prepare(image: Image.Image, size: int, channels: int, box: tuple[int, int, i
 
 def beside(images: Sequence[Tensor], gap: int = 4) -> Tensor:
     """Pictures or videos ``[..., H, W_i, C]`` in one, with ``gap`` white columns between two of them."""
-    white = torch.ones(*images[0].shape[:-2], gap, images[0].shape[-1])
+    value = 255 if images[0].dtype == torch.uint8 else 1
+    white = torch.full((*images[0].shape[:-2], gap, images[0].shape[-1]), value, dtype=images[0].dtype)
     return torch.cat([part for image in images for part in (white, image)][1:], dim=-2)
 
 

@@ -1,6 +1,6 @@
 r"""Fully connected networks stacked over clients, with first and second derivatives written out.
 
-.. math:: a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad a_l = \sigma(z_l),\quad y = z_L
+.. math:: a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad a_l = \sigma(z_l) = s(\omega z_l),\quad y = z_L
 
 What is fitted to y (a squared error, a rendering) is the field's own; here is everything in between: a forward pass
 that keeps what derivatives need (:class:`Tape`), backpropagation, and its directional derivative. Each layer costs a
@@ -23,55 +23,72 @@ from tasks.params import Layout
 
 
 class Activation(Protocol):
-    """An elementwise non-linearity with its first two derivatives."""
+    r"""An elementwise non-linearity :math:`\sigma(z) = s(\omega z)` with its first two derivatives.
 
-    def __call__(self, z: Tensor) -> Tensor:
-        """``sigma(z)``, differentiable."""
+    :math:`\omega` is kept apart because a matrix product can scale its result for nothing.
+    """
 
-    def both(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``(sigma(z), sigma'(z))``; ``z`` may be overwritten."""
+    @property
+    def omega(self) -> float:
+        """What z is multiplied by."""
 
-    def curve(self, error: Tensor, activation: Tensor, dot_z: Tensor) -> Tensor | None:
-        """``error * sigma''(z) * dot_z`` from the kept ``activation``; ``None`` where it is zero."""
+    def __call__(self, scaled: Tensor) -> Tensor:
+        """``s(x)`` at ``x = omega z``, differentiable."""
+
+    def both(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        """``(s(x), what through needs)``; ``scaled`` may be overwritten."""
+
+    def through(self, error: Tensor, kept: Tensor) -> Tensor:
+        """``error * s'(x)``."""
+
+    def curve(self, dot: Tensor, error: Tensor, activation: Tensor, dot_scaled: Tensor) -> Tensor:
+        """``dot + error * s''(x) * dot_scaled`` from the kept ``activation``; ``dot`` may be overwritten."""
 
 
 @dataclass(frozen=True)
 class Sine:
-    r""":math:`\sigma(z) = \sin(\omega_0 z)`, hence :math:`\sigma'' = -\omega_0^2 \sigma`."""
+    r""":math:`\sigma(z) = \sin(\omega z)`, hence :math:`s'' = -s`."""
 
     omega: float
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return torch.sin(self.omega * z)
+    def __call__(self, scaled: Tensor) -> Tensor:
+        return torch.sin(scaled)
 
-    def both(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        z.mul_(self.omega)
-        slope = torch.cos(z).mul_(self.omega)
-        return z.sin_(), slope
+    def both(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        slope = torch.cos(scaled)
+        return scaled.sin_(), slope
 
-    def curve(self, error: Tensor, activation: Tensor, dot_z: Tensor) -> Tensor | None:
-        return (error * activation).mul_(dot_z).mul_(-(self.omega**2))
+    def through(self, error: Tensor, kept: Tensor) -> Tensor:
+        return error * kept
+
+    def curve(self, dot: Tensor, error: Tensor, activation: Tensor, dot_scaled: Tensor) -> Tensor:
+        return dot.addcmul_(error * activation, dot_scaled, value=-1)
 
 
 class Relu:
     """max(z, 0): no curvature."""
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return torch.relu(z)
+    omega = 1.0
 
-    def both(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        slope = (z > 0).to(z)
-        return z.relu_(), slope
+    def __call__(self, scaled: Tensor) -> Tensor:
+        return torch.relu(scaled)
 
-    def curve(self, error: Tensor, activation: Tensor, dot_z: Tensor) -> Tensor | None:
-        return None
+    def both(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        positive = scaled.relu_()
+        return positive, positive
+
+    def through(self, error: Tensor, kept: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward(error, kept, 0)  # where kept > 0, in one pass
+
+    def curve(self, dot: Tensor, error: Tensor, activation: Tensor, dot_scaled: Tensor) -> Tensor:
+        return dot
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves behind; the backward pass fills ``deltas`` (dL/dz) and ``errors`` (dL/da)."""
+    """What a forward pass leaves behind; the backward pass fills ``deltas`` (dL/dz) and ``errors`` (omega dL/da)."""
 
     activations: list[Tensor]  # a_0 ... a_{L-1}
-    slopes: list[Tensor]  # sigma'(z_l)
+    slopes: list[Tensor]  # what s'(omega z_l) is made of
     deltas: list[Tensor]
     errors: list[Tensor | None]
 
@@ -79,7 +96,7 @@ class Tape(NamedTuple):
 class Tangent(NamedTuple):
     """Directional derivatives of a pass."""
 
-    z: list[Tensor]  # of z_1 ... z_L; the last is that of y
+    z: list[Tensor]  # of omega z_1 ... omega z_{L-1}, and of y
     activations: list[Tensor]  # of a_1 ... a_{L-1}
 
 
@@ -105,54 +122,54 @@ class Network:
     def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
         """``params [C, P], inputs [C, B, i] -> y [C, B, o]``, differentiable."""
         *hidden, (last_weight, last_bias) = self.layers(params)
-        activation = inputs
+        activation, omega = inputs, self.activation.omega
         for weight, bias in hidden:
-            activation = self.activation(torch.baddbmm(bias, activation, weight.mT))
+            activation = self.activation(torch.baddbmm(bias, activation, weight.mT, beta=omega, alpha=omega))
         return torch.baddbmm(last_bias, activation, last_weight.mT)
 
-    def forward(self, params: Tensor, inputs: Tensor) -> tuple[Tensor, Tape]:
-        """y ``[C, B, o]`` and the tape; no graph."""
-        layers = self.layers(params)
+    def forward(self, params: Tensor, inputs: Tensor, scale: float = 1.0) -> tuple[Tensor, Tape]:
+        """``scale`` times y ``[C, B, o]``, and the tape; no graph."""
+        layers, omega = self.layers(params), self.activation.omega
         activations, slopes = [inputs], []
         for weight, bias in layers[:-1]:
-            activation, slope = self.activation.both(torch.baddbmm(bias, activations[-1], weight.mT))
+            scaled = torch.baddbmm(bias, activations[-1], weight.mT, beta=omega, alpha=omega)
+            activation, slope = self.activation.both(scaled)
             activations.append(activation)
             slopes.append(slope)
         weight, bias = layers[-1]
-        output = torch.baddbmm(bias, activations[-1], weight.mT)
+        output = torch.baddbmm(bias, activations[-1], weight.mT, beta=scale, alpha=scale)
         return output, Tape(activations, slopes, [output] * len(layers), [None] * len(layers))
 
     def backward(self, params: Tensor, tape: Tape, delta: Tensor) -> Tensor:
         r"""The gradient ``[C, P]`` from :math:`\delta_L = \partial L/\partial y` ``[C, B, o]``.
 
-        .. math:: e_l = \delta_l W_l,\quad \delta_{l-1} = e_l \odot \sigma'(z_{l-1}),\quad
+        .. math:: e_l = \omega\, \delta_l W_l,\quad \delta_{l-1} = e_l \odot s'(\omega z_{l-1}),\quad
             \partial W_l = \delta_l^\top a_{l-1},\quad \partial b_l = \sum_B \delta_l
         """
-        layers = self.layers(params)
+        layers, omega = self.layers(params), self.activation.omega
         pieces: list[Tensor] = []  # bias and weight of each layer, output side first
         for index in reversed(range(len(layers))):
             tape.deltas[index] = delta
             pieces += [delta.sum(1), torch.bmm(delta.mT, tape.activations[index]).flatten(1)]
             if index:
-                error = torch.bmm(delta, layers[index][0])
+                error = _scaled_bmm(delta, layers[index][0], omega)
                 tape.errors[index] = error
-                delta = error * tape.slopes[index - 1]
+                delta = self.activation.through(error, tape.slopes[index - 1])
         return torch.cat(pieces[::-1], dim=1)
 
-    def tangent(self, params: Tensor, vector: Tensor, tape: Tape) -> Tangent:
-        r"""Directional derivatives along ``vector [C, P]``.
+    def tangent(self, params: Tensor, vector: Tensor, tape: Tape, scale: float = 1.0) -> Tangent:
+        r"""Directional derivatives along ``vector [C, P]``; that of y times ``scale``.
 
         .. math:: \dot z_l = a_{l-1} U_l^\top + c_l + \dot a_{l-1} W_l^\top, \qquad
-            \dot a_l = \sigma'(z_l) \odot \dot z_l
+            \dot a_l = s'(\omega z_l) \odot \omega \dot z_l
         """
-        dot = Tangent([], [])
-        for index, ((weight, _), (direction, offset)) in enumerate(
-            zip(self.layers(params), self.layers(vector), strict=True)
-        ):
-            z = torch.baddbmm(offset, tape.activations[index], direction.mT)
+        dot, layers, last = Tangent([], []), self.layers(params), len(self.widths) - 2
+        for index, ((weight, _), (direction, offset)) in enumerate(zip(layers, self.layers(vector), strict=True)):
+            omega = scale if index == last else self.activation.omega
+            z = torch.baddbmm(offset, tape.activations[index], direction.mT, beta=omega, alpha=omega)
             if index:
-                dot.activations.append(dot.z[-1] * tape.slopes[index - 1])
-                z.baddbmm_(dot.activations[-1], weight.mT)
+                dot.activations.append(self.activation.through(dot.z[-1], tape.slopes[index - 1]))
+                z.baddbmm_(dot.activations[-1], weight.mT, alpha=omega)
             dot.z.append(z)
         return dot
 
@@ -163,12 +180,13 @@ class Network:
         :math:`(U_l, c_l)` the direction,
 
         .. math::
-            \dot e_l &= \dot\delta_l W_l + \delta_l U_l, \qquad
-            \dot\delta_{l-1} = \dot e_l \odot \sigma'(z_{l-1}) + e_l \odot \sigma''(z_{l-1}) \odot \dot z_{l-1} \\
+            \dot e_l &= \omega (\dot\delta_l W_l + \delta_l U_l), \qquad
+            \dot\delta_{l-1} = \dot e_l \odot s'(\omega z_{l-1})
+                + e_l \odot s''(\omega z_{l-1}) \odot \omega \dot z_{l-1} \\
             (Hu)_{W_l} &= \dot\delta_l^\top a_{l-1} + \delta_l^\top \dot a_{l-1}, \qquad
             (Hu)_{b_l} = \sum_B \dot\delta_l
         """
-        layers, directions = self.layers(params), self.layers(vector)
+        layers, directions, omega = self.layers(params), self.layers(vector), self.activation.omega
         pieces: list[Tensor] = []
         for index in reversed(range(len(layers))):
             product = torch.bmm(dot.mT, tape.activations[index])
@@ -177,10 +195,13 @@ class Network:
             pieces += [dot.sum(1), product.flatten(1)]
             error = tape.errors[index]
             if error is not None:
-                dot_error = torch.bmm(dot, layers[index][0])
-                dot_error.baddbmm_(tape.deltas[index], directions[index][0])
-                curve = self.activation.curve(error, tape.activations[index], tangent.z[index - 1])
-                dot = dot_error.mul_(tape.slopes[index - 1])
-                if curve is not None:
-                    dot = dot.add_(curve)
+                dot_error = _scaled_bmm(dot, layers[index][0], omega)
+                dot_error.baddbmm_(tape.deltas[index], directions[index][0], alpha=omega)
+                dot_error = self.activation.through(dot_error, tape.slopes[index - 1])
+                dot = self.activation.curve(dot_error, error, tape.activations[index], tangent.z[index - 1])
         return torch.cat(pieces[::-1], dim=1)
+
+
+def _scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """``scale * bmm(a, b)`` in one product (what it would add to is multiplied by zero)."""
+    return torch.bmm(a, b) if scale == 1.0 else torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)

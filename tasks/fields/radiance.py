@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tasks.fields.network import Network, Relu, Tape
 from tasks.params import Layout
+from tasks.render.compositing import Rendered, directional, squared_error
 from tasks.render.volume import composite, distances, weights
 from tasks.types import Batch, Linearised
 
@@ -38,6 +39,11 @@ class Space:
     samples: int = 32
     background: float = 1.0
 
+    @property
+    def spacing(self) -> float:
+        """The length of ray that a sample stands for."""
+        return (self.far - self.near) / self.samples
+
     def points(self, rays: Tensor) -> Tensor:
         """``rays [C, B, 6 or 7] -> points [C, B, S, 3]``; without a seventh number the middle of each stratum."""
         origin, direction = rays[..., :3], rays[..., 3:RAY]
@@ -48,7 +54,7 @@ class Space:
     def colours(self, raw: Tensor) -> Tensor:
         """``raw [C, B, S, 4]`` (colour and density before their maps) ``-> colours [C, B, 3]`` in [0, 1]."""
         density = torch.nn.functional.softplus(raw[..., 3])
-        weight = weights(density, (self.far - self.near) / self.samples)
+        weight = weights(density, self.spacing)
         return composite(torch.sigmoid(raw[..., :3]), weight, self.background)
 
 
@@ -111,45 +117,34 @@ class Radiance:
 
 
 class RadianceDerivatives:
-    """:class:`tasks.types.Derivatives` of :meth:`Radiance.loss`: layers by hand, the rendering by autograd.
-
-    The network holds almost all of the work and none of the algebra's variety; the rendering is the reverse: a few
-    operations on four numbers a sample, for which a graph is cheap. Its Hessian, which second derivatives need, is
-    that of a scalar and so symmetric: one more pass backward gives its product with a direction.
-    """
+    """:class:`tasks.types.Derivatives` of :meth:`Radiance.loss`: the layers' and the rendering's, both by hand."""
 
     def __init__(self, field: Radiance) -> None:
         self.field = field
 
     def gradient(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            raw, tape = self._forward(params, batch)
-            loss, delta, _ = self._head(raw, batch, twice=False)
-            return loss, self.field.network.backward(params, tape, delta)
+        loss, gradient, _, _, _ = self._pass(params, batch)
+        return loss, gradient
 
     def linearise(self, params: Tensor, batch: Batch) -> Linearised:
-        network = self.field.network
-        with torch.no_grad():
-            raw, tape = self._forward(params, batch)
-            loss, delta, head = self._head(raw, batch, twice=True)
-            gradient = network.backward(params, tape, delta.detach())
+        network, spacing = self.field.network, self.field.space.spacing
+        loss, gradient, tape, rendered, scale = self._pass(params, batch)
 
         @torch.no_grad()
         def hvp(vector: Tensor) -> Tensor:
             tangent = network.tangent(params, vector, tape)
-            (dot,) = torch.autograd.grad(delta, head, tangent.z[-1])
+            along = tangent.z[-1].unflatten(1, (batch.inputs.shape[1], self.field.space.samples))
+            dot = directional(rendered, along, spacing, scale).flatten(1, 2)
             return network.backward_tangent(params, vector, tape, tangent, dot)
 
         return Linearised(loss, gradient, hvp)
 
-    def _forward(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tape]:
-        return self.field.network.forward(params, self.field.encode(batch.inputs))
-
-    def _head(self, raw: Tensor, batch: Batch, twice: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss ``[C]``, its derivative with respect to ``raw``, and the leaf it was taken at."""
-        with torch.enable_grad():
-            leaf = raw.detach().requires_grad_()
-            colours = self.field.space.colours(leaf.unflatten(1, (batch.inputs.shape[1], self.field.space.samples)))
-            loss = (colours - batch.targets).square().mean((1, 2))
-            (delta,) = torch.autograd.grad(loss.sum(), leaf, create_graph=twice)
-        return loss.detach(), delta, leaf
+    @torch.no_grad()
+    def _pass(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape, Rendered, float]:
+        space, rays = self.field.space, batch.inputs.shape[1]
+        scale = 2 / (3 * rays)
+        raw, tape = self.field.network.forward(params, self.field.encode(batch.inputs))
+        raw = raw.unflatten(1, (rays, space.samples))
+        loss, delta, rendered = squared_error(raw, batch.targets, space.spacing, space.background, scale)
+        gradient = self.field.network.backward(params, tape, delta.flatten(1, 2))
+        return loss.sum(1), gradient, tape, rendered, scale

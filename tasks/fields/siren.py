@@ -90,16 +90,17 @@ class SirenDerivatives:
 
         @torch.no_grad()
         def hvp(vector: Tensor) -> Tensor:
-            tangent = self.field.network.tangent(params, vector, tape)
-            return self.field.network.backward_tangent(params, vector, tape, tangent, tangent.z[-1].mul_(scale))
+            tangent = self.field.network.tangent(params, vector, tape, scale)
+            return self.field.network.backward_tangent(params, vector, tape, tangent, tangent.z[-1])
 
         return Linearised(loss, gradient, hvp)
 
     @torch.no_grad()
     def _pass(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape, float]:
-        output, tape = self.field.network.forward(params, batch.inputs)
-        residual = output.add_(0.5).sub_(batch.targets)
-        count = residual.shape[1] * residual.shape[2]
-        loss = residual.square().sum((1, 2)) / count
-        gradient = self.field.network.backward(params, tape, residual.mul_(2 / count))
-        return loss, gradient, tape, 2 / count
+        count = batch.targets.shape[1] * batch.targets.shape[2]
+        scale = 2 / count
+        scaled, tape = self.field.network.forward(params, batch.inputs, scale)
+        delta = scaled.sub_(batch.targets - 0.5, alpha=scale)
+        flat = delta.flatten(1)
+        loss = torch.bmm(flat[:, None], flat[:, :, None])[:, 0, 0] * (count / 4)
+        return loss, self.field.network.backward(params, tape, delta), tape, scale

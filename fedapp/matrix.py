@@ -1,0 +1,241 @@
+"""Rules times learners times modality: what ``fedapp bench methods`` runs, and the table it writes.
+
+Each (modality, rule) is one run with every learner, in its own folder; finished ones are not run again, half-finished
+ones go on. ``quick`` is one seed and every rule on images; otherwise three seeds and every rule on all modalities.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedapp.ablation import interval
+from fedapp.store.atomic import write_json
+from fedapp.store.runfolder import FINISHED, RunFolder
+from tasks.errors import InputError
+
+RULES = ("fedavg", "fedprox", "scaffold", "fednova", "fedexp", "fedacg")
+LEARNERS = ("maml", "fomaml", "reptile", "meta-nsgd", "fedmenf", "fedmenf-unbounded")
+RECIPES = {"image": "methods-image", "video": "video", "nerf": "nerf"}
+INVERTED = 2  # clients whose uploads are inverted, a method and seed
+OUTCOME = "methods.json"
+
+
+class Case(NamedTuple):
+    """One run of the matrix."""
+
+    modality: str
+    rule: str
+    seeds: str
+    folder: Path
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What it changes of its recipe; Local does not depend on the rule."""
+        methods = ",".join([*LEARNERS, "local"] if self.rule == "fedavg" else LEARNERS)
+        return {"methods": methods, "rule": self.rule, "seeds": self.seeds, "report.page": False,
+                "report.pictures": False, "runtime.nodes": 1}  # fmt: skip  # a core each: cases run side by side
+
+
+def cases(quick: bool, folder: Path, seeds: str) -> list[Case]:
+    """Everything there is to run."""
+    chosen = seeds or ("0" if quick else "0,1,2")
+    wanted = [(m, rule) for m in RECIPES for rule in RULES if m == "image" or rule == "fedavg" or not quick]
+    return [Case(m, rule, chosen, folder / f"{m}-{rule}-{chosen.replace(',', '-')}") for m, rule in wanted]
+
+
+def measure(quick: bool, folder: Path | None = None, seeds: str = "") -> Iterator[dict[str, Any]]:
+    """Rows as cases are done, as many side by side as there are cores; then the table and the plot."""
+    base = (folder or Path("runs/methods")).resolve()
+    base.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    todo = sorted(cases(quick, base, seeds), key=lambda case: case.modality != "nerf")  # the longest first
+    workers = max(1, min(len(todo), os.cpu_count() or 1))
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(play, case) for case in todo]):
+            if future.exception():
+                pool.shutdown(cancel_futures=True)  # what is done is kept
+            for row in future.result():
+                rows.append(row)
+                yield row
+    write_outcome(base, rows)
+
+
+def play(case: Case) -> list[dict[str, Any]]:
+    """Run one case to its end (in a process of its own) and score it."""
+    from rich.console import Console
+
+    from fedapp.cli import runs
+
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    place, console = RunFolder(case.folder), Console(quiet=True)
+    wanted = case.overrides
+    stale = [key for key, value in wanted.items() if place.config and place.config[key] != value]
+    if stale:
+        raise InputError("--folder", str(place.path), f"holds a run with another {stale[0]}", "name another folder")
+    if place.status.get("state") != FINISHED:
+        if place.config:  # begun and cut off: it goes on
+            experiment, run_folder, _ = runs.reopen(case.folder, "in-process")
+        else:
+            given = [f"{key}={_written(value)}" for key, value in {**wanted, "run-dir": str(case.folder)}.items()]
+            experiment, run_folder = runs.prepare(RECIPES[case.modality], given, case.folder.parent, "in-process")
+        runs.execute(experiment, run_folder, "in-process", console)
+    return score(case, place)
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:
+    """One row a learner; inversions are kept beside the run, so they are made once."""
+    from fedapp.config.experiment import Experiment
+    from fedapp.results import summarise
+
+    experiment, result = Experiment.from_run_config(place.config), summarise(place)
+    events = list(place.events())
+    if not (place.path / "inversions.json").exists():
+        write_json(place.path / "inversions.json", _invert(place))
+    inverted = place.read("inversions.json")
+    rows = []
+    for method in experiment.method_list:
+        row, found = result["methods"][method], inverted.get(method, {})
+        last = max(row["psnr_tuned"] or {"0": None}, key=int)
+        per_seed = [_final(events, method, seed, last) for seed in experiment.seed_list]
+        psnr, psnr_half = interval([one["psnr"] for one in per_seed])
+        seen, seen_half = interval([one["psnr_p"] for one in per_seed])
+        delta, delta_half = interval([_minus(one["psnr"], one["psnr_p"]) for one in per_seed])
+        rows.append(
+            {
+                "case": f"{case.modality} / {'–' if method == 'local' else case.rule} / {method}",
+                "unit": "dB",
+                "ours": delta,
+                "reference": None,
+                "ratio": None,
+                "target": None,
+                "modality": case.modality,
+                "rule": case.rule,
+                "learner": method,
+                "seeds": len(per_seed),
+                f"psnr_{last}": psnr,
+                "psnr": psnr,
+                "psnr_half_width": psnr_half,
+                "steps": int(last),
+                "psnr_unseen": (row["psnr_unseen_tuned"] or {}).get(last),
+                "psnr_p": seen,
+                "psnr_p_half_width": seen_half,
+                "psnr_p_max": (row["psnr_p"] or {}).get("max"),
+                "delta": delta,
+                "delta_half_width": delta_half,
+                "psnr_floor": (row["psnr_floor"] or {}).get("mean"),
+                "member_minus_nonmember": row["member_minus_nonmember"],
+                "member_minus_nonmember_over_floor": row["member_minus_nonmember_over_floor"],
+                "inversion_psnr": found.get("mean"),
+                "inversion_floor": found.get("floor"),
+                "diverged": row["diverged"],
+                "epsilon_local": row["epsilon_local"],
+            }
+        )
+    return rows
+
+
+def _final(events: list[dict[str, Any]], method: str, seed: int, step: str) -> dict[str, float | None]:
+    own = [event for event in events if event.get("method") == method and event.get("seed") == seed]
+    judged = [event for event in own if event["event"] == "evaluation"][-1:]
+    rounds = [event for event in own if event["event"] == "round"][-1:]
+    return {
+        "psnr": (judged[0].get("psnr_tuned") or {}).get(step) if judged else None,
+        "psnr_p": (rounds[0].get("psnr_p") or {}).get("mean") if rounds else None,
+    }
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _invert(place: RunFolder) -> dict[str, dict[str, float | None]]:
+    """PSNR of what simulate-and-match recovers from plain uploads; nothing where the attack does not apply."""
+    import torch
+
+    from fedapp.attacks.fields import FieldAttacks
+    from privacy.attacks.matching import QUICK
+
+    torch.set_num_threads(1)
+    attacker = FieldAttacks(place, INVERTED, QUICK)
+    if not attacker.applies("inversion", "plain"):
+        return {}
+    found: dict[str, dict[str, float | None]] = {}
+    for method in attacker.experiment.trained_methods:
+        scores = [row for seed in attacker.experiment.seed_list for row in attacker.inverted(method, seed)]
+        values = [value for value, _ in scores]
+        sound = all(math.isfinite(value) for value in values)
+        found[method] = {
+            "mean": sum(values) / len(values) if sound else None,
+            "floor": sum(floor for _, floor in scores) / len(scores),
+        }
+    return found
+
+
+# ---------------------------------------------------------------------- what is written
+def write_outcome(base: Path, rows: list[dict[str, Any]]) -> None:
+    """``methods.json``, ``methods.md`` and, where matplotlib is there, ``methods.svg``."""
+    import importlib.util
+
+    write_json(base / OUTCOME, {"rows": rows, "ordering": ordering(rows)})
+    (base / "methods.md").write_text(markdown(rows) + "\n\n" + "\n".join(ordering(rows)) + "\n")
+    if importlib.util.find_spec("matplotlib"):
+        from fedapp.report.figures import matrix_frontier
+
+        (base / "methods.svg").write_text(matrix_frontier(rows))
+
+
+def ordering(rows: list[dict[str, Any]]) -> list[str]:
+    """Whether the paper's ordering holds: FedMeNF has the largest PSNR - PSNR_p among methods that did not diverge."""
+    sentences = []
+    for modality in RECIPES:
+        known = [row for row in rows if row["modality"] == modality and row["rule"] == "fedavg" and row["delta"]]
+        stable = [row for row in known if not row["diverged"]]
+        if not stable:
+            continue
+        best = max(stable, key=lambda row: row["delta"])
+        ranked = ", ".join(f"{r['learner']} {r['delta']:.1f}" for r in sorted(stable, key=lambda r: -r["delta"]))
+        verdict = "as in the paper" if best["learner"].startswith("fedmenf") else "not as in the paper"
+        gone = [row["learner"] for row in known if row["diverged"]]
+        left = f" Diverged and not ranked: {', '.join(gone)}." if gone else ""
+        sentences.append(f"{modality}: largest PSNR − PSNR_p is {best['learner']}'s, {verdict} ({ranked} dB).{left}")
+    return sentences
+
+
+COLUMNS = {
+    "psnr": "PSNR tuned ↑", "psnr_unseen": "unseen pixels ↑", "psnr_p": "PSNR_p ↓", "psnr_floor": "flat colour",
+    "delta": "PSNR − PSNR_p ↑", "member_minus_nonmember_over_floor": "member − non-member ↓",
+    "inversion_psnr": "inversion ↓",
+}  # fmt: skip
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table as README and docs show it."""
+    order = {name: index for index, name in enumerate([*RECIPES, *RULES, "local", *LEARNERS])}
+    lines = [
+        "| data | rule | learner | " + " | ".join(COLUMNS.values()) + " |",
+        "|---|---|---|" + "---|" * len(COLUMNS),
+    ]
+    for row in sorted(rows, key=lambda r: (order[r["modality"]], order[r["rule"]], order[r["learner"]])):
+        cells = [_cell(row, key) for key in COLUMNS]
+        learner = row["learner"] + (" (diverged)" if row["diverged"] else "")
+        rule = "–" if row["learner"] == "local" else row["rule"]
+        lines.append(f"| {row['modality']} | {rule} | {learner} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    value, half = row[key], row.get(f"{key}_half_width")
+    if value is None:
+        return "–" if row["learner"] == "local" else "not computed"
+    return f"{value:.1f}" + ("" if half is None else f" ± {half:.1f}")

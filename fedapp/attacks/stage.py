@@ -45,7 +45,8 @@ class Stage:
             raise InputError("run", str(folder.path), "has no checkpoint yet", "attack it after its first round")
         self.checkpoint = load_checkpoint(files[-1], {})
         self.clients = list(range(min(clients, experiment.clients.total)))
-        self.rule = build_rule(experiment)
+        bare = experiment.rules.model_copy(update={"server_clip": 0.0})
+        self.rule = build_rule(experiment.model_copy(update={"rules": bare}))
         self.device = pick_device("cpu")
 
     def model(self, method: str, seed: int) -> Tensor:
@@ -54,15 +55,21 @@ class Stage:
 
     def received(self, method: str, seed: int) -> Broadcast:
         """What clients would get in the round after the checkpoint."""
-        state = {
+        return self.rule.broadcast(self.model(method, seed), self.state(method, seed), self.checkpoint.round + 1)
+
+    def state(self, method: str, seed: int) -> dict[str, Tensor]:
+        """The rule's server state at the last checkpoint."""
+        return {
             name.rsplit("/", 1)[1]: tensor
             for name, tensor in self.checkpoint.tensors.items()
             if name.startswith(f"{method}-{seed}/state/")
         }
-        return self.rule.broadcast(self.model(method, seed), state, self.checkpoint.round + 1)
 
     def updates(self, method: str, seed: int) -> Tensor:
-        """``[C, P]``: what each client would send in the round after the checkpoint, without protection."""
+        """``[C, P]``: how each client alone would move the model in the round after the checkpoint, unprotected.
+
+        That is its update however the rule packs it (FedNova's is divided by its steps, which the server knows).
+        """
         experiment, number = self.experiment, self.checkpoint.round + 1
         received = self.received(method, seed)
         with tempfile.TemporaryDirectory() as scratch:
@@ -77,8 +84,11 @@ class Stage:
                 result = trainer.run(received, Assignment(number, seed, (client,), (0,)))
                 if result.payload is None:
                     raise InputError("run", str(self.folder.path), f"client {client}: {result.failures}", "see its log")
-                rows.append(result.payload.vector / result.payload.weight)
-        return torch.stack(rows)[:, : self.task.layout.size]
+                moved, _ = self.rule.apply(
+                    self.model(method, seed), self.state(method, seed), Plain().decode(result.payload, {}), 1
+                )
+                rows.append(moved - received.model)
+        return torch.stack(rows)
 
     def noised(self, updates: Tensor) -> tuple[str, Tensor]:
         """The mean update as a noised release gives it: the run's own, or central noise at the config's z and C."""

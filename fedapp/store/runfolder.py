@@ -117,7 +117,7 @@ class RunFolder:
         write_bytes(self.events_file, "".join(json.dumps(event) + "\n" for event in kept).encode())
 
     def save_picture(self, name: str, image: Any) -> None:
-        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks of them a contact sheet."""
+        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks a contact sheet."""
         import torch
         from PIL import Image
 

@@ -28,7 +28,7 @@ from tasks.types import Evaluation, Video
 
 RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
 FIELD_OF_VIEW = 0.72  # picture side over focal length
-TURN = 24  # frames of a turntable
+TURN = 48  # frames of a turntable: two seconds
 
 
 def rays_of(views: Views, chosen: torch.Tensor) -> Samples:

@@ -6,15 +6,23 @@ default clips are made of numbers; ``data.path`` takes GolfDB's swing sequences 
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from tasks.adaptation import Adaptation
 from tasks.data.layouts import Holder, Layout
 from tasks.data.moving import moving_picture
+from tasks.data.pictures import beside
 from tasks.data.sources import LaidOut, Numbered
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.fitting import FieldTask, Source
 from tasks.image import check_channels
-from tasks.settings import DataSettings, TaskSettings
+from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.signals import Signal, sampled
+from tasks.types import Evaluation, Video
+
+FILMS, SLOWER = 2, 4  # how many clips are shown, and how many times each frame (clips are short)
 
 
 def source_of(data: DataSettings) -> Source:
@@ -39,3 +47,18 @@ class VideoTask(FieldTask):
         check_channels(data)
         field = Siren(3, data.channels, shape.width, shape.depth, shape.omega)
         super().__init__(field, SirenDerivatives(field), source_of(data))
+
+    def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
+        """As for any field, and (``tune``) films of held-out clips: the truth, the shared model, the adapted field."""
+        found = super().evaluate(model, settings, tune)
+        if not tune:
+            return found
+        adaptation, films = Adaptation(self, model, settings), {}
+        for index, signal in enumerate(self.held_out()[:FILMS]):
+            shown = [signal.truth]
+            for params in adaptation.adapted(signal, (0, max(settings.step_list))):
+                frames = self.predict(params[None], signal.query.inputs[None].to(params))[0].cpu()
+                shown.append(frames.view(signal.shape).clamp(0, 1).nan_to_num(0.0))
+            film = beside(shown).expand(*shown[0].shape[:2], -1, 3)
+            films[f"clip-{index}"] = Video(film.repeat_interleave(SLOWER, 0), torch.zeros(0))
+        return found._replace(videos=films)

@@ -7,20 +7,36 @@ from typing import Any
 
 from fedapp.config.experiment import Experiment
 from fedapp.report import figures
-from fedapp.report.findings import findings
+from fedapp.report.findings import attack_findings, findings
 from fedapp.results import summarise
 from fedapp.store.runfolder import RunFolder
 from strategies.local import LOCAL
 
 TITLES = {
     "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF, no cap", "maml": "MAML", "fomaml": "FOMAML",
-    "reptile": "Reptile", "erm": "ERM", "adapters": "LoRA adapters", LOCAL: "Local",
+    "reptile": "Reptile", "erm": "ERM", "adapters": "LoRA adapters", LOCAL: "Local", "meta-nsgd": "meta-NSGD",
+    "fedmenf-adaptive": "FedMeNF, γ from a budget", "fedmenf-first-order": "FedMeNF, first order",
 }  # fmt: skip
 COLOURS = {
     "fedmenf": "#0f766e", "fedmenf-unbounded": "#7c3aed", "maml": "#dc2626", "fomaml": "#ea580c",
     "reptile": "#ca8a04", "erm": "#2563eb", "adapters": "#0f766e", LOCAL: "#64748b",
 }  # fmt: skip
 SPARE = ("#0891b2", "#be185d", "#4d7c0f", "#9333ea")
+
+
+KINDS = {
+    "image": {
+        "noun": "picture", "held": "one private picture", "one": "picture", "many": "pictures", "field": "SIREN",
+        "column": 0,
+    },
+    "video": {
+        "noun": "clip", "held": "a private clip", "one": "clip", "many": "clips", "field": "SIREN", "column": 300,
+    },
+    "nerf": {
+        "noun": "object", "held": "a few views of a private object", "field": "radiance field", "column": 190,
+        "one": "object, seen from places the field was not fitted to", "many": "objects",
+    },
+}  # fmt: skip  # ``column``: width of a contact sheet in px; 0: single pictures
 
 
 def view(folder: RunFolder) -> dict[str, Any]:
@@ -62,8 +78,10 @@ def _field_view(shared: dict[str, Any], events: list[dict[str, Any]], images: Me
     seed = experiment.seed_list[0]
     return {
         "page": "field",
+        "kind": KINDS[experiment.task] if experiment.task in KINDS else KINDS["image"],
+        "films": _films(order, seed, images),
         "shown_steps": [step for step in steps if step in (16, 64)] or steps[-2:],
-        "findings": findings(result, titles),
+        "findings": attack_findings(shared["attacks"], titles) + findings(result, titles),
         "clients": _clients(events, trained, seed, images) if experiment.release == "plain" else [],
         "attacked": _attacked(trained, images),
         "new_clients": _new_clients(order, seed, steps, images),
@@ -95,6 +113,10 @@ class Media:
                 return kind, f"data:{mime};base64,{base64.b64encode(file.read_bytes()).decode()}"
         return None
 
+    def films(self, prefix: str) -> list[str]:
+        """Names of the videos with a prefix."""
+        return [file.stem.removeprefix(f"{prefix}-") for file in self.folder.videos.glob(f"{prefix}-*.gif")]
+
     def __call__(self, name: str) -> str | None:
         file = self.folder.pictures / f"{name}.png"
         if not file.exists():
@@ -121,6 +143,12 @@ def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images
         rendered = {method: images(f"{method}-{seed}-rendered-{index}") for method in trained}
         rows.append({"client": client, "private": images(f"private-{index}"), "rendered": rendered, "numbers": numbers})
     return rows
+
+
+def _films(order: list[str], seed: int, media: Media) -> list[dict[str, Any]]:
+    """One row a film (a clip, a turntable) that evaluations made, with each method's."""
+    names = sorted({name for m in order for name in media.films(f"{m}-{seed}")})
+    return [{"name": name, "videos": {m: media.video(f"{m}-{seed}-{name}") for m in order}} for name in names]
 
 
 VIEWS = ("render-plain", "readout-plain", "inversion-plain", "inversion-secagg")

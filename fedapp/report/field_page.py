@@ -1,8 +1,8 @@
 """The report of neural fields: what the server sees, what a new client gets."""
 
 FIELD_PAGE = """{% extends "page" %}
-{% block lead %}{{ experiment.clients.total }} clients, each holding one private picture, train a shared neural field
-(SIREN {{ experiment.field.depth }}×{{ experiment.field.width }}){% endblock %}
+{% block lead %}{{ experiment.clients.total }} clients, each holding {{ kind.held }}, train a shared neural field
+({{ kind.field }} {{ experiment.field.depth }}×{{ experiment.field.width }}){% endblock %}
 {% block numbers %}
 <h2>The numbers</h2>
 <section class="card">
@@ -26,7 +26,7 @@ best. “Outside” is how far the rendering lies from the data range on average
 {% for k in shown_steps %}<td>{{ number(row.ssim[k|string] if row.ssim, 3) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
-<p class="note">After k steps of test-time optimisation on {{ experiment.data.held_out }} pictures no client holds, at step size
+<p class="note">After k steps of test-time optimisation on {{ experiment.data.held_out }} {{ kind.many }} no client holds, at step size
 {{ experiment.evaluation.rate }}, the same for all.</p>
 <table>
 <tr><th>step size tuned per method</th>{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}<th>chosen at k = {{ steps[-1] }}</th></tr>
@@ -36,8 +36,8 @@ best. “Outside” is how far the rendering lies from the data range on average
 <td>{{ row.rates_tuned[steps[-1]|string]|join(", ") }}</td></tr>
 {% endif %}{% endfor %}
 </table>
-<p class="note">Tuned by cross-fitting over {{ experiment.evaluation.rates }}: each picture is reported at the step size that was
-best for the other pictures.</p>
+<p class="note">Tuned by cross-fitting over {{ experiment.evaluation.rates }}: each is reported at the step size that was
+best for the others.</p>
 </section>
 
 {% endblock %}
@@ -62,12 +62,12 @@ Pictures after the best affine intensity fit, which is an advantage no attacker 
 {% block exhibits %}
 {% if experiment.release == "plain" %}
 <h2>What the server sees</h2>
-<p class="note">Left, each client's private picture (shown here because this is a simulation; it never left the client in the
+<p class="note">Left, each client's private {{ kind.one }} (shown here because this is a simulation; it never left the client in the
 protocol). Right, what a curious server renders from that client's last upload, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
 {% if clients %}
-<div class="grid" style="grid-template-columns:repeat({{ 2 * trained|length + 2 }},{{ 122 if trained|length < 4 else 112 }}px)">
-{% for half in range(2) %}<div class="head">private picture</div>{% for m in trained %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}</div>{% endfor %}{% endfor %}
+<div class="grid{{ " sheets" if kind.column }}" style="grid-template-columns:repeat({{ (trained|length + 1) * (1 if kind.column else 2) }},{{ kind.column or (122 if trained|length < 4 else 112) }}px)">
+{% for half in range(1 if kind.column else 2) %}<div class="head">private {{ kind.noun }}</div>{% for m in trained %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}</div>{% endfor %}{% endfor %}
 {% for c in clients %}
 <figure><img src="{{ c.private }}" alt="private picture of client {{ c.client }}"><figcaption>client {{ c.client }}</figcaption></figure>
 {% for m in trained %}<figure>{% if c.rendered[m] %}<img src="{{ c.rendered[m] }}" alt="rendering of the upload of client {{ c.client }} under {{ titles[m] }}">{% endif %}
@@ -79,9 +79,9 @@ protocol). Right, what a curious server renders from that client's last upload, 
 
 {% endif %}
 <h2>What a new client gets</h2>
-<p class="note">Pictures no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
+<p class="note">{{ kind.many|capitalize }} no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
-<div class="grid" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},108px)">
+<div class="grid{{ " sheets" if kind.column }}" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},{{ kind.column or 108 }}px)">
 <div class="head">truth</div>{% for m in order %}{% for k in shown_steps %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}, {{ k }} steps</div>{% endfor %}{% endfor %}
 {% for row in new_clients %}
 <figure>{% if row.truth %}<img src="{{ row.truth }}" alt="held-out picture {{ loop.index }}">{% endif %}</figure>
@@ -90,6 +90,17 @@ protocol). Right, what a curious server renders from that client's last upload, 
 </div>
 </section>
 
+{% if films %}
+<h2>In motion</h2>
+<p class="note">Left to right in each film: the truth, the shared model as it is, and after {{ steps[-1] }} steps of test-time optimisation
+{% if experiment.task == "nerf" %}on {{ experiment.data.support_views }} views (a turntable of an object no client holds){% else %}(clips no client holds){% endif %}.</p>
+<section class="card">
+{% for film in films %}{% for m in order %}{% if film.videos[m] %}<figure class="film" style="display:inline-block;margin:4px 14px 8px 0">
+{% if film.videos[m][0] == "mp4" %}<video src="{{ film.videos[m][1] }}" controls loop autoplay muted></video>{% else %}<img src="{{ film.videos[m][1] }}" alt="truth, before, after">{% endif %}
+<figcaption style="color:{{ colours[m] }}">{{ titles[m] }}</figcaption></figure>{% endif %}{% endfor %}{% endfor %}
+</section>
+
+{% endif %}
 <h2>Curves</h2>
 <div class="curves">
 {% if experiment.release == "plain" %}<section class="card">{{ curve_p|safe }}</section>{% endif %}

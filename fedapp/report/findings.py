@@ -42,6 +42,32 @@ def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, 
     return sentences
 
 
+def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, str]]:
+    """What inverting uploads recovered on each release, beside what rendering them showed."""
+    sentences = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = {
+            (row["attack"], row["release"].split(" ")[0]): row
+            for row in rows
+            if row["method"] == method and row["metric"] == "psnr" and row["value"] is not None
+        }
+        seen, found = own.get(("render", "plain")), own.get(("inversion", "plain"))
+        if seen is None or found is None:
+            continue
+        text = (
+            f"{titles.get(method, method)}: rendering an upload shows {seen['value']:.1f} dB of the private signal, "
+            f"inverting it {found['value']:.1f} dB (a flat colour: {found['floor']:.1f}; {found['n']} clients)."
+        )
+        safe = True
+        for (attack, _), row in own.items():
+            if attack == "inversion" and row is not found:
+                safe &= row["value"] <= row["floor"] + 1
+                text += f" On {row['release']}: {row['value']:.1f} dB."
+        leaks = found["value"] > found["floor"] + 1
+        sentences.append(("warning" if leaks or not safe else "plain", text))
+    return sentences
+
+
 def _release(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the release promised; ``epsilon`` is there only if noise was charged."""
     if result["epsilon"] is None:

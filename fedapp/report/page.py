@@ -28,6 +28,7 @@ tr:last-child td { border-bottom:0; }
 .grid { display:grid; gap:8px 10px; align-items:start; width:max-content; }
 .grid .head { font-size:13px; font-weight:600; color:var(--soft); align-self:end; }
 figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
+.sheets figure img { width:auto; max-width:100%; height:72px; }
 figure.film video, figure.film img { width:auto; height:150px; } figure.strip { display:inline-block; margin:4px 10px 4px 0; } figure.strip img { width:auto; height:210px; }
 figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.35; }
 .curves { display:grid; grid-template-columns:repeat(auto-fit,minmax(480px,1fr)); gap:14px; }

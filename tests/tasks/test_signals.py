@@ -125,7 +125,7 @@ def test_a_turntable_shows_the_object_before_and_after() -> None:
     task = nerf()
     found = task.evaluate(task.init(0), EvaluationSettings(steps="0,2", batch_size=16, rate=1.0, rates="1"), tune=True)
     frames = found.videos["turntable"].frames
-    assert frames.shape[0] == 24 and frames.shape[2] == 3 * 8 + 2 * 4
+    assert frames.shape[0] == 48 and frames.shape[2] == 3 * 8 + 2 * 4
     assert found.metrics["psnr"].keys() == {"0", "2"} and found.metrics["psnr_floor_held_out"] > 5
 
 

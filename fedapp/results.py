@@ -16,7 +16,7 @@ from fedapp.store.runfolder import RunFolder
 from privacy.attacks import render
 from strategies.local import LOCAL
 
-EVALUATED = ("psnr", "ssim", "psnr_tuned", "psnr_unseen_tuned")
+EVALUATED = ("psnr", "ssim", "lpips", "psnr_tuned", "psnr_unseen_tuned")
 QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tasks.data.pictures import contact_sheet
-from tasks.metrics import mean_of, psnr, range_excess, ssim
+from tasks.metrics import load_network, lpips, mean_of, psnr, range_excess, ssim
 from tasks.params import clip
 from tasks.randomness import generator
 from tasks.settings import EvaluationSettings
@@ -82,6 +82,7 @@ class Adaptation:
             "ssim": {
                 str(k): mean_of([ssim(found.renders[i, 0, k], signals[i].truth) for i in everyone]) for k in steps
             },
+            "lpips": self._lpips(found, signals),
             "psnr_floor_held_out": mean_of([psnr(flat_colour(signal.truth), signal.truth) for signal in signals]),
             "range_excess": excess,
             "diverged": excess is None or excess > DIVERGED,
@@ -157,6 +158,16 @@ class Adaptation:
             return Batch(inputs, pools.values[row, index[step]])
 
         return batch
+
+    def _lpips(self, found: Outcome, signals: Sequence[Signal]) -> dict[str, float | None] | None:
+        """Mean perceptual distance by step; ``None`` where no network was supplied."""
+        if not self.settings.lpips:
+            return None
+        network, everyone = load_network("evaluation.lpips", self.settings.lpips), range(len(signals))
+        return {
+            str(k): mean_of([lpips(network, found.renders[i, 0, k], signals[i].truth) for i in everyone])
+            for k in self.settings.step_list
+        }
 
     def _means(self, quality: Table, everyone: Sequence[int]) -> dict[str, float | None]:
         return {str(k): mean_of([quality[index, 0, k] for index in everyone]) for k in self.settings.step_list}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from tasks.errors import InputError
 
 
 def psnr(rendered: Tensor, truth: Tensor) -> float:
@@ -50,6 +53,36 @@ def ssim(rendered: Tensor, truth: Tensor) -> float | None:
 def range_excess(rendered: Tensor) -> float:
     """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range away."""
     return float((rendered - rendered.clamp(0, 1)).abs().mean())
+
+
+def load_network(key: str, file: str) -> Any:
+    """A TorchScript network that scores pictures; raises :class:`InputError` naming the config key."""
+    try:
+        return torch.jit.load(file, map_location="cpu").eval()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            key, file, f"not a readable TorchScript file ({error})",
+            "save the network with torch.jit.script or torch.jit.trace",
+        ) from error  # fmt: skip
+
+
+@torch.no_grad()
+def lpips(network: Any, rendered: Tensor, truth: Tensor) -> float | None:
+    """Mean perceptual distance of pictures ``[..., H, W, 1 or 3]`` by the network the user supplied.
+
+    The network takes two batches ``[N, 3, H, W]`` in [-1, 1]. ``None`` without one, or for samples that form no
+    picture; ``nan`` if the rendering is not finite. (*The Unreasonable Effectiveness of Deep Features as a Perceptual Metric*,
+    R. Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924.)
+    """
+    if network is None or truth.dim() < 3:
+        return None
+    if not bool(torch.isfinite(rendered).all()):
+        return float("nan")
+    pair = [
+        image.clamp(0, 1).reshape(-1, *image.shape[-3:]).movedim(-1, 1).expand(-1, 3, -1, -1)
+        for image in (rendered, truth)
+    ]
+    return float(network(pair[0] * 2 - 1, pair[1] * 2 - 1).mean())
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

@@ -150,6 +150,7 @@ class EvaluationSettings(Settings):
         "0.003,0.01,0.03,0.1", description="step sizes the tuned table chooses from, per method"
     )
     uploads: bool = Field(True, description="judge each client's upload as a server that renders it would")
+    lpips: str = Field("", description="TorchScript file of an LPIPS network for fields; empty: not computed")
     batch_size: int = Field(0, ge=0, description="samples of a test-time step; 0: all of the signal")
     clip: float = Field(5.0, ge=0, description="gradient norm limit in test-time optimisation; 0: none")
 

@@ -41,6 +41,8 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
         values["run-dir"] = str(new_path(base.resolve(), values["recipe"]))
     if values["data.path"]:
         values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
+    if values["evaluation.lpips"]:
+        values["evaluation.lpips"] = str(Path(values["evaluation.lpips"]).expanduser().resolve())
     if values["talking-head.backbone"]:  # runtimes work in other folders than the user
         values["talking-head.backbone"] = str(Path(values["talking-head.backbone"]).expanduser().resolve())
     judges = options_of(values["talking-head.judges"])

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sim.bench import Row, limit, row
-from sim.bench.loops import Holding, Inner, as_published, lean
+from sim.bench.loops import CLIP, INNER_STEPS, RATE, SIDE, Holding, Inner, as_published, lean
 from sim.bench.trainer import agree, interleaved, split
+from sim.bench.whole import end_to_end
 from strategies.cohort import chunk_width
 from strategies.local.meta import Meta
 from tasks.data.cameras import on_sphere
@@ -30,8 +31,7 @@ from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.types import Batch, Derivatives, Episode
 
-INNER_STEPS, RATE, CLIP = 8, 0.01, 5.0
-SIDE, VIEWS = 32, 6
+VIEWS = 6
 COARSE = 0.1  # largest relative difference that bfloat16 products may make to a meta-gradient
 FREE = frozenset(
     ("view", "_unsafe_view", "transpose", "t", "slice", "expand", "as_strided", "unsqueeze", "squeeze", "select",
@@ -124,6 +124,7 @@ def measure(quick: bool) -> Iterator[Row]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+    yield from end_to_end(quick)
     note = "not measured: this machine has no GPU (targets 40 eager, 120 compiled)"
     empty = dict.fromkeys(("ours", "reference", "ratio", "target"))
     yield {"case": "SIREN 5×256, C = 50, GPU", "unit": "ms/client", **empty, "note": note}

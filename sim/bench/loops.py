@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,7 +20,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from tasks.data.cameras import rays
 from tasks.fields.radiance import RAY, Radiance
 from tasks.fields.siren import Siren
+from tasks.params import clip
+from tasks.randomness import Key
+from tasks.settings import DataSettings, FieldSettings, TaskSettings
 from tasks.types import Batch, Episode
+
+if TYPE_CHECKING:
+    from tasks.image import ImageTask
+
+INNER_STEPS, RATE, CLIP = 8, 0.01, 5.0
+SIDE = 32
 
 Objective = Callable[[list[Tensor], Batch], Tensor]  # one client's parameters and batch -> its loss
 
@@ -171,3 +182,29 @@ def as_published(field: Siren | Radiance, inner: Inner, params: Tensor, cohort: 
         read.append(found.item())
         rows.append(torch.cat([gradient.reshape(-1) for gradient in torch.autograd.grad(found, start)]))
     return torch.stack(rows)
+
+
+# ---------------------------------------------------------------------- a whole client, for stock Flower
+STOCK_RATE = 0.001  # outer steps
+
+
+def task_of(config: dict[str, Any]) -> ImageTask:
+    """The image task both sides of an end-to-end row fit."""
+    from tasks.image import ImageTask
+
+    field = FieldSettings(width=config["width"], depth=config["depth"])
+    return ImageTask(TaskSettings(data=DataSettings(size=SIDE), field=field))
+
+
+def train_alone(config: dict[str, Any], model: np.ndarray, number: int, client: int) -> np.ndarray:
+    """``outer`` MAML steps of one client from ``model [P]``, lean: the same batches as our trainer draws."""
+    torch.set_num_threads(1)
+    task = task_of(config)
+    assert isinstance(task.field, Siren), "image tasks fit SIRENs"
+    keys: list[Key] = [("batches", 0, number, client)]
+    steps, samples = config["outer"], config["samples"]
+    episode = task.episodes([task.client_data(client)], keys, steps, INNER_STEPS, samples, torch.device("cpu"))
+    params = torch.from_numpy(np.array(model))[None]
+    for step in range(steps):
+        params = params - STOCK_RATE * clip(lean(task.field, Inner(RATE, CLIP), params, episode(step)), CLIP)
+    return params[0].numpy()

@@ -51,7 +51,7 @@ def ours_on_ray(clients: int, parameters: int, rounds: int) -> float:
         run_dir = Path(folder) / "run"
         config = toy_config(clients, parameters, rounds, run_dir)
         ending = flwr_run(OURS, config, RuntimeSettings(), Path(folder) / "flower.log")
-        return _median_gap(_clock(run_dir, rounds, clients, ending.details))
+        return median_gap(clock_of(run_dir, rounds, clients, ending.details))
 
 
 def stock_on_ray(clients: int, parameters: int, rounds: int) -> float:
@@ -65,7 +65,7 @@ def stock_on_ray(clients: int, parameters: int, rounds: int) -> float:
         found = json.loads(out.read_text())
         if found["failed"]:
             raise FedappError(f"stock rounds {found['failed']} lost replies: no ratio")
-        return _median_gap(found["clock"])
+        return median_gap(found["clock"])
 
 
 def in_process(clients: int, parameters: int, rounds: int) -> dict[str, float]:
@@ -94,7 +94,7 @@ def measure(quick: bool) -> Iterator[Row]:
         yield limit(f"peak memory in process, {clients} clients × 0.1 M", "MB", found["peak_mb"], GROWTH_LIMIT * first)
 
 
-def _clock(run_dir: Path, rounds: int, clients: int, details: str) -> list[float]:
+def clock_of(run_dir: Path, rounds: int, clients: int, details: str) -> list[float]:
     """Round ends from the events; refuses a run in which any client of any round is missing."""
     file = run_dir / "metrics.jsonl"
     events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -104,7 +104,7 @@ def _clock(run_dir: Path, rounds: int, clients: int, details: str) -> list[float
     return clock
 
 
-def _median_gap(clock: list[float]) -> float:
+def median_gap(clock: list[float]) -> float:
     """The first gap is left out: it holds the start of the actors."""
     gaps = [after - before for before, after in pairwise(clock)]
     return statistics.median(gaps[1:] or gaps)
@@ -119,7 +119,7 @@ def _measure_this_process(folder: str, clients: int, parameters: int, rounds: in
     run_dir = Path(folder) / "run"
     config = toy_config(clients, parameters, rounds, run_dir)
     run_in_process(*load_components(), config, RuntimeSettings().nodes)
-    seconds = _median_gap(_clock(run_dir, rounds, clients, "in process"))
+    seconds = median_gap(clock_of(run_dir, rounds, clients, "in process"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak}) + "\n")
 

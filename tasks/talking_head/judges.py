@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tasks.errors import InputError, nearest
+from tasks.metrics import load_network
 
 NAMES = ("lpips", "features", "face", "sync")
 
@@ -43,13 +44,7 @@ class Judges:
         for name, file in json.loads(text).items():
             if name not in NAMES:
                 raise InputError("talking-head.judges", name, "no such judge", nearest(name, NAMES))
-            try:
-                found[name] = torch.jit.load(str(file), map_location="cpu").eval()
-            except (OSError, RuntimeError, ValueError) as error:
-                raise InputError(
-                    "talking-head.judges", f"{name}: {file}", f"not a readable TorchScript file ({error})",
-                    "save the network with torch.jit.script or torch.jit.trace",
-                ) from error  # fmt: skip
+            found[name] = load_network("talking-head.judges", str(file))
         return cls(**found)
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:

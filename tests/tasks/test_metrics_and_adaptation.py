@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from tasks.adaptation import Adaptation, adapt
+from tasks.errors import InputError
 from tasks.image import ImageTask
 from tasks.metrics import psnr, range_excess, ssim
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
@@ -94,3 +96,23 @@ def test_batches_of_adaptation_are_the_same_for_every_method() -> None:
     first, second = (Adaptation(task, task.init(seed), settings)._batches(task.held_out()) for seed in (0, 1))
     assert torch.equal(first(2).targets, second(2).targets) and first(2).targets.shape == (2, 5, 3)
     assert not torch.equal(first(1).targets, first(2).targets)
+
+
+def test_lpips_is_the_users_network_or_not_computed(tmp_path: Path) -> None:
+    class Distance(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a - b).abs().mean((1, 2, 3))
+
+    file = tmp_path / "distance.pt"
+    torch.jit.script(Distance()).save(str(file))
+    task = ImageTask(TaskSettings(data=DataSettings(size=12, held_out=2), field=FieldSettings(width=8, depth=1)))
+    model = task.init(0)
+    assert task.evaluate(model, EvaluationSettings(steps="0"), tune=False).metrics["lpips"] is None
+    found = task.evaluate(model, EvaluationSettings(steps="0,2", lpips=str(file)), tune=False).metrics["lpips"]
+    truths = [signal.truth for signal in task.held_out()]
+    renders = [task.predict(model[None], signal.query.inputs[None])[0] for signal in task.held_out()]
+    by_hand = [2 * float((r.view(t.shape).clamp(0, 1) - t).abs().mean()) for r, t in zip(renders, truths, strict=True)]
+    assert found["0"] == pytest.approx(sum(by_hand) / 2, rel=1e-5) and found.keys() == {"0", "2"}
+    with pytest.raises(InputError, match="TorchScript") as caught:
+        task.evaluate(model, EvaluationSettings(steps="0", lpips=str(tmp_path)), tune=False)
+    assert caught.value.key == "evaluation.lpips"

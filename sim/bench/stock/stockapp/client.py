@@ -1,6 +1,6 @@
-"""A client that returns the model it got."""
+"""A client that returns the model it got, or (``width`` above 0) meta-learns its picture in a lean loop."""
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
@@ -8,6 +8,14 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Echo the arrays with one example."""
-    content = RecordDict({"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})})
+    """The arrays with one example."""
+    arrays = message.content["arrays"]
+    if context.run_config["width"]:
+        from sim.bench.loops import train_alone
+
+        model = arrays["model"].numpy()  # type: ignore[union-attr]
+        number = int(message.content["config"]["server-round"])  # type: ignore[arg-type]
+        trained = train_alone(dict(context.run_config), model, number, int(context.node_config["partition-id"]))
+        arrays = ArrayRecord({"model": Array(trained)})
+    content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})})
     return Message(content, reply_to=message)

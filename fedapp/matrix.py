@@ -140,6 +140,7 @@ def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:
                 "inversion_floor": found.get("floor"),
                 "diverged": row["diverged"],
                 "epsilon_local": row["epsilon_local"],
+                "shown": ["case", "psnr", "psnr_p", "delta", "member_minus_nonmember", "inversion_psnr", "diverged"],
             }
         )
     return rows

@@ -71,7 +71,8 @@ def lpips(network: Any, rendered: Tensor, truth: Tensor) -> float | None:
     """Mean perceptual distance of pictures ``[..., H, W, 1 or 3]`` by the network the user supplied.
 
     The network takes two batches ``[N, 3, H, W]`` in [-1, 1]. ``None`` without one, or for samples that form no
-    picture; ``nan`` if the rendering is not finite. (*The Unreasonable Effectiveness of Deep Features as a Perceptual Metric*,
+    picture; ``nan`` if the rendering is not finite. (*The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric*,
     R. Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924.)
     """
     if network is None or truth.dim() < 3:

@@ -146,7 +146,8 @@ def bench(
     rows = []
     for row in measure(quick=quick, folder=folder, seeds=seeds) if name == "methods" else measure(quick=quick):
         rows.append(row)
-        shown = {key: value for key, value in row.items() if value is not None and key not in row.get("hidden", ())}
+        keys = row.get("shown", row)  # a row with a dozen figures says which ones matter
+        shown = {key: row[key] for key in keys if row[key] is not None}
         console.print("  ".join(f"{key} {_brief(value)}" for key, value in shown.items()), highlight=False)
     write_json(target, {"rows": rows, "machine": machine()})
     if check and missed(rows):

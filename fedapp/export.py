@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_task
+from fedapp.config.pieces import build_rule, build_task
 from fedapp.report.findings import USEFUL
 from fedapp.results import summarise
-from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
+from fedapp.store.checkpoint import judged_model, list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
@@ -43,7 +43,7 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
         raise InputError("--method", arm, "the run has no such method and seed", f"it has {experiment.methods}")
     if out.exists() and any(out.iterdir()):
         raise InputError("--out", str(out), "is not empty", "name a new folder")
-    vectors = {SHARED: checkpoint.tensors[f"{arm}/model"]}
+    vectors = {SHARED: judged_model(build_rule(experiment), checkpoint, arm)}
     if client is not None and not experiment.learner.adapters.personal_steps:
         raise InputError("--client", client, "this run trained no personal adapters", "leave it out")
     if client is not None:

@@ -140,7 +140,15 @@ def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:
                 "inversion_floor": found.get("floor"),
                 "diverged": row["diverged"],
                 "epsilon_local": row["epsilon_local"],
-                "shown": ["case", "psnr", "psnr_p", "delta", "member_minus_nonmember", "inversion_psnr", "diverged"],
+                "shown": [
+                    "case",
+                    "psnr",
+                    "psnr_p",
+                    "delta",
+                    "member_minus_nonmember_over_floor",
+                    "inversion_psnr",
+                    "diverged",
+                ],
             }
         )
     return rows
@@ -200,23 +208,25 @@ def ordering(rows: list[dict[str, Any]]) -> list[str]:
     """Whether the paper's ordering holds: FedMeNF has the largest PSNR - PSNR_p among methods that did not diverge."""
     sentences = []
     for modality in RECIPES:
-        known = [row for row in rows if row["modality"] == modality and row["rule"] == "fedavg" and row["delta"]]
-        stable = [row for row in known if not row["diverged"]]
-        if not stable:
-            continue
-        best = max(stable, key=lambda row: row["delta"])
-        ranked = ", ".join(f"{r['learner']} {r['delta']:.1f}" for r in sorted(stable, key=lambda r: -r["delta"]))
-        verdict = "as in the paper" if best["learner"].startswith("fedmenf") else "not as in the paper"
-        gone = [row["learner"] for row in known if row["diverged"]]
-        left = f" Diverged and not ranked: {', '.join(gone)}." if gone else ""
-        sentences.append(f"{modality}: largest PSNR − PSNR_p is {best['learner']}'s, {verdict} ({ranked} dB).{left}")
+        for rule in RULES:
+            known = [r for r in rows if (r["modality"], r["rule"]) == (modality, rule) and r["delta"] is not None]
+            stable = sorted((row for row in known if not row["diverged"]), key=lambda row: -row["delta"])
+            if not stable:
+                continue
+            ranked = ", ".join(f"{row['learner']} {row['delta']:.1f}" for row in stable)
+            verdict = "as in the paper" if stable[0]["learner"].startswith("fedmenf") else "not as in the paper"
+            gone = [row["learner"] for row in known if row["diverged"]]
+            left = f" Diverged and not ranked: {', '.join(gone)}." if gone else ""
+            sentences.append(
+                f"{modality}, {rule}: largest PSNR − PSNR_p is {stable[0]['learner']}'s, {verdict} ({ranked} dB).{left}"
+            )
     return sentences
 
 
 COLUMNS = {
     "psnr": "PSNR tuned ↑", "psnr_unseen": "unseen pixels ↑", "psnr_p": "PSNR_p ↓", "psnr_floor": "flat colour",
-    "delta": "PSNR − PSNR_p ↑", "member_minus_nonmember_over_floor": "member − non-member ↓",
-    "inversion_psnr": "inversion ↓",
+    "delta": "PSNR − PSNR_p ↑", "member_minus_nonmember_over_floor": "member − non-member, over flat colour ↓",
+    "inversion_psnr": "inversion of two uploads (their flat colour) ↓",
 }  # fmt: skip
 
 
@@ -239,4 +249,5 @@ def _cell(row: dict[str, Any], key: str) -> str:
     value, half = row[key], row.get(f"{key}_half_width")
     if value is None:
         return "–" if row["learner"] == "local" else "not computed"
-    return f"{value:.1f}" + ("" if half is None else f" ± {half:.1f}")
+    floor = f" ({row['inversion_floor']:.1f})" if key == "inversion_psnr" else ""
+    return f"{value:.1f}" + ("" if half is None else f" ± {half:.1f}") + floor

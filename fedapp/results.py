@@ -77,7 +77,7 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     row["psnr_p_quantiles"] = _quantiles([event.get("by_client", {}).get("psnr_p") for event in uploads])
     row["psnr_floor_held_out"] = _mean([event.get("psnr_floor_held_out") for event in finals])
     row |= membership_gap(row)
-    row["epsilon_local"] = _local_epsilon(method, experiment)
+    row["epsilon_local"] = _local_epsilon(method, experiment, events)
     row |= _own([event.get("own") for event in finals])
     row["objective_min"] = min(
         (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
@@ -111,13 +111,14 @@ def _quantiles(tables: list[dict[str, float] | None]) -> dict[str, float | None]
     }
 
 
-def _local_epsilon(method: str, experiment: Experiment) -> float | None:
-    """What a learner that noises its own steps has spent of a client that took part in every round it could."""
+def _local_epsilon(method: str, experiment: Experiment, events: list[dict[str, Any]]) -> float | None:
+    """What a learner that noises its own steps has spent of a client that took part in every round, for all seeds."""
     learner = build_learner(experiment, method) if method != LOCAL else None
     spent = getattr(learner, "local_epsilon", None)
     if spent is None or experiment.learner.steps_by_examples:
         return None
-    return spent(experiment.rounds * experiment.learner.outer_steps, experiment.privacy.delta)
+    rounds = sum(event["event"] == "round" and event["method"] == method for event in events)
+    return spent(rounds * experiment.learner.outer_steps, experiment.privacy.delta) if rounds else None
 
 
 def _own(tables: list[dict[str, Any] | None]) -> dict[str, Any]:

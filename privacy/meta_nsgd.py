@@ -22,13 +22,19 @@ class MetaNsgd:
     r"""Noisy descent on the way back from a proximally adapted field (algorithm 2, one task a step).
 
     .. math::
-        \phi_{k+1} = \phi_k - \lambda\,\mathrm{clip}(\nabla L(\phi_k, B_k) + \mu(\phi_k - w)), \qquad
+        \phi_{k+1} = \phi_k - \lambda\,\mathrm{clip}(\nabla L(\phi_k, B_k) + 2\mu(\phi_k - w)), \qquad
         G = \pi_C(w - \phi_K) + N(0, (C\sigma)^2 I)
 
-    The client adds the noise itself, before anybody sees the step, so the guarantee is *local*: T steps are T Gaussian
-    releases with multiplier :math:`\sigma`, about the whole private signal. The paper lets the step size fall; here it
-    is constant. Noise comes from the operating system's entropy: a run with this learner is not reproducible.
+    The client adds the noise itself, before anybody sees the step: T steps are T Gaussian releases with multiplier
+    :math:`\sigma` under zero-out adjacency, as everywhere here (between two signals of one's choice, halve
+    :math:`\sigma`). No loss is reported, since nothing noises it; what a simulation measures of uploads
+    (``evaluation.uploads``) is not covered. A round that is repeated after a crash draws new noise and counts again.
+    The paper lets the step size fall; here it is constant. Noise comes from the operating system's entropy: a run with
+    this learner is not reproducible.
     """
+
+    silent = True  # nothing but the noised step may be told of a client
+    clips_itself = True  # noise is added after C; a second clip would shrink it with the number of parameters
 
     def __init__(self, settings: LearnerSettings) -> None:
         own = settings.meta_nsgd
@@ -42,16 +48,16 @@ class MetaNsgd:
         self.clip, self.noise_multiplier = own.clip, own.noise_multiplier
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
-        point, loss = params, params.new_zeros(len(params))
+        point = params
         for batch in episode.support:
-            loss, gradient = derivatives.gradient(point, batch)
-            gradient = gradient + self.proximal * (point - params)
+            _, gradient = derivatives.gradient(point, batch)
+            gradient = gradient + 2 * self.proximal * (point - params)
             point = torch.addcmul(
                 point, clip_factor(norms(gradient), self.inner_clip), gradient, value=-self.inner_rate
             )
         back = clip(params - point, self.clip)
         noise = torch.from_numpy(Entropy().normal(back.numel())).to(back).view_as(back)
-        return Step(back + self.clip * self.noise_multiplier * noise, loss, {"loss": loss})
+        return Step(back + self.clip * self.noise_multiplier * noise, params.new_zeros(len(params)), {})
 
     def local_epsilon(self, steps: int, delta: float) -> float:
         """Epsilon of ``steps`` outer steps on the same signal, by Opacus: PRV where it can, else RDP."""

@@ -258,5 +258,19 @@ class CohortTrainer:
         assert isinstance(self.task, Rendering), "compatibility.py refuses looking at other uploads"
         uploads, truths = received.model + local.delta, [data.truth for data in cohort]
         rendered = self.task.render(uploads, cohort)
-        numbers = {name: list(values) for name, values in self.inspect(rendered, truths).items()}
+        numbers = self._scores(rendered, truths, [getattr(data, "parts", 1) for data in cohort])
         return numbers, list(zip(truths, rendered, strict=True)) if pictures else []
+
+    def _scores(
+        self, rendered: Sequence[Tensor], truths: Sequence[Tensor], parts: Sequence[int]
+    ) -> dict[str, list[float]]:
+        """Numbers of each client's upload, the mean over its signals where it holds several."""
+        assert self.inspect is not None, "asked for by _look alone"
+        apart = [part > 1 for part in parts]
+        images = [one for image, many in zip(rendered, apart, strict=True) for one in (image if many else [image])]
+        wanted = [one for truth, many in zip(truths, apart, strict=True) for one in (truth if many else [truth])]
+        numbers: dict[str, list[float]] = {}
+        for name, values in self.inspect(images, wanted).items():
+            rest = iter(values)
+            numbers[name] = [sum(next(rest) for _ in range(part)) / part for part in parts]
+        return numbers

@@ -68,7 +68,8 @@ class FedProxSettings(Settings):
 
 
 class FedNovaSettings(Settings):
-    max_steps: float = Field(1000.0, gt=0, description="bound on a client's local steps under a private release")
+    steps: int = Field(0, ge=0, description="local steps all clients take; 0: learner.outer-steps, or they differ")
+    max_steps: float = Field(1000.0, gt=0, description="most local steps of a client, where they differ")
 
 
 class FedExPSettings(Settings):

@@ -103,7 +103,10 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Learner(Protocol):
-    """How data become a local step: a gradient oracle. ``outer_rate`` is its own step size."""
+    """How data become a local step: a gradient oracle. ``outer_rate`` is its own step size.
+
+    It may be ``silent`` (its metrics must not leave a client) and say that it ``clips_itself``.
+    """
 
     inner_steps: int
     outer_rate: float

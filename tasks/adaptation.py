@@ -28,6 +28,7 @@ from tasks.types import Batch, Derivatives, Evaluation
 
 JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}  # whole signals are large batches: more at once leave a CPU's cache
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
+BLACKOUT = 5.0  # dB below the best flat colour, for fields whose output cannot leave the range
 Table = dict[tuple[int, int, int], float]  # by (signal, rate index, step)
 
 
@@ -36,6 +37,7 @@ class Fitted(Protocol):
 
     derivatives: Derivatives
     jitter: bool
+    bounded: bool
 
     def predict(self, params: Tensor, inputs: Tensor) -> Tensor: ...
 
@@ -85,8 +87,8 @@ class Adaptation:
             "lpips": self._lpips(found, signals),
             "psnr_floor_held_out": mean_of([psnr(flat_colour(signal.truth), signal.truth) for signal in signals]),
             "range_excess": excess,
-            "diverged": excess is None or excess > DIVERGED,
         }
+        metrics["diverged"] = self._diverged(metrics, str(steps[0]))
         if tune:
             choices = [rates.index(rate) for rate in searched]
             tables = {"psnr_tuned": found.quality}
@@ -131,7 +133,8 @@ class Adaptation:
         for step, params in adapt(self.task.derivatives, start, batch, column, settings.step_list, settings.clip):
             for (index, rate), output in zip(jobs, self.task.predict(params, queries).cpu(), strict=True):
                 render = output.reshape(signals[index].shape)
-                to.renders[index, rate, step] = render
+                if rate == 0:  # the others are only scored
+                    to.renders[index, rate, step] = render
                 to.quality[index, rate, step] = psnr(render, signals[index].truth)
 
     def _batches(self, signals: Sequence[Signal]) -> Callable[[int], Batch]:
@@ -158,6 +161,13 @@ class Adaptation:
             return Batch(inputs, pools.values[row, index[step]])
 
         return batch
+
+    def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
+        """Whether the field has left the data range; one that cannot is told by a start far below a flat colour."""
+        excess, start, floor = metrics["range_excess"], metrics["psnr"][first], metrics["psnr_floor_held_out"]
+        if excess is None or excess > DIVERGED or start is None:
+            return True
+        return self.task.bounded and floor is not None and start < floor - BLACKOUT
 
     def _lpips(self, found: Outcome, signals: Sequence[Signal]) -> dict[str, float | None] | None:
         """Mean perceptual distance by step; ``None`` where no network was supplied."""

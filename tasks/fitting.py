@@ -20,7 +20,8 @@ from tasks.settings import EvaluationSettings
 from tasks.signals import Holding, Samples, Signal
 from tasks.types import Batch, Derivatives, Episode, Evaluation
 
-SAMPLES_AT_ONCE = 1 << 16  # rendering is cut into blocks of this many field evaluations, so memory stays bounded
+# rendering is cut into blocks of this many field evaluations, so memory stays bounded
+SAMPLES_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
 
 
 class Field(Protocol):
@@ -62,6 +63,7 @@ class FieldTask:
         self.field, self.derivatives, self.source = field, derivatives, source
         self.layout = field.layout
         self.evaluations, self.jitter = evaluations, jitter
+        self.bounded = bool(getattr(field, "bounded", False))  # outputs cannot leave the data range
 
     def check(self, clients: int) -> None:
         self.source.check(clients)
@@ -109,7 +111,7 @@ class FieldTask:
     @torch.no_grad()
     def predict(self, params: Tensor, inputs: Tensor) -> Tensor:
         """``params [C, P], inputs [C, N, in] -> [C, N, channels]``, in blocks of bounded memory."""
-        block = max(1, SAMPLES_AT_ONCE // (len(params) * self.evaluations))
+        block = max(1, SAMPLES_AT_ONCE[params.device.type] // (len(params) * self.evaluations))
         return torch.cat([self.field(params, part) for part in inputs.split(block, dim=1)], dim=1)
 
     def render(self, params: Tensor, cohort: Sequence[Holding]) -> Sequence[Tensor]:

@@ -95,7 +95,14 @@ class NerfTask(FieldTask):
         else:
             field = Radiance(space, shape.width, shape.depth, shape.frequencies, shape.max_frequency)
             super().__init__(field, RadianceDerivatives(field), source, shape.samples, jitter=True)
-        self.data = data
+        self.data, self.evaluation = data, settings.evaluation
+
+    def check(self, clients: int) -> None:
+        if not self.evaluation.batch_size:
+            raise InputError(
+                "evaluation.batch-size", 0, "all rays of all views in one step would not fit", "set it to 128 or so"
+            )
+        super().check(clients)
 
     @staticmethod
     def _source(data: DataSettings) -> tuple[Source, tuple[float, float, float]]:
@@ -106,12 +113,20 @@ class NerfTask(FieldTask):
             return Numbered(data, lambda number: signal_of(procedural(number, data), data)), (NEAR, FAR, 1.0)
         wanted = data.support_views + data.query_views
 
-        def load(layout: Layout, holder: Holder, item: int) -> Signal:
-            return signal_of(layout.load_views(holder.items[item], data.size, wanted), data)
-
-        source = LaidOut(data, "views", load)
+        source = LaidOut(data, "views", lambda *which: load(*which))
         first = source.layout.load_views(source.holders[0].items[0], data.size, 1)
-        return source, (first.near, first.far, first.background)
+        bounds = (first.near, first.far, first.background)
+
+        def load(layout: Layout, holder: Holder, item: int) -> Signal:
+            views = layout.load_views(holder.items[item], data.size, wanted)
+            if (views.near, views.far, views.background) != bounds:
+                raise InputError(
+                    "data.path", views.name, f"near and far are {views.near:g} and {views.far:g}, those of "
+                    f"{first.name} {first.near:g} and {first.far:g}", "give all objects the same near and far",
+                )  # fmt: skip
+            return signal_of(views, data)
+
+        return source, bounds
 
     def evaluate(self, model: torch.Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         """As for any field, and (``tune``) a turntable of the first held-out object before and after adaptation."""

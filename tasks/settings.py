@@ -147,7 +147,7 @@ class EvaluationSettings(Settings):
     steps: Annotated[str, AfterValidator(_steps)] = Field("0,1,4,16,64", description="steps to report after")
     rate: float = Field(0.01, gt=0, description="step size of test-time optimisation, the same for all methods")
     rates: Annotated[str, AfterValidator(_rates)] = Field(
-        "0.003,0.01,0.03,0.1", description="step sizes the tuned table chooses from, per method"
+        "0.003,0.01,0.03,0.1,0.2,0.4", description="step sizes the tuned table chooses from, per method"
     )
     uploads: bool = Field(True, description="judge each client's upload as a server that renders it would")
     lpips: str = Field("", description="TorchScript file of an LPIPS network for fields; empty: not computed")

@@ -66,6 +66,11 @@ class Holding:
         """Its weight in an average: how many signals."""
         return len(self.signals)
 
+    @property
+    def parts(self) -> int:
+        """How many pictures, clips or objects are stacked in ``truth``: each is scored on its own."""
+        return len(self.signals)
+
     @cached_property
     def truth(self) -> Tensor:
         """The truth of its only signal, or those of all of them stacked in front."""

@@ -28,8 +28,9 @@ FILMS, SLOWER = 2, 4  # how many clips are shown, and how many times each frame 
 def source_of(data: DataSettings) -> Source:
     """Moving pictures, or a data set of clips."""
     if not data.path:
-        if not data.size:
-            raise InputError("data.size", 0, "made clips have no native size", "set it to 24 or so")
+        if not data.size or not data.frames:
+            key = "data.frames" if data.size else "data.size"
+            raise InputError(key, 0, "made clips have neither a length nor a size of their own", "set it to 8 or more")
         return Numbered(data, lambda number: moving_picture(number, data.frames, data.size, data.channels))
 
     def load(layout: Layout, holder: Holder, item: int) -> Signal:

@@ -53,7 +53,7 @@ class FieldAttacks(Stage):
                     continue
                 clients = self.clients[:KNOWN_FOR] if "known" in attack else self.clients
                 found = self._recover_all(attack, method, seed, clients, held)
-                yield from self._score(attack, method, release, clients, found)
+                yield from self._score(attack, method, seed, release, clients, held, found)
                 self._show(f"{method}-{attack.replace(', ', '-').replace(' ', '-')}", release, clients[:keep], found)
 
     def inverted(self, method: str, seed: int) -> list[tuple[float, float]]:
@@ -82,7 +82,7 @@ class FieldAttacks(Stage):
         for client in clients:
             update, data = held(client), self.cohort[client]
             key = (update.data_ptr(), data.truth.shape)
-            if key not in cache:
+            if attack == "render" or key not in cache:  # what a rendering shows depends on where the client looked from
                 cache[key] = self._recover(attack, method, seed, client, update, data)
             found.append(cache[key])
         return found
@@ -122,11 +122,22 @@ class FieldAttacks(Stage):
             batches, self.task.derivatives,
         )  # fmt: skip
 
-    def _score(self, attack: str, method: str, release: str, clients: list[int], found: list[Tensor]) -> Iterator[Row]:
+    def _score(
+        self, attack: str, method: str, seed: int, release: str, clients: list[int], held: Callable[[int], Tensor],
+        found: list[Tensor],
+    ) -> Iterator[Row]:  # fmt: skip
         truths = [self.cohort[client].truth for client in clients]
         numbers = render_attack(found, truths)
         raw = [psnr(image, truth) for image, truth in zip(found, truths, strict=True)]
-        chance = [_best(image, self.others[index % len(self.others)].truth) for index, image in enumerate(found)]
+        strangers = [self.others[index % len(self.others)] for index in range(len(found))]
+        shown = found
+        if attack == "render":  # the same upload, seen as the stranger looks
+            model = self.received(method, seed).model
+            shown = [
+                self.fields.render((model + held(client))[None], [other])[0]
+                for client, other in zip(clients, strangers, strict=True)
+            ]
+        chance = [_best(image, other.truth) for image, other in zip(shown, strangers, strict=True)]
         base = {"attack": attack, "method": method, "release": release, "n": len(found)}
         floor = _mean(numbers["psnr_floor"])
         yield base | {"metric": "psnr", "value": _mean(raw), "floor": floor, "chance": _mean([c[2] for c in chance])}
@@ -154,7 +165,7 @@ class FieldAttacks(Stage):
 
     def membership(self, method: str, seed: int) -> Iterator[Row]:
         """Loss of the shared model on members' pictures and on outsiders'."""
-        model = self.model(method, seed)
+        model = self.judged(method, seed)
 
         def losses(clients: list[int]) -> np.ndarray:
             cohort = [self.task.client_data(client) for client in clients]
@@ -178,7 +189,7 @@ class FieldAttacks(Stage):
 
 def _best(image: Tensor, truth: Tensor) -> tuple[float, float, float]:
     """What the same recovery scores against a stranger's picture: dB over the flat colour, correlation, PSNR."""
-    if image.shape != truth.shape:
+    if image.shape != truth.shape and image.dim() == 3:
         truth = torch.nn.functional.interpolate(truth.movedim(-1, 0)[None], image.shape[:2]).squeeze(0).movedim(0, -1)
     numbers = render_attack([image], [truth])
     return _over_floor(numbers)[0], correlation(image, truth), psnr(image, truth)

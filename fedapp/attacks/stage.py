@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device, resolve_noise
-from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
+from fedapp.store.checkpoint import judged_model, list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from privacy.accounting import gaussian_epsilon
@@ -52,6 +52,10 @@ class Stage:
     def model(self, method: str, seed: int) -> Tensor:
         """The shared model at the last checkpoint."""
         return self.checkpoint.tensors[f"{method}-{seed}/model"]
+
+    def judged(self, method: str, seed: int) -> Tensor:
+        """What the run was judged by: the last model, unless the rule says otherwise."""
+        return judged_model(self.rule, self.checkpoint, f"{method}-{seed}")
 
     def received(self, method: str, seed: int) -> Broadcast:
         """What clients would get in the round after the checkpoint."""

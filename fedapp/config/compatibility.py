@@ -40,6 +40,11 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
         raise InputError(
             "learner.inner-steps", learner.inner_steps, "meta-NSGD steps back from K inner steps", "set it to 1 or more"
         )
+    if "fedmenf-adaptive" in methods and learner.steps_by_examples and not learner.fedmenf.total_steps:
+        raise InputError(
+            "learner.fedmenf.total-steps", 0.0, "a budget is spread over steps, which differ by client",
+            "give the most steps a client takes in the whole run, or set learner.steps-by-examples to false",
+        )  # fmt: skip
     if "adapters" in methods and learner.steps_by_examples:
         raise InputError(
             "learner.steps-by-examples", True, "adapters take the same steps everywhere", "set it to false"
@@ -73,6 +78,15 @@ def refuse_strangers(task: Any, name: str, methods: list[str], rule_name: str, r
         raise InputError(
             "evaluation.uploads", True, f"an upload of task {name} renders to nothing by itself",
             "set it to false; `fedapp attack` shows what uploads give away",
+        )  # fmt: skip
+
+
+def refuse_noised_steps(release: Any, name: str, learner: LearnerSettings) -> None:
+    """FedNova's numbers of steps inside a noised sum: where they differ, noise would drown them."""
+    if learner.steps_by_examples and getattr(release, "placement", "none") != "none":
+        raise InputError(
+            "rule", "fednova", f"release {name} noises the clients' numbers of steps by far more than they differ",
+            "use fedavg, or set learner.steps-by-examples to false",
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.compatibility import refuse, refuse_attendance, refuse_private, refuse_strangers
+from fedapp.config.compatibility import refuse, refuse_attendance, refuse_noised_steps, refuse_private, refuse_strangers
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.local import LEARNERS, LOCAL
@@ -115,6 +115,8 @@ class Experiment(TaskSettings):
         release = load("release", self.release, RELEASES)
         if hasattr(load("rule", self.rule, RULES), "attendance"):
             refuse_attendance(release, self.release, self.rules.isfa.attendance, self.privacy)
+        if self.rule == "fednova":
+            refuse_noised_steps(release, self.release, self.learner)
         refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
 
 

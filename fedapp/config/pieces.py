@@ -35,13 +35,18 @@ def build_learner(experiment: Experiment, method: str) -> Learner:
 
 def build_rule(experiment: Experiment) -> Rule:
     """The aggregation rule."""
-    return load("rule", experiment.rule, RULES)(experiment.rules)
+    rules = experiment.rules
+    if not experiment.learner.steps_by_examples:  # all clients take the same steps, and everybody knows how many
+        nova = rules.fednova.model_copy(update={"steps": rules.fednova.steps or experiment.learner.outer_steps})
+        rules = rules.model_copy(update={"fednova": nova})
+    return load("rule", experiment.rule, RULES)(rules)
 
 
 def build_release(experiment: Experiment, size: int) -> Release:
     """The way the sum of contributions of ``size`` numbers is made."""
     scalars = getattr(build_rule(experiment), "scalars", {})
-    return load("release", experiment.release, RELEASES)(resolve_noise(experiment), size, scalars)
+    release = load("release", experiment.release, RELEASES)
+    return release(resolve_noise(experiment), size, scalars) if scalars else release(resolve_noise(experiment), size)
 
 
 def resolve_noise(experiment: Experiment) -> PrivacySettings:

@@ -81,7 +81,8 @@ def _field_view(shared: dict[str, Any], events: list[dict[str, Any]], images: Me
         "kind": KINDS[experiment.task] if experiment.task in KINDS else KINDS["image"],
         "films": _films(order, seed, images),
         "shown_steps": [step for step in steps if step in (16, 64)] or steps[-2:],
-        "findings": attack_findings(shared["attacks"], titles) + findings(result, titles),
+        "findings": attack_findings(shared["attacks"], titles)
+        + findings(result, titles, experiment.evaluation.rate_list),
         "clients": _clients(events, trained, seed, images) if experiment.release == "plain" else [],
         "attacked": _attacked(trained, images),
         "new_clients": _new_clients(order, seed, steps, images),

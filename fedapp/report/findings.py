@@ -10,8 +10,8 @@ USEFUL = 10.0  # an epsilon above which nobody here speaks of privacy
 AFFINE_MARGIN = 0.5  # dB above the flat colour from which a fitted rendering is said to show something
 
 
-def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:
-    """``(kind, sentence)`` with kind good, plain or warning."""
+def findings(result: dict[str, Any], titles: dict[str, str], rates: list[float]) -> list[tuple[str, str]]:
+    """``(kind, sentence)`` with kind good, plain or warning; ``rates`` are the step sizes that were searched."""
     methods = result["methods"]
     sentences: list[tuple[str, str]] = []
     if "maml" in methods and "fedmenf" in methods:
@@ -27,6 +27,15 @@ def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, 
                     f"PSNR_p is a blow-up, and it adapts only near the step size it was trained with.{bottom}",
                 )
             )
+        elif row["objective_min"] is not None and row["objective_min"] < 0:
+            sentences.append(
+                (
+                    "warning",
+                    f"{titles[name]}: its objective fell to {row['objective_min']:.2f}. It has no lower limit; what it "
+                    "gains below zero it gains by making the shared field worse.",
+                )
+            )
+        sentences += _edge_of_the_search(row, titles[name], rates)
         sentences += _what_rendering_misses(row, titles[name])
     sentences += _tuned_local(methods, titles)
     if result["release"] != "plain":
@@ -40,6 +49,15 @@ def findings(result: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, 
         )
     )
     return sentences
+
+
+def _edge_of_the_search(row: dict[str, Any], title: str, rates: list[float]) -> list[tuple[str, str]]:
+    """A best step size at the end of the list may not be the best there is."""
+    chosen = (row["rates_tuned"] or {}).get(max(row["rates_tuned"] or {"0": []}, key=int), [])
+    if len(rates) > 1 and max(rates) in chosen:
+        text = f"{title}: the largest step size searched, {max(rates):g}, was chosen; a larger one may be better."
+        return [("plain", text + " (evaluation.rates)")]
+    return []
 
 
 def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, str]]:

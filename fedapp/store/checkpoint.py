@@ -72,6 +72,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     return file
 
 
+def judged_model(rule: Any, checkpoint: Checkpoint, arm: str) -> Tensor:
+    """The model a run was judged by: the last one of ``arm``, unless its rule says otherwise."""
+    last, result = checkpoint.tensors[f"{arm}/model"], getattr(rule, "result", None)
+    if result is None:
+        return last
+    prefix = f"{arm}/state/"
+    state = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    return result(last, state)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first."""
     return sorted(folder.glob("round-*.safetensors"))

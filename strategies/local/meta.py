@@ -157,6 +157,6 @@ def fedmenf_first_order(settings: LearnerSettings) -> Meta:
 
 
 def fedmenf_adaptive(settings: LearnerSettings) -> Meta:
-    """FedMeNF whose gamma follows from the budget ``learner.fedmenf.zeta``; bounded by the configured cap."""
+    """FedMeNF whose gamma follows from the budget ``learner.fedmenf.zeta``; a cap would let steps go uncounted."""
     own = settings.fedmenf
-    return Meta.of(settings, order=2, cap=own.cap, zeta=own.zeta, total_steps=own.total_steps)
+    return Meta.of(settings, order=2, zeta=own.zeta, total_steps=own.total_steps)

@@ -42,11 +42,12 @@ def descend(
     episode = task.episodes(cohort, keys, max(steps), learner.inner_steps, settings.batch_size, device)
     params = received.model.expand(len(cohort), -1).clone()
     left = torch.tensor(steps, device=device)
+    limit = 0.0 if getattr(learner, "clips_itself", False) else settings.outer_clip
     metrics: dict[str, Tensor] = {}
     lowest = None
     for index in range(max(steps)):
         gradient, objective, found = learner.step(task.derivatives, params, episode(index))
-        gradient = rule.correct(clip(gradient, settings.outer_clip), params, received, memory)
+        gradient = rule.correct(clip(gradient, limit), params, received, memory)
         if index < min(steps):
             params = params - learner.outer_rate * gradient
             metrics, lowest = dict(found), objective if lowest is None else torch.minimum(lowest, objective)
@@ -56,10 +57,11 @@ def descend(
         metrics = {name: torch.where(going, value, metrics[name]) for name, value in found.items()}
         lowest = torch.where(going, torch.minimum(lowest, objective), lowest)  # type: ignore[arg-type]
     assert lowest is not None, "settings guarantee at least one outer step"
+    told = {} if getattr(learner, "silent", False) else {**metrics, "objective_min": lowest}
     return LocalResult(
         delta=params - received.model,
         steps=left.to(params),
         step_size=learner.outer_rate,
         examples=torch.tensor(examples, dtype=torch.float32, device=device),
-        metrics={**metrics, "objective_min": lowest},
+        metrics=told,
     )

@@ -32,14 +32,14 @@ class FedExP(FedAvg):
     last two.
     """
 
-    scalars: Mapping[str, Bounds] = {"square_norm": Bounds(0.0, 1.0, clip_power=2)}
+    scalars: Mapping[str, Bounds] = {"square_norm": Bounds(0.0, 1.0, clip_power=2, weighted=True)}
 
     def __init__(self, settings: RuleSettings) -> None:
         super().__init__(settings)
         self.epsilon = settings.fedexp.epsilon
 
     def init(self, model: Tensor) -> State:
-        return {"previous": model}
+        return {"previous": model.clone()}
 
     def result(self, model: Tensor, state: State) -> Tensor:
         """The mean of the last two iterates."""

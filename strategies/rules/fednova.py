@@ -23,21 +23,31 @@ class FedNova(FedAvg):
         w \leftarrow w + \mathrm{clip}_C\Big(\tau_{\mathrm{eff}} \frac{\sum_i n_i \Delta_i / \tau_i}{\sum_i n_i}\Big),
         \qquad \tau_{\mathrm{eff}} = \frac{\sum_i n_i \tau_i}{\sum_i n_i}
 
-    :math:`\tau_i` is the number of local outer steps of client i (``learner.steps-by-examples`` makes them differ).
-    With equal :math:`\tau_i` this is FedAvg. Under a private release :math:`\tau_i` is bounded by
-    ``rules.fednova.max-steps`` and travels inside the sum, weighted as the update is.
+    :math:`\tau_i` is the number of local outer steps of client i. Where all take E steps, as they do unless
+    ``learner.steps-by-examples`` is set, this is FedAvg and nothing more than FedAvg's sum travels. Where they differ,
+    :math:`\tau_i` (at most ``rules.fednova.max-steps``) travels inside the sum, weighted as the update is. Noise would
+    drown it, so that is refused under noised releases.
     """
 
     def __init__(self, settings: RuleSettings) -> None:
         super().__init__(settings)
-        self.scalars: Mapping[str, Bounds] = {"steps": Bounds(0.0, settings.fednova.max_steps, weighted=True)}
+        self.equal, self.most = settings.fednova.steps > 0, settings.fednova.max_steps
+        bounds = Bounds(0.0, self.most, weighted=True)
+        self.scalars: Mapping[str, Bounds] = {} if self.equal else {"steps": bounds}
 
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
+        if self.equal:
+            return super().contribute(result, received, memory)
+        most = int(result.steps.max())
+        if most > self.most:
+            raise ValueError(f"{most} local steps are more than rules.fednova.max-steps = {self.most:g}")
         scalars = {"steps": Scalar(result.steps.to(result.delta), self.scalars["steps"])}
         return Contribution(result.delta / result.steps[:, None], result.examples, scalars), {}
 
     def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
-        effective = max(aggregate.scalars["steps"] / aggregate.weight, 0.0)
+        if self.equal:
+            return super().apply(model, state, aggregate, population)
+        effective = aggregate.scalars["steps"] / aggregate.weight
         return model + clip(effective * aggregate.mean, self.server_clip), state

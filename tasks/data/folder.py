@@ -42,7 +42,8 @@ def split(path: str, held_out: int, needed: int, clients: int = 0) -> tuple[tupl
     ``clients``: how many share them, if not one each.
     """
     files = image_files(path)
-    private, test = files[: len(files) - held_out], files[len(files) - held_out :]
+    free = max(0, len(files) - held_out)
+    private, test = files[:free], files[free:]
     if len(private) < needed:
         whose = f"{clients} clients ({needed} images)" if clients else f"{needed} clients"
         remedy = "lower clients.total or data.objects" if clients else f"set clients.total to {len(private)} or fewer"

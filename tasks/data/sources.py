@@ -26,7 +26,12 @@ class Numbered:
         self.spare = spare or (lambda index: self.make(NEWCOMERS + index))
 
     def check(self, clients: int) -> None:
-        """Nothing can be missing."""
+        if self.data.layout != "auto":
+            raise InputError(
+                "data.path", "", f"layout {self.data.layout} needs a folder", "give it with -o data.path=…"
+            )
+        for client in range(clients) if self.data.objects > 1 and not self.data.size else ():
+            _same_size(self.client(client).signals, f"client {client}")
 
     def client(self, client: int) -> Holding:
         signals = tuple(self.make(number) for number in objects_of(client, self.data.objects, self.data.alpha))
@@ -130,7 +135,11 @@ def is_flat(data: DataSettings) -> bool:
 
 
 def _same_size(signals: Sequence[Signal], whose: str) -> None:
-    shapes = {signal.shape[-3:] for signal in signals}
-    if len(shapes) > 1:
+    if len({signal.shape[-3:] for signal in signals}) > 1:
         found = ", ".join(f"{signal.name} {signal.shape[-3]}x{signal.shape[-2]}" for signal in signals[:4])
         raise InputError("data.size", 0, f"the pictures of {whose} differ in size ({found})", "set data.size above 0")
+    if len({signal.shape for signal in signals}) > 1:
+        found = ", ".join(f"{signal.name} {signal.shape[0]}" for signal in signals[:4])
+        raise InputError(
+            "data.frames", found, f"the clips of {whose} differ in length", "set data.frames to the shortest, or less"
+        )

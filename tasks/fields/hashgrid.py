@@ -44,6 +44,7 @@ class HashGrid:
 
     inputs = RAY
     outputs = 3
+    bounded = True
 
     @cached_property
     def network(self) -> Network:

@@ -70,6 +70,7 @@ class Radiance:
 
     inputs = RAY
     outputs = 3
+    bounded = True
 
     @cached_property
     def network(self) -> Network:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from kit import LEARNER, Rounds, distance
+from safetensors.torch import save_file
 
 from privacy.releases.plain import Plain
 from privacy.releases.secagg import SecAgg
 from privacy.settings import PrivacySettings
+from strategies.federation import Federation
 from strategies.rules import RULES
 from strategies.settings import FedACGSettings, FedExPSettings, FedProxSettings, RuleSettings
 from strategies.types import Broadcast, LocalResult, Rule
@@ -40,8 +44,10 @@ class TestContract:
         game = self.rounds(quadratic, name)
         centre = torch.tensor(TARGETS, dtype=torch.float64).mean(0)
         before = distance(game.federation.model, centre)
-        # the nearest approach: FedExP as published swings around an optimum that its clients do not share
-        assert min(distance(game.go(1), centre) for _ in range(20)) < 0.3 * before
+        path = [distance(game.go(1), centre) for _ in range(20)]
+        # FedExP as published swings around an optimum that its clients do not share: its nearest approach counts
+        reached = min(path) if name == "fedexp" else distance(game.federation.result, centre)
+        assert reached < 0.3 * before
 
     def test_does_not_depend_on_packing(self, name: str, quadratic: Callable[..., Any]) -> None:
         one = self.rounds(quadratic, name).go(3, nodes=1)
@@ -60,6 +66,12 @@ class TestContract:
     def test_server_clip_bounds_the_step(self, name: str, quadratic: Callable[..., Any]) -> None:
         game = Rounds(quadratic(TARGETS), name, clients=4, rules=RuleSettings(server_clip=0.01))
         assert float(game.go().norm()) == pytest.approx(0.01)
+
+    def test_a_skipped_first_round_can_be_checkpointed(self, name: str, tmp_path: Path) -> None:
+        """Nobody drawn, or nothing in the sum: the state is still what it started as."""
+        federation = Federation.start(load("rule", name, RULES)(RuleSettings()), 4, torch.zeros(3))
+        federation.skip(1)
+        save_file({"model": federation.model, **federation.state}, tmp_path / "round.safetensors")
 
     def test_partial_participation_runs(self, name: str, quadratic: Callable[..., Any]) -> None:
         game = self.rounds(quadratic, name, per_round=2)
@@ -251,8 +263,11 @@ def test_scalars_inside_a_secure_sum_give_the_clear_result(name: str) -> None:
     contribution, _ = rule.contribute(result, Broadcast(torch.zeros(5), {}, 1), {})
     clear = Plain().decode(Plain().encode(contribution, {}), {})
     release = SecAgg(PrivacySettings(clip_norm=2.0, max_examples=3), 5, rule.scalars)
-    public = release.open(6, 6.0, 6, 6)
-    closed = release.close(release.encode(contribution, public), public)
+    public = release.open(7, 7.0, 7, 7)
+    payload = release.encode(contribution, public)
+    lost, _ = rule.contribute(replace(result, delta=deltas * torch.nan), Broadcast(torch.zeros(5), {}, 1), {})
+    payload.add(release.encode(lost, public))  # whose training failed abstains: it adds nothing to any block
+    closed = release.close(payload, public)
     assert closed is not None
     masked = release.decode(closed, public)
     state = rule.init(torch.zeros(5))

@@ -72,7 +72,7 @@ def test_render_in_blocks_equals_render_at_once(monkeypatch: pytest.MonkeyPatch)
     own, params = task(size=16), None
     params = own.init(0)[None]
     whole = own.predict(params, own.client_data(0).signals[0].support.inputs[None])
-    monkeypatch.setattr("tasks.fitting.SAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr("tasks.fitting.SAMPLES_AT_ONCE", {"cpu": 7})
     torch.testing.assert_close(own.predict(params, own.client_data(0).signals[0].support.inputs[None]), whole)
 
 
@@ -125,3 +125,11 @@ def test_a_contact_sheet_shows_the_first_and_the_last() -> None:
     sheet = contact_sheet(frames, most=3)
     assert sheet.shape == (3, 3 * 2 + 2 * 2, 3)
     assert (sheet[0, 0, 0], sheet[0, -1, 0], sheet[0, 2, 0]) == (0.0, pytest.approx(0.9), 1.0)
+
+
+def test_more_held_out_than_there_are_is_refused(tmp_path: Path) -> None:
+    for index in range(3):
+        write(tmp_path / f"{index}.png", 8, 8)
+    folder.image_files.cache_clear()
+    with pytest.raises(InputError, match="too few"):
+        task(path=str(tmp_path), held_out=4).check(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import layout_kit
@@ -10,7 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privacy.attacks.render import render_attack
+from privacy.releases.plain import Plain
+from strategies.cohort import CohortTrainer
+from strategies.local import LEARNERS
 from strategies.local.meta import Meta
+from strategies.rules import RULES
+from strategies.settings import LearnerSettings, RuleSettings
 from tasks import TASKS
 from tasks.data.deal import objects_of, share
 from tasks.errors import InputError
@@ -22,12 +30,13 @@ from tasks.types import Rendering, Task
 from tasks.video import VideoTask
 
 CPU = torch.device("cpu")
+BATCHES = EvaluationSettings(batch_size=16)
 TINY = FieldSettings(width=8, depth=1, samples=4, frequencies=3, max_frequency=2.0)
 
 
 def nerf(**data: object) -> NerfTask:
     given_ = {"size": 8, "held_out": 1, "support_views": 2, "query_views": 1, **data}
-    return NerfTask(TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY))  # type: ignore[arg-type]
+    return NerfTask(TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY, evaluation=BATCHES))  # type: ignore[arg-type]
 
 
 def video(**data: object) -> VideoTask:
@@ -143,7 +152,7 @@ def test_own_data_in_every_layout_trains_and_is_judged(tmp_path: Path, layout: s
     build(tmp_path)
     views = {"support_views": 1, "query_views": 1}
     data = DataSettings(path=str(tmp_path), size=8, held_out=1, frames=2, **views)  # type: ignore[arg-type]
-    task = load("task", name, TASKS)(TaskSettings(task=name, data=data, field=TINY))
+    task = load("task", name, TASKS)(TaskSettings(task=name, data=data, field=TINY, evaluation=BATCHES))
     task.check(1)
     holding = task.client_data(0)
     episode = task.episodes([holding], [("b", 0)], 1, 1, 4, CPU)(0)
@@ -173,3 +182,55 @@ def test_too_few_views_and_a_missing_folder_have_their_errors(tmp_path: Path) ->
     with pytest.raises(InputError) as caught:
         nerf(path=str(tmp_path / "nothing"))
     assert caught.value.key == "data.path"
+
+
+def test_objects_with_other_bounds_are_refused(tmp_path: Path) -> None:
+    layout_kit.scene(tmp_path / "a", near=1.0, far=3.0)
+    layout_kit.scene(tmp_path / "b", near=8.0, far=12.0)
+    with pytest.raises(InputError, match="near and far are 8 and 12") as caught:
+        nerf(path=str(tmp_path), support_views=1, query_views=1).check(1)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (lambda: nerf(layout="shapenet").check(1), "data.path"),
+        (lambda: video(frames=0), "data.frames"),
+        (lambda: video(size=0), "data.size"),
+        (lambda: ImageTask(TaskSettings(data=DataSettings(size=0, objects=2))).check(2), "data.size"),
+        (lambda: NerfTask(TaskSettings(data=DataSettings(size=8), field=TINY)).check(1), "evaluation.batch-size"),
+    ],
+    ids=["a layout without a folder", "no frames", "no size", "mixed sizes", "all rays at once"],
+)  # fmt: skip
+def test_what_cannot_be_made_is_refused_before_work(build: Callable[[], object], key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build()
+    assert caught.value.key == key and caught.value.remedy
+
+
+def test_clips_of_one_client_must_be_equally_long(tmp_path: Path) -> None:
+    for name, count in (("a", 3), ("b", 5)):
+        for frame in range(count):
+            layout_kit.paint(tmp_path / "ann" / name / f"{frame}.png")
+    layout_kit.clips(tmp_path / "other")
+    (tmp_path / "other" / "ben").rename(tmp_path / "ben")
+    shutil.rmtree(tmp_path / "other")
+    with pytest.raises(InputError, match="differ in length"):
+        video(path=str(tmp_path), objects=2, frames=0, layout="clips").check(1)
+
+
+def test_each_signal_of_a_client_is_scored_on_its_own() -> None:
+    """Two flat pictures, black and white, each matched by its own flat colour: not one grey card for both."""
+    both = torch.stack([torch.zeros(4, 4, 1), torch.ones(4, 4, 1)])
+    task = ImageTask(TaskSettings(data=DataSettings(size=4, channels=1), field=TINY))
+    trainer = CohortTrainer(
+        task,
+        load("learner", "erm", LEARNERS)(LearnerSettings()),
+        load("rule", "fedavg", RULES)(RuleSettings()),
+        Plain(),
+        LearnerSettings(),
+        inspect=render_attack,
+    )
+    apart, together = (trainer._scores([both], [both], [parts]) for parts in (2, 1))
+    assert apart["psnr_floor"] == [100.0] and together["psnr_floor"][0] == pytest.approx(6.02, abs=0.01)

@@ -1,0 +1,51 @@
+"""The matrix of rules and learners: what runs, what its table and its sentences say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import read_recipe
+from fedapp.matrix import LEARNERS, RECIPES, RULES, cases, markdown, ordering
+
+
+def row(learner: str, delta: float | None, diverged: bool = False, rule: str = "fedavg") -> dict[str, Any]:
+    numbers = dict.fromkeys(("psnr_unseen", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0)
+    inversion = {"inversion_psnr": None if learner == "local" else 20.96, "inversion_floor": 12.25}
+    return {
+        "modality": "image", "rule": rule, "learner": learner, "delta": delta, "diverged": diverged, "psnr": 30.0,
+        "psnr_half_width": 0.5, "psnr_p": None if learner == "local" else 10.0, **numbers, **inversion,
+    }  # fmt: skip
+
+
+def test_quick_runs_every_rule_on_pictures_and_fedavg_elsewhere(tmp_path: Path) -> None:
+    quick, full = cases(True, tmp_path, ""), cases(False, tmp_path, "")
+    assert {(c.modality, c.rule) for c in quick} == {("image", r) for r in RULES} | {
+        ("video", RULES[0]),
+        ("nerf", RULES[0]),
+    }
+    assert len(full) == len(RECIPES) * len(RULES) and {case.seeds for case in full} == {"0,1,2"}
+    assert len({case.folder for case in [*quick, *full]}) == len(quick) + len(full)
+
+
+def test_every_case_is_a_valid_experiment(tmp_path: Path) -> None:
+    for case in cases(False, tmp_path, "0"):
+        experiment = Experiment.from_run_config(known_keys() | read_recipe(RECIPES[case.modality]) | case.overrides)
+        assert set(experiment.trained_methods) == set(LEARNERS)
+        assert ("local" in experiment.method_list) == (case.rule == "fedavg")
+
+
+def test_the_ordering_is_said_for_each_rule_and_leaves_out_what_diverged() -> None:
+    rows = [row("maml", 5.0), row("fedmenf", 7.0), row("reptile", 0.0), row("fedmenf-unbounded", 20.0, diverged=True),
+            row("maml", 9.0, rule="fedacg"), row("fedmenf", 8.0, rule="fedacg")]  # fmt: skip
+    first, second = ordering(rows)
+    assert "fedavg" in first and "fedmenf's, as in the paper" in first and "reptile 0.0" in first
+    assert first.endswith("Diverged and not ranked: fedmenf-unbounded.")
+    assert "fedacg" in second and "maml's, not as in the paper" in second
+
+
+def test_the_table_shows_each_inversion_beside_its_own_floor() -> None:
+    lines = markdown([row("maml", 5.0), row("local", None)]).splitlines()
+    assert lines[2].startswith("| image | – | local | 30.0 ± 0.5") and lines[2].count("–") >= 3
+    assert "21.0 (12.3)" in lines[3] or "21.0 (12.2)" in lines[3]

@@ -34,8 +34,8 @@ def source_of(data: DataSettings) -> Source:
         return Numbered(data, lambda number: moving_picture(number, data.frames, data.size, data.channels))
 
     def load(layout: Layout, holder: Holder, item: int) -> Signal:
-        frames = layout.load_video(holder.items[item], data.size, data.channels)
-        return sampled(f"{holder.name} {item}", frames[: data.frames] if data.frames else frames)
+        frames = layout.load_video(holder.items[item], data.size, data.channels, data.frames)
+        return sampled(f"{holder.name} {item}", frames)
 
     return LaidOut(data, "video", load)
 

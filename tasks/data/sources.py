@@ -13,6 +13,7 @@ from tasks.errors import InputError
 from tasks.settings import DataSettings
 from tasks.signals import Holding, Signal
 
+KEPT = 1024  # clients a process keeps decoded
 NEWCOMERS = 10_000_000  # numbers from here on are held by no client
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 FLAT = "pictures"  # a folder of images, one a client: no layout of its own
@@ -22,7 +23,7 @@ class Numbered:
     """Signals made of numbers: client i's follow from i, and held-out ones from numbers no client reaches."""
 
     def __init__(self, data: DataSettings, make: Callable[[int], Signal], spare: Callable[[int], Signal] | None = None):
-        self.data, self.make = data, lru_cache(maxsize=1024)(make)
+        self.data, self.make = data, lru_cache(KEPT)(make)
         self.spare = spare or (lambda index: self.make(NEWCOMERS + index))
 
     def check(self, clients: int) -> None:
@@ -46,6 +47,7 @@ class Flat:
 
     def __init__(self, data: DataSettings) -> None:
         self.data = data
+        self.client, self.held_out = lru_cache(KEPT)(self._client), lru_cache(1)(self._held_out)
 
     def _numbers(self, client: int) -> range:
         return objects_of(client, self.data.objects, self.data.alpha)
@@ -61,8 +63,7 @@ class Flat:
             _same_size(self._load([private[number] for number in self._numbers(client)]), f"client {client}")
         self._load(test)
 
-    @lru_cache(maxsize=1024)  # noqa: B019  one source a process
-    def client(self, client: int) -> Holding:
+    def _client(self, client: int) -> Holding:
         files = folder.image_files(self.data.path)
         numbers = self._numbers(client)
         if numbers.stop > len(files) - self.data.held_out:
@@ -70,7 +71,7 @@ class Flat:
         signals = tuple(self._load([files[number] for number in numbers]))
         return Holding(signals[0].name, signals)
 
-    def held_out(self) -> Sequence[Signal]:
+    def _held_out(self) -> Sequence[Signal]:
         return self._load(folder.image_files(self.data.path)[-self.data.held_out :])
 
 
@@ -84,6 +85,7 @@ class LaidOut:
         self.data, self.root = data, Path(data.path).expanduser()
         name = detect(self.root) if data.layout == "auto" else data.layout
         self.layout, self.load = open_layout(name), load
+        self.client, self.held_out = lru_cache(KEPT)(self._client), lru_cache(1)(self._held_out)
         if self.layout.kind != kind:
             raise InputError(
                 "data.path", data.path, f"layout {name} holds {self.layout.kind}, this task fits {kind}",
@@ -105,7 +107,7 @@ class LaidOut:
         for client in range(clients):
             for holder in self._held_by(client):
                 self.layout.check(holder, self.data.size)
-            _same_size(self.client(client).signals, f"client {client}")
+            _same_size(self._client(client).signals, f"client {client}")  # looked at, not kept: a server trains nobody
         self.held_out()
 
     def _held_by(self, client: int) -> list[Holder]:
@@ -113,15 +115,14 @@ class LaidOut:
             return [self.holders[client]]
         return [self.holders[number] for number in objects_of(client, self.data.objects, self.data.alpha)]
 
-    @lru_cache(maxsize=1024)  # noqa: B019  one source a process
-    def client(self, client: int) -> Holding:
+    def _client(self, client: int) -> Holding:
         signals = []
         for holder in self._held_by(client):
             items = range(len(holder.items))[: self.data.objects if self.layout.owned else 1]
             signals += [self.load(self.layout, holder, item) for item in items]
         return Holding(self._held_by(client)[0].name, tuple(signals))
 
-    def held_out(self) -> Sequence[Signal]:
+    def _held_out(self) -> Sequence[Signal]:
         return [self.load(self.layout, holder, 0) for holder in self.holders[-self.data.held_out :]]
 
 

@@ -77,8 +77,11 @@ class Layout(Protocol):
         """``[H, W, channels]`` in [0, 1]: the central square at ``size`` pixels a side; 0: whole, native size."""
         raise TypeError(f"{type(self).__name__} has {self.kind}, no pictures")
 
-    def load_video(self, item: Any, size: int, channels: int) -> Tensor:
-        """``[T, H, W, channels]`` in [0, 1], frames in the order of time, each cut like a picture."""
+    def load_video(self, item: Any, size: int, channels: int, most: int = 0) -> Tensor:
+        """``[T, H, W, channels]`` in [0, 1], frames in the order of time, each cut like a picture.
+
+        ``most``: no more than the first so many (0: all); the rest is not decoded.
+        """
         raise TypeError(f"{type(self).__name__} has {self.kind}, no video")
 
     def load_views(self, item: Any, size: int, most: int = 0) -> Views:

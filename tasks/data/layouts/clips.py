@@ -5,15 +5,15 @@ No data set of its own; FedMeNF (https://arxiv.org/abs/2508.06301) fits its fiel
     <client>/<clip>.mp4|gif
     <client>/<clip>/*.png|jpg       frames in natural order: frame2 before frame10
 
-Every frame counts, at the rate of the file. mp4 files need PyAV (``pip install 'fedapp[video]'``), which is imported
-when the first one is opened.
+Every frame counts, at the rate of the file; a task may take only the first ones (``data.frames``). mp4 files need PyAV
+(``pip install 'fedapp[video]'``), which is imported when the first one is opened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -136,5 +136,5 @@ class Clips(Layout):
             return item, header(item)
         return item, next(_upright(item)).size  # how a film is turned is known only with its first frame
 
-    def load_video(self, item: Path, size: int, channels: int) -> Tensor:
-        return stack(_frames(item, size, channels), "of the same clip")
+    def load_video(self, item: Path, size: int, channels: int, most: int = 0) -> Tensor:
+        return stack(islice(_frames(item, size, channels), most or None), "of the same clip")

@@ -106,5 +106,6 @@ class GolfDB(Layout):
     def measure(self, item: Swing) -> tuple[Path, tuple[int, int]]:
         return item[0], header(item[0])
 
-    def load_video(self, item: Swing, size: int, channels: int) -> Tensor:
-        return stack(((file, picture(file, size, channels)) for file in item), "of the same swing")
+    def load_video(self, item: Swing, size: int, channels: int, most: int = 0) -> Tensor:
+        files = item[: most or None]
+        return stack(((file, picture(file, size, channels)) for file in files), "of the same swing")

@@ -1,8 +1,8 @@
 """The report of talking heads: people to look at, scores beside their controls, what adapters cost and give away."""
 
 HEAD_PAGE = """{% extends "page" %}
-{% block lead %}{{ experiment.clients.total }} people, each with a few private clips, adapt one frozen talking-head backbone together: a
-shared low-rank adapter ({{ experiment.talking_head.lora }}, rank {{ experiment.talking_head.rank }}) travels, a personal one stays{% endblock %}
+{% block lead %}{{ experiment.clients.total }} people, each with a few private clips, adapt one frozen talking-head backbone together
+(a shared low-rank adapter, {{ experiment.talking_head.lora }} of rank {{ experiment.talking_head.rank }}, travels; a personal one stays){% endblock %}
 {% block numbers %}
 <h2>People nobody trained on</h2>
 <p class="note">Left to right in each video: the truth, the shared model at once, and after {{ last }} steps on the person's own clips.

@@ -9,11 +9,11 @@ matrix products use bfloat16 arithmetic on float32 tensors (``runtime.matmul-pre
 from __future__ import annotations
 
 import math
-import resource
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -209,17 +209,23 @@ def _scaling(quick: bool) -> Iterator[Row]:
 
 
 def _memory() -> float:
-    """MB by which a process grows that takes one outer step of 128 clients (5×256, K = 8), data aside."""
+    """MB by which a process grows while it takes one outer step of 128 clients (5×256, K = 8)."""
     code = "from sim.bench import fields; print(fields.grown(128))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def grown(clients: int) -> float:
-    """Growth of this process's peak memory in MB while the cohort takes a step."""
+    """MB between what this process holds and the most it held while the cohort took a step (Linux)."""
     torch.set_num_threads(1)
     ours = batched(images(256, 5, clients, 128), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))
     batched(images(256, 5, 1, 128), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))()  # libraries warm up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew from here
+    before = _status("VmRSS")
     ours()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024

@@ -162,7 +162,7 @@ def matrix_frontier(rows: list[dict[str, Any]]) -> str:
                                   facecolors="none" if row["diverged"] else colour, linewidths=1.2)  # fmt: skip
             panel.set_title(modality, loc="left")
             panel.set_xlabel("PSNR_p (dB), left is more private")
-            panel.set_ylabel("PSNR after adaptation (dB)" if not place else "")
+            panel.set_ylabel("PSNR after adaptation, one step size (dB)" if not place else "")
             panel.margins(0.12)
         for learner in learners:
             figure.axes[-1].scatter([], [], color=palette[learner], label=learner)

@@ -11,7 +11,7 @@ from fedapp.matrix import LEARNERS, RECIPES, RULES, cases, markdown, ordering
 
 
 def row(learner: str, delta: float | None, diverged: bool = False, rule: str = "fedavg") -> dict[str, Any]:
-    numbers = dict.fromkeys(("psnr_unseen", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0)
+    numbers = dict.fromkeys(("psnr_tuned", "psnr_unseen", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0)
     inversion = {"inversion_psnr": None if learner == "local" else 20.96, "inversion_floor": 12.25}
     return {
         "modality": "image", "rule": rule, "learner": learner, "delta": delta, "diverged": diverged, "psnr": 30.0,

@@ -227,7 +227,8 @@ def ordering(rows: list[dict[str, Any]]) -> list[str]:
 
 
 COLUMNS = {
-    "psnr": "PSNR ↑", "psnr_tuned": "step size tuned ↑", "psnr_unseen": "unseen pixels, tuned ↑", "psnr_p": "PSNR_p ↓", "psnr_floor": "flat colour",
+    "psnr": "PSNR ↑", "psnr_tuned": "step size tuned ↑", "psnr_unseen": "unseen pixels, tuned ↑",
+    "psnr_p": "PSNR_p ↓", "psnr_floor": "flat colour",
     "delta": "PSNR − PSNR_p ↑", "member_minus_nonmember_over_floor": "member − non-member, over flat colour ↓",
     "inversion_psnr": "inversion of two uploads (their flat colour) ↓",
 }  # fmt: skip

@@ -39,8 +39,10 @@ from tasks.types import Rendering, Task
 
 Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
 
-CHUNK_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}  # what a chunk may keep; on CPU 4 to 8 clients of 5×256 (measured)
+# What a chunk may keep: about the last cache on CPU, but rather FEW clients than one if they are large (measured)
+CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 4 << 30}
 CHUNK_LIMIT = {"cpu": 32, "cuda": 1024}
+FEW, FEW_BYTES = 4, 256 << 20
 
 
 class MemoryStore(Protocol):
@@ -88,7 +90,9 @@ def describe(error: BaseException) -> str:
 
 def chunk_width(working_set: int, device: torch.device) -> int:
     """How many clients that keep ``working_set`` bytes each are trained at once."""
-    return max(1, min(CHUNK_LIMIT[device.type], CHUNK_BYTES[device.type] // max(working_set, 1)))
+    need, kind = max(working_set, 1), device.type
+    few = min(FEW, FEW_BYTES // need)
+    return max(1, few, min(CHUNK_LIMIT[kind], CHUNK_BYTES[kind] // need))
 
 
 def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str, int]:

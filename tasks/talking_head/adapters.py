@@ -40,7 +40,11 @@ class Grouped(torch.nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = weight
+        self.wear(weight)
+
+    def wear(self, weight: Tensor) -> None:
+        """Use ``weight`` from now on (written past ``Module.__setattr__``, which costs more than a small product)."""
+        self.__dict__["weight"] = weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         weight = self.weight.to(inputs.dtype)  # a bf16 denoiser, float32 adapters
@@ -139,12 +143,12 @@ class Adapters:
         try:
             for name, given in values.items():
                 for key, module in self._places[name]:
-                    module.weight = given.get(key, self._start[name][key])
+                    module.wear(given.get(key, self._start[name][key]))
             yield
         finally:
-            for name, places in self._places.items():
-                for key, module in places:
-                    module.weight = self._start[name][key]
+            for name in values:
+                for key, module in self._places[name]:
+                    module.wear(self._start[name][key])
 
     def tensors(self, name: str, vector: Tensor) -> dict[str, Tensor]:
         """Both factors of every layer by their PEFT names, for ``vector [P]`` or ``[Q]``."""

@@ -51,8 +51,9 @@ class Backbone(torch.nn.Module):
 
         ``frames`` consecutive rows are one clip (they share a step); only the motion UNet needs to know.
         """
-        heard = self.hearing(mel).to(self.unet.dtype)
-        inputs = torch.cat([noisy, reference], 1).to(self.unet.dtype)
+        kind = next(self.unet.parameters()).dtype  # diffusers' own property walks through all of them
+        heard = self.hearing(mel).to(kind)
+        inputs = torch.cat([noisy, reference], 1).to(kind)
         if not self.motion:
             return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0].to(noisy.dtype)
         clips = inputs.unflatten(0, (-1, frames)).transpose(1, 2)

@@ -38,6 +38,8 @@ class Grouped(torch.nn.Module):
     ``weight`` is ``[C, out, in]`` (or ``[out, in]``, the same for all), set before each pass, not trained in place.
     """
 
+    weight: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.wear(weight)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedapp.ablation import interval
+from fedapp.config.recipes import written
 from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import FINISHED, RunFolder
 from tasks.errors import InputError
@@ -83,14 +84,10 @@ def play(case: Case) -> list[dict[str, Any]]:
         if place.config:  # begun and cut off: it goes on
             experiment, run_folder, _ = runs.reopen(case.folder, "in-process")
         else:
-            given = [f"{key}={_written(value)}" for key, value in {**wanted, "run-dir": str(case.folder)}.items()]
+            given = [f"{key}={written(value)}" for key, value in {**wanted, "run-dir": str(case.folder)}.items()]
             experiment, run_folder = runs.prepare(RECIPES[case.modality], given, case.folder.parent, "in-process")
         runs.execute(experiment, run_folder, "in-process", console)
     return score(case, place)
-
-
-def _written(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:

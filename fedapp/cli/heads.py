@@ -109,10 +109,10 @@ def ablate(
     from fedapp.ablation import ablate as run_all
     from fedapp.ablation import markdown
     from fedapp.cli import runs as verbs
-    from fedapp.config.recipes import read_overrides
+    from fedapp.config.recipes import read_overrides, written
 
     def run(changes: dict[str, Any], place: Path) -> None:
-        given = [f"{key}={_written(value)}" for key, value in {**changes, "run-dir": str(place)}.items()]
+        given = [f"{key}={written(value)}" for key, value in {**changes, "run-dir": str(place)}.items()]
         if place.exists():  # begun and cut off: it goes on
             experiment, run_folder, _ = verbs.reopen(place, "in-process")
         else:
@@ -127,8 +127,3 @@ def ablate(
     (base / "ablation.md").write_text(table + "\n")
     console.print(table, highlight=False, soft_wrap=True, markup=False)
     write_json(target, result)
-
-
-def _written(value: object) -> str:
-    """A config value as ``-o`` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

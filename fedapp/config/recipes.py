@@ -50,6 +50,11 @@ def read_overrides(assignments: list[str]) -> dict[str, Any]:
     return values
 
 
+def written(value: object) -> str:
+    """A config value as ``-o key=value`` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _parse(text: str, default: Any, key: str) -> Any:
     if isinstance(default, str):
         return text

@@ -9,6 +9,7 @@ backbone is untrained: its speed does not depend on what it knows.
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 import time
@@ -208,9 +209,14 @@ def _steps(repeats: int) -> Iterator[Row]:
 
 
 def _peak(side: str) -> float:
-    """MB a step needs at most beyond what is held between steps, in a process that takes steps of one side alone."""
+    """MB a step needs at most beyond what is held between steps, in a process that takes steps of one side alone.
+
+    That process hands freed blocks back to the system at once (``mallopt(3)``): what a heap keeps for later would
+    count as held, and hide most of a peak.
+    """
     body = f"from sim.bench.talking_head import print_peak; print_peak({side!r})"
-    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
+    frugal = os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True, env=frugal)
     return float(done.stdout.split()[-1])
 
 

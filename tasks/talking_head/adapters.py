@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -48,12 +49,34 @@ class Grouped(torch.nn.Module):
         """Use ``weight`` from now on (written past ``Module.__setattr__``, which costs more than a small product)."""
         self.__dict__["weight"] = weight
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        weight = self.weight.to(inputs.dtype)  # a bf16 denoiser, float32 adapters
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[N, out]`` of ``rows [N, in]``."""
+        weight = self.weight.to(rows.dtype)  # a bf16 denoiser, float32 adapters
         if weight.dim() == 2 or len(weight) == 1:
-            return torch.nn.functional.linear(inputs, weight if weight.dim() == 2 else weight[0])
-        rows = inputs.reshape(len(weight), -1, inputs.shape[-1])
-        return torch.bmm(rows, weight.transpose(1, 2)).reshape(*inputs.shape[:-1], weight.shape[1])
+            return torch.nn.functional.linear(rows, weight if weight.dim() == 2 else weight[0])
+        blocks = rows.view(len(weight), -1, rows.shape[1])
+        return torch.bmm(blocks, weight.transpose(1, 2)).view(-1, weight.shape[1])
+
+    def add_to(self, total: Tensor, rows: Tensor, scale: float) -> Tensor:
+        """``total + scale * self(rows)`` in place of ``total [N, out]``, in one product."""
+        weight = self.weight.to(rows.dtype)
+        if weight.dim() == 2 or len(weight) == 1:
+            return total.addmm_(rows, (weight if weight.dim() == 2 else weight[0]).t(), alpha=scale)
+        blocks = rows.view(len(weight), -1, rows.shape[1])
+        total.view(len(weight), -1, total.shape[1]).baddbmm_(blocks, weight.transpose(1, 2), alpha=scale)
+        return total
+
+
+def adapted(layer: Any, inputs: Tensor) -> Tensor:
+    r""":math:`W x + \sum_{worn} \frac{\alpha}{r} B A x` of a PEFT layer whose A and B are :class:`Grouped`.
+
+    What PEFT's own forward computes, without its copies: each adapter is added by the product that makes it.
+    """
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    total = layer.base_layer(rows)
+    for name in layer.active_adapters:
+        total = layer.lora_B[name].add_to(total, layer.lora_A[name](rows), layer.scaling[name])
+    return total.view(*inputs.shape[:-1], -1)
 
 
 def pieces(layout: Layout, rows: Tensor) -> dict[str, Tensor]:
@@ -94,6 +117,7 @@ class Adapters:
         for path, layer in backbone.unet.named_modules():
             if hasattr(layer, "lora_A") and SHARED in layer.lora_A:
                 self._layers.append(layer)
+                layer.forward = MethodType(adapted, layer)
                 for name in (SHARED, PERSONAL):
                     self._take_over(layer, path, name, seed)
         trained = ("lora_B",) if mode == "ffa" else ("lora_A", "lora_B")

@@ -94,4 +94,6 @@ class Draws:
             sample, target = noisy(latents, noise, self.alphas[at])
             beside = data.reference.expand(len(latents), -1, -1, -1)
             rows.append(Noised(sample, target, latents, beside, torch.cat(mel), at))
+        if len(rows) == 1:  # no copy, and the reference stays one picture
+            return Noised(*(part[None] for part in rows[0]))
         return Noised(*(torch.stack(parts) for parts in zip(*rows, strict=True)))

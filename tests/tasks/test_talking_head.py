@@ -263,10 +263,24 @@ def test_common_factors_come_from_the_seed(tiny_backbone: Path) -> None:
 
 
 def test_grouped_rows_belong_to_clients() -> None:
-    weight, rows = torch.randn(3, 5, 4), torch.randn(6, 7, 4)
-    found = Grouped(weight)(rows)
+    weight, rows, total = torch.randn(3, 5, 4), torch.randn(6, 4), torch.randn(6, 5)
+    found, added = Grouped(weight)(rows), Grouped(weight).add_to(total.clone(), rows, 0.5)
     for row in range(6):
         assert torch.allclose(found[row], rows[row] @ weight[row // 2].T, atol=1e-6)
+        assert torch.allclose(added[row], total[row] + 0.5 * rows[row] @ weight[row // 2].T, atol=1e-6)
+
+
+def test_our_forward_is_the_one_of_peft(tiny_backbone: Path) -> None:
+    """Both adapters worn, alpha unlike r, B not 0: the layer with PEFT's own forward gives the same rows."""
+    adapters = Adapters(Backbone.load(tiny_backbone), 2, 6, "ffa", 0)
+    shared, personal = (torch.randn(1, layout.size) for layout in (adapters.shared, adapters.personal))
+    with adapters.worn(shared, personal):
+        for layer in adapters._layers:
+            rows = torch.randn(2, 3, layer.in_features)
+            flat = rows.flatten(0, 1)
+            theirs = type(layer).forward(layer, flat)
+            assert layer.scaling[SHARED] == 3 and not torch.allclose(theirs, layer.base_layer(flat), atol=1e-3)
+            assert torch.allclose(layer(rows).flatten(0, 1), theirs, atol=1e-5)
 
 
 # ---------------------------------------------------------------------- backbones on disk

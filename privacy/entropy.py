@@ -27,10 +27,12 @@ class Keystream:
     """The AES-256-CTR stream of a key that is used for this stream and nothing else (so the counter starts at 0).
 
     Streams that are read in turn may share one ``buffer`` (of ``8 * BLOCK`` bytes): a thousand masks need one.
+    ``start`` is the 32-bit word to begin with, a multiple of 4: a part of a stream can be had without the rest.
     """
 
-    def __init__(self, key: bytes, buffer: bytearray | None = None) -> None:
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    def __init__(self, key: bytes, buffer: bytearray | None = None, start: int = 0) -> None:
+        counter = (start // 4).to_bytes(16, "big")
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
         self._buffer = bytearray(BLOCK * 8) if buffer is None else buffer
         self._words = np.frombuffer(self._buffer, np.uint32)
         self._doubles = np.frombuffer(self._buffer, np.uint64)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from privacy.entropy import BLOCK, Keystream
 
 SEED_BYTES = 16
+LEAST_BLOCKS = 4  # of a vector, for each thread that adds masks to it
 NONCE_BYTES = 12
 
 
@@ -100,12 +103,33 @@ def self_mask_key(seed: bytes, session: bytes, member: int) -> bytes:
 def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
     """Add each mask ``(key, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
 
-    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes one buffer.
+    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes one buffer a
+    thread. Long vectors are cut into one run of blocks for each core this process may use: a counter can start
+    anywhere, and both AES and the addition let other threads work.
     """
+    given = list(masks)
+    blocks = -(-len(vector) // BLOCK)
+    threads = min(_cores(), blocks // LEAST_BLOCKS)
+    if threads < 2 or not given:
+        return _add_masks(vector, given, 0, len(vector))
+    edges = [min(BLOCK * (blocks * part // threads), len(vector)) for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        runs = [pool.submit(_add_masks, vector, given, first, last) for first, last in pairwise(edges)]
+        for run in runs:
+            run.result()
+
+
+def _cores() -> int:
+    """How many this process may use (all, where the system cannot say)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _add_masks(vector: NDArray[np.uint32], masks: Sequence[tuple[bytes, int]], first: int, last: int) -> None:
+    """The masks' words ``first`` to ``last`` (``first`` a multiple of ``BLOCK``)."""
     buffer = bytearray(8 * BLOCK)
-    streams: Sequence[tuple[Keystream, int]] = [(Keystream(key, buffer), sign) for key, sign in masks]
-    for start in range(0, len(vector), BLOCK):
-        block = vector[start : start + BLOCK]
+    streams = [(Keystream(key, buffer, first), sign) for key, sign in masks]
+    for start in range(first, last, BLOCK):
+        block = vector[start : min(start + BLOCK, last)]
         for stream, sign in streams:
             if sign > 0:
                 np.add(block, stream.words(len(block)), out=block)

@@ -9,11 +9,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from cohort import Cohort
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from privacy.entropy import BLOCK
 from privacy.joint import CHECK
+from privacy.secagg import primitives
 from privacy.secagg.graph import default_threshold, harary, neighbours
 from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, RefusalError
@@ -32,6 +35,24 @@ def vectors(n: int, length: int) -> dict[int, NDArray[np.uint32]]:
 
 def plain_sum(inputs: dict[int, NDArray[np.uint32]], members: list[int]) -> NDArray[np.uint32]:
     return np.sum([inputs[member] for member in members], axis=0, dtype=np.uint32)
+
+
+# ---------------------------------------------------------------- masks
+@pytest.mark.parametrize("length", [1, BLOCK, 3 * BLOCK - 1, 5 * BLOCK + 7])
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_masks_do_not_depend_on_how_many_cores_add_them(
+    monkeypatch: pytest.MonkeyPatch, cores: int, length: int
+) -> None:
+    """Against AES-256-CTR from counter 0, as the cipher library gives it in one piece."""
+    monkeypatch.setattr(primitives, "_cores", lambda: cores)
+    monkeypatch.setattr(primitives, "LEAST_BLOCKS", 1)
+    vector = RNG.integers(0, 2**32, length, dtype=np.uint32)
+    masks, expected = [(bytes([number]) * 32, sign) for number, sign in ((1, 1), (2, -1), (3, -1))], vector.copy()
+    for key, sign in masks:
+        stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(4 * length))
+        expected += np.frombuffer(stream, np.uint32) * np.uint32(sign % 2**32)
+    primitives.add_masks(vector, masks)
+    assert (vector == expected).all()
 
 
 # ---------------------------------------------------------------- S1: exact sums

@@ -82,13 +82,15 @@ class SecAggClient:
             points = [point(holder) for holder in holders]
             pairs = zip(split(mask, points, terms.threshold), split(alone, points, terms.threshold), strict=True)
             shares = {holder: first + second for holder, (first, second) in zip(holders, pairs, strict=True)}
-            boxes = {}
+            boxes, opening = {}, {}
             for holder in graph[self.member]:
-                box_key = self._transport_key(key, terms, self.member, holder)
+                secret = agree(key, terms.prekey(holder).transport)
+                box_key = _transport_key(secret, terms.session, self.member, holder)
                 boxes[holder] = seal(box_key, shares[holder], _associated(terms.session, self.member, holder))
+                opening[str(holder)] = _transport_key(secret, terms.session, holder, self.member).hex()
             state["latest"] = [terms.epoch, terms.number]
             state["session"] = {
-                "id": terms.session.hex(), "stage": "shared", "transport": transport.hex(), "mask": mask.hex(),
+                "id": terms.session.hex(), "stage": "shared", "opening": opening, "mask": mask.hex(),
                 "alone": alone.hex(), "shares": {str(self.member): shares[self.member].hex()}, "survivors": None,
                 "terms": _terms_to_state(terms),
             }  # fmt: skip
@@ -104,18 +106,13 @@ class SecAggClient:
         if self.member not in terms.members:
             raise RefusalError("this node is not among the members")
         # Signatures of neighbours are enough: they check theirs, so every honest node in a connected graph is real
-        near = {*terms.graph[self.member], self.member}
+        near = set(terms.graph[self.member])  # its own keys are compared with those in stock
         for prekey in terms.prekeys:
             identity = self.roster.members.get(prekey.member)
             if identity is None:
                 raise RefusalError(f"member {prekey.member} is not in the roster")
             if prekey.member in near and not prekey.is_authentic(identity):
                 raise RefusalError(f"the prekey of member {prekey.member} is not signed by it")
-
-    def _transport_key(self, own: Any, terms: Terms, sender: int, receiver: int) -> bytes:
-        peer = receiver if sender == self.member else sender
-        secret = agree(own, terms.prekey(peer).transport)
-        return derive(secret, terms.session, "fedapp share transport", sender, receiver)
 
     # ------------------------------------------------------------------ mask
     def agreed(self, session: bytes) -> Terms:
@@ -142,10 +139,9 @@ class SecAggClient:
                 raise RefusalError(f"boxes from {sorted(strangers)}, who are no neighbours", ends=True)
             if len(inbox) + 1 < terms.threshold:
                 raise RefusalError(f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True)
-            key = agreement_key(bytes.fromhex(current["transport"]), "transport")
             for sender, box in sorted(inbox.items()):
                 try:
-                    box_key = self._transport_key(key, terms, sender, self.member)
+                    box_key = bytes.fromhex(current["opening"][str(sender)])
                     share = unseal(box_key, box, _associated(session, sender, self.member))
                 except ValueError as error:
                     raise RefusalError(f"the share from member {sender} is not authentic", ends=True) from error
@@ -158,8 +154,7 @@ class SecAggClient:
                 pair = pair_mask_key(own, terms.prekey(peer).mask, session, self.member, peer)
                 masks.append((pair, 1 if peer > self.member else -1))
             current["stage"] = "masked"
-            for secret in ("transport", "mask", "alone"):
-                current[secret] = ""  # only the peers' shares are needed from here on
+            current |= {"opening": {}, "mask": "", "alone": ""}  # only the peers' shares are needed from here on
         add_masks(vector, masks)  # after the state is on disk: these keys can never mask another vector
 
     # ------------------------------------------------------------------ confirm, unmask
@@ -197,8 +192,8 @@ class SecAggClient:
             for member, signature in signatures.items():
                 if member not in survivors or (member != self.member and member not in terms.graph[self.member]):
                     raise RefusalError(f"a signature from {member}, who is no surviving neighbour", ends=True)
-                if valid < terms.threshold:
-                    valid += is_signed(self.roster.members[member], signature, text)
+                if valid < terms.threshold:  # its own it need not verify: it signed this list, or would not be here
+                    valid += member == self.member or is_signed(self.roster.members[member], signature, text)
             if valid < terms.threshold:
                 raise RefusalError(
                     f"{valid} valid signatures on the survivors, {terms.threshold} are needed", ends=True
@@ -217,6 +212,11 @@ class SecAggClient:
         if current["stage"] != stage:
             raise RefusalError(f"the session is at the stage {current['stage']!r}, this message needs {stage!r}")
         return current
+
+
+def _transport_key(secret: bytes, session: bytes, sender: int, receiver: int) -> bytes:
+    """The key of the one box ``sender`` seals for ``receiver``, from what the two agree on."""
+    return derive(secret, session, "fedapp share transport", sender, receiver)
 
 
 def _associated(session: bytes, sender: int, receiver: int) -> bytes:

@@ -26,27 +26,29 @@ from numpy.typing import NDArray
 from privacy.entropy import BLOCK, Keystream
 
 SEED_BYTES = 16
-LEAST_BLOCKS = 4  # of a vector, for each thread that adds masks to it
+LEAST_WORDS = 2 * BLOCK  # of a vector, for each thread that adds masks to it: fewer are done before it runs
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 NONCE_BYTES = 12
 
 
 def canonical(value: Any) -> bytes:
     """The one JSON text of a value of strings, integers, lists and tables: what is hashed and signed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def digest(*parts: bytes) -> bytes:
     """SHA-256 of parts that cannot run into each other (each is preceded by its length)."""
-    state = sha256()
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
-    return state.digest()
+    return sha256(_framed(parts)).digest()
+
+
+def _framed(parts: Iterable[bytes]) -> bytes:
+    """Parts one after the other, each preceded by its length."""
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
 def derive(secret: bytes, salt: bytes, *info: object) -> bytes:
     """32 bytes for one purpose: HKDF-SHA256, ``info`` a label and whatever the key is bound to."""
-    return HKDF(SHA256(), 32, salt, canonical([str(part) for part in info])).derive(secret)
+    return HKDF(SHA256(), 32, salt, _framed(str(part).encode() for part in info)).derive(secret)
 
 
 # ---------------------------------------------------------------- agreement
@@ -104,15 +106,14 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) ->
     """Add each mask ``(key, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
 
     A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes one buffer a
-    thread. Long vectors are cut into one run of blocks for each core this process may use: a counter can start
-    anywhere, and both AES and the addition let other threads work.
+    thread. A vector is cut into one run for each core this process may use: a counter can start anywhere (each 16
+    bytes), and both AES and the addition let other threads work.
     """
     given = list(masks)
-    blocks = -(-len(vector) // BLOCK)
-    threads = min(_cores(), blocks // LEAST_BLOCKS)
+    threads = min(_cores(), len(vector) // LEAST_WORDS)
     if threads < 2 or not given:
         return _add_masks(vector, given, 0, len(vector))
-    edges = [min(BLOCK * (blocks * part // threads), len(vector)) for part in range(threads + 1)]
+    edges = [*(len(vector) * part // threads // 4 * 4 for part in range(threads)), len(vector)]
     with ThreadPoolExecutor(threads) as pool:
         runs = [pool.submit(_add_masks, vector, given, first, last) for first, last in pairwise(edges)]
         for run in runs:
@@ -125,7 +126,7 @@ def _cores() -> int:
 
 
 def _add_masks(vector: NDArray[np.uint32], masks: Sequence[tuple[bytes, int]], first: int, last: int) -> None:
-    """The masks' words ``first`` to ``last`` (``first`` a multiple of ``BLOCK``)."""
+    """The masks' words ``first`` (a multiple of 4) to ``last``."""
     buffer = bytearray(8 * BLOCK)
     streams = [(Keystream(key, buffer, first), sign) for key, sign in masks]
     for start in range(first, last, BLOCK):

@@ -25,7 +25,8 @@ from privacy.secagg.messages import RefusalError
 from privacy.secagg.primitives import derive, seal, unseal
 from tasks.errors import FedappError
 
-ASSOCIATED, LENGTH_BYTES = b"fedapp vault 2", 4
+ASSOCIATED = b"fedapp vault 3"
+TURN_BYTES, LENGTH_BYTES = 8, 4  # a slot: which write it is, how long its box is, the box
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,7 +52,8 @@ class Vault:
     @contextmanager
     def open(self) -> Iterator[dict[str, Any]]:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+        lock = os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = self._read()
             had_secrets = state["session"] is not None
@@ -66,35 +68,42 @@ class Vault:
             self._write(state)
             if had_secrets and state["session"] is None:
                 self._write(state)  # the other slot still held the session: nothing of it stays
+        finally:
+            os.close(lock)
 
     def _read(self) -> dict[str, Any]:
         """The newer of the slots that are whole."""
-        found = [self._slot(slot) for slot in self._slots if slot.exists()]
-        whole = [state for state in found if state is not None]
-        if len(found) == 2 and not whole:  # one torn slot alone is what a process killed in its first write leaves
-            raise FedappError(f"{self.file} is damaged or was written under another identity")
-        state = max(whole, key=lambda state: int(state["turn"]), default=None)
-        if state is None:
+        found = [slot.read_bytes() for slot in self._slots if slot.exists()]
+        for data in sorted(found, key=lambda data: data[:TURN_BYTES], reverse=True):
+            state = self._unsealed(data)
+            if state is not None:
+                break
+        else:
+            if len(found) == 2:  # one torn slot alone is what a process killed in its first write leaves
+                raise FedappError(f"{self.file} is damaged or was written under another identity")
             return {"turn": 0, "boot": self._boot, "serial": 0, "prekeys": {}, "latest": [0, 0], "session": None}
         if state["boot"] != self._boot:
             state |= {"boot": self._boot, "prekeys": {}, "session": None}
         return state
 
-    def _slot(self, slot: Path) -> dict[str, Any] | None:
+    def _unsealed(self, data: bytes) -> dict[str, Any] | None:
+        """What a slot holds; ``None`` if it was torn by a killed process, or is not ours."""
+        turn, length = data[:TURN_BYTES], data[TURN_BYTES : TURN_BYTES + LENGTH_BYTES]
+        start = TURN_BYTES + LENGTH_BYTES
         try:
-            data = slot.read_bytes()
-            end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big")
-            return json.loads(unseal(self._key, data[LENGTH_BYTES:end], ASSOCIATED))
-        except ValueError:  # torn by a killed process, or not ours
+            text = unseal(self._key, data[start : start + int.from_bytes(length, "big")], ASSOCIATED + turn)
+            return json.loads(text)
+        except ValueError:
             return None
 
     def _write(self, state: dict[str, Any]) -> None:
         state["turn"] = int(state["turn"]) + 1
-        box = seal(self._key, json.dumps(state).encode(), ASSOCIATED)
+        turn = state["turn"].to_bytes(TURN_BYTES, "big")
+        box = seal(self._key, json.dumps(state).encode(), ASSOCIATED + turn)
         descriptor = os.open(self._slots[state["turn"] % 2], os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            longer = os.fstat(descriptor).st_size - LENGTH_BYTES - len(box)  # overwritten in place, to its old end
-            data = len(box).to_bytes(LENGTH_BYTES, "big") + box + bytes(max(longer, 0))
+            data = turn + len(box).to_bytes(LENGTH_BYTES, "big") + box
+            data += bytes(max(os.fstat(descriptor).st_size - len(data), 0))  # overwritten in place, to its old end
             while data:  # a full disk must raise here, before anything that depends on this state is said
                 data = data[os.write(descriptor, data) :]
             if not self._boot:

@@ -45,7 +45,7 @@ def test_masks_do_not_depend_on_how_many_cores_add_them(
 ) -> None:
     """Against AES-256-CTR from counter 0, as the cipher library gives it in one piece."""
     monkeypatch.setattr(primitives, "_cores", lambda: cores)
-    monkeypatch.setattr(primitives, "LEAST_BLOCKS", 1)
+    monkeypatch.setattr(primitives, "LEAST_WORDS", 3)
     vector = RNG.integers(0, 2**32, length, dtype=np.uint32)
     masks, expected = [(bytes([number]) * 32, sign) for number, sign in ((1, 1), (2, -1), (3, -1))], vector.copy()
     for key, sign in masks:
@@ -292,7 +292,7 @@ def test_nothing_of_an_ended_session_stays_in_the_vault(cohort: Make) -> None:
     made.run(made.terms(8), inputs)
     vault = made.clients[0].vault
     for slot in vault._slots:
-        state = vault._slot(slot)
+        state = vault._unsealed(slot.read_bytes())
         assert state is not None and state["session"] is None and state["prekeys"] == {}
 
 
@@ -314,7 +314,7 @@ def test_a_torn_write_leaves_the_state_before(cohort: Make, cut: int) -> None:
     for number in (1, 2, 3):
         with vault.open() as state:
             state["serial"] = number
-    newest = max(vault._slots, key=lambda slot: vault._slot(slot)["turn"])  # type: ignore[index]
+    newest = max(vault._slots, key=lambda slot: vault._unsealed(slot.read_bytes())["turn"])  # type: ignore[index]
     newest.write_bytes(newest.read_bytes()[:cut])
     with vault.open() as state:
         assert state["serial"] == 2

@@ -8,7 +8,7 @@ from all samples of one signal of the client, support and query each from their 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -92,18 +92,19 @@ class FieldTask:
         index = torch.stack(draws, dim=2).to(device)  # [count, K + 1, C, B]
         offsets = torch.stack(jitters, dim=2).to(device) if jitters else None
 
-        def batch(step: int, k: int) -> Batch:
-            chosen = index[step, k]
+        def episode(step: int) -> Episode:
+            chosen = index[step]  # [K + 1, C, B]
             picked = inputs[chosen]
             if offsets is not None:
-                picked = torch.cat([picked, offsets[step, k]], dim=-1)
-            return Batch(picked, values[chosen])
-
-        def episode(step: int) -> Episode:
-            batches = [batch(step, k) for k in range(inner_steps + 1)]
+                picked = torch.cat([picked, offsets[step]], dim=-1)
+            batches = self.prepared(Batch(picked, values[chosen]))
             return Episode(batches[:-1], batches[-1])
 
         return episode
+
+    def prepared(self, batches: Batch) -> Sequence[Any]:
+        """Each of ``batches [K, C, B, ...]``, with all done that needs no parameters."""
+        return [Batch(*pair) for pair in zip(batches.inputs, batches.targets, strict=True)]
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         return self.field.working_set(batch_size, inner_steps)

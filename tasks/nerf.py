@@ -7,6 +7,9 @@ and is judged on rays of the query views, which it has not seen. Default objects
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from tasks.adaptation import Adaptation
@@ -19,16 +22,18 @@ from tasks.data.sources import NEWCOMERS, LaidOut, Numbered
 from tasks.derivatives import Autograd
 from tasks.errors import InputError
 from tasks.fields.hashgrid import HashGrid
-from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
+from tasks.fields.radiance import Radiance, RadianceDerivatives, Space, prepare_each
 from tasks.fitting import FieldTask, Source
 from tasks.randomness import generator
+from tasks.render.hull import Hull, carve
 from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.signals import Samples, Signal
-from tasks.types import Evaluation, Video
+from tasks.types import Batch, Evaluation, Video
 
 RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
 FIELD_OF_VIEW = 0.72  # picture side over focal length
 TURN = 48  # frames of a turntable: two seconds
+KEPT = 0.3  # of all samples, about how many lie in the visual hull of a few views
 
 
 def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
@@ -38,7 +43,21 @@ def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
     return Samples(torch.cat([origins, directions], -1).reshape(-1, 6).contiguous(), images.reshape(-1, 3).contiguous())
 
 
-def signal_of(views: Views, data: DataSettings) -> Signal:
+def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
+    """The visual hull of the chosen views, in the cube that reaches half of the way from near to far."""
+    masks = views.masks
+    if masks is None:  # no silhouettes came with the pictures: what is not background is the object
+        masks = (views.images - views.background).abs().amax(-1) > 0.5 / 255
+    return carve(masks[chosen], views.poses[chosen], views.focal, (views.far - views.near) / 2)
+
+
+def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
+    """The samples with two more numbers a ray: between which distances it may meet something."""
+    reach = hull.reach(samples.inputs, views.near, views.far)
+    return samples._replace(inputs=torch.cat([samples.inputs, reach], -1))
+
+
+def dealt(views: Views, data: DataSettings) -> tuple[torch.Tensor, torch.Tensor]:
     """The first ``support-views`` (or fewer: ``views-alpha``) and the next ``query-views`` of a shuffled order."""
     name, total = views.name, data.support_views + data.query_views
     if len(views.images) < total:
@@ -47,9 +66,24 @@ def signal_of(views: Views, data: DataSettings) -> Signal:
             f"{data.query_views} query views", "lower data.support-views or data.query-views",
         )  # fmt: skip
     order = torch.randperm(len(views.images), generator=generator("views", name))
-    support = share(data.support_views, data.views_alpha, data.support_views, "support views", name)
-    query = order[data.support_views : total]
-    return Signal(name, rays_of(views, order[:support]), rays_of(views, query), (len(query), *views.images.shape[1:]))
+    count = share(data.support_views, data.views_alpha, data.support_views, "support views", name)
+    return order[:count], order[data.support_views : total]
+
+
+def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
+    """An object as rays; ``cut``: to the visual hull of its support views."""
+    support, query = dealt(views, data)
+    parts = [rays_of(views, support), rays_of(views, query)]
+    if cut:
+        hull = hull_of(views, support)
+        parts = [bounded(part, hull, views) for part in parts]
+        if not bool((parts[0].inputs[:, 7] > parts[0].inputs[:, 6]).any()):
+            raise InputError(
+                "field.skip-empty", views.name, "the visual hull of the support views is empty: the object is not "
+                "around the origin, or masks and poses do not belong together",
+                "centre the scene, or set field.skip-empty to false",
+            )  # fmt: skip
+    return Signal(views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]))
 
 
 def scene(number: int, data: DataSettings) -> Scene:
@@ -86,8 +120,9 @@ class NerfTask(FieldTask):
         data, shape = settings.data, settings.field
         if data.channels != 3:
             raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
+        self.cut = shape.skip_empty
         source, bounds = self._source(data)
-        space = Space(bounds[0], bounds[1], shape.samples, bounds[2])
+        space = Space(bounds[0], bounds[1], shape.samples, bounds[2], KEPT if shape.skip_empty else 1.0)
         field: Radiance | HashGrid
         if shape.encoding == "hash":
             field = HashGrid(space, shape.width, shape.depth)
@@ -104,13 +139,15 @@ class NerfTask(FieldTask):
             )
         super().check(clients)
 
-    @staticmethod
-    def _source(data: DataSettings) -> tuple[Source, tuple[float, float, float]]:
+    def prepared(self, batches: Batch) -> Sequence[Any]:
+        return prepare_each(self.field, batches)  # type: ignore[arg-type]
+
+    def _source(self, data: DataSettings) -> tuple[Source, tuple[float, float, float]]:
         """The source, and (near, far, background), which all objects of a data set share."""
         if not data.path:
             if not data.size:
                 raise InputError("data.size", 0, "ray-cast objects have no native size", "set it to 32 or so")
-            return Numbered(data, lambda number: signal_of(procedural(number, data), data)), (NEAR, FAR, 1.0)
+            return Numbered(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (NEAR, FAR, 1.0)
         wanted = data.support_views + data.query_views
 
         source = LaidOut(data, "views", lambda *which: load(*which))
@@ -124,7 +161,7 @@ class NerfTask(FieldTask):
                     "data.path", views.name, f"near and far are {views.near:g} and {views.far:g}, those of "
                     f"{first.name} {first.near:g} and {first.far:g}", "give all objects the same near and far",
                 )  # fmt: skip
-            return signal_of(views, data)
+            return signal_of(views, data, self.cut)
 
         return source, bounds
 
@@ -143,10 +180,13 @@ class NerfTask(FieldTask):
         side = self.data.size
         poses = orbit(TURN, RADIUS)
         truth = render(scene(NEWCOMERS, self.data), poses, side / FIELD_OF_VIEW, side, side, NEAR, FAR, samples=4)
-        inputs = rays_of(truth, torch.arange(TURN)).inputs
+        around = rays_of(truth, torch.arange(TURN))
+        if self.cut:
+            views = procedural(NEWCOMERS, self.data)
+            around = bounded(around, hull_of(views, dealt(views, self.data)[0]), truth)
         shown = [truth.images]
         last = max(settings.step_list)
         for params in Adaptation(self, model, settings).adapted(signal, (0, last)):
-            colours = self.predict(params[None], inputs[None].to(params))[0]
+            colours = self.predict(params[None], around.inputs[None].to(params))[0]
             shown.append(colours.clamp(0, 1).nan_to_num(0.0).cpu().view(TURN, side, side, 3))
         return beside(shown)

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sim.bench import Row, limit, row
+from sim.bench import Row, empty, limit, row
 from sim.bench.loops import CLIP, INNER_STEPS, RATE, SIDE, Holding, Inner, as_published, lean
 from sim.bench.trainer import agree, interleaved, split
 from sim.bench.whole import end_to_end
 from strategies.cohort import chunk_width
 from strategies.local.meta import Meta
 from tasks.data.cameras import on_sphere
-from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
+from tasks.fields.radiance import Radiance, RadianceDerivatives, Space, prepare_each
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.types import Batch, Derivatives, Episode
 
@@ -114,6 +114,7 @@ def measure(quick: bool) -> Iterator[Row]:
             yield from _against_loops(problem, targets, 3 if quick else 6)
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("highest")
+        yield from empty.measure(3 if quick else 6)
         small, wide = images(64, 3, 4, 64), images(64, 3, 32, 64)
         for problem in (small, wide, images(256, 5, 4, 128), objects(128, 4, 2, 64, 16)):
             launched = launches(problem)
@@ -126,8 +127,8 @@ def measure(quick: bool) -> Iterator[Row]:
         torch.set_float32_matmul_precision(precision)
     yield from end_to_end(quick)
     note = "not measured: this machine has no GPU (targets 40 eager, 120 compiled)"
-    empty = dict.fromkeys(("ours", "reference", "ratio", "target"))
-    yield {"case": "SIREN 5×256, C = 50, GPU", "unit": "ms/client", **empty, "note": note}
+    unknown = dict.fromkeys(("ours", "reference", "ratio", "target"))
+    yield {"case": "SIREN 5×256, C = 50, GPU", "unit": "ms/client", **unknown, "note": note}
 
 
 def _against_loops(problem: Problem, targets: dict[tuple[int, str], float], repeats: int) -> Iterator[Row]:
@@ -182,9 +183,14 @@ class _Counter(TorchDispatchMode):
 
 def launches(problem: Problem, gamma: float = 0.75) -> Launched:
     """Operations of one FedMeNF step of the whole cohort that a GPU would launch, and those it would wait for."""
-    learner = Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0, gamma=gamma)
+    learner, episode = Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0, gamma=gamma), problem.episode
+    rows = [*episode.support, episode.query]
+    batches = Batch(torch.stack([b.inputs for b in rows]), torch.stack([b.targets for b in rows]))
     with _Counter() as counter:
-        learner.step(problem.derivatives, problem.params, problem.episode)
+        if isinstance(problem.field, Radiance):  # as tasks do before a step
+            prepared = prepare_each(problem.field, batches)
+            episode = Episode(prepared[:-1], prepared[-1])
+        learner.step(problem.derivatives, problem.params, episode)
     total = sum(number for name, number in counter.calls.items() if name not in FREE)
     return Launched(total, sum(counter.calls[name] for name in SYNCS))
 

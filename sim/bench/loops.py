@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tasks.data.cameras import rays
-from tasks.fields.radiance import RAY, Radiance
+from tasks.fields.radiance import Radiance
 from tasks.fields.siren import Siren
 from tasks.params import clip
 from tasks.randomness import Key
+from tasks.render.marching import RAY, all_points
 from tasks.settings import DataSettings, FieldSettings, TaskSettings
 from tasks.types import Batch, Episode
 
@@ -59,12 +60,12 @@ def radiance_loss(field: Radiance) -> Objective:
     """The loss of one client's radiance field, transmittance by cumulative sum."""
 
     def loss(weights: list[Tensor], batch: Batch) -> Tensor:
-        activation = field.encode(batch.inputs[None])[0]
+        marched = field.prepare(Batch(batch.inputs[None], batch.targets[None]))
+        activation = marched.points[0]
         for index in range(0, len(weights) - 2, 2):
             activation = torch.relu(torch.addmm(weights[index + 1], activation, weights[index].T))
         raw = torch.addmm(weights[-1], activation, weights[-2].T)
-        colours = field.space.colours(raw.unflatten(0, (len(batch.inputs), field.space.samples)))
-        return (colours - batch.targets).square().mean()
+        return field.space.loss(raw[None], marched)[0]
 
     return loss
 
@@ -117,7 +118,7 @@ class RadianceModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         space = self.field.space
-        raw = self.field.features(space.points(inputs[None])[0])
+        raw = self.field.features(all_points(inputs, space.near, space.far, space.samples))
         for layer in list(self.layers)[:-1]:
             raw = torch.relu(layer(raw))
         raw = self.layers[-1](raw)

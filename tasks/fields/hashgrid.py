@@ -14,6 +14,7 @@ the published CUDA library, all of it can be differentiated twice with respect t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor
 
 from tasks.fields.network import Network, Relu
-from tasks.fields.radiance import RAY, Space
+from tasks.fields.radiance import Space
 from tasks.params import Layout
+from tasks.render.marching import RAY, Dense, Kept
 from tasks.types import Batch
 
 PRIMES = (1, 2654435761, 805459861)
@@ -68,14 +70,12 @@ class HashGrid:
         vector = torch.empty(self.layout.size)
         params = self.layout.unflatten(vector)
         params["tables"].uniform_(-SPREAD, SPREAD, generator=generator)
-        for index, i in enumerate(self.network.widths[:-1]):
-            params[f"layers.{index}.weight"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
-            params[f"layers.{index}.bias"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
+        self.network.init(vector[self.layout.size - self.network.layout.size :], generator)
         return vector
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         """Bytes one client's second-order step keeps (corners, features, layers, and the graph of their gradient)."""
-        samples = batch_size * self.space.samples
+        samples = math.ceil(batch_size * self.space.samples * self.space.share)
         a_sample = 8 * self.levels * (self.features + 2) + 4 * self.width * self.depth
         return 8 * (inner_steps + 1) * (samples * a_sample + 2 * self.layout.size)
 
@@ -107,13 +107,21 @@ class HashGrid:
             parts.append((tables[client, level, rows] * weight[..., None]).sum(-2))
         return torch.cat(parts, -1)
 
-    def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
-        """``params [C, P], rays [C, B, 6 or 7] -> colours [C, B, 3]`` in [0, 1], differentiable twice."""
-        tables = self.layout.unflatten(params)["tables"]
-        features = self.features_of(tables, self.space.points(inputs).flatten(1, 2))
-        raw = self.network(params[:, self.layout.size - self.network.layout.size :], features)
-        return self.space.colours(raw.unflatten(1, (inputs.shape[1], self.space.samples)))
+    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+        """The points of a batch of rays; once is enough."""
+        return self.space.march(batch) if isinstance(batch, Batch) else batch
 
-    def loss(self, params: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
+        """``params [C, P], rays [C, B, 6 to 9] -> colours [C, B, 3]`` in [0, 1], differentiable twice."""
+        marched = self.space.march(Batch(inputs, inputs[..., :3]))
+        return self.space.rendered(self._raw(params, marched.points), marched, inputs.shape[1])
+
+    def _raw(self, params: Tensor, points: Tensor) -> Tensor:
+        """Colour and density before their maps, ``points [C, M, 3] -> [C, M, 4]``."""
+        features = self.features_of(self.layout.unflatten(params)["tables"], points)
+        return self.network(params[:, self.layout.size - self.network.layout.size :], features)
+
+    def loss(self, params: Tensor, batch: Batch | Dense | Kept) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``."""
-        return (self(params, batch.inputs) - batch.targets).square().mean((1, 2))
+        marched = self.prepare(batch)
+        return self.space.loss(self._raw(params, marched.points), marched)

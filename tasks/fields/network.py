@@ -111,6 +111,14 @@ class Network:
             shapes[f"layers.{index}.bias"] = (o,)
         self.layout = Layout.of(shapes)
 
+    def init(self, vector: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Fill ``vector [P]`` in place as ``torch.nn.Linear`` does: :math:`U(\pm 1/\sqrt i)`, weights and biases."""
+        params = self.layout.unflatten(vector)
+        for index, i in enumerate(self.widths[:-1]):
+            params[f"layers.{index}.weight"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
+            params[f"layers.{index}.bias"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
+        return vector
+
     def layers(self, params: Tensor) -> list[tuple[Tensor, Tensor]]:
         """``params [C, P]`` as ``(W [C, o, i], b [C, 1, o])`` views, input side first."""
         named = self.layout.unflatten(params)

@@ -15,8 +15,10 @@ the surface.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,38 +26,56 @@ from torch import Tensor
 from tasks.fields.network import Network, Relu, Tape
 from tasks.params import Layout
 from tasks.render.compositing import Rendered, directional, squared_error
-from tasks.render.volume import composite, distances, weights
+from tasks.render.marching import BOUNDED, NOTHING, RAY, Dense, Kept, all_points, collect, keep, spread
+from tasks.render.volume import composite, weights
 from tasks.types import Batch, Linearised
-
-RAY = 6  # origin and unit direction; a seventh number is where in its stratum a ray is sampled
 
 
 @dataclass(frozen=True)
 class Space:
-    """What a field is rendered through: limits along rays, samples a ray, and what lies behind."""
+    """What a field is rendered through: limits along rays, samples a ray, and what lies behind.
+
+    ``share``: of all samples, about how many are evaluated (sizes a cohort's chunks, nothing else).
+    """
 
     near: float = 2.0
     far: float = 6.0
     samples: int = 32
     background: float = 1.0
+    share: float = 1.0
 
     @property
     def spacing(self) -> float:
         """The length of ray that a sample stands for."""
         return (self.far - self.near) / self.samples
 
-    def points(self, rays: Tensor) -> Tensor:
-        """``rays [C, B, 6 or 7] -> points [C, B, S, 3]``; without a seventh number the middle of each stratum."""
-        origin, direction = rays[..., :3], rays[..., 3:RAY]
-        offset = rays[..., RAY] if rays.shape[-1] > RAY else torch.full_like(rays[..., 0], 0.5)
-        t = distances(self.near, self.far, self.samples, offset)
-        return origin[..., None, :] + t[..., None] * direction[..., None, :]
+    def march(self, batch: Batch) -> Dense | Kept:
+        """The points of ``batch.inputs [C, B, 6 to 9]`` (see :mod:`tasks.render.marching`)."""
+        if batch.inputs.shape[-1] >= BOUNDED:
+            return keep(batch, self.near, self.far, self.samples, self.background)
+        points = all_points(batch.inputs, self.near, self.far, self.samples)
+        return Dense(points.flatten(1, 2), batch.targets)
 
     def colours(self, raw: Tensor) -> Tensor:
         """``raw [C, B, S, 4]`` (colour and density before their maps) ``-> colours [C, B, 3]`` in [0, 1]."""
         density = torch.nn.functional.softplus(raw[..., 3])
         weight = weights(density, self.spacing)
         return composite(torch.sigmoid(raw[..., :3]), weight, self.background)
+
+    def rendered(self, raw: Tensor, marched: Dense | Kept, rays: int) -> Tensor:
+        """``raw [C, M, 4]`` of the points -> ``[C, B, 3]``, B = ``rays``."""
+        if isinstance(marched, Dense):
+            return self.colours(raw.unflatten(1, (rays, self.samples)))
+        shown = self.colours(spread(raw, marched.source, NOTHING))
+        behind = shown.new_full((len(raw), rays, 3), self.background)
+        return behind.scatter(1, marched.ray[..., None].expand(-1, -1, 3), shown)
+
+    def loss(self, raw: Tensor, marched: Dense | Kept) -> Tensor:
+        """Mean squared error over rays and channels, one value per client ``[C]``, differentiable."""
+        if isinstance(marched, Dense):
+            return (self.rendered(raw, marched, marched.targets.shape[1]) - marched.targets).square().mean((1, 2))
+        error = (self.colours(spread(raw, marched.source, NOTHING)) - marched.targets).square().sum((1, 2))
+        return (error + marched.rest) * marched.scale[:, 0, 0] / 2
 
 
 @dataclass(frozen=True)
@@ -83,13 +103,8 @@ class Radiance:
         return self.network.layout
 
     def init(self, generator: torch.Generator) -> Tensor:
-        r"""Initial parameters ``[P]``: ``torch.nn.Linear``'s :math:`U(\pm 1/\sqrt i)` for weights and biases."""
-        vector = torch.empty(self.layout.size)
-        params = self.layout.unflatten(vector)
-        for index, i in enumerate(self.network.widths[:-1]):
-            params[f"layers.{index}.weight"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
-            params[f"layers.{index}.bias"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
-        return vector
+        """Initial parameters ``[P]``, as in ``torch.nn.Linear``."""
+        return self.network.init(torch.empty(self.layout.size), generator)
 
     def features(self, points: Tensor) -> Tensor:
         """``[..., 3] -> [..., 6 F]``: all sines, then all cosines, frequency-major."""
@@ -99,22 +114,42 @@ class Radiance:
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         """Bytes one client's second-order step keeps."""
-        samples = batch_size * self.space.samples
+        samples = math.ceil(batch_size * self.space.samples * self.space.share)
         activations = samples * (4 * self.width * self.depth + 12 * self.frequencies)
         return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
 
-    def encode(self, rays: Tensor) -> Tensor:
-        """What the network sees of rays ``[C, B, 6 or 7]``: ``[C, B S, 6 F]``."""
-        return self.features(self.space.points(rays)).flatten(1, 2)
+    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+        """What the network sees of a batch of rays: features instead of points ``[C, M, 6 F]``; once is enough."""
+        if not isinstance(batch, Batch):
+            return batch
+        marched = self.space.march(batch)
+        return marched._replace(points=self.features(marched.points))
 
     def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
-        """``params [C, P], rays [C, B, 6 or 7] -> colours [C, B, 3]`` in [0, 1], differentiable."""
-        raw = self.network(params, self.encode(inputs))
-        return self.space.colours(raw.unflatten(1, (inputs.shape[1], self.space.samples)))
+        """``params [C, P], rays [C, B, 6 to 9] -> colours [C, B, 3]`` in [0, 1], differentiable."""
+        marched = self.prepare(Batch(inputs, inputs[..., :3]))
+        return self.space.rendered(self.network(params, marched.points), marched, inputs.shape[1])
 
-    def loss(self, params: Tensor, batch: Batch) -> Tensor:
+    def loss(self, params: Tensor, batch: Batch | Dense | Kept) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``."""
-        return (self(params, batch.inputs) - batch.targets).square().mean((1, 2))
+        marched = self.prepare(batch)
+        return self.space.loss(self.network(params, marched.points), marched)
+
+
+class Marching(Protocol):
+    """A field that is rendered along rays."""
+
+    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept: ...
+
+
+def prepare_each(field: Marching, batches: Batch) -> list[Dense | Kept]:
+    """Prepare each of ``batches [K, C, B, ...]``: all in one computation, unless each keeps samples of its own."""
+    together = list(zip(batches.inputs, batches.targets, strict=True))
+    if batches.inputs.shape[-1] >= BOUNDED:
+        return [field.prepare(Batch(*pair)) for pair in together]
+    marched = field.prepare(Batch(batches.inputs.flatten(0, 1), batches.targets.flatten(0, 1)))
+    points = marched.points.unflatten(0, batches.inputs.shape[:2])
+    return [Dense(each, targets) for each, (_, targets) in zip(points, together, strict=True)]
 
 
 class RadianceDerivatives:
@@ -123,29 +158,42 @@ class RadianceDerivatives:
     def __init__(self, field: Radiance) -> None:
         self.field = field
 
-    def gradient(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss, gradient, _, _, _ = self._pass(params, batch)
+    def gradient(self, params: Tensor, batch: Batch | Dense | Kept) -> tuple[Tensor, Tensor]:
+        loss, gradient, *_ = self._pass(params, self.field.prepare(batch))
         return loss, gradient
 
-    def linearise(self, params: Tensor, batch: Batch) -> Linearised:
-        network, spacing = self.field.network, self.field.space.spacing
-        loss, gradient, tape, rendered, scale = self._pass(params, batch)
+    def linearise(self, params: Tensor, batch: Batch | Dense | Kept) -> Linearised:
+        network, marched = self.field.network, self.field.prepare(batch)
+        loss, gradient, tape, rendered, scale = self._pass(params, marched)
 
         @torch.no_grad()
         def hvp(vector: Tensor) -> Tensor:
             tangent = network.tangent(params, vector, tape)
-            along = tangent.z[-1].unflatten(1, (batch.inputs.shape[1], self.field.space.samples))
-            dot = directional(rendered, along, spacing, scale).flatten(1, 2)
-            return network.backward_tangent(params, vector, tape, tangent, dot)
+            along = self._on_rays(tangent.z[-1], marched, 0.0)
+            dot = directional(rendered, along, self.field.space.spacing, scale)
+            return network.backward_tangent(params, vector, tape, tangent, self._at_points(dot, marched))
 
         return Linearised(loss, gradient, hvp)
 
     @torch.no_grad()
-    def _pass(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape, Rendered, float]:
-        space, rays = self.field.space, batch.inputs.shape[1]
-        scale = 2 / (3 * rays)
-        raw, tape = self.field.network.forward(params, self.field.encode(batch.inputs))
-        raw = raw.unflatten(1, (rays, space.samples))
-        loss, delta, rendered = squared_error(raw, batch.targets, space.spacing, space.background, scale)
-        gradient = self.field.network.backward(params, tape, delta.flatten(1, 2))
-        return loss.sum(1), gradient, tape, rendered, scale
+    def _pass(self, params: Tensor, marched: Dense | Kept) -> tuple[Tensor, Tensor, Tape, Rendered, float | Tensor]:
+        space = self.field.space
+        raw, tape = self.field.network.forward(params, marched.points)
+        scale = marched.scale if isinstance(marched, Kept) else 2 / (3 * marched.targets.shape[1])
+        on_rays = self._on_rays(raw, marched, NOTHING)
+        loss, delta, rendered = squared_error(on_rays, marched.targets, space.spacing, space.background, scale)
+        gradient = self.field.network.backward(params, tape, self._at_points(delta, marched))
+        total = loss.sum(1)
+        if isinstance(marched, Kept):
+            total = torch.addcmul(total, marched.rest, marched.scale[:, 0, 0], value=0.5)
+        return total, gradient, tape, rendered, scale
+
+    def _on_rays(self, values: Tensor, marched: Dense | Kept, fill: float) -> Tensor:
+        """``[C, M, 4] -> [C, rays, samples, 4]``."""
+        if isinstance(marched, Kept):
+            return spread(values, marched.source, fill)
+        return values.unflatten(1, (marched.targets.shape[1], self.field.space.samples))
+
+    def _at_points(self, values: Tensor, marched: Dense | Kept) -> Tensor:
+        """``[C, rays, samples, 4] -> [C, M, 4]``."""
+        return collect(values, marched.slot) if isinstance(marched, Kept) else values.flatten(1, 2)

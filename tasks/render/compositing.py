@@ -36,13 +36,14 @@ class Rendered(NamedTuple):
 
 
 def squared_error(
-    raw: Tensor, targets: Tensor, spacing: float, background: float, scale: float
+    raw: Tensor, targets: Tensor, spacing: float, background: float, scale: float | Tensor
 ) -> tuple[Tensor, Tensor, Rendered]:
     r"""Half of ``scale`` times the squared error of each ray, its derivative with respect to ``raw``, and the tape.
 
     Args:
         raw: ``[..., S, 4]``, colour and density before their maps.
         targets: ``[..., 3]``.
+        scale: s; a tensor must broadcast to ``[..., 3]``.
 
     Returns:
         :math:`\tfrac{s}{2}\lVert C - t\rVert^2` ``[...]`` and its gradient ``[..., S, 4]``:
@@ -61,11 +62,11 @@ def squared_error(
     behind = _behind(left * pull)
     slope = torch.addcmul(colour, colour, colour, value=-1)
     delta = torch.cat([weight[..., None] * error[..., None, :] * slope, -(share * behind)[..., None]], -1)
-    loss = error.square().sum(-1) / (2 * scale)
+    loss = (error.square() / (2 * scale)).sum(-1)
     return loss, delta, Rendered(colour, slope, share, left, weight, distance, step, pull, behind, error)
 
 
-def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Tensor:
+def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float | Tensor) -> Tensor:
     r"""The directional derivative ``[..., S, 4]`` of that gradient along ``dot [..., S, 4]``.
 
     .. math::

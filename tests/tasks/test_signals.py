@@ -22,6 +22,7 @@ from strategies.settings import LearnerSettings, RuleSettings
 from tasks import TASKS
 from tasks.data.deal import objects_of, share
 from tasks.errors import InputError
+from tasks.fitting import FieldTask
 from tasks.image import ImageTask
 from tasks.nerf import NerfTask, procedural
 from tasks.registry import load
@@ -36,7 +37,9 @@ TINY = FieldSettings(width=8, depth=1, samples=4, frequencies=3, max_frequency=2
 
 def nerf(**data: object) -> NerfTask:
     given_ = {"size": 8, "held_out": 1, "support_views": 2, "query_views": 1, **data}
-    return NerfTask(TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY, evaluation=BATCHES))  # type: ignore[arg-type]
+    task = NerfTask(TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY, evaluation=BATCHES))  # type: ignore[arg-type]
+    task.prepared = lambda batches: FieldTask.prepared(task, batches)  # type: ignore[method-assign]  # rays as drawn
+    return task
 
 
 def video(**data: object) -> VideoTask:

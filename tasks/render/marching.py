@@ -1,0 +1,97 @@
+"""From rays to the points a network is evaluated at, and back: all strata of all rays, or only those kept.
+
+Rays are rows ``[..., 6]`` (origin, unit direction). Two more numbers say between which distances a ray may meet
+something (:meth:`tasks.render.hull.Hull.reach`); the last of 7 or 9 is where in its stratum a ray is sampled. What
+lies outside is empty *by definition*, so leaving it out is exact: samples of no density change nothing, wherever along
+a ray they are, and a ray without any shows the background.
+
+Letters: C clients, B rays of a batch, S strata, M points kept (of the client that keeps most), R rays that keep any, T
+strata kept of the ray that keeps most.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasks.render.volume import distances
+from tasks.types import Batch
+
+RAY, BOUNDED = 6, 8  # numbers of a ray, and of one with bounds of its own
+NOTHING = -40.0  # density before its softplus: 4e-18
+
+
+class Dense(NamedTuple):
+    """All strata: ``points [C, B S, 3]`` (or a field's features of them) and ``targets [C, B, 3]``."""
+
+    points: Tensor
+    targets: Tensor
+
+
+class Kept(NamedTuple):
+    """Kept strata. ``rest`` is the squared error of rays that show the background: no parameter changes it."""
+
+    points: Tensor  # [C, M, 3], or a field's features of them
+    targets: Tensor  # [C, R, 3]
+    slot: Tensor  # [C, M]: the place in R T of each point; R T where a client has fewer than M
+    source: Tensor  # [C, R, T]: the point at each place; M where there is none
+    ray: Tensor  # [C, R]: which of the B rays it is
+    rest: Tensor  # [C]
+    scale: Tensor  # [C, 1, 1]: 2 / (3 B), the weight of half a squared error in the mean
+
+
+def all_points(rays: Tensor, near: float, far: float, samples: int) -> Tensor:
+    """``rays [C, B, 6 or 7] -> [C, B, S, 3]``; without a seventh number the middle of each stratum."""
+    offset = rays[..., RAY] if rays.shape[-1] > RAY else torch.full_like(rays[..., 0], 0.5)
+    return _along(rays, distances(near, far, samples, offset))
+
+
+def keep(batch: Batch, near: float, far: float, samples: int, background: float) -> Kept:
+    """The points of ``batch.inputs [C, B, 8 or 9]`` inside their bounds, rays that keep none left out."""
+    rays, client = batch.inputs, torch.arange(len(batch.inputs), device=batch.inputs.device)[:, None]
+    offset = rays[..., BOUNDED] if rays.shape[-1] > BOUNDED else torch.full_like(rays[..., 0], 0.5)
+    spacing = (far - near) / samples
+    first = ((rays[..., 6] - near) / spacing - offset).ceil().clamp(min=0)
+    last = ((rays[..., 7] - near) / spacing - offset).floor().clamp(max=samples - 1)
+    counts = (last - first + 1).clamp(min=0).long()
+    hit = counts > 0
+    most = torch.stack([hit.sum(1).max(), counts.max(), counts.sum(1).max()]).clamp(min=1).tolist()
+    ray = hit.byte().argsort(dim=1, descending=True, stable=True)[:, : most[0]]  # those that hit first, in their order
+    rays, count, start = rays[client, ray], counts[client, ray], (first + offset)[client, ray]
+
+    place = torch.arange(most[1], device=rays.device)
+    valid = (place < count[..., None]).flatten(1)  # [C, R T]
+    total = valid.sum(1, keepdim=True)
+    source = torch.where(valid, valid.cumsum(1) - 1, most[2])
+    slot = valid.byte().argsort(dim=1, descending=True, stable=True)[:, : most[2]]
+    t = near + (start[..., None] + place) * spacing
+    points = _along(rays, t).flatten(1, 2)[client, slot]
+    slot = torch.where(torch.arange(most[2], device=rays.device) < total, slot, valid.shape[1])
+
+    missed = (batch.targets - background).square().sum(-1) * ~hit
+    targets = torch.where(count[..., None] > 0, batch.targets[client, ray], background)
+    scale = torch.full_like(targets[:, :1, :1], 2 / (3 * hit.shape[1]))
+    return Kept(points, targets, slot, source.view(*count.shape, -1), ray, missed.sum(1), scale)
+
+
+def _along(rays: Tensor, t: Tensor) -> Tensor:
+    return rays[..., None, :3] + t[..., None] * rays[..., None, 3:RAY]
+
+
+def spread(raw: Tensor, source: Tensor, fill: float) -> Tensor:
+    """``raw [C, M, 4] -> [C, R, T, 4]``; places without a point get ``fill`` for everything."""
+    padded = torch.nn.functional.pad(raw, (0, 0, 0, 1), value=fill)
+    return _rows(padded, source.flatten(1)).unflatten(1, source.shape[1:])
+
+
+def collect(values: Tensor, slot: Tensor) -> Tensor:
+    """The transpose of :func:`spread`: ``[C, R, T, 4] -> [C, M, 4]``, zero where a client has no such point."""
+    return _rows(torch.nn.functional.pad(values.flatten(1, 2), (0, 0, 0, 1)), slot)
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """``values [C, N, k], index [C, n] -> [C, n, k]``, one gather over the cohort."""
+    first = torch.arange(len(values), device=values.device)[:, None] * values.shape[1]
+    return values.flatten(0, 1).index_select(0, (index + first).flatten()).unflatten(0, index.shape)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -70,7 +71,13 @@ def clip_factor(norm: Tensor, limit: float) -> Tensor:
 
     ``limit = 0`` means no clipping (factor 1). Differentiable in ``norm`` where the clip is active.
     """
-    return torch.ones_like(norm) if limit == 0 else limit / norm.clamp(min=limit)
+    return torch.ones_like(norm) if limit == 0 else _constant(limit, norm.dtype, norm.device) / norm.clamp(min=limit)
+
+
+@lru_cache(maxsize=64)
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number as a tensor: dividing a Python number by a tensor is two operations."""
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def clip(rows: Tensor, limit: float) -> Tensor:

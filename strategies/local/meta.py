@@ -9,6 +9,7 @@ https://arxiv.org/abs/2508.06301 (FedMeNF).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,15 +79,16 @@ class Meta:
         )  # fmt: skip
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
-        point, back = params, []
+        point, back = params, list[tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]()
         for batch in episode.support:
             if self.order == 2:
                 _, gradient, hvp = derivatives.linearise(point, batch)
             else:
-                (_, gradient), hvp = derivatives.gradient(point, batch), None
+                _, gradient = derivatives.gradient(point, batch)
             factor = clip_factor(norms(gradient), self.inner_clip)
-            back.append((gradient, factor, hvp))
             point = torch.addcmul(point, factor, gradient, value=-self.inner_rate)
+            if self.order == 2:
+                back.append((gradient, factor, hvp))
 
         subtracting = bool(self.gamma or self.zeta)
         at, query = point, episode.query
@@ -94,39 +96,43 @@ class Meta:
             at, query = torch.cat([point, params]), type(query)(*(torch.cat([part, part]) for part in query))
         losses, gradients = derivatives.gradient(at, query)
         adapted, meta_gradient = losses[: len(params)], gradients[: len(params)]
-        for gradient, factor, hvp in reversed(back):
-            if hvp is not None:
-                meta_gradient = torch.add(
-                    meta_gradient, hvp(self._across(gradient, factor, meta_gradient)), alpha=-self.inner_rate
-                )
+        along = self._along([factor for _, factor, _ in back])
+        for (gradient, factor, hvp), share in zip(reversed(back), reversed(along), strict=True):
+            product = hvp(self._across(gradient, share, meta_gradient))
+            meta_gradient = torch.addcmul(meta_gradient, factor, product, value=-self.inner_rate)
         if not subtracting:
             return Step(meta_gradient, adapted, {"loss": adapted})
         return self._privacy_preserving(meta_gradient, adapted, losses[len(params) :], gradients[len(params) :])
 
-    def _across(self, gradient: Tensor, factor: Tensor, vector: Tensor) -> Tensor:
-        """u ``[C, P]``: a clipped gradient keeps its length, so of ``vector`` only what is across it counts.
+    def _along(self, factors: list[Tensor]) -> Sequence[Tensor]:
+        """``[c < 1] c^2 / C^2`` of each inner step ``[C, 1]``: where its clip is active, 1 over its squared norm."""
+        if not factors:
+            return []
+        every = torch.stack(factors)
+        limit = self.inner_clip or 1.0
+        return every.square().mul_(every < 1).mul_(1 / limit**2).unbind()
 
-        Where the clip is active, its norm is C / c.
-        """
-        direction = factor * vector
+    def _across(self, gradient: Tensor, share: Tensor, vector: Tensor) -> Tensor:
+        """u / c ``[C, P]``: a clipped gradient keeps its length, so of ``vector`` only what is across it counts."""
         if not self.inner_clip:
-            return direction
-        along = torch.bmm(gradient[:, None], direction[:, :, None])[:, :, 0] * (factor.square() * (factor < 1))
-        return torch.addcmul(direction, along, gradient, value=-1 / self.inner_clip**2)
+            return vector
+        along = torch.bmm(gradient[:, None], vector[:, :, None])[:, :, 0] * share
+        return torch.addcmul(vector, along, gradient, value=-1)
 
     def _privacy_preserving(self, gradient: Tensor, adapted: Tensor, shared: Tensor, shared_gradient: Tensor) -> Step:
-        gamma = self._gamma(shared_gradient)
-        active = shared <= self.cap if self.cap else torch.ones_like(shared, dtype=torch.bool)
-        subtracted = shared.clamp(max=self.cap) if self.cap else shared
-        pull = torch.where(active[:, None], shared_gradient, torch.zeros_like(shared_gradient))
-        objective = adapted - gamma[:, 0] * subtracted
+        subtracted, pull = shared, shared_gradient
+        if self.cap:
+            subtracted = shared.clamp(max=self.cap)
+            pull = torch.where((shared <= self.cap)[:, None], shared_gradient, 0.0)
         metrics = {"loss": adapted, "shared_loss": shared}
-        return Step(gradient - gamma * pull, objective, metrics | ({"gamma": gamma[:, 0]} if self.zeta else {}))
-
-    def _gamma(self, shared_gradient: Tensor) -> Tensor:
-        """``[C, 1]``: fixed, or what the budget leaves."""
         if not self.zeta:
-            return torch.full_like(shared_gradient[:, :1], self.gamma)
+            objective = torch.sub(adapted, subtracted, alpha=self.gamma)
+            return Step(torch.sub(gradient, pull, alpha=self.gamma), objective, metrics)
+        gamma = self._budgeted(shared_gradient)
+        return Step(gradient - gamma * pull, adapted - gamma[:, 0] * subtracted, metrics | {"gamma": gamma[:, 0]})
+
+    def _budgeted(self, shared_gradient: Tensor) -> Tensor:
+        """gamma(zeta) ``[C, 1]``: what the budget leaves."""
         allowed = self.zeta / (self.total_steps * self.outer_rate)
         return (1 - allowed / norms(shared_gradient).square().clamp(min=1e-30)).clamp(0, 1)
 

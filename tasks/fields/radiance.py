@@ -54,7 +54,7 @@ class Space:
         if batch.inputs.shape[-1] >= BOUNDED:
             return keep(batch, self.near, self.far, self.samples, self.background)
         points = all_points(batch.inputs, self.near, self.far, self.samples)
-        return Dense(points.flatten(1, 2), batch.targets)
+        return Dense(points.flatten(1, 2), batch.targets - self.background)
 
     def colours(self, raw: Tensor) -> Tensor:
         """``raw [C, B, S, 4]`` (colour and density before their maps) ``-> colours [C, B, 3]`` in [0, 1]."""
@@ -68,14 +68,16 @@ class Space:
             return self.colours(raw.unflatten(1, (rays, self.samples)))
         shown = self.colours(spread(raw, marched.source, NOTHING))
         behind = shown.new_full((len(raw), rays, 3), self.background)
-        return behind.scatter(1, marched.ray[..., None].expand(-1, -1, 3), shown)
+        return behind.scatter(1, marched.ray[:, : shown.shape[1], None].expand(-1, -1, 3), shown)
 
     def loss(self, raw: Tensor, marched: Dense | Kept) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``, differentiable."""
         if isinstance(marched, Dense):
-            return (self.rendered(raw, marched, marched.targets.shape[1]) - marched.targets).square().mean((1, 2))
-        error = (self.colours(spread(raw, marched.source, NOTHING)) - marched.targets).square().sum((1, 2))
-        return (error + marched.rest) * marched.scale[:, 0, 0] / 2
+            shown = self.rendered(raw, marched, marched.contrast.shape[1])
+            return (shown - self.background - marched.contrast).square().mean((1, 2))
+        shown = self.colours(spread(raw, marched.source, NOTHING))
+        error = (shown - self.background - marched.contrast).square().sum((1, 2))
+        return (error + marched.rest) / (3 * marched.ray.shape[1])
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,11 @@ class Marching(Protocol):
 
 def prepare_each(field: Marching, batches: Batch) -> list[Dense | Kept]:
     """Prepare each of ``batches [K, C, B, ...]``: all in one computation, unless each keeps samples of its own."""
-    together = list(zip(batches.inputs, batches.targets, strict=True))
     if batches.inputs.shape[-1] >= BOUNDED:
-        return [field.prepare(Batch(*pair)) for pair in together]
+        return [field.prepare(Batch(*pair)) for pair in zip(batches.inputs, batches.targets, strict=True)]
     marched = field.prepare(Batch(batches.inputs.flatten(0, 1), batches.targets.flatten(0, 1)))
-    points = marched.points.unflatten(0, batches.inputs.shape[:2])
-    return [Dense(each, targets) for each, (_, targets) in zip(points, together, strict=True)]
+    parts = (part.unflatten(0, batches.inputs.shape[:2]) for part in (marched.points, marched.contrast))
+    return [Dense(*pair) for pair in zip(*parts, strict=True)]
 
 
 class RadianceDerivatives:
@@ -164,36 +165,39 @@ class RadianceDerivatives:
 
     def linearise(self, params: Tensor, batch: Batch | Dense | Kept) -> Linearised:
         network, marched = self.field.network, self.field.prepare(batch)
-        loss, gradient, tape, rendered, scale = self._pass(params, marched)
+        loss, gradient, tape, rendered = self._pass(params, marched)
 
         @torch.no_grad()
         def hvp(vector: Tensor) -> Tensor:
             tangent = network.tangent(params, vector, tape)
             along = self._on_rays(tangent.z[-1], marched, 0.0)
-            dot = directional(rendered, along, self.field.space.spacing, scale)
+            dot = directional(rendered, along, self.field.space.spacing, _scale(marched))
             return network.backward_tangent(params, vector, tape, tangent, self._at_points(dot, marched))
 
         return Linearised(loss, gradient, hvp)
 
     @torch.no_grad()
-    def _pass(self, params: Tensor, marched: Dense | Kept) -> tuple[Tensor, Tensor, Tape, Rendered, float | Tensor]:
-        space = self.field.space
+    def _pass(self, params: Tensor, marched: Dense | Kept) -> tuple[Tensor, Tensor, Tape, Rendered]:
+        space, scale = self.field.space, _scale(marched)
         raw, tape = self.field.network.forward(params, marched.points)
-        scale = marched.scale if isinstance(marched, Kept) else 2 / (3 * marched.targets.shape[1])
         on_rays = self._on_rays(raw, marched, NOTHING)
-        loss, delta, rendered = squared_error(on_rays, marched.targets, space.spacing, space.background, scale)
+        loss, delta, rendered = squared_error(on_rays, marched.contrast, space.spacing, space.background, scale)
         gradient = self.field.network.backward(params, tape, self._at_points(delta, marched))
-        total = loss.sum(1)
         if isinstance(marched, Kept):
-            total = torch.addcmul(total, marched.rest, marched.scale[:, 0, 0], value=0.5)
-        return total, gradient, tape, rendered, scale
+            loss = torch.add(loss, marched.rest, alpha=scale / 2)
+        return loss, gradient, tape, rendered
 
     def _on_rays(self, values: Tensor, marched: Dense | Kept, fill: float) -> Tensor:
         """``[C, M, 4] -> [C, rays, samples, 4]``."""
         if isinstance(marched, Kept):
             return spread(values, marched.source, fill)
-        return values.unflatten(1, (marched.targets.shape[1], self.field.space.samples))
+        return values.unflatten(1, (marched.contrast.shape[1], self.field.space.samples))
 
     def _at_points(self, values: Tensor, marched: Dense | Kept) -> Tensor:
         """``[C, rays, samples, 4] -> [C, M, 4]``."""
         return collect(values, marched.slot) if isinstance(marched, Kept) else values.flatten(1, 2)
+
+
+def _scale(marched: Dense | Kept) -> float:
+    """What half a squared error of one channel counts in the mean over all rays of the batch."""
+    return 2 / (3 * (marched.ray if isinstance(marched, Kept) else marched.contrast).shape[1])

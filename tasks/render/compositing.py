@@ -1,18 +1,20 @@
 r"""The squared error of volume-rendered colours, with first and second derivatives written out.
 
-With :math:`\sigma = \mathrm{softplus}(s)`, :math:`c = \mathrm{sigmoid}(r)`, spacing :math:`\delta`, background b and
-:math:`d_j = c_j - b` (:math:`d_{S+1} = 0`), let :math:`E_j = \exp(-\delta \sum_{i \le j} \sigma_i)` be what is left
-of the light behind sample j (:math:`E_0 = 1`). Summation by parts of :math:`\sum_j w_j d_j`, with
-:math:`w_j = E_{j-1} - E_j`, gives
+With :math:`\sigma = \mathrm{softplus}(s)`, :math:`c = \mathrm{sigmoid}(r)`, spacing :math:`\delta`, optical depths
+:math:`o_j = \delta\sigma_j`, background b and :math:`d_j = c_j - b`, let :math:`E_j = \exp(-\sum_{i \le j} o_i)` be
+what is left of the light behind sample j (:math:`E_0 = 1`) and :math:`w_j = E_{j-1} - E_j`. Then
 
-.. math:: C - b = d_1 + \sum_{j=1}^{S} E_j g_j, \qquad g_j = d_{j+1} - d_j
+.. math:: C - b = \sum_j w_j d_j, \qquad \frac{\partial C}{\partial o_i} = E_i d_i - \sum_{j > i} w_j d_j
 
-which is linear in E, so that its derivatives need one cumulative sum each way. ``tasks/render/volume.py`` is the same
-rendering for autograd, and the tests' oracle.
+so that derivatives need one cumulative sum each. Operations are merged where they can be (a GPU is given 18 for the
+error with its gradient, 21 for a second derivative). ``tasks/render/volume.py`` is the same rendering for autograd,
+and the tests' oracle.
 """
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -20,81 +22,92 @@ from torch import Tensor
 
 
 class Rendered(NamedTuple):
-    """What a rendering leaves behind. Letters: ``...`` leading axes, S samples; scalars ``[..., S]``, colours
-    ``[..., S, 3]``."""
+    """What a rendering leaves behind. Letters: N rays, S samples; ``[N, S]`` unless said."""
 
-    colour: Tensor  # c
-    slope: Tensor  # c (1 - c)
-    share: Tensor  # sigmoid(s) times the spacing: d(optical depth)/ds
+    sigmoid: Tensor  # of colours and density [N, S, 4]
+    factor: Tensor  # c (1 - c), and sigmoid(s) [N, S, 4]
+    pull: Tensor  # the gradient over that factor [N, S, 4]
     left: Tensor  # E
-    weight: Tensor  # w
-    distance: Tensor  # d
-    step: Tensor  # g
-    pull: Tensor  # p = dL/dE
-    behind: Tensor  # sum over j >= i of E_j p_j = -dL/d(optical depth)
-    error: Tensor  # dL/dC [..., 3]
+    lost: Tensor  # -w
+    distance: Tensor  # d [N, S, 3]
+    along: Tensor  # v = delta d . dL/dC
+    error: Tensor  # -dL/dC [N, 1, 3]
 
 
 def squared_error(
-    raw: Tensor, targets: Tensor, spacing: float, background: float, scale: float | Tensor
+    raw: Tensor, contrast: Tensor, spacing: float, background: float, scale: float
 ) -> tuple[Tensor, Tensor, Rendered]:
-    r"""Half of ``scale`` times the squared error of each ray, its derivative with respect to ``raw``, and the tape.
+    r"""Half of ``scale`` times the squared error, its derivative with respect to ``raw``, and the tape.
 
     Args:
-        raw: ``[..., S, 4]``, colour and density before their maps.
-        targets: ``[..., 3]``.
-        scale: s; a tensor must broadcast to ``[..., 3]``.
+        raw: ``[C, B, S, 4]``, colour and density before their maps.
+        contrast: t - b, the wanted colours less the background, ``[C, B, 3]``.
 
     Returns:
-        :math:`\tfrac{s}{2}\lVert C - t\rVert^2` ``[...]`` and its gradient ``[..., S, 4]``:
+        :math:`\tfrac{s}{2} \sum_B \lVert C - t\rVert^2` ``[C]`` and its gradient ``[C, B, S, 4]``: with
+        :math:`\epsilon = s\,(C - t)` and :math:`v_j = \delta\, \epsilon \cdot d_j`
 
-    .. math:: p_j = \delta_C \cdot g_j, \quad \partial_{s_i} = -\delta\,\mathrm{sigmoid}(s_i) \sum_{j \ge i} E_j p_j,
-        \quad \partial_{r_j} = w_j\, \delta_C \odot c_j (1 - c_j), \qquad \delta_C = s\,(C - t)
+    .. math:: \partial_{r_j} = w_j\, \epsilon \odot c_j (1 - c_j), \qquad
+        \partial_{s_i} = \mathrm{sigmoid}(s_i) \Big(E_i v_i - \sum_{j > i} w_j v_j\Big)
     """
-    density, colour = raw[..., 3], torch.sigmoid(raw[..., :3])
-    share = torch.sigmoid(density).mul_(spacing)
-    left = torch.nn.functional.softplus(density).cumsum(-1).mul_(-spacing).exp_()
-    weight = torch.cat([1 - left[..., :1], -left.diff(dim=-1)], -1)
-    distance = colour - background
-    step = torch.cat([distance.diff(dim=-2), -distance[..., -1:, :]], -2)
-    error = (weight[..., None, :] @ distance).squeeze(-2).sub_(targets - background).mul_(scale)
-    pull = (step @ error[..., None]).squeeze(-1)
-    behind = _behind(left * pull)
-    slope = torch.addcmul(colour, colour, colour, value=-1)
-    delta = torch.cat([weight[..., None] * error[..., None, :] * slope, -(share * behind)[..., None]], -1)
-    loss = (error.square() / (2 * scale)).sum(-1)
-    return loss, delta, Rendered(colour, slope, share, left, weight, distance, step, pull, behind, error)
+    rays = raw.flatten(0, 1)
+    sigmoid = torch.sigmoid(rays)
+    left = torch.pow(math.exp(-spacing), torch.nn.functional.softplus(rays[..., 3]).cumsum(-1))
+    lost = _diff(left, 1.0)
+    distance = sigmoid[..., :3] - background
+    error = torch.baddbmm(contrast.flatten(0, 1)[:, None], lost[:, None], distance, beta=scale, alpha=scale)
+    along = _product(distance, error.mT, -spacing)[..., 0]
+    behind = (lost * along).cumsum(-1)
+    pull = torch.empty_like(rays)
+    torch.mul(lost[..., None], error, out=pull[..., :3])
+    torch.sub(behind[:, -1:], behind, out=pull[..., 3]).addcmul_(left, along)
+    factor = torch.cat([torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)[..., :3], sigmoid[..., 3:]], -1)
+    each = error.view(len(raw), 1, -1)
+    loss = _product(each, each.mT, 0.5 / scale)[:, 0, 0]
+    tape = Rendered(sigmoid, factor, pull, left, lost, distance, along, error)
+    return loss, (pull * factor).view(raw.shape), tape
 
 
-def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float | Tensor) -> Tensor:
-    r"""The directional derivative ``[..., S, 4]`` of that gradient along ``dot [..., S, 4]``.
+def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Tensor:
+    r"""The directional derivative ``[C, B, S, 4]`` of that gradient along ``dot [C, B, S, 4]``.
 
     .. math::
         \dot E &= -E \odot \mathrm{cumsum}(\dot o), \quad \dot o = \delta\,\mathrm{sigmoid}(s)\,\dot s, \qquad
-        \dot C = \sum_j w_j \dot c_j + \dot w_j d_j, \quad \dot\delta_C = s\,\dot C \\
-        \dot p_j &= \dot\delta_C \cdot g_j + \delta_C \cdot \dot g_j, \qquad
-        \dot\partial_{s} = -\delta\Big[\sigma''(s)\,\dot s \sum_{j \ge i} E_j p_j
-            + \mathrm{sigmoid}(s) \sum_{j \ge i} (\dot E_j p_j + E_j \dot p_j)\Big] \\
-        \dot\partial_{r} &= (\dot w\, \delta_C + w\, \dot\delta_C) \odot c(1-c)
-            + w\, \delta_C \odot (1 - 2c) \odot \dot c
+        \dot\epsilon = s \sum_j (\dot w_j d_j + w_j \dot d_j), \qquad
+        \dot v_j = \delta\,(\dot\epsilon \cdot d_j + \epsilon \cdot \dot d_j)
+
+    and the product rule on both gradients above, with :math:`(c(1-c))^{\cdot} = (1 - 2c)\,\dot c`.
     """
-    dot_density, dot_colour = dot[..., 3], dot[..., :3] * tape.slope
-    dot_left = (tape.share * dot_density).cumsum(-1).mul_(tape.left).neg_()
-    dot_weight = torch.cat([-dot_left[..., :1], -dot_left.diff(dim=-1)], -1)
-    dot_error = (
-        (tape.weight[..., None, :] @ dot_colour + dot_weight[..., None, :] @ tape.distance).squeeze(-2).mul_(scale)
+    moved = dot.flatten(0, 1) * tape.factor  # of c, and of sigma
+    one, zero, twice = _constants(dot.dtype, dot.device)
+    dot_left = torch.addcmul(zero, moved[..., 3].cumsum(-1), tape.left, value=-spacing)
+    dot_lost = _diff(dot_left, 0.0)
+    dot_error = _product(dot_lost[:, None], tape.distance, scale).baddbmm_(
+        tape.lost[:, None], moved[..., :3], alpha=scale
     )
-    dot_step = torch.cat([dot_colour.diff(dim=-2), -dot_colour[..., -1:, :]], -2)
-    dot_pull = (tape.step @ dot_error[..., None] + dot_step @ tape.error[..., None]).squeeze(-1)
-    dot_behind = _behind(torch.addcmul(dot_left * tape.pull, tape.left, dot_pull))
-    bend = torch.addcmul(tape.share, tape.share, tape.share, value=-1 / spacing).mul_(dot_density)
-    density = torch.addcmul(bend.mul_(tape.behind), tape.share, dot_behind).neg_()
-    error = tape.error[..., None, :]
-    mixed = torch.addcmul(dot_weight[..., None] * error, tape.weight[..., None], dot_error[..., None, :])
-    curved = (tape.weight[..., None] * error).mul_(dot_colour).mul_(1 - 2 * tape.colour)
-    return torch.cat([curved.addcmul_(mixed, tape.slope), density[..., None]], -1)
+    dot_along = _product(moved[..., :3], tape.error.mT, -spacing)
+    dot_along = dot_along.baddbmm_(tape.distance, dot_error.mT, alpha=-spacing)[..., 0]
+    behind = (dot_lost * tape.along).addcmul_(tape.lost, dot_along).cumsum(-1)
+    pull = torch.empty_like(moved)
+    torch.mul(dot_lost[..., None], tape.error, out=pull[..., :3]).addcmul_(tape.lost[..., None], dot_error)
+    torch.sub(behind[:, -1:], behind, out=pull[..., 3]).addcmul_(dot_left, tape.along).addcmul_(tape.left, dot_along)
+    bend = moved.mul_(torch.addcmul(one, tape.sigmoid, twice, value=-1))
+    return pull.mul_(tape.factor).addcmul_(tape.pull, bend).view(dot.shape)
 
 
-def _behind(values: Tensor) -> Tensor:
-    """Sums over j >= i along the last axis: the total, less what comes before."""
-    return values + values.sum(-1, keepdim=True) - values.cumsum(-1)
+def _diff(values: Tensor, first: float) -> Tensor:
+    """Each of ``values [N, S]`` less the one before it, ``first`` (0 or 1) before them all."""
+    one, zero, _ = _constants(values.dtype, values.device)
+    return values.diff(prepend=(one if first else zero).expand(len(values), 1))
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """``scale * bmm(a, b)``, in one operation."""
+    return torch.baddbmm(_constants(a.dtype, a.device)[1], a, b, beta=0, alpha=scale)
+
+
+@lru_cache(maxsize=16)
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """1, 0 and (2, 2, 2, 1)."""
+    one = torch.ones((), dtype=dtype, device=device)
+    return one, torch.zeros_like(one), torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=dtype, device=device)

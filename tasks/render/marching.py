@@ -24,22 +24,21 @@ NOTHING = -40.0  # density before its softplus: 4e-18
 
 
 class Dense(NamedTuple):
-    """All strata: ``points [C, B S, 3]`` (or a field's features of them) and ``targets [C, B, 3]``."""
+    """All strata: ``points [C, B S, 3]`` (or a field's features of them), targets less the background ``[C, B, 3]``."""
 
     points: Tensor
-    targets: Tensor
+    contrast: Tensor
 
 
 class Kept(NamedTuple):
     """Kept strata. ``rest`` is the squared error of rays that show the background: no parameter changes it."""
 
     points: Tensor  # [C, M, 3], or a field's features of them
-    targets: Tensor  # [C, R, 3]
+    contrast: Tensor  # [C, R, 3], targets less the background
     slot: Tensor  # [C, M]: the place in R T of each point; R T where a client has fewer than M
     source: Tensor  # [C, R, T]: the point at each place; M where there is none
-    ray: Tensor  # [C, R]: which of the B rays it is
+    ray: Tensor  # [C, B]: the order of all rays; the first R are kept
     rest: Tensor  # [C]
-    scale: Tensor  # [C, 1, 1]: 2 / (3 B), the weight of half a squared error in the mean
 
 
 def all_points(rays: Tensor, near: float, far: float, samples: int) -> Tensor:
@@ -58,7 +57,8 @@ def keep(batch: Batch, near: float, far: float, samples: int, background: float)
     counts = (last - first + 1).clamp(min=0).long()
     hit = counts > 0
     most = torch.stack([hit.sum(1).max(), counts.max(), counts.sum(1).max()]).clamp(min=1).tolist()
-    ray = hit.byte().argsort(dim=1, descending=True, stable=True)[:, : most[0]]  # those that hit first, in their order
+    order = hit.byte().argsort(dim=1, descending=True, stable=True)  # those that hit first
+    ray = order[:, : most[0]]
     rays, count, start = rays[client, ray], counts[client, ray], (first + offset)[client, ray]
 
     place = torch.arange(most[1], device=rays.device)
@@ -70,10 +70,10 @@ def keep(batch: Batch, near: float, far: float, samples: int, background: float)
     points = _along(rays, t).flatten(1, 2)[client, slot]
     slot = torch.where(torch.arange(most[2], device=rays.device) < total, slot, valid.shape[1])
 
-    missed = (batch.targets - background).square().sum(-1) * ~hit
-    targets = torch.where(count[..., None] > 0, batch.targets[client, ray], background)
-    scale = torch.full_like(targets[:, :1, :1], 2 / (3 * hit.shape[1]))
-    return Kept(points, targets, slot, source.view(*count.shape, -1), ray, missed.sum(1), scale)
+    contrast = batch.targets - background
+    missed = contrast.square().sum(-1) * ~hit
+    contrast = contrast[client, ray] * (count[..., None] > 0)
+    return Kept(points, contrast, slot, source.view(*count.shape, -1), order, missed.sum(1))
 
 
 def _along(rays: Tensor, t: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ from tasks.types import Rendering, Task
 
 Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
 
-# What a chunk may keep: about the last cache on CPU, but rather FEW clients than one if they are large (measured)
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 4 << 30}
+# What a chunk may keep: a few times the last cache on CPU, and rather FEW clients than one if they are large (measured)
+CHUNK_BYTES = {"cpu": 80 << 20, "cuda": 4 << 30}
 CHUNK_LIMIT = {"cpu": 32, "cuda": 1024}
 FEW, FEW_BYTES = 4, 256 << 20
 

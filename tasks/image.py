@@ -9,6 +9,7 @@ from __future__ import annotations
 from tasks.data import bundled
 from tasks.data.layouts import Holder, Layout
 from tasks.data.sources import Flat, LaidOut, Numbered, is_flat
+from tasks.derivatives import chosen
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.fitting import FieldTask, Source
@@ -47,4 +48,4 @@ class ImageTask(FieldTask):
         data, shape = settings.data, settings.field
         check_channels(data)
         field = Siren(2, data.channels, shape.width, shape.depth, shape.omega)
-        super().__init__(field, SirenDerivatives(field), source_of(data))
+        super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))

@@ -19,7 +19,7 @@ from tasks.data.layouts import Holder, Layout
 from tasks.data.pictures import beside
 from tasks.data.shapes.sdf import Scene
 from tasks.data.sources import NEWCOMERS, LaidOut, Numbered
-from tasks.derivatives import Autograd
+from tasks.derivatives import Autograd, chosen
 from tasks.errors import InputError
 from tasks.fields.hashgrid import HashGrid
 from tasks.fields.radiance import Radiance, RadianceDerivatives, Space, prepare_each
@@ -125,11 +125,17 @@ class NerfTask(FieldTask):
         space = Space(bounds[0], bounds[1], shape.samples, bounds[2], KEPT if shape.skip_empty else 1.0)
         field: Radiance | HashGrid
         if shape.encoding == "hash":
+            if shape.compiled:
+                raise InputError(
+                    "field.compiled", True, "the hash grid's derivatives are automatic, and torch.compile cannot "
+                    "differentiate twice", "set it to false, or field.encoding to fourier",
+                )  # fmt: skip
             field = HashGrid(space, shape.width, shape.depth)
             super().__init__(field, Autograd(field.loss), source, shape.samples, jitter=True)
         else:
             field = Radiance(space, shape.width, shape.depth, shape.frequencies, shape.max_frequency)
-            super().__init__(field, RadianceDerivatives(field), source, shape.samples, jitter=True)
+            derivatives = chosen(RadianceDerivatives(field), shape.compiled)
+            super().__init__(field, derivatives, source, shape.samples, jitter=True)
         self.data, self.evaluation = data, settings.evaluation
 
     def check(self, clients: int) -> None:

@@ -106,6 +106,7 @@ class FieldSettings(Settings):
     frequencies: int = Field(20, ge=1, le=64, description="nerf: Fourier frequencies an axis")
     max_frequency: float = Field(8.0, ge=0, le=16, description="nerf: log2 of the highest one")
     samples: int = Field(32, ge=2, le=1024, description="nerf: samples along a ray")
+    compiled: bool = Field(False, description="machine code for each size of batch: needs a C++ compiler")
     skip_empty: bool = Field(False, description="nerf: sample rays only inside the visual hull of the support views")
 
 

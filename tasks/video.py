@@ -14,6 +14,7 @@ from tasks.data.layouts import Holder, Layout
 from tasks.data.moving import moving_picture
 from tasks.data.pictures import beside
 from tasks.data.sources import LaidOut, Numbered
+from tasks.derivatives import chosen
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.fitting import FieldTask, Source
@@ -47,7 +48,7 @@ class VideoTask(FieldTask):
         data, shape = settings.data, settings.field
         check_channels(data)
         field = Siren(3, data.channels, shape.width, shape.depth, shape.omega)
-        super().__init__(field, SirenDerivatives(field), source_of(data))
+        super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         """As for any field, and (``tune``) films of held-out clips: the truth, the shared model, the adapted field."""

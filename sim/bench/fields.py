@@ -27,6 +27,8 @@ from sim.bench.whole import end_to_end
 from strategies.cohort import chunk_width
 from strategies.local.meta import Meta
 from tasks.data.cameras import on_sphere
+from tasks.derivatives import Compiled
+from tasks.errors import InputError
 from tasks.fields.radiance import Radiance, RadianceDerivatives, Space, prepare_each
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.types import Batch, Derivatives, Episode
@@ -112,6 +114,7 @@ def measure(quick: bool) -> Iterator[Row]:
         for build, targets in problems:
             problem = build()
             yield from _against_loops(problem, targets, 3 if quick else 6)
+        yield _compiled(images(64, 3, 32, 64), 10.0, 3 if quick else 6)
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("highest")
         yield from empty.measure(3 if quick else 6)
@@ -163,6 +166,27 @@ def _against_loops(problem: Problem, targets: dict[tuple[int, str], float], repe
             a, b = interleaved(mine, reference, repeats, wall=threads > 1)
             unit = "ms/client" if threads > 1 else "CPU ms/client"
             yield row(f"{how}, against {name}", unit, 1e3 * a / count, 1e3 * b / count, wanted)
+
+
+def _compiled(problem: Problem, target: float, repeats: int) -> Row:
+    """``field.compiled = true`` against the published loop, where there is a compiler."""
+    case = f"{problem.name}, fp32, 1 thread, compiled, against published"
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        derivatives = Compiled(problem.derivatives)  # type: ignore[arg-type]
+    except InputError as error:
+        unknown = dict.fromkeys(("ours", "reference", "ratio", "target"))
+        return {"case": case, "unit": "CPU ms/client", **unknown, "note": f"not measured: {error.reason}"}
+    ours = batched(problem._replace(derivatives=derivatives), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))
+    inner, count = Inner(RATE, CLIP), len(problem.params)
+
+    def published() -> Tensor:
+        return as_published(problem.field, inner, problem.params, problem.cohort)
+
+    agree(ours(), published(), 1e-3)  # compiles
+    mine, theirs = interleaved(ours, published, repeats)
+    return row(case, "CPU ms/client", 1e3 * mine / count, 1e3 * theirs / count, target)
 
 
 # ---------------------------------------------------------------------- counts

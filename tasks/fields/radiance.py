@@ -23,12 +23,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tasks.derivatives import ByHand
 from tasks.fields.network import Network, Relu, Tape
 from tasks.params import Layout
 from tasks.render.compositing import Rendered, directional, squared_error
 from tasks.render.marching import BOUNDED, NOTHING, RAY, Dense, Kept, all_points, collect, keep, spread
 from tasks.render.volume import composite, weights
-from tasks.types import Batch, Linearised
+from tasks.types import Batch
 
 
 @dataclass(frozen=True)
@@ -153,39 +154,31 @@ def prepare_each(field: Marching, batches: Batch) -> list[Dense | Kept]:
     return [Dense(*pair) for pair in zip(*parts, strict=True)]
 
 
-class RadianceDerivatives:
+class RadianceDerivatives(ByHand):
     """:class:`tasks.types.Derivatives` of :meth:`Radiance.loss`: the layers' and the rendering's, both by hand."""
 
     def __init__(self, field: Radiance) -> None:
         self.field = field
 
-    def gradient(self, params: Tensor, batch: Batch | Dense | Kept) -> tuple[Tensor, Tensor]:
-        loss, gradient, *_ = self._pass(params, self.field.prepare(batch))
-        return loss, gradient
+    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+        return self.field.prepare(batch)
 
-    def linearise(self, params: Tensor, batch: Batch | Dense | Kept) -> Linearised:
-        network, marched = self.field.network, self.field.prepare(batch)
-        loss, gradient, tape, rendered = self._pass(params, marched)
+    def evaluate(self, params: Tensor, batch: Dense | Kept) -> tuple[Tensor, Tensor, tuple[Tape, Rendered]]:
+        space, scale = self.field.space, _scale(batch)
+        raw, tape = self.field.network.forward(params, batch.points)
+        on_rays = self._on_rays(raw, batch, NOTHING)
+        loss, delta, rendered = squared_error(on_rays, batch.contrast, space.spacing, space.background, scale)
+        gradient = self.field.network.backward(params, tape, self._at_points(delta, batch))
+        if isinstance(batch, Kept):
+            loss = torch.add(loss, batch.rest, alpha=scale / 2)
+        return loss, gradient, (tape, rendered)
 
-        @torch.no_grad()
-        def hvp(vector: Tensor) -> Tensor:
-            tangent = network.tangent(params, vector, tape)
-            along = self._on_rays(tangent.z[-1], marched, 0.0)
-            dot = directional(rendered, along, self.field.space.spacing, _scale(marched))
-            return network.backward_tangent(params, vector, tape, tangent, self._at_points(dot, marched))
-
-        return Linearised(loss, gradient, hvp)
-
-    @torch.no_grad()
-    def _pass(self, params: Tensor, marched: Dense | Kept) -> tuple[Tensor, Tensor, Tape, Rendered]:
-        space, scale = self.field.space, _scale(marched)
-        raw, tape = self.field.network.forward(params, marched.points)
-        on_rays = self._on_rays(raw, marched, NOTHING)
-        loss, delta, rendered = squared_error(on_rays, marched.contrast, space.spacing, space.background, scale)
-        gradient = self.field.network.backward(params, tape, self._at_points(delta, marched))
-        if isinstance(marched, Kept):
-            loss = torch.add(loss, marched.rest, alpha=scale / 2)
-        return loss, gradient, tape, rendered
+    def product(self, params: Tensor, vector: Tensor, batch: Dense | Kept, tape: tuple[Tape, Rendered]) -> Tensor:
+        network, (layers, rendered) = self.field.network, tape
+        tangent = network.tangent(params, vector, layers)
+        along = self._on_rays(tangent.z[-1], batch, 0.0)
+        dot = directional(rendered, along, self.field.space.spacing, _scale(batch))
+        return network.backward_tangent(params, vector, layers, tangent, self._at_points(dot, batch))
 
     def _on_rays(self, values: Tensor, marched: Dense | Kept, fill: float) -> Tensor:
         """``[C, M, 4] -> [C, rays, samples, 4]``."""

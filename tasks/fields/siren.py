@@ -17,9 +17,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tasks.derivatives import ByHand
 from tasks.fields.network import Network, Sine, Tape
 from tasks.params import Layout
-from tasks.types import Batch, Linearised
+from tasks.types import Batch
 
 
 @dataclass(frozen=True)
@@ -75,32 +76,22 @@ class Siren:
         return (self(params, batch.inputs) - batch.targets).square().mean((1, 2))
 
 
-class SirenDerivatives:
+class SirenDerivatives(ByHand):
     r""":class:`tasks.types.Derivatives` of :meth:`Siren.loss`: :math:`\delta_L = \frac{2}{Bo}(y - t)`."""
 
     def __init__(self, field: Siren) -> None:
         self.field = field
 
-    def gradient(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss, gradient, _, _ = self._pass(params, batch)
-        return loss, gradient
-
-    def linearise(self, params: Tensor, batch: Batch) -> Linearised:
-        loss, gradient, tape, scale = self._pass(params, batch)
-
-        @torch.no_grad()
-        def hvp(vector: Tensor) -> Tensor:
-            tangent = self.field.network.tangent(params, vector, tape, scale)
-            return self.field.network.backward_tangent(params, vector, tape, tangent, tangent.z[-1])
-
-        return Linearised(loss, gradient, hvp)
-
-    @torch.no_grad()
-    def _pass(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape, float]:
+    def evaluate(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape]:
         count = batch.targets.shape[1] * batch.targets.shape[2]
         scale = 2 / count
         scaled, tape = self.field.network.forward(params, batch.inputs, scale)
         delta = scaled.sub_(batch.targets - 0.5, alpha=scale)
         flat = delta.flatten(1)
         loss = torch.bmm(flat[:, None], flat[:, :, None])[:, 0, 0] * (count / 4)
-        return loss, self.field.network.backward(params, tape, delta), tape, scale
+        return loss, self.field.network.backward(params, tape, delta), tape
+
+    def product(self, params: Tensor, vector: Tensor, batch: Batch, tape: Tape) -> Tensor:
+        scale = 2 / (batch.targets.shape[1] * batch.targets.shape[2])
+        tangent = self.field.network.tangent(params, vector, tape, scale)
+        return self.field.network.backward_tangent(params, vector, tape, tangent, tangent.z[-1])

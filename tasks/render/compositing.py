@@ -59,8 +59,10 @@ def squared_error(
     along = _product(distance, error.mT, -spacing)[..., 0]
     behind = (lost * along).cumsum(-1)
     pull = torch.empty_like(rays)
-    torch.mul(lost[..., None], error, out=pull[..., :3])
-    torch.sub(behind[:, -1:], behind, out=pull[..., 3]).addcmul_(left, along)
+    colour, optical = pull[..., :3], pull[..., 3]
+    torch.mul(lost[..., None], error, out=colour)
+    torch.sub(behind[:, -1:], behind, out=optical)
+    optical.addcmul_(left, along)
     factor = torch.cat([torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)[..., :3], sigmoid[..., 3:]], -1)
     each = error.view(len(raw), 1, -1)
     loss = _product(each, each.mT, 0.5 / scale)[:, 0, 0]
@@ -89,8 +91,11 @@ def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Te
     dot_along = dot_along.baddbmm_(tape.distance, dot_error.mT, alpha=-spacing)[..., 0]
     behind = (dot_lost * tape.along).addcmul_(tape.lost, dot_along).cumsum(-1)
     pull = torch.empty_like(moved)
-    torch.mul(dot_lost[..., None], tape.error, out=pull[..., :3]).addcmul_(tape.lost[..., None], dot_error)
-    torch.sub(behind[:, -1:], behind, out=pull[..., 3]).addcmul_(dot_left, tape.along).addcmul_(tape.left, dot_along)
+    colour, optical = pull[..., :3], pull[..., 3]
+    torch.mul(dot_lost[..., None], tape.error, out=colour)
+    colour.addcmul_(tape.lost[..., None], dot_error)
+    torch.sub(behind[:, -1:], behind, out=optical)
+    optical.addcmul_(dot_left, tape.along).addcmul_(tape.left, dot_along)
     bend = moved.mul_(torch.addcmul(one, tape.sigmoid, twice, value=-1))
     return pull.mul_(tape.factor).addcmul_(tape.pull, bend).view(dot.shape)
 

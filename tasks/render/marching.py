@@ -40,6 +40,11 @@ class Kept(NamedTuple):
     ray: Tensor  # [C, B]: the order of all rays; the first R are kept
     rest: Tensor  # [C]
 
+    @property
+    def ragged(self) -> bool:
+        """Whether sizes change from batch to batch."""
+        return True
+
 
 def all_points(rays: Tensor, near: float, far: float, samples: int) -> Tensor:
     """``rays [C, B, 6 or 7] -> [C, B, S, 3]``; without a seventh number the middle of each stratum."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -50,20 +51,20 @@ class Autograd:
         return Linearised(loss.detach(), gradient.detach(), hvp)
 
 
-class ByHand:
+class ByHand(ABC):
     """:class:`tasks.types.Derivatives` written out: a field gives :meth:`evaluate` and :meth:`product`, no graph."""
 
     def prepare(self, batch: Any) -> Any:
         """What can be done with a batch before parameters are known."""
         return batch
 
+    @abstractmethod
     def evaluate(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor, Any]:
         """``(loss [C], gradient [C, P], what a second derivative needs)`` at ``params [C, P]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self, params: Tensor, vector: Tensor, batch: Any, tape: Any) -> Tensor:
         """The Hessian-vector product ``[C, P]`` along ``vector [C, P]`` at the point ``tape`` was made."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def gradient(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ def chosen(written: ByHand, compiled: bool) -> ByHand:
 
 
 class Compiled(ByHand):
-    """The same as machine code made for each size of batch (``torch.compile``): half a minute for each, then quicker.
+    """The same as machine code made for each size of batch (``torch.compile``): slow at first, quicker then.
 
     The step is compiled, not the loop over steps, so its cost does not depend on K, and no graph is differentiated
     twice (which ``torch.compile`` cannot). Batches whose size changes from step to step (kept samples) are left alone.
@@ -103,9 +103,12 @@ class Compiled(ByHand):
                 "install one (Debian: apt install g++), or set field.compiled to false",
             )  # fmt: skip
         warnings.filterwarnings("ignore", message=".*lru_cache.*")  # constants, which never change
-        self.written, self.prepare = written, written.prepare  # type: ignore[method-assign]
+        self.written = written
         self._evaluate = torch.compile(written.evaluate, dynamic=False)
         self._product = torch.compile(written.product, dynamic=False)
+
+    def prepare(self, batch: Any) -> Any:
+        return self.written.prepare(batch)
 
     def evaluate(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor, Any]:
         return (self.written.evaluate if _ragged(batch) else self._evaluate)(params, batch)

@@ -71,13 +71,18 @@ def clip_factor(norm: Tensor, limit: float) -> Tensor:
 
     ``limit = 0`` means no clipping (factor 1). Differentiable in ``norm`` where the clip is active.
     """
-    return torch.ones_like(norm) if limit == 0 else _constant(limit, norm.dtype, norm.device) / norm.clamp(min=limit)
+    return torch.ones_like(norm) if limit == 0 else constant(limit, norm.dtype, norm.device) / norm.clamp(min=limit)
 
 
 @lru_cache(maxsize=64)
-def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number as a tensor: dividing a Python number by a tensor is two operations."""
+def constant(value: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor, made once: for operations that would make it anew each time they are given a number."""
     return torch.tensor(value, dtype=dtype, device=device)
+
+
+def scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """``scale * bmm(a, b)`` in one product (what it would add to is multiplied by zero)."""
+    return torch.bmm(a, b) if scale == 1.0 else torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 def clip(rows: Tensor, limit: float) -> Tensor:

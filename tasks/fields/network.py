@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from tasks.params import Layout
+from tasks.params import Layout, scaled_bmm
 
 
 class Activation(Protocol):
@@ -160,7 +160,7 @@ class Network:
             tape.deltas[index] = delta
             pieces += [delta.sum(1), torch.bmm(delta.mT, tape.activations[index]).flatten(1)]
             if index:
-                error = _scaled_bmm(delta, layers[index][0], omega)
+                error = scaled_bmm(delta, layers[index][0], omega)
                 tape.errors[index] = error
                 delta = self.activation.through(error, tape.slopes[index - 1])
         return torch.cat(pieces[::-1], dim=1)
@@ -203,13 +203,8 @@ class Network:
             pieces += [dot.sum(1), product.flatten(1)]
             error = tape.errors[index]
             if error is not None:
-                dot_error = _scaled_bmm(dot, layers[index][0], omega)
+                dot_error = scaled_bmm(dot, layers[index][0], omega)
                 dot_error.baddbmm_(tape.deltas[index], directions[index][0], alpha=omega)
                 dot_error = self.activation.through(dot_error, tape.slopes[index - 1])
                 dot = self.activation.curve(dot_error, error, tape.activations[index], tangent.z[index - 1])
         return torch.cat(pieces[::-1], dim=1)
-
-
-def _scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """``scale * bmm(a, b)`` in one product (what it would add to is multiplied by zero)."""
-    return torch.bmm(a, b) if scale == 1.0 else torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)

@@ -14,11 +14,12 @@ and the tests' oracle.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from tasks.params import constant, scaled_bmm
 
 
 class Rendered(NamedTuple):
@@ -56,7 +57,7 @@ def squared_error(
     lost = _diff(left, 1.0)
     distance = sigmoid[..., :3] - background
     error = torch.baddbmm(contrast.flatten(0, 1)[:, None], lost[:, None], distance, beta=scale, alpha=scale)
-    along = _product(distance, error.mT, -spacing)[..., 0]
+    along = scaled_bmm(distance, error.mT, -spacing)[..., 0]
     behind = (lost * along).cumsum(-1)
     pull = torch.empty_like(rays)
     colour, optical = pull[..., :3], pull[..., 3]
@@ -65,7 +66,7 @@ def squared_error(
     optical.addcmul_(left, along)
     factor = torch.cat([torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)[..., :3], sigmoid[..., 3:]], -1)
     each = error.view(len(raw), 1, -1)
-    loss = _product(each, each.mT, 0.5 / scale)[:, 0, 0]
+    loss = scaled_bmm(each, each.mT, 0.5 / scale)[:, 0, 0]
     tape = Rendered(sigmoid, factor, pull, left, lost, distance, along, error)
     return loss, (pull * factor).view(raw.shape), tape
 
@@ -81,13 +82,13 @@ def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Te
     and the product rule on both gradients above, with :math:`(c(1-c))^{\cdot} = (1 - 2c)\,\dot c`.
     """
     moved = dot.flatten(0, 1) * tape.factor  # of c, and of sigma
-    one, zero, twice = _constants(dot.dtype, dot.device)
+    one, zero, twice = (constant(value, dot.dtype, dot.device) for value in (1.0, 0.0, (2.0, 2.0, 2.0, 1.0)))
     dot_left = torch.addcmul(zero, moved[..., 3].cumsum(-1), tape.left, value=-spacing)
     dot_lost = _diff(dot_left, 0.0)
-    dot_error = _product(dot_lost[:, None], tape.distance, scale).baddbmm_(
+    dot_error = scaled_bmm(dot_lost[:, None], tape.distance, scale).baddbmm_(
         tape.lost[:, None], moved[..., :3], alpha=scale
     )
-    dot_along = _product(moved[..., :3], tape.error.mT, -spacing)
+    dot_along = scaled_bmm(moved[..., :3], tape.error.mT, -spacing)
     dot_along = dot_along.baddbmm_(tape.distance, dot_error.mT, alpha=-spacing)[..., 0]
     behind = (dot_lost * tape.along).addcmul_(tape.lost, dot_along).cumsum(-1)
     pull = torch.empty_like(moved)
@@ -101,18 +102,5 @@ def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Te
 
 
 def _diff(values: Tensor, first: float) -> Tensor:
-    """Each of ``values [N, S]`` less the one before it, ``first`` (0 or 1) before them all."""
-    one, zero, _ = _constants(values.dtype, values.device)
-    return values.diff(prepend=(one if first else zero).expand(len(values), 1))
-
-
-def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """``scale * bmm(a, b)``, in one operation."""
-    return torch.baddbmm(_constants(a.dtype, a.device)[1], a, b, beta=0, alpha=scale)
-
-
-@lru_cache(maxsize=16)
-def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """1, 0 and (2, 2, 2, 1)."""
-    one = torch.ones((), dtype=dtype, device=device)
-    return one, torch.zeros_like(one), torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=dtype, device=device)
+    """Each of ``values [N, S]`` less the one before it, ``first`` before them all."""
+    return values.diff(prepend=constant(first, values.dtype, values.device).expand(len(values), 1))

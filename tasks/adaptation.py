@@ -23,7 +23,7 @@ from tasks.metrics import load_network, lpips, mean_of, psnr, range_excess, ssim
 from tasks.params import clip
 from tasks.randomness import generator
 from tasks.settings import EvaluationSettings
-from tasks.signals import Samples, Signal
+from tasks.signals import Signal
 from tasks.types import Batch, Derivatives, Evaluation
 
 JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}  # whole signals are large batches: more at once leave a CPU's cache
@@ -108,9 +108,9 @@ class Adaptation:
     def outcomes(self, signals: Sequence[Signal], rates: Sequence[float]) -> Outcome:
         """All signals at all rates; those of one size run together."""
         found = Outcome({}, {})
-        sizes = {(len(signal.support.values), signal.shape) for signal in signals}
+        sizes = {(len(signal.support), signal.shape) for signal in signals}
         for size in sorted(sizes):
-            members = [i for i, signal in enumerate(signals) if (len(signal.support.values), signal.shape) == size]
+            members = [i for i, signal in enumerate(signals) if (len(signal.support), signal.shape) == size]
             jobs = [(index, rate) for index in members for rate in range(len(rates))]
             together = JOBS_AT_ONCE[self.model.device.type]
             for some in (jobs[start : start + together] for start in range(0, len(jobs), together)):
@@ -140,27 +140,20 @@ class Adaptation:
     def _batches(self, signals: Sequence[Signal]) -> Callable[[int], Batch]:
         """What each step sees; the draws depend on the signal alone, so every method and step size sees the same."""
         size, last = self.settings.batch_size, max(self.settings.step_list)
-        pools = Samples(
-            torch.stack([signal.support.inputs for signal in signals]).to(self.model),
-            torch.stack([signal.support.values for signal in signals]).to(self.model),
-        )
+        supports = [signal.support for signal in signals]
         if not size:
-            whole = Batch(pools.inputs, pools.values)
+            inputs, values = [part.inputs for part in supports], [part.values for part in supports]
+            whole = Batch(torch.stack(inputs).to(self.model), torch.stack(values).to(self.model))
             return lambda step: whole
-        streams = [generator("adaptation", signal.name) for signal in signals]
-        count = pools.values.shape[1]
-        index = torch.stack([torch.randint(count, (last, size), generator=stream) for stream in streams], 1)
-        jitter = torch.stack([torch.rand(last, size, 1, generator=stream) for stream in streams], 1)
-        row = torch.arange(len(signals), device=self.model.device)[:, None]
-        index, jitter = index.to(self.model.device), jitter.to(self.model)
-
-        def batch(step: int) -> Batch:
-            inputs = pools.inputs[row, index[step]]
+        batches = []
+        for signal in signals:
+            stream = generator("adaptation", signal.name)
+            places, colours = signal.support.at(torch.randint(len(signal.support), (last, size), generator=stream))
             if self.task.jitter:
-                inputs = torch.cat([inputs, jitter[step]], -1)
-            return Batch(inputs, pools.values[row, index[step]])
-
-        return batch
+                places = torch.cat([places, torch.rand(last, size, 1, generator=stream)], -1)
+            batches.append((places, colours))
+        drawn = Batch(*(torch.stack(parts, 1).to(self.model) for parts in zip(*batches, strict=True)))
+        return lambda step: Batch(drawn.inputs[step], drawn.targets[step])
 
     def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
         """Whether the field has left the data range; one that cannot is told by a start far below a flat colour."""

@@ -17,11 +17,12 @@ from tasks.adaptation import Adaptation
 from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings
-from tasks.signals import Holding, Samples, Signal
+from tasks.signals import Holding, Signal
 from tasks.types import Batch, Derivatives, Episode, Evaluation
 
 # rendering is cut into blocks of this many field evaluations, so memory stays bounded
 SAMPLES_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
+SAMPLES_HELD = 1 << 21  # of a cohort's coming steps, looked up together
 
 
 class Field(Protocol):
@@ -81,23 +82,19 @@ class FieldTask:
         self, cohort: Sequence[Holding], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
         device: torch.device,
     ) -> Callable[[int], Episode]:  # fmt: skip
-        pool, draws, jitters = _Pool(), [], []
-        for holding, key in zip(cohort, keys, strict=True):
-            stream = generator(*key)
-            draws.append(pool.draw(holding, (count, inner_steps + 1, batch_size), stream))
-            if self.jitter:
-                shape = (count, inner_steps + 1, batch_size, 1)
-                jitters.append(torch.rand(shape, generator=generator("jitter", *key)))
-        inputs, values = pool.samples(device)
-        index = torch.stack(draws, dim=2).to(device)  # [count, K + 1, C, B]
-        offsets = torch.stack(jitters, dim=2).to(device) if jitters else None
+        shape = (count, inner_steps + 1, batch_size)
+        draws = [_Draws(holding, shape, key, self.jitter) for holding, key in zip(cohort, keys, strict=True)]
+        width = max(1, SAMPLES_HELD // (len(cohort) * (inner_steps + 1) * batch_size))
+        held: dict[int, Batch] = {}  # the one block of steps that is looked up: what all steps see may be large
 
         def episode(step: int) -> Episode:
-            chosen = index[step]  # [K + 1, C, B]
-            picked = inputs[chosen]
-            if offsets is not None:
-                picked = torch.cat([picked, offsets[step]], dim=-1)
-            batches = self.prepared(Batch(picked, values[chosen]))
+            first = step - step % width
+            if first not in held:
+                held.clear()
+                parts = zip(*(draw.steps(first, first + width) for draw in draws), strict=True)
+                held[first] = Batch(*(torch.stack(part, dim=2).to(device) for part in parts))
+            inputs, targets = (part[step - first] for part in held[first])  # [K + 1, C, B, ...]
+            batches = self.prepared(Batch(inputs, targets))
             return Episode(batches[:-1], batches[-1])
 
         return episode
@@ -129,40 +126,45 @@ class FieldTask:
         return Adaptation(self, model, settings).evaluate(self.held_out(), tune)
 
 
-class _Pool:
-    """The samples of a cohort laid one after another, and indices into them."""
+class _Draws:
+    """What one client sees in each outer step: K batches from the support and one from the query of one signal.
 
-    def __init__(self) -> None:
-        self._parts: list[Samples] = []
-        self._size = 0
+    ``shape = (count, K + 1, B)``. The first steps do not depend on how many there are.
+    """
 
-    def add(self, samples: Samples) -> int:
-        """Where these samples begin."""
-        self._parts.append(samples)
-        self._size += len(samples.values)
-        return self._size - len(samples.values)
-
-    def samples(self, device: torch.device) -> Samples:
-        """All of them."""
-        parts = self._parts
-        return Samples(torch.cat([p.inputs for p in parts]).to(device), torch.cat([p.values for p in parts]).to(device))
-
-    def draw(self, holding: Holding, shape: tuple[int, int, int], stream: torch.Generator) -> Tensor:
-        """Indices ``shape = (count, K + 1, B)``: K batches from the support and one from the query of one signal a
-        step. The first steps do not depend on how many there are."""
-        signals = holding.signals
-        if len(signals) == 1 and signals[0].whole:
-            samples = signals[0].support
-            start = self.add(samples)
-            return torch.randint(len(samples.values), shape, generator=stream).add_(start)
-        roles = [[signal.support, signal.query] for signal in signals]
-        starts = torch.tensor([[self.add(samples) for samples in pair] for pair in roles])
-        sizes = torch.tensor([[len(samples.values) for samples in pair] for pair in roles])
+    def __init__(self, holding: Holding, shape: tuple[int, int, int], key: Key, jitter: bool) -> None:
+        self.signals, stream = holding.signals, generator(*key)
         count, batches, width = shape
-        numbers = torch.rand(count, batches * width + 1, generator=stream, dtype=torch.float64)
-        signal = (numbers[:, 0] * len(signals)).long().clamp(max=len(signals) - 1)
-        role = torch.zeros(batches, dtype=torch.long)
-        role[-1] = 1
-        size, start_ = sizes[signal][:, role, None], starts[signal][:, role, None]  # [count, K + 1, 1]
-        within = (numbers[:, 1:].view(shape) * size).long()
-        return torch.minimum(within, size - 1) + start_
+        if len(self.signals) == 1 and self.signals[0].whole:
+            self.signal = torch.zeros(count, dtype=torch.long)
+            self.index = torch.randint(len(self.signals[0].support), shape, generator=stream)
+        else:
+            numbers = torch.rand(count, batches * width + 1, generator=stream, dtype=torch.float64)
+            self.signal = (numbers[:, 0] * len(self.signals)).long().clamp(max=len(self.signals) - 1)
+            sizes = torch.tensor(
+                [[len(signal.support)] * (batches - 1) + [len(signal.query)] for signal in self.signals]
+            )
+            size = sizes[self.signal][..., None]  # [count, K + 1, 1]
+            self.index = torch.minimum((numbers[:, 1:].view(shape) * size).long(), size - 1)
+        self.offset = torch.rand((*shape, 1), generator=generator("jitter", *key)) if jitter else None
+
+    def steps(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Inputs and values ``[steps, K + 1, B, ...]`` of the outer steps ``first`` to ``last``."""
+        which, index = self.signal[first:last], self.index[first:last]
+        if len(self.signals) == 1:
+            inputs, values = _seen(self.signals[0], index)
+        else:
+            parts = [_seen(self.signals[int(number)], one) for number, one in zip(which, index, strict=True)]
+            inputs, values = (torch.stack(part) for part in zip(*parts, strict=True))
+        if self.offset is not None:
+            inputs = torch.cat([inputs, self.offset[first:last]], dim=-1)
+        return inputs, values
+
+
+def _seen(signal: Signal, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples ``index [..., K + 1, B]`` of a signal: the last batch is of its query."""
+    if signal.whole:
+        return signal.support.at(index)
+    parts = [signal.support.at(index[..., :-1, :]), signal.query.at(index[..., -1:, :])]
+    inputs, values = (torch.cat(part, dim=-3) for part in zip(*parts, strict=True))
+    return inputs, values

@@ -8,12 +8,13 @@ and is judged on rays of the query views, which it has not seen. Default objects
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from tasks.adaptation import Adaptation
-from tasks.data.cameras import Views, on_sphere, orbit, rays
+from tasks.data.cameras import PixelRays, Views, on_sphere, orbit
 from tasks.data.deal import share
 from tasks.data.layouts import Holder, Layout
 from tasks.data.pictures import beside
@@ -27,7 +28,7 @@ from tasks.fitting import FieldTask, Source
 from tasks.randomness import generator
 from tasks.render.hull import Hull, carve
 from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
-from tasks.signals import Samples, Signal
+from tasks.signals import Samples, Signal, compact
 from tasks.types import Batch, Evaluation, Video
 
 RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
@@ -37,10 +38,10 @@ KEPT = 0.3  # of all samples, about how many lie in the visual hull of a few vie
 
 
 def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
-    """All pixels of the chosen views as rays ``[N, 6]`` (origin, unit direction) and colours ``[N, 3]``."""
+    """All pixels of the chosen views: rays ``[N, 6]`` (origin, unit direction) and colours ``[N, 3]``."""
     images = views.images[chosen]
-    origins, directions = rays(views.poses[chosen], views.focal, images.shape[1], images.shape[2])
-    return Samples(torch.cat([origins, directions], -1).reshape(-1, 6).contiguous(), images.reshape(-1, 3).contiguous())
+    places = PixelRays(views.poses[chosen], views.focal, images.shape[1], images.shape[2])
+    return Samples(places, compact(images.reshape(-1, 3).contiguous()))
 
 
 def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
@@ -54,7 +55,8 @@ def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
 def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
     """The samples with two more numbers a ray: between which distances it may meet something."""
     reach = hull.reach(samples.inputs, views.near, views.far)
-    return samples._replace(inputs=torch.cat([samples.inputs, reach], -1))
+    assert isinstance(samples.places, PixelRays), "only rays are bounded"
+    return replace(samples, places=replace(samples.places, reach=reach))
 
 
 def dealt(views: Views, data: DataSettings) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +79,8 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
     if cut:
         hull = hull_of(views, support)
         parts = [bounded(part, hull, views) for part in parts]
-        if not bool((parts[0].inputs[:, 7] > parts[0].inputs[:, 6]).any()):
+        inputs = parts[0].inputs
+        if not bool((inputs[:, 7] > inputs[:, 6]).any()):
             raise InputError(
                 "field.skip-empty", views.name, "the visual hull of the support views is empty: the object is not "
                 "around the origin, or masks and poses do not belong together",

@@ -8,10 +8,8 @@ experiments), for an object they are the pixels of different views.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,11 +17,72 @@ from torch import Tensor
 from tasks.randomness import generator
 
 
-class Samples(NamedTuple):
-    """``inputs [N, in]`` and ``values [N, channels]`` in [0, 1]."""
+class Places(Protocol):
+    """Where N samples lie: listed (a tensor ``[N, in]`` is one), or worked out from their numbers when asked."""
 
-    inputs: Tensor
-    values: Tensor
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Numbers ``[...]`` -> inputs ``[..., in]``."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples of a function: their places, and what is seen there.
+
+    ``stored [N, channels]`` holds values in [0, 1], or bytes of which 255 is 1. What comes from files of 8 bits is kept
+    as bytes and places that form a pattern are not kept at all: a photograph costs 3 bytes a pixel, not 20 (a view,
+    not 36).
+    """
+
+    places: Places
+    stored: Tensor
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples with the numbers ``index [...]``: inputs ``[..., in]``, values ``[..., channels]``."""
+        return self.places[index], real(self.stored[index])
+
+    @property
+    def inputs(self) -> Tensor:
+        """All inputs ``[N, in]``, made anew."""
+        return self.places[torch.arange(len(self))]
+
+    @property
+    def values(self) -> Tensor:
+        """All values ``[N, channels]`` in [0, 1], made anew if they are kept as bytes."""
+        return real(self.stored)
+
+
+def real(stored: Tensor) -> Tensor:
+    """Bytes as numbers in [0, 1]; other numbers as they are."""
+    return stored.float() / 255 if stored.dtype == torch.uint8 else stored
+
+
+def compact(values: Tensor) -> Tensor:
+    """Values in [0, 1] as bytes if that loses nothing, else as they are."""
+    found = (values * 255).round().clamp(0, 255).to(torch.uint8)
+    return found if torch.equal(real(found), values) else values
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """:class:`Places` of a regular grid: each axis from -1 to 1, last axis fastest."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        columns = []
+        for n in reversed(self.shape):
+            axis = torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1)
+            columns.append(axis[index % n])
+            index = index // n
+        return torch.stack(columns[::-1], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -47,11 +106,11 @@ class Signal:
 
     def halved(self) -> Signal:
         """The signal with a random half of its support to adapt on and the other half to be judged on."""
-        count = len(self.support.values)
+        count = len(self.support)
         order = torch.randperm(count, generator=generator("held-out half", self.name, count))
         seen, unseen = order[: count // 2], order[count // 2 :]
-        parts = [Samples(self.support.inputs[index], self.support.values[index]) for index in (seen, unseen)]
-        return Signal(self.name, parts[0], parts[1], tuple(parts[1].values.shape))
+        parts = [Samples(*self.support.at(index)) for index in (seen, unseen)]
+        return Signal(self.name, parts[0], parts[1], tuple(parts[1].stored.shape))
 
 
 @dataclass(frozen=True)
@@ -71,20 +130,15 @@ class Holding:
         """How many pictures, clips or objects are stacked in ``truth``: each is scored on its own."""
         return len(self.signals)
 
-    @cached_property
+    @property
     def truth(self) -> Tensor:
         """The truth of its only signal, or those of all of them stacked in front."""
         first = self.signals[0].truth
         return first if len(self.signals) == 1 else torch.stack([signal.truth for signal in self.signals])
 
 
-def grid(shape: Sequence[int]) -> Tensor:
-    """Coordinates ``[prod(shape), len(shape)]`` of a regular grid, each axis from -1 to 1, last axis fastest."""
-    axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(math.prod(shape), len(shape))
-
-
 def sampled(name: str, values: Tensor) -> Signal:
     """The signal of a picture ``[H, W, channels]`` or clip ``[T, H, W, channels]`` in [0, 1]: all of it."""
-    samples = Samples(grid(values.shape[:-1]), values.reshape(-1, values.shape[-1]).contiguous())
+    stored = compact(values.reshape(-1, values.shape[-1]).contiguous())
+    samples = Samples(Lattice(tuple(values.shape[:-1])), stored)
     return Signal(name, samples, samples, tuple(values.shape))

@@ -56,9 +56,10 @@ def episode_of(cohort: list[Car], bounded: bool) -> Episode:
         for signal, holding in cohort:
             index = holding.index[k]
             assert holding.offset is not None, "cars are seen along jittered rays"
-            given = signal.support.inputs[index] if bounded else signal.support.inputs[index, :6]
+            given, colours = signal.support.at(index)
+            given = given if bounded else given[..., :6]
             rays.append(torch.cat([given, holding.offset[k][:, None]], -1))
-            values.append(signal.support.values[index])
+            values.append(colours)
         return Batch(torch.stack(rays), torch.stack(values))
 
     batches = [batch(k) for k in range(INNER_STEPS + 1)]
@@ -117,9 +118,9 @@ def _unseen(field: Radiance, signals: list[Signal], cut: bool) -> float:
     derivatives = RadianceDerivatives(field)
     for _ in range(STEPS):
         index = torch.randint(VIEWS * SIDE * SIDE, (BATCH,), generator=draw)
-        rays = torch.stack([signal.support.inputs[index, :numbers] for signal in signals])
-        values = torch.stack([signal.support.values[index] for signal in signals])
-        params = params - adam.direction(derivatives.gradient(params, Batch(rays, values))[1])
+        drawn = [signal.support.at(index) for signal in signals]
+        rays, values = (torch.stack(part) for part in zip(*drawn, strict=True))
+        params = params - adam.direction(derivatives.gradient(params, Batch(rays[..., :numbers], values))[1])
     with torch.no_grad():
         shown = field(params, torch.stack([signal.query.inputs[:, :numbers] for signal in signals]))
     scores = [psnr(shown[i].view(signal.shape), signal.truth) for i, signal in enumerate(signals)]

@@ -41,12 +41,42 @@ def rays(poses: Tensor, focal: float, height: int, width: int) -> tuple[Tensor, 
     shoots through each pixel's upper left corner; pictures and rays made by the same rule fit together either way,
     but the two rules differ by half a pixel and must not be mixed.
     """
-    columns = (torch.arange(width, dtype=poses.dtype, device=poses.device) + 0.5 - width / 2) / focal
-    rows = (torch.arange(height, dtype=poses.dtype, device=poses.device) + 0.5 - height / 2) / focal
-    y, x = torch.meshgrid(-rows, columns, indexing="ij")
-    local = torch.nn.functional.normalize(torch.stack([x, y, torch.full_like(x, -1)], -1), dim=-1)
+    row = torch.arange(height, dtype=poses.dtype, device=poses.device)[:, None]
+    column = torch.arange(width, dtype=poses.dtype, device=poses.device)
+    local = _through(row, column, focal, height, width)
     directions = torch.einsum("vab,hwb->vhwa", poses[:, :3, :3], local)
     return poses[:, None, None, :3, 3].expand_as(directions), directions
+
+
+def _through(row: Tensor, column: Tensor, focal: float, height: int, width: int) -> Tensor:
+    """Unit directions ``[..., 3]`` through the centres of pixels, in the camera's frame."""
+    x, y = torch.broadcast_tensors((column + 0.5 - width / 2) / focal, -(row + 0.5 - height / 2) / focal)
+    return torch.nn.functional.normalize(torch.stack([x, y, torch.full_like(x, -1)], -1), dim=-1)
+
+
+@dataclass(frozen=True)
+class PixelRays:
+    """:class:`tasks.signals.Places` of all pixels of V views, one view after another, worked out when asked.
+
+    A ray is ``[origin, unit direction]``; with ``reach [N, 2]`` two more numbers: between which distances it may meet
+    something.
+    """
+
+    poses: Tensor  # [V, 4, 4]
+    focal: float
+    height: int
+    width: int
+    reach: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.poses) * self.height * self.width
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        pose = self.poses[index // (self.height * self.width)]
+        row, column = index // self.width % self.height, index % self.width
+        local = _through(row, column, self.focal, self.height, self.width)
+        ray = torch.cat([pose[..., :3, 3], (pose[..., :3, :3] * local[..., None, :]).sum(-1)], -1)
+        return ray if self.reach is None else torch.cat([ray, self.reach[index]], -1)
 
 
 def look_at(eye: Tensor, target: Tensor | None = None, up: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tasks.randomness import generator
-from tasks.signals import Signal, grid, sampled
+from tasks.signals import Lattice, Signal, sampled
 
 DISCS = 3
 SOFTNESS = 0.06  # width of a disc's edge, in half picture sides
@@ -25,7 +25,8 @@ def moving_picture(number: int, frames: int, size: int, channels: int) -> Signal
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=draw)
 
-    t, y, x = grid((frames, size, size)).view(frames, size, size, 3).unbind(-1)
+    shape = (frames, size, size)
+    t, y, x = Lattice(shape)[torch.arange(math.prod(shape)).view(shape)].unbind(-1)
     wave, phase = uniform(-4.0, 4.0, 2), uniform(0, 2 * math.pi)
     stripes = torch.sin(wave[0] * y + wave[1] * x + phase + 0.6 * t)[..., None]
     dark, light = uniform(0.05, 0.5, channels), uniform(0.4, 0.95, channels)

@@ -61,7 +61,8 @@ def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
     episode = own.episodes(cohort, [("t", c) for c in range(3)], 2, 3, 11, torch.device("cpu"))(1)
     assert len(episode.support) == 3 and episode.query.inputs.shape == (3, 11, 2)
     for row, picture in enumerate(cohort):
-        known = {tuple(pixel) for pixel in torch.cat(picture.signals[0].support, 1).tolist()}
+        samples = picture.signals[0].support
+        known = {tuple(pixel) for pixel in torch.cat([samples.inputs, samples.values], 1).tolist()}
         drawn = torch.cat([episode.query.inputs[row], episode.query.targets[row]], 1).tolist()
         assert {tuple(pixel) for pixel in drawn} <= known, "a client only ever sees its own pixels"
     rendered = own.render(torch.stack([own.init(0)] * 3), cohort)

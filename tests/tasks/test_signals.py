@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import layout_kit
@@ -20,13 +21,15 @@ from strategies.local.meta import Meta
 from strategies.rules import RULES
 from strategies.settings import LearnerSettings, RuleSettings
 from tasks import TASKS
+from tasks.data.cameras import PixelRays, Views, on_sphere, rays
 from tasks.data.deal import objects_of, share
 from tasks.errors import InputError
 from tasks.fitting import FieldTask
 from tasks.image import ImageTask
-from tasks.nerf import NerfTask, procedural
+from tasks.nerf import NerfTask, procedural, rays_of
 from tasks.registry import load
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
+from tasks.signals import Lattice, compact, real
 from tasks.types import Rendering, Task
 from tasks.video import VideoTask
 
@@ -115,6 +118,57 @@ def test_draws_depend_neither_on_the_cohort_nor_on_how_many_steps_there_are(task
     alone = task.episodes(pair[1:], [("b", 1)], 3, 1, 5, CPU)(2)
     assert torch.equal(both.query.targets[1], alone.query.targets[0])
     assert torch.equal(both.support[0].inputs[1], alone.support[0].inputs[0])
+
+
+def test_steps_are_the_same_however_many_are_looked_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = nerf(objects=2)
+    holding, whole = task.client_data(0), [("b", 0)]
+    together = task.episodes([holding], whole, 7, 2, 5, CPU)
+    monkeypatch.setattr("tasks.fitting.SAMPLES_HELD", 2 * 3 * 5)  # two steps
+    apart = task.episodes([holding], whole, 7, 2, 5, CPU)
+    for step in (0, 3, 6, 1):
+        pairs = zip(
+            [*together(step).support, together(step).query], [*apart(step).support, apart(step).query], strict=True
+        )
+        assert all(torch.equal(*parts) for pair in pairs for parts in zip(*pair, strict=True))
+
+
+# ---------------------------------------------------------------- how samples are kept
+@given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=3))
+def test_a_lattice_is_the_grid_of_its_axes(shape: list[int]) -> None:
+    axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in shape]
+    listed = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))
+    places = Lattice(tuple(shape))
+    assert len(places) == len(listed) and torch.equal(places[torch.arange(len(listed))], listed)
+    some = torch.randint(len(listed), (2, 3))
+    assert torch.equal(places[some], listed[some])
+
+
+def test_only_what_loses_nothing_is_kept_as_bytes() -> None:
+    photograph = torch.arange(256, dtype=torch.float32) / 255
+    assert compact(photograph).dtype == torch.uint8 and torch.equal(real(compact(photograph)), photograph)
+    between = photograph + 1e-6
+    assert compact(between) is between
+    assert compact(photograph + 1).dtype == torch.float32, "what leaves the range is not cut"
+
+
+def test_a_ray_looked_up_is_that_of_its_pixel() -> None:
+    poses = on_sphere(3, 2.5, torch.Generator().manual_seed(0))
+    places = PixelRays(poses, 11.0, 4, 6)
+    listed = torch.cat(rays(poses, 11.0, 4, 6), -1).reshape(-1, 6)
+    assert len(places) == len(listed) == 72
+    index = torch.randint(72, (5, 7))
+    torch.testing.assert_close(places[index], listed[index], rtol=0, atol=1e-6)
+    reach = torch.rand(72, 2)
+    assert torch.equal(replace(places, reach=reach)[index][..., 6:], reach[index])
+
+
+def test_a_photographed_object_costs_three_bytes_a_pixel() -> None:
+    picture = (torch.rand(2, 5, 5, 3) * 255).round() / 255
+    views = Views("v", picture, on_sphere(2, 2.5, torch.Generator().manual_seed(0)), 5.0, 2.0, 4.0, 1.0, None)
+    samples = rays_of(views, torch.arange(2))
+    assert samples.stored.dtype == torch.uint8 and samples.stored.nbytes == 3 * 50
+    assert torch.equal(samples.values, picture.reshape(-1, 3)) and not isinstance(samples.places, torch.Tensor)
 
 
 # ---------------------------------------------------------------- what is shown

@@ -73,6 +73,26 @@ def test_a_wall_is_seen_where_it_stands() -> None:
     assert float(depth(weights(torch.zeros_like(t), 0.02), t, 3.0)) == 3.0
 
 
+def test_rendering_agrees_with_nerfacc() -> None:
+    """The field's own rendering library, over empty, thin and opaque rays."""
+    volrend = pytest.importorskip("nerfacc.volrend")
+    draw = torch.Generator().manual_seed(0)
+    density = (
+        torch.rand(40, 16, generator=draw, dtype=torch.float64)
+        * torch.tensor([0.0, 0.1, 3.0, 500.0]).repeat(10)[:, None]
+    )
+    colour = torch.rand(40, 16, 3, generator=draw, dtype=torch.float64)
+    start = distances(1.0, 3.0, 16, torch.zeros(40, dtype=torch.float64))
+    weight, _, _ = volrend.render_weight_from_density(start, start + 2 / 16, density)
+    mine = weights(density, 2 / 16)
+    torch.testing.assert_close(mine, weight)
+    seen = volrend.accumulate_along_rays(weight, colour) + (1 - volrend.accumulate_along_rays(weight)) * 0.7
+    torch.testing.assert_close(composite(colour, mine, 0.7), seen)
+    middle = start + 1 / 16
+    expected = volrend.accumulate_along_rays(weight, middle[..., None])[:, 0] + (1 - weight.sum(-1)) * 3.0
+    torch.testing.assert_close(depth(mine, middle, 3.0), expected)
+
+
 def test_empty_space_shows_the_background_and_evaluation_is_deterministic() -> None:
     field = Radiance(SPACE, width=4, depth=1, frequencies=2)
     params = torch.zeros(1, field.layout.size)

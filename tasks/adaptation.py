@@ -178,7 +178,9 @@ class Adaptation:
     def _tuned(
         self, quality: Table, everyone: Sequence[int], choices: list[int]
     ) -> tuple[dict[str, float | None], dict[str, list[int]]]:
-        """Mean PSNR by step at cross-fitted rates, and the rate indices that were chosen."""
+        """Mean PSNR by step at cross-fitted rates, and the rate indices that were chosen; none for a single signal."""
+        if len(everyone) < 2:
+            return {str(k): None for k in self.settings.step_list}, {str(k): [] for k in self.settings.step_list}
         tuned, chosen = {}, {}
         for k in self.settings.step_list:
             picks = {index: _best_for_others(quality, everyone, index, k, choices) for index in everyone}
@@ -194,7 +196,7 @@ def flat_colour(truth: Tensor) -> Tensor:
 
 def _best_for_others(quality: Table, everyone: Sequence[int], index: int, step: int, choices: list[int]) -> int:
     """The rate index of ``choices`` with the best mean PSNR over all signals but ``index``."""
-    others = [other for other in everyone if other != index] or [index]
+    others = [other for other in everyone if other != index]
 
     def score(rate: int) -> float:
         mean = mean_of([quality[other, rate, step] for other in others])

@@ -31,6 +31,12 @@ def pose(x: float = 0.0, y: float = 0.0, z: float = 4.0, turn: float = 0.0) -> l
     return [[cos, 0.0, sin, x], [0.0, 1.0, 0.0, y], [-sin, 0.0, cos, z], [0.0, 0.0, 0.0, 1.0]]
 
 
+def around(index: int, distance: float = 4.0) -> list[list[float]]:
+    """The ``index``-th of cameras on a ring about the origin, which all look at."""
+    angle = 0.3 * index
+    return pose(x=distance * math.sin(angle), z=distance * math.cos(angle), turn=angle)
+
+
 def write(path: Path, content: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -48,7 +54,7 @@ def scene(parent: Path, views: int = 3, prefix: str = "./train/", **keys: Any) -
         file = parent / f"{relative}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(file)
-        frames.append({"file_path": relative, "transform_matrix": pose(x=index, turn=0.3 * index)})
+        frames.append({"file_path": relative, "transform_matrix": around(index)})
     return write(parent / "transforms.json", {"camera_angle_x": ANGLE, "frames": frames} | keys)
 
 

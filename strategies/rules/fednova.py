@@ -13,6 +13,7 @@ from torch import Tensor
 from strategies.rules.fedavg import FedAvg
 from strategies.settings import RuleSettings
 from strategies.types import Aggregate, Bounds, Broadcast, Contribution, LocalResult, Memory, Scalar, State
+from tasks.errors import InputError
 from tasks.params import clip
 
 
@@ -42,7 +43,10 @@ class FedNova(FedAvg):
             return super().contribute(result, received, memory)
         most = int(result.steps.max())
         if most > self.most:
-            raise ValueError(f"{most} local steps are more than rules.fednova.max-steps = {self.most:g}")
+            raise InputError(
+                "rules.fednova.max-steps", self.most, f"a client takes {most} local steps",
+                "raise it to outer-steps times the most examples a client holds",
+            )  # fmt: skip
         scalars = {"steps": Scalar(result.steps.to(result.delta), self.scalars["steps"])}
         return Contribution(result.delta / result.steps[:, None], result.examples, scalars), {}
 

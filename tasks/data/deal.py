@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
+import numpy as np
 
 from tasks.randomness import generator
 
 
 def gamma(alpha: float, *key: object) -> float:
-    """A Gamma(alpha) draw with mean 1 from the stream named by ``key`` (sum of squares of normals, over 2 alpha).
-
-    ``alpha`` is rounded up to a multiple of one half, for which that sum is exact.
-    """
-    halves = max(1, -(-round(2 * alpha * 1e6) // 1_000_000))
-    return float(torch.randn(halves, generator=generator(*key), dtype=torch.float64).square().sum()) / halves
+    """A Gamma(alpha) draw over its mean, for any ``alpha`` above 0, from the stream named by ``key``."""
+    stream = np.random.Generator(np.random.PCG64(generator(*key).initial_seed()))
+    return float(stream.standard_gamma(alpha)) / alpha
 
 
 def share(mean: int, alpha: float, most: int, *key: object) -> int:
@@ -29,10 +26,17 @@ def share(mean: int, alpha: float, most: int, *key: object) -> int:
     return min(count, most) if most else count
 
 
-@lru_cache(maxsize=4096)
 def objects_of(client: int, mean: int, alpha: float) -> range:
     """The numbers of the objects that client ``client`` holds; no two clients share one."""
     if alpha == 0:
         return range(client * mean, (client + 1) * mean)
-    start = objects_of(client - 1, mean, alpha).stop if client else 0
-    return range(start, start + share(mean, alpha, 0, "objects", client))
+    starts = _starts(mean, alpha)
+    while len(starts) < client + 2:
+        starts.append(starts[-1] + share(mean, alpha, 0, "objects", len(starts) - 1))
+    return range(starts[client], starts[client + 1])
+
+
+@lru_cache(maxsize=16)
+def _starts(mean: int, alpha: float) -> list[int]:
+    """Where each client's objects begin, as far as that has been asked."""
+    return [0]

@@ -59,5 +59,5 @@ def load(file: Path, size: int, channels: int) -> Signal:
     try:
         with Image.open(file) as image:
             return sampled(file.stem, prepare(image, size, channels))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError("data.path", str(file), f"cannot be decoded ({error})", "replace the file") from error

@@ -94,6 +94,11 @@ class LaidOut:
         self.holders = self.layout.holders(self.root)
 
     def check(self, clients: int) -> None:
+        if self.layout.owned and self.data.alpha:
+            raise InputError(
+                "data.alpha", self.data.alpha, "here owners are clients as they are: nothing is dealt out",
+                "set it to 0, or use a layout of objects",
+            )  # fmt: skip
         needed = clients if self.layout.owned else objects_of(clients - 1, self.data.objects, self.data.alpha).stop
         free = len(self.holders) - self.data.held_out
         if free < needed:

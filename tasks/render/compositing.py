@@ -13,7 +13,6 @@ and the tests' oracle.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -53,7 +52,7 @@ def squared_error(
     """
     rays = raw.flatten(0, 1)
     sigmoid = torch.sigmoid(rays)
-    left = torch.pow(math.exp(-spacing), torch.nn.functional.softplus(rays[..., 3]).cumsum(-1))
+    left = torch.nn.functional.softplus(rays[..., 3]).cumsum(-1).mul_(-spacing).exp_()
     lost = _diff(left, 1.0)
     distance = sigmoid[..., :3] - background
     error = torch.baddbmm(contrast.flatten(0, 1)[:, None], lost[:, None], distance, beta=scale, alpha=scale)

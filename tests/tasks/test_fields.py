@@ -14,6 +14,7 @@ from strategies.local.meta import Meta
 from tasks.derivatives import Autograd
 from tasks.fields.hashgrid import HashGrid
 from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
+from tasks.render.compositing import squared_error
 from tasks.render.volume import composite, depth, distances, weights
 from tasks.types import Batch, Episode
 
@@ -101,6 +102,16 @@ def test_empty_space_shows_the_background_and_evaluation_is_deterministic() -> N
     assert torch.equal(seen, torch.ones(1, 6, 3))
     middle = torch.cat([rays(1, 6, offset=False), torch.full((1, 6, 1), 0.5)], -1)
     torch.testing.assert_close(FIELD(problem(1)[0], rays(1, 6, offset=False)), FIELD(problem(1)[0], middle))
+
+
+def test_scenes_in_millimetres_are_rendered_as_any() -> None:
+    """A stratum of 122 units: exp(-122) is below the smallest float32, and density is what is small there."""
+    space = Space(near=10.0, far=500.0, samples=4)
+    raw = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    raw[..., 3] -= 5.0
+    contrast = torch.full((1, 3, 3), -0.4)
+    loss, _, _ = squared_error(raw, contrast, space.spacing, 1.0, 2 / 9)
+    torch.testing.assert_close(loss, (space.colours(raw) - 1.0 - contrast).square().mean((1, 2)))
 
 
 def test_frequencies_as_published() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layout_kit import ANGLE, CAR, counts, facescape, paint, pose, refused, scene, shapenet, transforms, write
+from layout_kit import ANGLE, CAR, around, counts, facescape, paint, pose, refused, scene, shapenet, transforms, write
 from PIL import Image
 
+from tasks.data.cameras import on_sphere
 from tasks.data.layouts import detect, open_layout
 from tasks.data.layouts.facescape import Expression
+from tasks.data.layouts.transforms import refuse_impossible
 from tasks.errors import InputError
 
 
@@ -26,7 +28,7 @@ def test_views_are_put_on_white_with_masks_and_focal_length(tmp_path: Path) -> N
     assert views.images[0, 0].tolist() == [[1.0, 0.0, 0.0]] * 4 + [[1.0, 1.0, 1.0]] * 4
     assert views.masks is not None and views.masks.dtype == torch.bool
     assert views.masks[2, 0].tolist() == [True] * 4 + [False] * 4
-    assert torch.equal(views.poses[1], torch.tensor(pose(x=1, turn=0.3)))
+    assert torch.equal(views.poses[1], torch.tensor(around(1)))
     small = open_layout("transforms").load_views(tmp_path / "lego" / "transforms.json", 4)
     assert small.focal == pytest.approx(views.focal / 2)
     assert small.images[0, 0].tolist() == [[1.0, 0.0, 0.0]] * 2 + [[1.0, 1.0, 1.0]] * 2
@@ -50,7 +52,7 @@ def test_most_spreads_and_decodes_no_more(tmp_path: Path) -> None:
     file = scene(tmp_path, views=7)
     (tmp_path / "train" / "r_1.png").unlink()
     views = open_layout("transforms").load_views(file, 0, most=3)
-    assert views.poses[:, 0, 3].tolist() == [0.0, 2.0, 4.0]
+    assert torch.equal(views.poses, torch.tensor([around(index) for index in (0, 2, 4)]))
     (tmp_path / "train" / "r_1.png").write_bytes((tmp_path / "train" / "r_0.png").read_bytes())
     assert len(open_layout("transforms").load_views(file, 0, most=20).images) == 7
 
@@ -108,6 +110,10 @@ def test_a_matrix_that_is_no_pose(tmp_path: Path, matrix: Any, word: str) -> Non
         ({"camera_angle_x": None, "fl_x": 10, "fl_y": 12}, "fl_y differs from fl_x"),
         ({"cx": 2, "w": 8}, "cx is off the centre"),
         ({"k1": 0.5}, "bend the corners"),
+        ({"k3": 9.0}, "bend the corners"),
+        ({"p1": 0.1}, "shear the corners"),
+        ({"camera_model": "OPENCV_FISHEYE"}, "fisheye"),
+        ({"fl_x": 30.0}, "contradict each other"),
         ({"near": 6.0, "far": 2.0}, "enclose nothing"),
     ],
 )
@@ -240,3 +246,22 @@ def test_facescape_puts_alpha_on_black_and_refuses_what_is_wrong(tmp_path: Path)
         with pytest.raises(InputError) as error:
             layout.holders(tmp_path)
         refused(error, "transforms_all_1.json", "malformed", word)
+
+
+def cameras(flip: float, count: int = 6) -> torch.Tensor:
+    """Cameras at distance 3 around the origin; ``flip = -1``: with OpenCV's axes, y and z reversed."""
+    found = on_sphere(count, 3.0, torch.Generator().manual_seed(0))
+    found[:, :3, 1:3] *= flip
+    return found
+
+
+def test_cameras_that_cannot_see_what_they_stand_around_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "transforms.json"
+    refuse_impossible(file, cameras(1.0), 2.0)
+    with pytest.raises(InputError, match="look away"):
+        refuse_impossible(file, cameras(-1.0), 2.0)
+    with pytest.raises(InputError, match=r"near = 3\.5"):
+        refuse_impossible(file, cameras(1.0), 3.5)
+    beside = torch.eye(4).repeat(5, 1, 1)  # side by side, all looking along -z: their axes never cross
+    beside[:, 0, 3] = torch.arange(5.0)
+    refuse_impossible(file, beside, 2.0)

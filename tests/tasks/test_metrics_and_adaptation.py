@@ -70,6 +70,12 @@ def test_evaluation_improves_with_steps_and_tunes_on_other_pictures() -> None:
     assert len(evaluation.pictures) == 3 * 3
 
 
+def test_a_single_signal_is_not_tuned_on_itself() -> None:
+    task = ImageTask(TaskSettings(data=DataSettings(size=8, held_out=1), field=FieldSettings(width=8, depth=1)))
+    metrics = task.evaluate(task.init(0), EvaluationSettings(steps="0,2", rates="0.01,0.03"), tune=True).metrics
+    assert metrics["psnr_tuned"] == {"0": None, "2": None} and metrics["rates_tuned"] == {"0": [], "2": []}
+
+
 def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
     task = ImageTask(TaskSettings(data=DataSettings(size=8, held_out=1), field=FieldSettings(width=8, depth=1)))
     model = task.init(0)

@@ -63,13 +63,18 @@ def test_no_object_has_two_owners_and_none_is_skipped(mean: int, alpha: float) -
     assert all(len(numbers) >= 1 for numbers in held)
 
 
+def test_the_last_of_many_clients_may_be_asked_for_first() -> None:
+    assert objects_of(5000, 2, 0.7).start == objects_of(4999, 2, 0.7).stop > 5000
+
+
 def test_a_small_concentration_skews_more() -> None:
     """Shares of Dirichlet(alpha) have a relative variance of about 1 / alpha."""
     spread = {}
-    for alpha in (0.5, 5.0):
-        counts = torch.tensor([float(share(100, alpha, 0, "t", c)) for c in range(400)])
+    for alpha in (0.1, 0.5, 5.0):
+        counts = torch.tensor([float(share(10_000, alpha, 0, "t", c)) for c in range(1000)])
+        assert float(counts.mean()) == pytest.approx(10_000, rel=0.35)
         spread[alpha] = float((counts / counts.mean()).var())
-    assert spread[0.5] == pytest.approx(2.0, rel=0.35) and spread[5.0] == pytest.approx(0.2, rel=0.35)
+    assert spread == pytest.approx({0.1: 10.0, 0.5: 2.0, 5.0: 0.2}, rel=0.35)
     assert share(4, 0.5, 3, "capped") <= 3
 
 
@@ -243,8 +248,8 @@ def test_too_few_views_and_a_missing_folder_have_their_errors(tmp_path: Path) ->
 
 def test_objects_with_other_bounds_are_refused(tmp_path: Path) -> None:
     layout_kit.scene(tmp_path / "a", near=1.0, far=3.0)
-    layout_kit.scene(tmp_path / "b", near=8.0, far=12.0)
-    with pytest.raises(InputError, match="near and far are 8 and 12") as caught:
+    layout_kit.scene(tmp_path / "b", near=2.0, far=12.0)
+    with pytest.raises(InputError, match="near and far are 2 and 12") as caught:
         nerf(path=str(tmp_path), support_views=1, query_views=1).check(1)
     assert caught.value.remedy
 

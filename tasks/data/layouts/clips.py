@@ -1,11 +1,11 @@
-"""Your own clips: a folder a client, in it mp4 or gif files or folders of frames.
+"""Your own clips: a folder a client, in it films, gif files or folders of frames.
 
 No data set of its own; FedMeNF (https://arxiv.org/abs/2508.06301) fits its fields to such clips::
 
-    <client>/<clip>.mp4|gif
+    <client>/<clip>.mp4|mov|mkv|webm|avi|gif
     <client>/<clip>/*.png|jpg       frames in natural order: frame2 before frame10
 
-Every frame counts, at the rate of the file; a task may take only the first ones (``data.frames``). mp4 files need PyAV
+Every frame counts, at the rate of the file; a task may take only the first ones (``data.frames``). Films need PyAV
 (``pip install 'fedapp[video]'``), which is imported when the first one is opened.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
 
-FILMS = (".mp4", ".gif")
+FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
 
 # ---------------------------------------------------------------------- mp4
@@ -50,13 +50,13 @@ def _pyav() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise InputError("package", "av", "mp4 files are read with PyAV", "pip install 'fedapp[video]'") from error
+        raise InputError("package", "av", "films are read with PyAV", "pip install 'fedapp[video]'") from error
     return av
 
 
 @contextmanager
 def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """An mp4 file, open at its first video stream; what FFmpeg finds wrong with it, then or later, names the file."""
+    """A film, open at its first video stream; what FFmpeg finds wrong with it, then or later, names the file."""
     av = _pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -68,7 +68,7 @@ def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _upright(path: Path) -> Iterator[Image.Image]:
-    """The frames of an mp4, one at a time; telephones store how far to turn them."""
+    """The frames of a film, one at a time; telephones store how far to turn them."""
     with _film(path) as (container, stream):
         frames = container.decode(stream)
         first = next(frames, None)

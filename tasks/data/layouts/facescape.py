@@ -102,7 +102,7 @@ class FaceScape(Layout):
 
     def measure(self, item: Expression) -> tuple[Path, tuple[int, int]]:
         path = photograph(item.file, _scene(item).frames[0])
-        return path, header(path)
+        return path, header(path, upright=False)
 
     def load_views(self, item: Expression, size: int, most: int = 0) -> Views:
         name = f"{_person(item.file)}/{item.number}"

@@ -15,10 +15,11 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from tasks.data.pictures import prepare
+from tasks.data.pictures import flattened, prepare
 from tasks.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # an Exif tag, and its values for cameras held upright
 MOST_VALUES = 2**28  # numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish
 UNSIZED = "set data.size, so that all are cut to one size"
 
@@ -101,10 +102,11 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise unusable(path, f"cannot be decoded ({error})", "replace the file or take it out") from error
 
 
-def header(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels without decoding."""
+def header(path: Path, upright: bool = True) -> tuple[int, int]:
+    """(width, height) in pixels without decoding; ``upright``: as its camera was held, else as it is stored."""
     with opened(path) as image:
-        return image.size
+        turned = upright and image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        return (image.height, image.width) if turned else image.size
 
 
 def picture(path: Path, size: int, channels: int) -> Tensor:
@@ -165,15 +167,9 @@ def view(path: Path, size: int, background: float) -> View:
     """One photograph on a background in [0, 1]: composited before it is scaled, so that no hidden colour bleeds in."""
     with opened(path) as image:
         native = image.size
-        alpha: Image.Image | None = None
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            alpha = image.getchannel("A")
-            ground = round(255 * background)
-            image = Image.alpha_composite(Image.new("RGBA", native, (ground, ground, ground, 255)), image)
-        image = image.convert("RGB")
+        image, alpha = flattened(image, background)
     if size:
         image, alpha = _scaled(image, size), None if alpha is None else _scaled(alpha, size)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
-    mask = None if alpha is None else torch.from_numpy(np.array(alpha)) >= 128
+    mask = None if alpha is None else torch.from_numpy(np.array(alpha)) > 0
     return View(pixels, mask, native, min(native) if size else 0)

@@ -103,7 +103,7 @@ class ShapeNet(Layout):
 
     def measure(self, item: Path) -> tuple[Path, tuple[int, int]]:
         path = photograph(item, read_json(item, Scene).frames[0])
-        return path, header(path)
+        return path, header(path, upright=False)
 
     def load_views(self, item: Path, size: int, most: int = 0) -> Views:
         return load(item, item.parent.name, read_json(item, Scene), size, most, find=photograph)

@@ -44,6 +44,7 @@ log = logging.getLogger("flwr")
 NAMES = ("transforms.json", "transforms_train.json")
 NEAR, FAR, WHITE = 2.0, 6.0, 1.0  # units of the scene, from the camera; grey level of the background
 RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
+CROSSING = 0.02  # of the cameras' axes: below that they are all but parallel
 PINHOLE = 0.02  # of the width, how far off a plain pinhole camera a pixel may be
 
 
@@ -67,6 +68,10 @@ class Scene(BaseModel):
     h: float | None = Field(None, gt=0)
     k1: float = 0.0
     k2: float = 0.0
+    k3: float = 0.0
+    p1: float = 0.0
+    p2: float = 0.0
+    camera_model: str = "OPENCV"
     near: float = Field(NEAR, gt=0)
     far: float = FAR
 
@@ -83,6 +88,9 @@ def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
             reason = f"camera_angle_x = {scene.camera_angle_x} is no opening angle in radians between 0 and pi"
             raise unusable(file, reason, "write the horizontal opening angle of the camera in radians")
         focal = 0.5 * width / math.tan(0.5 * scene.camera_angle_x)
+        if scene.fl_x and abs(scene.fl_x * width / (scene.w or width) / focal - 1) > PINHOLE:
+            reason = f"fl_x = {scene.fl_x} and camera_angle_x = {scene.camera_angle_x} contradict each other"
+            raise unusable(file, reason, "leave the one out that is not the photographs'")
     elif scene.fl_x is not None:
         if not 0 < scene.fl_x < math.inf:
             raise unusable(file, f"fl_x = {scene.fl_x} is no focal length", "write the focal length in pixels")
@@ -96,7 +104,11 @@ def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
         "fl_y differs from fl_x": 0.5 * abs(1 - scene.fl_y / scene.fl_x) if scene.fl_y and scene.fl_x else 0.0,
         "cx is off the centre": abs(scene.cx / whole_width - 0.5) if scene.cx is not None else 0.0,
         "cy is off the centre": abs(scene.cy / whole_height - 0.5) if scene.cy is not None else 0.0,
-        "k1 and k2 bend the corners": abs(scene.k1 * radius**3 + scene.k2 * radius**5) * focal / width,
+        "k1, k2 and k3 bend the corners": abs(scene.k1 * radius**3 + scene.k2 * radius**5 + scene.k3 * radius**7)
+        * focal
+        / width,
+        "p1 and p2 shear the corners": 3 * (abs(scene.p1) + abs(scene.p2)) * radius**2 * focal / width,
+        "it is a fisheye": 1.0 if "FISHEYE" in scene.camera_model.upper() else 0.0,
     }
     for flaw, share in flaws.items():
         if not share <= PINHOLE:
@@ -124,6 +136,27 @@ def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
             raise _no_pose(file, frame, "is no rigid motion (a rotation, a translation and the row 0 0 0 1)")
     matrices[:, :3, 3] /= scale
     return matrices.float()
+
+
+def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
+    """Cameras around an object see it in front of them, farther away than ``near``; raises :class:`InputError`.
+
+    The object is taken to be where the optical axes come closest to each other (least squares). Axes that hardly cross,
+    as of cameras side by side, say nothing.
+    """
+    eye, ahead = every[:, :3, 3].double(), -every[:, :3, 2].double()
+    across = torch.eye(3, dtype=torch.float64) - ahead[:, :, None] * ahead[:, None, :]
+    total = across.sum(0)
+    if len(every) < 3 or float(torch.linalg.eigvalsh(total)[0]) < CROSSING * len(every):
+        return
+    middle = torch.linalg.solve(total, (across @ eye[:, :, None]).sum(0)[:, 0])
+    distance = ((middle - eye) * ahead).sum(1)
+    if float(distance.median()) < 0:
+        reason = "the cameras look away from what they stand around"
+        raise unusable(file, reason, "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed")
+    if float(distance.median()) < near:
+        reason = f"near = {near:g}, but the cameras stand about {float(distance.median()):.3g} from what they look at"
+        raise unusable(file, reason, "write near and far of the scene into the json")
 
 
 def _no_pose(file: Path, frame: Frame, flaw: str) -> InputError:
@@ -182,7 +215,7 @@ def load(
     first, focal = file, 0.0
     for index in chosen:
         path = find(file, scene.frames[index])
-        if not taken and size == 0 and len(chosen) * 3 * math.prod(header(path)) > MOST_VALUES:
+        if not taken and size == 0 and len(chosen) * 3 * math.prod(header(path, upright=False)) > MOST_VALUES:
             raise unusable(file, f"{len(chosen)} photographs at their own size are too many", "set data.size")
         one = view(path, size, background)
         length = focal_length(file, scene, one.native) * (size / one.side if size else 1.0)
@@ -239,8 +272,10 @@ class Transforms(Layout):
 
     def measure(self, item: Path) -> tuple[Path, tuple[int, int]]:
         path = photograph(item, read_json(item, Scene).frames[0])
-        return path, header(path)
+        return path, header(path, upright=False)
 
     def load_views(self, item: Path, size: int, most: int = 0) -> Views:
         scene = read_json(item, Scene)
-        return load(item, item.parent.name, scene, size, most, near=scene.near, far=scene.far)
+        views = load(item, item.parent.name, scene, size, most, near=scene.near, far=scene.far)
+        refuse_impossible(item, poses(item, scene.frames), scene.near)
+        return views

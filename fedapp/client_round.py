@@ -30,6 +30,7 @@ from tasks.errors import InputError
 from tasks.registry import load
 
 log = logging.getLogger("flwr")
+CONFIGURED = "privacy."  # errors about these keys tell nothing but the configuration
 
 
 def train_round(content: RecordDict, context: Context, simulated: bool) -> RecordDict:
@@ -39,8 +40,8 @@ def train_round(content: RecordDict, context: Context, simulated: bool) -> Recor
     if release.masked:
         raise RefusalError(f"release {experiment.release} never leaves a node unmasked")
     _obey_policy(experiment, context)
-    if release.private and build_release(experiment, 1).noised:
-        _see_ledger(content, context, simulated)
+    if release.private and (own := build_release(experiment, 1)).noised:
+        _see_ledger(content, context, simulated, own.multiplier)  # type: ignore[attr-defined]
     order, result = _train(content, context, simulated)
     if not release.private:
         return pack_answer(result, order)
@@ -64,13 +65,15 @@ def reason_of(error: Exception, context: Context) -> str:
     """Why a node could not answer. Under a private release only what does not depend on data: no message texts."""
     if isinstance(error, RefusalError):
         return str(error)
-    if isinstance(error, InputError):  # about configuration and set-up
-        return describe(error)
     try:
         private = load("release", str(context.run_config["release"]), RELEASES).private
     except (InputError, KeyError):
         private = True
-    return f"{type(error).__name__} (the node's own log says more)" if private else describe(error)
+    if not private or (isinstance(error, InputError) and error.key.startswith(CONFIGURED)):
+        return describe(error)
+    log.warning("cannot answer: %s", describe(error))
+    named = f"InputError about {error.key}" if isinstance(error, InputError) else type(error).__name__
+    return f"{named} (the node's own log says more)"
 
 
 def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Order, CohortResult]:
@@ -123,9 +126,9 @@ def _obey_policy(experiment: Experiment, context: Context) -> None:
             raise RefusalError(forbidden)
 
 
-def _see_ledger(content: RecordDict, context: Context, simulated: bool) -> None:
+def _see_ledger(content: RecordDict, context: Context, simulated: bool, multiplier: float) -> None:
     content["at"] = ConfigRecord({"state-dir": str(record(content, "order", ConfigRecord)["state-dir"])})
-    _secure_node(content, context, simulated).see_ledger(content)
+    _secure_node(content, context, simulated).see_ledger(content, multiplier)
 
 
 @lru_cache(maxsize=16)

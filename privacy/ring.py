@@ -55,6 +55,6 @@ def add_rounded(total: NDArray[np.uint32], row: NDArray[np.float64], count: int,
     return math.sqrt(square)
 
 
-def to_real(total: NDArray[np.uint32], count: int) -> NDArray[np.float64]:
-    """The signed sums in units of x."""
-    return total.view(np.int32).astype(np.float64) / count
+def signed(total: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """The sums as they were before they wrapped: in quanta, with room for central noise."""
+    return total.view(np.int32).astype(np.int64)

@@ -32,7 +32,7 @@ from strategies.types import (
     Scalar,
     WholeFit,
 )
-from tasks.errors import FedappError, InputError
+from tasks.errors import FedappError, InputError, UnusableDataError
 from tasks.params import is_finite
 from tasks.randomness import Key, generator
 from tasks.types import Rendering, Task
@@ -196,7 +196,7 @@ class CohortTrainer:
         pictures: bool,
     ) -> None:  # fmt: skip
         clients = [client for client, _ in chunk]
-        cohort = [self.task.client_data(client) for client in clients]
+        cohort = [self._data(client) for client in clients]
         memory = self._recall(chunk, received.model)
         keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client in clients]
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
@@ -225,6 +225,13 @@ class CohortTrainer:
             result.payload = payload
         else:
             result.payload.add(payload)
+
+    def _data(self, client: int) -> Any:
+        """What a client holds; what is wrong with it is that client's failure, not everybody's."""
+        try:
+            return self.task.client_data(client)
+        except InputError as error:
+            raise UnusableDataError(str(error)) from error
 
     def _with_metrics(self, contribution: Contribution, local: LocalResult) -> Contribution:
         """The contribution with those metrics beside it that the release bounds and noises with the sum."""

@@ -35,6 +35,10 @@ class StoppedError(FedappError):
     exit_code = 3
 
 
+class UnusableDataError(FedappError):
+    """A client's own data cannot be used: it is left out, the others go on."""
+
+
 class EmptySumError(FedappError):
     """A masked sum of nothing but zeros: there is no mean, and the model stays."""
 

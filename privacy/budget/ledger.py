@@ -101,10 +101,7 @@ class Ledger:
         self.file = folder / LEDGER_FILE
         opened = folder / OPENED_FILE
         if opened.exists() and not self.file.exists():
-            raise InputError(
-                "ledger", str(self.file), "is missing although it was opened before: what was spent is unknown",
-                "restore the ledger, or remove the whole folder if these people are new",
-            )  # fmt: skip
+            raise self._lost("is missing")
         self.key: Ed25519PrivateKey = load_identity(folder / KEY_FILE, create=True)
         self._lock = open(folder / "ledger.lock", "w")  # noqa: SIM115
         try:
@@ -122,10 +119,19 @@ class Ledger:
                 raise InputError("ledger", str(self.file), "was opened under another key", "restore ledger.key")
             self.head = Head(len(self.entries) - 1, line_hash(self.file.read_bytes().split(b"\n")[-2]))
             self._agree(dict(pins or {}))
+        elif opened.exists():
+            self._lock.close()
+            raise self._lost("is empty")
         else:
             self.head = Head(-1, GENESIS)
             self.append("open", population=population, public=self.public.hex(), pins=dict(pins or {}))
             opened.touch()
+
+    def _lost(self, flaw: str) -> InputError:
+        return InputError(
+            "ledger", str(self.file), f"{flaw} although it was opened before: what was spent is unknown",
+            "restore the ledger, or remove the whole folder if these people are new",
+        )  # fmt: skip
 
     def _agree(self, pins: dict[str, Any]) -> None:
         for name, value in self.entries[0]["pins"].items():

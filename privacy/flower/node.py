@@ -61,7 +61,8 @@ class SecureNode:
         self.roster, policy = Roster.read(file), Policy.read(folder / POLICY_FILE)
         self.policy = replace(policy, colluding=max(policy.colluding, colluding))
         self.client = SecAggClient(member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity))
-        self.witness = Witness(folder / "ledger-seen.json", self.roster.server)
+        limits = (self.policy.epsilon_max, self.policy.delta)
+        self.witness = Witness(folder / "ledger-seen.json", self.roster.server, *limits)
         self.member, self.config, self.hosts = member, config, hosts
 
     def advertise(self, content: RecordDict) -> RecordDict:
@@ -82,7 +83,7 @@ class SecureNode:
         if objection:
             raise RefusalError(objection)
         if release.noised:
-            self.see_ledger(content, work["ledger"])
+            self.see_ledger(content, release.multiplier, work["ledger"])
         return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
 
     def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
@@ -129,14 +130,15 @@ class SecureNode:
         shares = self.client.unmask(as_bytes(said["session"]), unpack_table(said, "signatures"))
         return RecordDict({RECORD: pack_table(b"", shares, "shares")})
 
-    def see_ledger(self, content: RecordDict, agreed: list[Any] | None = None) -> None:
-        """Under a budget the server must show how far its book is, further than ever before, to all alike."""
+    def see_ledger(self, content: RecordDict, multiplier: float, agreed: list[Any] | None = None) -> None:
+        """Under a budget the server must show how far its book is, further than ever before, to all alike; and the node
+        counts the round itself."""
         if "ledger" not in content:
             raise RefusalError("a noised round without the state of the budget's ledger")
         shown = dict(record(content, "ledger", ConfigRecord))
         if agreed is not None and agreed != [shown["ledger"], shown["seq"], shown["head"]]:
             raise RefusalError("the state of the ledger is not the one that was agreed on")
         try:
-            self.witness.see(shown)
+            self.witness.see(shown, multiplier)
         except ValueError as error:
             raise RefusalError(str(error)) from error

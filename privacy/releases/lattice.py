@@ -15,7 +15,7 @@ import torch
 
 from privacy.entropy import BLOCK, Entropy
 from privacy.joint import CHECK, JointVector, adapt_clip
-from privacy.ring import add_rounded, levels, rounded_norm, to_real
+from privacy.ring import add_rounded, levels, rounded_norm, signed
 from privacy.settings import PrivacySettings
 from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
 from tasks.errors import EmptySumError
@@ -127,9 +127,10 @@ class LatticeRelease:
         if len(values) == self.length:
             values = values[:-CHECK]
         count, clip = int(public["levels"]), float(public["clip"])
-        real = to_real(values, count)
-        if self.placement == "central":
-            real += Entropy().integer_noise(len(real), self._deviation(public)) / count
+        whole = signed(values)
+        if self.placement == "central":  # added as integers: a sum of two rounded reals would tell its summands apart
+            whole += Entropy().integer_noise(len(whole), self._deviation(public))
+        real = whole / count
         sums = self.joint.unpack(real)
         denominator = float(public["denominator"]) if sums.weight is None else sums.weight
         if not denominator > 0:

@@ -53,14 +53,24 @@ def harary(nodes: int, adversaries: int, dropouts: int) -> tuple[int, int]:
     for degree in range(2, nodes - 1, 2):
         if not _connected(nodes, degree, adversaries + dropouts):
             continue
-        allowed = 2.0**-41 / nodes
-        curious = next(t for t in range(degree + 1) if hypergeom.sf(t, nodes, adversaries, degree) <= allowed)
-        lowest = math.ceil((curious + degree + 1 - 1.25) / 2) + 1  # 2t > holders (k + itself) + adversarial neighbours
+        lowest = lowest_threshold(nodes, degree, adversaries)
         survivors = hypergeom(nodes, nodes - dropouts, degree)
         highest = max((t for t in range(degree + 1) if survivors.cdf(t - 1) <= 2.0**-20 / nodes), default=0)
         if lowest <= highest:
             return degree, lowest
     raise ValueError(f"no k-regular graph of {nodes} nodes stands {adversaries} adversaries and {dropouts} dropouts")
+
+
+def lowest_threshold(nodes: int, degree: int, adversaries: int) -> int:
+    """The smallest t for which a server that shows a node's neighbours two lists gets one of its secrets, not both.
+
+    2 t > k + 1 + a, where a adversarial neighbours give both kinds of share; more than a have a chance of 2^-41.
+    """
+    from scipy.stats import hypergeom
+
+    allowed = 2.0**-41 / nodes
+    near = next(a for a in range(degree + 1) if hypergeom.sf(a, nodes, adversaries, degree) <= allowed)
+    return math.ceil((near + degree + 1 - 1.25) / 2) + 1
 
 
 def _connected(nodes: int, degree: int, gone: int) -> bool:

@@ -1,7 +1,7 @@
 """Who takes part, known beforehand, and what a node refuses whatever the server asks.
 
 Without pinned identities the server is the one who says whose key is whose, and could sit in every pair. The roster
-is a file that every node and the server hold; a node's own limits (:class:`Policy`) are never sent to it.
+is a file that every node and the server hold; a node's own limits (:class:`Policy`) no server can change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, dropouts, harary
+from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, dropouts, harary, lowest_threshold
 from privacy.secagg.primitives import public_bytes
 from tasks.errors import InputError
 
@@ -78,6 +78,8 @@ class Policy:
     ``min_nodes`` vectors must be in a sum; ``colluding`` nodes are assumed hostile; up to ``complete_up_to`` nodes
     everybody masks with everybody; ``releases`` this node takes part in (empty: whatever a run says); ``min_noise``
     the noise multiplier that nodes themselves add together (a server's promise to add some does not count).
+    ``epsilon_max`` at ``delta`` is what the noised rounds this node takes part in may cost, by its own count (0: no
+    limit): a server may keep more than one book, but no node is charged more than it allows.
     """
 
     min_nodes: int = 5
@@ -86,6 +88,8 @@ class Policy:
     complete_up_to: int = COMPLETE_UP_TO
     releases: tuple[str, ...] = ()
     min_noise: float = 0.0
+    epsilon_max: float = 0.0
+    delta: float = 1e-5
 
     @classmethod
     def read(cls, file: Path) -> Policy:
@@ -122,17 +126,22 @@ class Policy:
         return self._objection_to_length(length)
 
     def _objection_to_graph(self, nodes: int, threshold: int, degree: int, length: int) -> str:
-        """The same for a k-regular graph: k and t are this node's own, or larger."""
+        """The same for a k-regular graph: k is this node's own, or larger, and t what that k needs, or larger."""
         if nodes <= self.complete_up_to:
             return (
                 f"{degree} neighbours among {nodes} nodes, up to {self.complete_up_to} everybody masks with everybody"
             )
+        hostile = max(self.colluding, 1)
         try:
-            own_degree, own_threshold = harary(nodes, max(self.colluding, 1), dropouts(nodes))
+            own_degree, _ = harary(nodes, hostile, dropouts(nodes))
         except ValueError as error:
             return str(error)
-        if degree < own_degree or threshold < own_threshold or threshold > degree + 1:
-            return f"{degree} neighbours and threshold {threshold}, this node asks for {own_degree} and {own_threshold}"
+        least = max(lowest_threshold(nodes, degree, hostile), (degree + 1 + self.colluding) // 2 + 1)
+        if degree < own_degree or not least <= threshold <= degree + 1:
+            return (
+                f"{degree} neighbours and threshold {threshold}, this node asks for {own_degree} neighbours and, among "
+                f"{degree}, for a threshold of {least}"
+            )
         return self._objection_to_length(length)
 
     def _objection_to_length(self, length: int) -> str:

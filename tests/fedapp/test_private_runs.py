@@ -108,6 +108,33 @@ def test_a_failing_client_is_not_named_and_its_error_stays_at_home(run: Run, mon
     assert torch.isfinite(model(folder)).all()
 
 
+@pytest.mark.parametrize("release", ["secagg", "distributed-dp"])
+def test_what_is_wrong_with_a_clients_file_stays_at_home(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str
+) -> None:
+    """A loader names the file it cannot read. No reply may, and clients of the same node go on without that one."""
+    from tasks.image import ImageTask
+
+    load = ImageTask.client_data
+
+    def unreadable(self: ImageTask, client: int) -> Any:
+        if client == 2:
+            raise InputError("data.path", "/home/alice/oncology/scan-0042.png", "cannot be decoded", "replace it")
+        return load(self, client)
+
+    log: list[tuple[str, Message]] = []
+    changes = {**PRIVATE, "clients.total": 12, "rounds": 1, "release": release}
+    whole = model(run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "whole")}))
+    monkeypatch.setattr(ImageTask, "client_data", unreadable)
+    monkeypatch.setattr(ImageTask, "check", lambda *_: None)
+    folder = run(nodes=NODES, grid=recording(log), **changes, **{"run-dir": str(tmp_path / "part")})
+    (event,) = [event for event in folder.events() if event["event"] == "round"]
+    assert event["clients"] == {"ok": 12, "failed": 0}, "nobody may learn that a client stayed out"
+    assert not any("alice" in str(reply.content) for _, reply in log)
+    if release == "secagg":  # eleven of twelve updates: near, and not the same
+        assert 0 < float((model(folder) - whole).norm()) < float(whole.norm())
+
+
 # ---------------------------------------------------------------- reductions
 def test_secagg_is_plain_up_to_the_quantum(run: Run, tmp_path: Path) -> None:
     """One client a node, a clip nobody reaches: the same model as without protection."""
@@ -295,7 +322,7 @@ TRICKS = {
 
 @pytest.mark.parametrize("trick", list(TRICKS))
 def test_a_lying_server_gets_no_sum(run: Run, trick: str) -> None:
-    """Each lie is told to all nodes alike, so masks would cancel: nodes themselves must refuse."""
+    """Each lie is told to all nodes alike; every one of them refuses where it is told it, and nothing leaves."""
     leg, change = TRICKS[trick]
     replies: list[tuple[str, Message]] = []
     base = tampering(leg, change)
@@ -309,6 +336,10 @@ def test_a_lying_server_gets_no_sum(run: Run, trick: str) -> None:
     with pytest.raises(StoppedError):
         run(nodes=NODES, grid=Recording, **{**PRIVATE, "rounds": 1}, release="distributed-dp")
     assert not any("sum" in reply.content for _, reply in replies), "a vector left a node"
+    told = [reply for kind, reply in replies if kind == leg]
+    if leg == "query.share":
+        assert len(told) == NODES
+        assert all("failure" in reply.content and "secagg" not in reply.content for reply in told), "a share left"
 
 
 def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

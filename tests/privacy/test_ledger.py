@@ -175,6 +175,17 @@ def test_a_book_that_was_opened_and_is_gone_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
+@pytest.mark.parametrize("left", [b"", b'{"seq": 0, "ki'])
+def test_a_book_that_was_emptied_is_refused(tmp_path: Path, left: bytes) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append("config", run="a")
+    ledger.close()
+    ledger.file.write_bytes(left)
+    for _ in range(2):
+        with pytest.raises(InputError, match="is empty although it was opened before"):
+            Ledger(tmp_path)
+
+
 def test_rounds_without_noise_are_on_record_and_cost_everything(tmp_path: Path) -> None:
     charge = charging(Ledger(tmp_path), multiplier=0.0)
     charge.reserve(1)
@@ -208,18 +219,38 @@ def test_nodes_notice_a_book_that_goes_back(tmp_path: Path) -> None:
     ledger.append("config", run="a")
     late = ledger.witness()
     node = Witness(tmp_path / "seen.json", ledger.public)
-    node.see(late)
+    node.see(late, 1.0)
     for shown in (early, late):  # a book that does not move charges nothing
         with pytest.raises(ValueError, match="went back"):
-            node.see(shown)
+            node.see(shown, 1.0)
     with pytest.raises(ValueError, match="not signed"):
-        node.see({**late, "seq": 5})
+        node.see({**late, "seq": 5}, 1.0)
+    with pytest.raises(ValueError, match="not that of the server"):  # a second book beside the first
+        node.see({**late, "ledger": "another"}, 1.0)
     stranger = Ed25519PrivateKey.generate()
     text = witness_text(ledger.id, 9, "0" * 64)
     forged = {"ledger": ledger.id, "seq": 9, "head": "0" * 64, "signature": stranger.sign(text).hex()}
     with pytest.raises(ValueError, match="not signed"):
-        node.see(forged)
+        node.see(forged, 1.0)
     assert public_bytes(stranger) != ledger.public
+
+
+def test_a_node_counts_for_itself_whatever_book_it_is_shown(tmp_path: Path) -> None:
+    """Invented heads, well signed: at z = 2 four rounds cost what one at z = 1 does, and there it ends."""
+    key = Ed25519PrivateKey.generate()
+    server, limit = public_bytes(key), gaussian_epsilon(1.0, 1e-5) + 1e-9
+    node = Witness(tmp_path / "seen.json", server, limit, 1e-5)
+
+    def shown(seq: int) -> dict[str, object]:
+        text = witness_text(server.hex(), seq, "0" * 64)
+        return {"ledger": server.hex(), "seq": seq, "head": "0" * 64, "signature": key.sign(text).hex()}
+
+    for seq in range(4):
+        node.see(shown(seq), 2.0)
+    with pytest.raises(ValueError, match="this node allows"):
+        node.see(shown(4), 2.0)
+    with pytest.raises(ValueError, match="this node allows"):
+        Witness(tmp_path / "other.json", server, 1e9, 1e-5).see(shown(0), 0.0)  # noise forgotten costs everything
 
 
 def _hash_of(file: Path, line: int) -> str:

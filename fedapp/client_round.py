@@ -78,7 +78,9 @@ def reason_of(error: Exception, context: Context) -> str:
 
 def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Order, CohortResult]:
     order, received = unpack_order(content)
-    state_dir = str(context.node_config.get("state-dir", order.state_dir if simulated else ""))
+    state_dir = order.state_dir if simulated else ""
+    if "state-dir" in context.node_config:  # its own, which outlives runs
+        state_dir = str(Path(str(context.node_config["state-dir"])) / "runs" / _plain(order.run))
     trainer, device = _trainer(_frozen(context), order.method, order.assignment.seed, state_dir, order.inspect)
     extra = {name: tensor.to(device) for name, tensor in received.extra.items()}
     received = Broadcast(received.model.to(device), extra, received.round)
@@ -87,6 +89,13 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
         for client, reason in result.failures.items():  # stays here: who failed, and why, is the client's own affair
             log.warning("client %d abstains: %s", client, reason)
     return order, result
+
+
+def _plain(name: str) -> str:
+    """A run's id as a folder's name: the server chose it, so nothing but letters and digits."""
+    if not name.isalnum():
+        raise RefusalError(f"a run called {name!r}")
+    return name
 
 
 def _config(context: Context) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from fedapp import ROOT
 from fedapp.about import versions
-from fedapp.config.experiment import Experiment
+from fedapp.config.experiment import ELSEWHERE, Experiment
 from fedapp.config.pieces import build_rule, build_task, pick_device
 from fedapp.identity import fingerprint
 from fedapp.protection import Protection
@@ -37,6 +37,7 @@ from tasks.errors import FedappError, InputError, StoppedError
 from tasks.types import Preparing, Task
 
 log = logging.getLogger("flwr")
+INTERRUPTED = 130  # exit status, as a shell has it
 PATIENCE = 120.0  # seconds to wait for nodes at the start
 
 
@@ -69,24 +70,44 @@ def identity(experiment: Experiment, task: Task) -> dict[str, Any]:
 
 
 def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
-    """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after that."""
+    """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after that.
+
+    Another run's folder, or one that is running, is refused before anything is written into it.
+    """
     folder = RunFolder(_run_path(run_config))
-    try:
-        experiment = Experiment.from_run_config(run_config)
-        if not (folder.path / "config.json").exists():  # started by plain `flwr run`: nobody made the folder yet
-            folder.create(experiment.to_run_config(), versions())
-        folder.set_status(RUNNING)
-        Comparison(experiment, folder, grid).run()
-        folder.set_status(FINISHED)
-    except FedappError as error:
-        state = REFUSED if isinstance(error, InputError) else STOPPED if isinstance(error, StoppedError) else FAILED
-        folder.set_status(state, error.exit_code, str(error))
-        log.error("run ended: %s", error)
-        raise
-    except BaseException as error:
-        folder.set_status(FAILED, 1, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-        raise
+    resume = bool(run_config.get("resume", False))
+    with folder.locked():
+        if folder.begun and not resume:
+            raise InputError("run-dir", str(folder.path), "already holds a run", "set resume=true, or name another")
+        try:
+            experiment = Experiment.from_run_config({**run_config, "run-dir": str(folder.path)})
+            if not (folder.path / "config.json").exists():  # plain `flwr run`: nobody made the folder yet
+                folder.create(experiment.to_run_config(), versions())
+            elif resume:
+                _refuse_changes(folder.config, experiment)
+            folder.set_status(RUNNING)
+            Comparison(experiment, folder, grid).run()
+            folder.set_status(FINISHED)
+        except FedappError as error:
+            state = REFUSED if isinstance(error, InputError) else STOPPED if isinstance(error, StoppedError) else FAILED
+            folder.set_status(state, error.exit_code, str(error))
+            log.error("run ended: %s", error)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            folder.set_status(STOPPED, INTERRUPTED, "interrupted")
+            raise
+        except BaseException as error:
+            folder.set_status(FAILED, 1, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+            raise
     log.info("run folder: %s", folder.path)
+
+
+def _refuse_changes(started: Mapping[str, Any], experiment: Experiment) -> None:
+    """A run goes on with the settings it was started with; only its length and where it runs may change."""
+    for key, value in experiment.to_run_config().items():
+        free = key in ELSEWHERE or key == "rounds" or key.startswith(("runtime.", "report."))
+        if not free and key in started and started[key] != value:
+            raise InputError(key, value, f"the run was started with {started[key]!r}", "resume it with that")
 
 
 def _run_path(run_config: Mapping[str, Any]) -> Path:
@@ -243,6 +264,7 @@ class Comparison:
             in_flight=experiment.runtime.in_flight,
             state_dir=str(self.folder.client_state),
             inspect=experiment.evaluation.uploads,
+            run=self.folder.read("run.json").get("id", ""),
         )
         for arm in self.arms:
             arm.rounds = self.protection.rounds(
@@ -255,8 +277,9 @@ class Comparison:
         tensors: dict[str, torch.Tensor] = {}
         state: dict[str, Any] = {}
         for arm in self.arms:
-            tensors[f"{arm.name}/model"] = arm.federation.model
-            tensors |= {f"{arm.name}/state/{name}": value for name, value in arm.federation.state.items()}
+            # copies: they are written while the next round runs, and a rule may keep one tensor under two names
+            tensors[f"{arm.name}/model"] = arm.federation.model.clone()
+            tensors |= {f"{arm.name}/state/{name}": value.clone() for name, value in arm.federation.state.items()}
             seen = {name: dict(values) for name, values in arm.seen.items()}
             release = dict(arm.rounds.release.state) if arm.rounds else {}
             state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen, "release": release}

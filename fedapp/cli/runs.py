@@ -31,6 +31,7 @@ from tasks.settings import options_of
 from tasks.types import Preparing
 
 RUNTIMES = ("ray", "in-process")
+PATHS = ("run-dir", "data.path", "evaluation.lpips", "talking-head.backbone", "privacy.roster")
 
 
 def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tuple[Experiment, RunFolder]:
@@ -39,12 +40,9 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
     values = known_keys() | read_recipe(recipe) | read_overrides(overrides)
     if not values["run-dir"]:
         values["run-dir"] = str(new_path(base.resolve(), values["recipe"]))
-    if values["data.path"]:
-        values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
-    if values["evaluation.lpips"]:
-        values["evaluation.lpips"] = str(Path(values["evaluation.lpips"]).expanduser().resolve())
-    if values["talking-head.backbone"]:  # runtimes work in other folders than the user
-        values["talking-head.backbone"] = str(Path(values["talking-head.backbone"]).expanduser().resolve())
+    for key in PATHS:  # runtimes work in other folders than the user
+        if values[key]:
+            values[key] = str(Path(values[key]).expanduser().resolve())
     judges = options_of(values["talking-head.judges"])
     values["talking-head.judges"] = json.dumps({n: str(Path(f).expanduser().resolve()) for n, f in judges.items()})
     experiment = Experiment.from_run_config(values)
@@ -55,8 +53,6 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
         experiment = Experiment.from_run_config({**experiment.to_run_config(), **pins})  # nodes must have the same
     task.check(experiment.clients.total)
     folder = RunFolder(Path(experiment.run_dir))
-    if folder.status:
-        raise InputError("run-dir", experiment.run_dir, "already holds a run", "`fedapp resume` it, or name another")
     folder.create(experiment.to_run_config(), versions() | {"runtime": runtime})
     return experiment, folder
 
@@ -80,6 +76,8 @@ def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
     folder = RunFolder.open(run.resolve())
     if folder.status.get("state") == FINISHED:
         raise InputError("run", str(run), "is finished", "start a new run with more rounds, or `fedapp report` it")
+    with folder.locked():
+        pass  # refuses a run that is still running
     chosen = runtime or folder.read("run.json").get("runtime", "ray")
     _check_runtime(chosen)
     config = folder.config | {"resume": True, "run-dir": str(folder.path)}

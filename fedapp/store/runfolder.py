@@ -9,11 +9,14 @@ videos/         mp4 with sound and gif
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import math
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +58,35 @@ class RunFolder:
         return cls(path)
 
     def create(self, config: dict[str, Any], about: dict[str, Any]) -> None:
-        """Start the folder of a new run."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Start the folder of a new run; raises :class:`InputError` if it holds one already or cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "run.json").touch(exist_ok=False)  # whoever makes this file has the folder
+        except FileExistsError:
+            raise InputError(
+                "run-dir", str(self.path), "already holds a run (or is a file)", "`fedapp resume` it, or name another"
+            ) from None
+        except OSError as error:
+            raise InputError("run-dir", str(self.path), f"cannot be made ({error.strerror})", "name another") from error
         write_json(self.path / "config.json", config)
-        write_json(self.path / "run.json", {**about, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        created = {"id": uuid.uuid4().hex, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        write_json(self.path / "run.json", {**about, **created})
+
+    @property
+    def begun(self) -> bool:
+        """Whether rounds were trained here, or about to be."""
+        return self.events_file.exists() or any(self.checkpoints.glob("*"))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else runs this folder meanwhile; raises :class:`InputError` if somebody does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError("run", str(self.path), "is running in another process", "wait for its end") from error
+            yield
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the run, ``{}`` if it does not exist; raises :class:`InputError` if it is damaged."""

@@ -38,6 +38,7 @@ class RoundSettings:
     in_flight: int
     state_dir: str = ""
     inspect: bool = True
+    run: str = ""
 
 
 @dataclass
@@ -136,9 +137,10 @@ class FederatedRounds(Strategy):
         for node, clients in shares:
             versions = tuple(federation.accepted.get(client, 0) for client in clients)
             assignment = Assignment(number, self.seed, tuple(clients), versions, public)
-            orders.append(
-                (node, Order(self.session, self.method, assignment, settings.inspect, pictures, settings.state_dir))
+            order = Order(
+                self.session, self.method, assignment, settings.inspect, pictures, settings.state_dir, settings.run
             )
+            orders.append((node, order))
         return orders
 
     def _messages(self, orders: Sequence[tuple[Node, Order]], report: RoundReport) -> list[Message]:

@@ -43,6 +43,7 @@ class Order:
     inspect: bool
     pictures: bool
     state_dir: str  # where the node may keep what its clients remember (simulation); a deployed node has its own
+    run: str = ""  # which run's memories: a deployed node outlives runs
 
 
 @dataclass
@@ -111,6 +112,7 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
             "inspect": order.inspect,
             "pictures": order.pictures,
             "state-dir": order.state_dir,
+            "run": order.run,
             "public": json.dumps(dict(assignment.public), sort_keys=True),
             "fingerprint": fingerprint,
             "root": root,
@@ -137,6 +139,7 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         inspect=bool(config["inspect"]),
         pictures=bool(config["pictures"]),
         state_dir=str(config["state-dir"]),
+        run=str(config["run"]),
     )
     tensors = {name: from_array(array).clone() for name, array in arrays.items()}
     extra = {name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"}

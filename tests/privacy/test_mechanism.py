@@ -149,7 +149,7 @@ def test_what_is_released_is_a_function_of_the_noised_integer_alone(monkeypatch:
         noised = first + draw.integers(-(10**8), 10**8, release.joint.length)
         found = []
         for total in (first, second):
-            monkeypatch.setattr(Entropy, "integer_noise", lambda self, count, deviation, total=total: noised - total)
+            monkeypatch.setattr(Entropy, "integer_noise", lambda self, count, deviation, noise=noised - total: noise)
             vector = np.append(total, np.zeros(CHECK, np.int64)).astype(np.int32)
             found.append(release.decode(Payload(torch.from_numpy(vector), 0.0, {}, 3), public))
         assert torch.equal(found[0].mean, found[1].mean) and found[0].scalars == found[1].scalars != {}

@@ -32,9 +32,13 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         return Message(RecordDict({"failure": failure}), reply_to=message)
 
 
+OWN = ("data-path", "clients", "roster", "backbone")  # what only a real node has
+
+
 def is_simulation(context: Context) -> bool:
-    """Flower's convention: a simulated node is told how many partitions there are."""
-    return "num-partitions" in context.node_config
+    """Flower's convention: a simulated node is told how many partitions there are. So are nodes of its tutorials: one
+    that has anything of its own is real, and sends no picture."""
+    return "num-partitions" in context.node_config and not any(key in context.node_config for key in OWN)
 
 
 @app.query("hello")

@@ -28,6 +28,7 @@ from strategies.flower.wire import Order, pack_answer, pack_sum, record, unpack_
 from strategies.types import Broadcast
 from tasks.errors import InputError
 from tasks.registry import load
+from tasks.types import Task
 
 log = logging.getLogger("flwr")
 CONFIGURED = "privacy."  # errors about these keys tell nothing but the configuration
@@ -144,20 +145,26 @@ def _see_ledger(content: RecordDict, context: Context, simulated: bool, multipli
 def _release(config: str) -> LatticeRelease:
     """The release of a config (its length depends on task and rule)."""
     experiment = _experiment(config)
-    size = build_rule(experiment).size(build_task(experiment).layout.size)
+    size = build_rule(experiment).size(_task(config).layout.size)
     release = build_release(experiment, size)
     if not isinstance(release, LatticeRelease):
         raise RefusalError(f"release {experiment.release} has no secure sum")
     return release
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)
+def _task(config: str) -> Task:
+    """The task of a config, with what it has decoded: the same for all methods and seeds."""
+    return build_task(_experiment(config))
+
+
+@lru_cache(maxsize=64)
 def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool) -> tuple[CohortTrainer, torch.device]:
     experiment = Experiment.from_run_config(json.loads(config))
     runtime = experiment.runtime
     torch.set_num_threads(runtime.threads)
     torch.set_float32_matmul_precision(runtime.matmul_precision)
-    rule, task, learner = build_rule(experiment), build_task(experiment), build_learner(experiment, method)
+    rule, task, learner = build_rule(experiment), _task(config), build_learner(experiment, method)
     memory = remembered(task, learner, rule)
     if memory and not state_dir:
         raise InputError(

@@ -143,6 +143,8 @@ class Comparison:
             for seed in experiment.seed_list
             for method in experiment.trained_methods
         ]
+        for arm in self.arms:
+            arm.federation.resting = getattr(self.task, "resting", None)
 
     def run(self) -> None:
         """From wherever the run stands to its last round, its result and its report."""

@@ -27,6 +27,8 @@ SERVER_NODE = 1
 class InProcessGrid(Grid):
     """Runs the ClientApp in the caller's thread when its reply is pulled, one message at a time."""
 
+    serial = True
+
     def __init__(
         self,
         client_app: ClientApp,

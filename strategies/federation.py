@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -36,6 +37,7 @@ class Federation:
 
     ``accepted[client]`` is the last round whose contribution of that client entered the model; a rule's client
     continues from the memory of exactly that round, so a lost reply or a resumed run cannot fork it.
+    ``resting(round)`` says which numbers of the model stay as they are in a round, whatever noise or momentum would do.
     """
 
     rule: Rule
@@ -44,6 +46,7 @@ class Federation:
     state: State = field(default_factory=dict)
     accepted: dict[int, int] = field(default_factory=dict)
     round: int = 0
+    resting: Callable[[int], Tensor | None] | None = None
 
     @classmethod
     def start(cls, rule: Rule, population: int, model: Tensor) -> Federation:
@@ -64,6 +67,9 @@ class Federation:
         """Move the model by a round's aggregate; ``clients`` are those in the sum."""
         self._follow(round)
         model, state = self.rule.apply(self.model, self.state, aggregate, self.population)
+        still = self.resting(round) if self.resting else None
+        if still is not None:
+            model = torch.where(still.to(model.device), self.model, model)
         self.model, self.state, self.round = model, state, round
         self.accepted |= dict.fromkeys(clients, round)
 
@@ -80,8 +86,8 @@ class Federation:
 class Fold:
     """Adds partial sums in the order of their slots, whatever order they arrive in.
 
-    Float addition is not associative; a fixed order makes the same layout give the same bits. Early replies wait,
-    at most as many as there are messages in flight, so memory does not grow with the number of nodes or clients.
+    Float addition is not associative; a fixed order makes the same layout give the same bits. Early replies wait: how
+    many is bounded by how far messages run ahead of the oldest one that is out (:mod:`strategies.flower.legs`).
     """
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedapp.store.atomic import write_bytes
+from fedapp.store.checkpoint import KEEP
 from tasks.errors import FedappError
 
 
@@ -37,7 +38,7 @@ class ClientState:
         except (OSError, SafetensorError) as error:
             raise MissingMemoryError(f"client {client} has no readable memory of round {version} ({error})") from error
         older = sorted(file.parent.glob("round-*.safetensors"))
-        for other in older[: max(older.index(file) - 1, 0)]:  # the one before may be asked for by a resumed run
+        for other in older[: max(older.index(file) - KEEP, 0)]:  # a run may be resumed from either checkpoint there is
             other.unlink(missing_ok=True)
         return memory
 

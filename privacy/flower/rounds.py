@@ -39,7 +39,7 @@ from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, Prekey, Terms
 from privacy.secagg.server import SecAggServer
 from privacy.settings import PrivacySettings
-from strategies.flower.legs import exchange
+from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node
 from strategies.flower.rounds import FederatedRounds, RoundReport, content_of
 from strategies.flower.wire import Order, pack_broadcast, pack_order, unpack_sum
@@ -190,10 +190,10 @@ class _Leg:
         """Send each member its content; ``take(member, reply)`` as replies come. An error concerns its node only."""
         members, settings = list(content), self.rounds.settings
         at, group = ConfigRecord({"state-dir": settings.state_dir}), str(self.report.round)
-        messages = []
+        messages, ttl = [], lifetime(settings.timeout, len(members), settings.in_flight)
         for member in members:
             whole = RecordDict({**content[member], "at": at})
-            messages.append(Message(whole, self.nodes[member].node_id, kind, ttl=settings.timeout, group_id=group))
+            messages.append(Message(whole, self.nodes[member].node_id, kind, ttl=ttl, group_id=group))
         for slot, reply in exchange(self.grid, messages, settings.timeout, settings.in_flight):
             try:
                 take(members[slot], content_of(reply, settings.timeout))

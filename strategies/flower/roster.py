@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.flower.legs import exchange
+from strategies.flower.legs import exchange, lifetime
 from strategies.flower.wire import FAILURE, record
 from tasks.errors import StoppedError
 
 HELLO = "query.hello"
 ANY = "any"
+WINDOW = 64  # greetings at a time
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ def gather(
     reasons: list[str] = []
     while True:
         greeting = RecordDict({"hello": ConfigRecord({"fingerprint": fingerprint, "root": root})})
-        messages = [Message(greeting, node_id, HELLO, ttl=patience) for node_id in identifiers]
+        ttl = lifetime(patience, len(identifiers), WINDOW)
+        messages = [Message(greeting, node_id, HELLO, ttl=ttl) for node_id in identifiers]
         nodes, reasons, partitions = [], [], 0
-        for index, reply in exchange(grid, messages, patience, in_flight=64):
+        for index, reply in exchange(grid, messages, patience, WINDOW):
             try:
                 found = _node(identifiers[index], reply, reasons)
             except (KeyError, TypeError, ValueError) as error:

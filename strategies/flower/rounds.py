@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -19,9 +19,18 @@ from torch import Tensor
 
 from strategies.cohort import Assignment
 from strategies.federation import Federation, Fold, participants
-from strategies.flower.legs import exchange
+from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, spread
-from strategies.flower.wire import Answer, Order, from_array, pack_broadcast, pack_order, unpack_answer, unpack_sum
+from strategies.flower.wire import (
+    Answer,
+    Order,
+    from_array,
+    pack_broadcast,
+    pack_order,
+    to_array,
+    unpack_answer,
+    unpack_sum,
+)
 from strategies.types import Aggregate, Charge, Payload, Public, Release
 from tasks.errors import EmptySumError, ReplyError, StoppedError
 
@@ -86,7 +95,7 @@ class FederatedRounds(Strategy):
         self.vector_size = federation.rule.size(federation.model.numel())
         self.sample = sample or self._draw
         self.expected, self.charge = expected, charge
-        self._open: tuple[RoundReport, dict[int, Order]] | None = None
+        self._open: tuple[RoundReport, list[tuple[Message, Order]]] | None = None
 
     def _draw(self, number: int) -> list[int]:
         return participants(self.seed, number, self.federation.population, self.settings.per_round)
@@ -145,13 +154,14 @@ class FederatedRounds(Strategy):
 
     def _messages(self, orders: Sequence[tuple[Node, Order]], report: RoundReport) -> list[Message]:
         broadcast = pack_broadcast(self.federation.broadcast(report.round))
-        messages = []
+        messages, settings = [], self.settings
+        ttl = lifetime(settings.timeout, len(orders), settings.in_flight)
         for node, order in orders:
             content = pack_order(order, broadcast, self.fingerprint, self.root)
             if self.charge:
                 content["ledger"] = ConfigRecord(self.charge.witness())  # type: ignore[arg-type]
             group = str(report.round)
-            messages.append(Message(content, node.node_id, TRAIN, ttl=self.settings.timeout, group_id=group))
+            messages.append(Message(content, node.node_id, TRAIN, ttl=ttl, group_id=group))
             report.bytes_down += broadcast.count_bytes()
         return messages
 
@@ -206,7 +216,7 @@ class FederatedRounds(Strategy):
 
     def _read(self, content: RecordDict, order: Order) -> Answer:
         if not self.release.private:
-            return unpack_answer(content, order, self.vector_size)
+            return unpack_answer(content, order, self.vector_size, getattr(self.federation.rule, "scalars", {}))
         return unpack_sum(content, order, self.release.length)
 
     def _too_few(self, report: RoundReport) -> str:
@@ -222,14 +232,22 @@ class FederatedRounds(Strategy):
 
         ``initial_arrays`` replaces the model if it holds one under ``"model"``.
         """
-        if "model" in initial_arrays:
-            self.federation.model = from_array(initial_arrays["model"]).clone()
+        self._begin_with(initial_arrays)
         result = Result()
         for number in range(self.federation.round + 1, num_rounds + 1):
             report = self.run_round(grid, number)
             result.train_metrics_clientapp[number] = _means(report)
-        result.arrays = pack_broadcast(self.federation.broadcast(self.federation.round))
+        result.arrays = self._judged()
         return result
+
+    def _begin_with(self, arrays: ArrayRecord) -> None:
+        if "model" in arrays:
+            self.federation = replace(self.federation, model=from_array(arrays["model"]).clone())
+            self.federation.state = self.federation.rule.init(self.federation.model)
+
+    def _judged(self) -> ArrayRecord:
+        """The model to use: not what clients would get next, where a rule tells the two apart."""
+        return ArrayRecord({"model": to_array(self.federation.result)})
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -237,10 +255,13 @@ class FederatedRounds(Strategy):
         """The messages of a round, for callers who bring their own loop."""
         if self.release.masked or self.charge:
             raise ValueError("a masked or charged round has several legs: use run_round")
+        if self.federation.round == 0:
+            self._begin_with(arrays)
         report = RoundReport(server_round)
         orders = self._orders(server_round, False, report)
-        self._open = (report, {node.node_id: order for node, order in orders})
-        return self._messages(orders, report)
+        messages = self._messages(orders, report)
+        self._open = (report, [(message, order) for message, (_, order) in zip(messages, orders, strict=True)])
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -249,12 +270,12 @@ class FederatedRounds(Strategy):
         if self._open is None or self._open[0].round != server_round:
             raise ValueError(f"round {server_round} was not opened by configure_train")
         (report, orders), self._open = self._open, None
-        answers = {reply.metadata.src_node_id: reply for reply in replies}
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}  # an error may have another sender
         fold = Fold()
-        for slot, (node_id, order) in enumerate(orders.items()):
-            self._take(slot, answers.get(node_id), order, fold, report)
-        self._close(fold.total, next(iter(orders.values())).assignment.public, report)
-        return pack_broadcast(self.federation.broadcast(server_round)), _means(report)
+        for slot, (message, order) in enumerate(orders):
+            self._take(slot, answers.get(message.metadata.message_id), order, fold, report)
+        self._close(fold.total, orders[0][1].assignment.public, report)
+        return self._judged(), _means(report)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

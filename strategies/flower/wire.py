@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TypeVar
@@ -23,13 +24,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from strategies.cohort import Assignment, CohortResult
-from strategies.types import Broadcast, Payload
+from strategies.types import Bounds, Broadcast, Payload
 from tasks.errors import ReplyError
 from tasks.params import is_finite
 
 FAILURE = "failure"
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 NPY_VERSION_1 = b"\x93NUMPY\x01\x00"  # what numpy writes; Flower's metadata already says shape and dtype
+SLACK = 1e-5  # of a sum in float32
 NPY_PREFIX = 10  # magic, version, and two bytes with the length of the header that follows
 
 
@@ -202,18 +204,18 @@ def _same_round(content: RecordDict, order: Order) -> None:
         raise ReplyError(f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one")
 
 
-def unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
-    """A node's answer, checked against the order and the vector ``size`` V.
+def unpack_answer(content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]) -> Answer:
+    """A node's answer, checked against the order, the vector ``size`` V and the ``scalars`` the rule sums beside it.
 
     Raises :class:`ReplyError` for whatever is wrong with it: no reply can make the server fail.
     """
     try:
-        return _unpack_answer(content, order, size)
+        return _unpack_answer(content, order, size, scalars)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
 
-def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
+def _unpack_answer(content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]) -> Answer:
     if FAILURE in content:
         raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
     try:
@@ -223,20 +225,21 @@ def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
         ids = [int(client) for client in metrics.pop("id")]  # type: ignore[union-attr]
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
-    strangers = set(ids) - set(order.assignment.clients)
-    if strangers:
-        raise ReplyError(f"the reply counts clients {sorted(strangers)} which it was not asked to train")
-
     result = CohortResult(clients=ids)
     result.failures = dict(zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True))  # type: ignore[arg-type]
+    strangers = {*ids, *result.failures} - set(order.assignment.clients)
+    if strangers:
+        raise ReplyError(f"the reply counts clients {sorted(strangers)} which it was not asked to train")
     result.metrics = {name: list(values) for name, values in metrics.items()}  # type: ignore[arg-type]
     uneven = [name for name, values in result.metrics.items() if len(values) != len(ids)]
     if uneven or len(set(ids)) < len(ids):
         raise ReplyError(f"the reply lists {len(ids)} clients, but {uneven or 'some of them twice'}")
     if ids:
-        result.payload = _payload(content, size, len(ids))
+        result.payload = _payload(content, size, len(ids), scalars)
     if "pictures" in content:
-        images = {name: from_array(array) for name, array in record(content, "pictures", ArrayRecord).items()}
+        if not order.pictures:
+            raise ReplyError("the reply holds pictures that nobody asked for")
+        images = {name: _picture(array) for name, array in record(content, "pictures", ArrayRecord).items()}
         result.pictures = {
             client: (images[f"{client}.private"], images[f"{client}.rendered"])
             for client in ids
@@ -245,7 +248,14 @@ def _unpack_answer(content: RecordDict, order: Order, size: int) -> Answer:
     return Answer(result, sum(part.count_bytes() for part in content.values() if isinstance(part, ArrayRecord)))
 
 
-def _payload(content: RecordDict, size: int, count: int) -> Payload:
+def _picture(array: Array) -> Tensor:
+    image = from_array(array)
+    if image.dtype != torch.uint8 or image.dim() < 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+        raise ReplyError(f"a picture of shape {tuple(image.shape)} and type {image.dtype}")
+    return image
+
+
+def _payload(content: RecordDict, size: int, count: int, scalars: Mapping[str, Bounds]) -> Payload:
     try:
         array, meta = record(content, "sum", ArrayRecord)["vector"], dict(record(content, "sum.meta", MetricRecord))
     except KeyError as error:
@@ -261,8 +271,15 @@ def _payload(content: RecordDict, size: int, count: int) -> Payload:
     counted = int(meta.pop("count"))  # type: ignore[arg-type]
     if counted != count or not 0 < weight < float("inf"):
         raise ReplyError(f"the sum claims weight {weight} over {counted} clients, but lists {count}")
-    scalars = {name.removeprefix("scalar."): float(value) for name, value in meta.items()}  # type: ignore[arg-type]
-    return Payload(vector, weight, scalars, counted)
+    sums = {name.removeprefix("scalar."): float(value) for name, value in meta.items()}  # type: ignore[arg-type]
+    if sums.keys() != scalars.keys():
+        raise ReplyError(f"the reply sums the scalars {sorted(sums)}, the rule {sorted(scalars)}")
+    for name, (low, high, power, weighted) in scalars.items():
+        over = weight if weighted else count
+        top = math.inf if power else high * over * (1 + SLACK)  # in units of a clip that a plain sum does not have
+        if not low * over * (1 - SLACK) <= sums[name] <= top or not math.isfinite(sums[name]):
+            raise ReplyError(f"the sum of {name} is {sums[name]}, which {count} clients cannot give")
+    return Payload(vector, weight, sums, counted)
 
 
 def _to_bytes(image: Tensor) -> Tensor:

@@ -79,10 +79,10 @@ def test_a_failed_write_surfaces_at_the_next_round(tmp_path: Path, monkeypatch: 
 
 def test_client_memory_is_versioned_and_pruned_behind_a_possible_resume(tmp_path: Path) -> None:
     state = ClientState(tmp_path)
-    for version in (1, 2, 3, 4):
+    for version in (1, 2, 3, 4, 5):
         state.save(5, version, {"control": torch.tensor([float(version)])})
-    assert state.load(5, 3)["control"].item() == 3.0
-    assert state.load(5, 2)["control"].item() == 2.0, "the one before can still be asked for"
+    for version in (4, 3, 2):  # a run may go on from either of two checkpoints, the newer of which had asked for 4
+        assert state.load(5, version)["control"].item() == version
     with pytest.raises(MissingMemoryError, match="client 5 has no readable memory of round 1"):
         state.load(5, 1)
-    assert state.load(5, 4)["control"].item() == 4.0
+    assert state.load(5, 5)["control"].item() == 5.0

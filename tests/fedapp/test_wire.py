@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from strategies.flower.wire import (
     unpack_answer,
     unpack_order,
 )  # fmt: skip
-from strategies.types import Broadcast, Payload
+from strategies.types import Bounds, Broadcast, Payload
 from tasks.errors import ReplyError
 
 ORDER = Order("s", "maml", Assignment(3, 1, (4, 7, 9), (0, 2, 1)), True, False, "/state")
@@ -80,7 +82,8 @@ def test_answer_round_trips() -> None:
         Payload(torch.randn(6), 2.5, {"tau": 3.0}, 2), [4, 9], {7: "gone"}, {"loss": [0.5, float("nan")]}
     )
     result.pictures = {4: (torch.rand(2, 2, 3), torch.rand(2, 2, 3))}
-    answer = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6)
+    order = replace(ORDER, pictures=True)
+    answer = unpack_answer(through_flower(pack_answer(result, order)), order, 6, {"tau": Bounds(0.0, 9.0)})
     back = answer.result
     assert back.payload is not None and result.payload is not None
     assert torch.equal(back.payload.vector, result.payload.vector)
@@ -91,5 +94,44 @@ def test_answer_round_trips() -> None:
 
 def test_a_node_whose_clients_all_failed_answers_without_a_sum() -> None:
     result = CohortResult(None, [], {4: "a", 7: "b", 9: "c"})
-    back = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6).result
+    back = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6, {}).result
     assert back.payload is None and len(back.failures) == 3
+
+
+BOUNDS = {"steps": Bounds(0.0, 10.0, weighted=True), "square_norm": Bounds(0.0, 1.0, clip_power=2)}
+
+
+def reply(**scalars: float) -> RecordDict:
+    payload = Payload(torch.ones(6), 2.5, {"steps": 5.0, "square_norm": 4.0} | scalars, 2)
+    return pack_answer(CohortResult(payload, [4, 9]), ORDER)
+
+
+@pytest.mark.parametrize(
+    "scalars", [{"steps": float("nan")}, {"steps": 25.1}, {"steps": -0.1}, {"square_norm": float("inf")}, {"more": 1.0}]
+)
+def test_a_scalar_no_client_can_give_is_refused(scalars: dict[str, float]) -> None:
+    """Weight 2.5 times at most 10 steps is 25; the bound of a squared norm is in units of a clip nobody made."""
+    assert unpack_answer(reply(), ORDER, 6, BOUNDS).result.payload is not None
+    with pytest.raises(ReplyError):
+        unpack_answer(reply(**scalars), ORDER, 6, BOUNDS)
+
+
+def test_a_missing_scalar_is_refused() -> None:
+    with pytest.raises(ReplyError, match="the rule"):
+        unpack_answer(pack_answer(CohortResult(Payload(torch.ones(6), 2.5, {}, 2), [4, 9]), ORDER), ORDER, 6, BOUNDS)
+
+
+@pytest.mark.parametrize("image", [torch.zeros(5), torch.zeros(2, 2, 4), torch.zeros(0, 2, 3)])
+def test_pictures_are_pictures_and_only_if_asked_for(image: torch.Tensor) -> None:
+    result = CohortResult(Payload(torch.ones(6), 2.5, {}, 1), [4])
+    result.pictures = {4: (image, image)}
+    with pytest.raises(ReplyError, match="a picture of shape"):
+        unpack_answer(pack_answer(result, ORDER), replace(ORDER, pictures=True), 6, {})
+    result.pictures = {4: (torch.zeros(2, 2, 3), torch.zeros(2, 2, 3))}
+    with pytest.raises(ReplyError, match="nobody asked for"):
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {})
+
+
+def test_failures_of_strangers_are_refused() -> None:
+    with pytest.raises(ReplyError, match="not asked to train"):
+        unpack_answer(pack_answer(CohortResult(None, [], {4: "a", 8: "b"}), ORDER), ORDER, 6, {})

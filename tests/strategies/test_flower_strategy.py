@@ -18,7 +18,7 @@ from fedapp.config.pieces import build_release, build_rule, build_task
 from fedapp.identity import fingerprint
 from sim.inprocess import InProcessGrid, server_identity
 from strategies.federation import Federation
-from strategies.flower.legs import exchange
+from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread
 from strategies.flower.rounds import FederatedRounds, RoundSettings
 from strategies.flower.wire import from_array
@@ -29,8 +29,8 @@ from tasks.errors import StoppedError
 def setting(
     smoke: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> Callable[[], tuple[FederatedRounds, InProcessGrid]]:
-    def build() -> tuple[FederatedRounds, InProcessGrid]:
-        config = smoke(methods="maml")
+    def build(rule: str = "fedavg") -> tuple[FederatedRounds, InProcessGrid]:
+        config = smoke(methods="maml", rule=rule)
         experiment = Experiment.from_run_config(config)
         task = build_task(experiment)
         grid = InProcessGrid(client_app, 2, config)
@@ -47,15 +47,18 @@ def setting(
     return build
 
 
-def test_flowers_own_loop_gives_the_same_model_as_ours(setting: Callable[[], Any]) -> None:
-    ours, grid = setting()
+@pytest.mark.parametrize("rule", ["fedavg", "fedexp", "fedacg"])
+def test_flowers_own_loop_gives_the_same_model_as_ours(setting: Callable[..., Any], rule: str) -> None:
+    """Also where the model that is judged is neither the last one nor the one clients would get next."""
+    ours, grid = setting(rule)
     with server_identity(grid.run.run_id):
         result = ours.start(grid, ArrayRecord(), num_rounds=2)
-    theirs, grid = setting()
+    theirs, grid = setting(rule)
     with server_identity(grid.run.run_id):
         other = Strategy.start(theirs, grid, ArrayRecord({"unused": result.arrays["model"]}), num_rounds=2)
     assert torch.equal(ours.federation.model, theirs.federation.model)
-    assert torch.equal(from_array(other.arrays["model"]), ours.federation.model)
+    for found in (result, other):
+        assert torch.equal(from_array(found.arrays["model"]), ours.federation.result)
     assert set(result.train_metrics_clientapp) == set(other.train_metrics_clientapp) == {1, 2}
     assert result.train_metrics_clientapp[2]["psnr_p"] == other.train_metrics_clientapp[2]["psnr_p"]
 
@@ -66,11 +69,18 @@ def test_start_takes_an_initial_model_and_continues_from_its_own_round(setting: 
         start = whole.start(grid, ArrayRecord(), num_rounds=1)
         whole.start(grid, ArrayRecord(), num_rounds=3)
     assert whole.federation.round == 3
-    other, grid = setting()
-    other.federation.model = torch.zeros_like(other.federation.model)
+    both = []
+    for begin in (FederatedRounds.start, Strategy.start):
+        other, grid = setting()
+        other.federation.model = torch.zeros_like(other.federation.model)
+        with server_identity(grid.run.run_id):
+            begin(other, grid, start.arrays, num_rounds=1)
+        both.append(other.federation.model)
+    expected, grid = setting()
+    expected.federation.model = from_array(start.arrays["model"]).clone()
     with server_identity(grid.run.run_id):
-        other.start(grid, start.arrays, num_rounds=1)
-    assert other.federation.model.any()
+        expected.start(grid, ArrayRecord(), num_rounds=1)
+    assert all(torch.equal(model, expected.federation.model) for model in both)
 
 
 def test_a_round_that_was_not_opened_cannot_be_closed(setting: Callable[[], Any]) -> None:
@@ -115,6 +125,31 @@ def test_exchange_keeps_to_its_window_and_reports_the_silent() -> None:
     answers = dict(exchange(grid, [None] * 6, timeout=0.2, in_flight=2))  # type: ignore[arg-type, list-item]
     assert sorted(answers) == list(range(6)) and answers[3] is None
     assert grid.most <= 2
+
+
+def test_nothing_runs_far_ahead_of_a_straggler_and_no_message_expires_in_the_queue() -> None:
+    """Message 0 never answers: of 100, only those within four windows of it are out before it is given up."""
+
+    class Straggling:
+        def __init__(self) -> None:
+            self.pushed: list[int] = []
+            self.at_timeout = 0
+
+        def push_messages(self, messages: list[int]) -> list[str]:
+            self.pushed += messages
+            return [str(messages[0])]
+
+        def pull_messages(self, identifiers: list[str]) -> list[Any]:
+            from types import SimpleNamespace
+
+            return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=i)) for i in identifiers if i != "0"]
+
+    grid = Straggling()
+    for index, reply in exchange(grid, list(range(100)), timeout=0.2, in_flight=3):  # type: ignore[arg-type]
+        if reply is None:
+            assert index == 0 and max(grid.pushed) < 4 * 3
+    assert len(grid.pushed) == 100
+    assert lifetime(600.0, 100, 32) == 4 * 600.0 and lifetime(600.0, 1, 32) == 600.0
 
 
 def test_spread_is_balanced_and_respects_hosts() -> None:

@@ -61,6 +61,12 @@ def _rates(text: str) -> str:
     return text
 
 
+def _side(size: int) -> int:
+    if size == 1:
+        raise ValueError("a picture of one pixel has no inside: use 0 (native size) or 2 and more")
+    return size
+
+
 def options_of(text: str) -> dict[str, Any]:
     """The values of an ``options`` key."""
     return json.loads(text)
@@ -84,7 +90,9 @@ class DataSettings(Settings):
 
     path: str = Field("", description="folder of your own data; empty: bundled or procedural")
     layout: str = Field("auto", description="how data.path is organised; auto: found out")
-    size: int = Field(32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size")
+    size: Annotated[int, AfterValidator(_side)] = Field(
+        32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size"
+    )
     channels: int = Field(3, description="3 for RGB, 1 for grey")
     held_out: int = Field(6, ge=1, le=1000, description="signals no client holds, for test-time optimisation")
     objects: int = Field(1, ge=1, le=10_000, description="pictures, clips or objects a client holds (mean, if skewed)")

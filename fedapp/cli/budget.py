@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedapp.cli.output import JsonOption, OverrideOption, console, write_json
+from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
 from tasks.errors import InputError
 
 budget = typer.Typer(no_args_is_help=True, help="The privacy budget: plan it, report it, verify its ledger.")
@@ -20,13 +20,15 @@ budget = typer.Typer(no_args_is_help=True, help="The privacy budget: plan it, re
 def plan(
     recipe: Annotated[str, typer.Argument(help="a recipe; its settings are the defaults of the options")] = "",
     overrides: OverrideOption = [],  # noqa: B006
-    sample_rate: Annotated[float | None, typer.Option(help="q, chance of each client in each round")] = None,
-    noise_multiplier: Annotated[float | None, typer.Option(help="z")] = None,
-    target_epsilon: Annotated[float | None, typer.Option(help="find z for this epsilon instead")] = None,
-    rounds: Annotated[int | None, typer.Option(help="T")] = None,
-    delta: Annotated[float | None, typer.Option(help="delta")] = None,
-    clients: Annotated[float | None, typer.Option(help="m, clients in a round (for noise over signal)")] = None,
-    parameters: Annotated[int | None, typer.Option(help="d, numbers each client contributes")] = None,
+    sample_rate: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="q, chance of each client in each round")
+    ] = None,
+    noise_multiplier: Annotated[float | None, typer.Option(min=1e-6, help="z")] = None,
+    target_epsilon: Annotated[float | None, typer.Option(min=1e-6, help="find z for this epsilon instead")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="T")] = None,
+    delta: Annotated[float | None, typer.Option(min=1e-30, max=0.5, help="delta")] = None,
+    clients: Annotated[float | None, typer.Option(min=1, help="m, clients in a round (for noise over signal)")] = None,
+    parameters: Annotated[int | None, typer.Option(min=1, help="d, numbers each client contributes")] = None,
     target: JsonOption = "",
 ) -> None:
     """Predict epsilon and noise over signal before a client trains, and what would help."""
@@ -36,6 +38,10 @@ def plan(
         "rate": sample_rate, "multiplier": noise_multiplier, "rounds": rounds, "delta": delta, "clients": clients,
         "parameters": parameters,
     }  # fmt: skip
+    for option, value in (("--rounds", rounds), ("--delta", delta), ("--noise-multiplier", noise_multiplier),
+                          ("--clients", clients)):  # fmt: skip
+        if recipe and value is not None:
+            raise InputError(option, value, "a recipe says so itself", f"change it with -o {_KEYS[option]}=…")
     values: dict[str, Any] = _from_recipe(recipe, overrides) if recipe else {}
     values |= {key: value for key, value in given.items() if value is not None}
     if sample_rate is not None:
@@ -52,6 +58,10 @@ def plan(
     write_json(target, found)
 
 
+_KEYS = {
+    "--rounds": "rounds", "--delta": "privacy.delta", "--noise-multiplier": "privacy.noise-multiplier",
+    "--clients": "clients.per-round",
+}  # fmt: skip
 _EXAMPLES = {"rounds": "100", "delta": "1e-5", "multiplier": "1.0"}
 
 
@@ -70,13 +80,13 @@ def _from_recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
             "release", experiment.release, "adds no noise: there is no budget to plan", "try quickstart-dp"
         )
     sampler = Sampler(privacy.sampling, 0, experiment.clients.total, experiment.clients.per_round)
-    rounds = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
     arms = len(experiment.trained_methods) * len(experiment.seed_list)
+    rounds = experiment.rounds * arms
     return {
         "limit": privacy.epsilon_max, "rate": sampler.rate or 1.0, "multiplier": privacy.noise_multiplier,
         "rounds": rounds, "delta": privacy.delta,
         "participations": arms * sampler.likely_most(experiment.rounds), "clients": sampler.expected,
-        "parameters": size, "sensitivity": release.joint.sensitivity,
+        "parameters": size, "sensitivity": release.joint.sensitivity, "arms": arms,
     }  # fmt: skip
 
 
@@ -116,7 +126,7 @@ def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: J
     from fedapp.store.runfolder import RunFolder
 
     found, page = write_budget(RunFolder.open(path.resolve()))
-    console.print(found["claim"], highlight=False, soft_wrap=True)
+    console.print(found["claim"], **PLAIN)
     table = Table("against whom", "protection", title_justify="left")
     for row in found["against"]:
         table.add_row(row["who"], row["protection"])
@@ -127,7 +137,7 @@ def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: J
             f"spent {show(left['spent'])} of {show(left['epsilon_max'])}, {left['rounds_left']} rounds left; "
             f"audit: {found['audit']['verdict']}", highlight=False,
         )  # fmt: skip
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"report: {page}", **PLAIN)
     write_json(target, found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+from typing import Literal, get_args, get_origin
 
 from fedapp.cli.runs import RUNTIMES
 from fedapp.config.experiment import Experiment, known_keys
@@ -35,8 +37,14 @@ def _described(table: dict[str, str]) -> dict[str, str]:
     for name, target in table.items():
         module, _, attribute = target.partition(":")
         text = inspect.getdoc(getattr(importlib.import_module(module), attribute)) or ""
-        rows[name] = text.split("\n")[0].replace(":class:", "").replace("`", "")
+        rows[name] = _plain(text.split("\n")[0])
     return rows
+
+
+def _plain(text: str) -> str:
+    """A docstring's line without its markup: the last part of what a role names, formulas as they are."""
+    text = re.sub(r":(?:class|attr|func|meth|mod):`[^`]*?([^`.]+)`", r"\1", text)
+    return re.sub(r":math:`([^`]*)`", r"\1", text).replace("`", "")
 
 
 def _describe_key(key: str) -> str:
@@ -44,4 +52,6 @@ def _describe_key(key: str) -> str:
     *parents, last = key.split(".")
     for parent in parents:
         model = model.model_fields[parent.replace("-", "_")].annotation  # type: ignore[assignment]
-    return model.model_fields[last.replace("-", "_")].description or ""
+    found = model.model_fields[last.replace("-", "_")]
+    allowed = get_args(found.annotation) if get_origin(found.annotation) is Literal else ()
+    return (found.description or "") + (f" ({', '.join(map(str, allowed))})" if allowed else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -27,7 +28,7 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """All findings, in the order in which one would set a machine up."""
-    return [*_torch(), _cores(), *_broken_packages(), _flower(), _flower_home(), _superlink(), _siblings(), _report()]
+    return [*_torch(), _cores(), *_broken_packages(), _flower(), _flower_home(), _superlink(), _siblings(), *_extras()]
 
 
 def _torch() -> list[Finding]:
@@ -111,7 +112,18 @@ def _siblings() -> Finding:
     return Finding("ok", "directory", f"no foreign package names in {here}; code in {ROOT}")
 
 
-def _report() -> Finding:
-    if importlib.util.find_spec("matplotlib") is None:
-        return Finding("warning", "report", "matplotlib is missing: pip install 'fedapp[report]'")
-    return Finding("ok", "report", "matplotlib is installed")
+EXTRAS = {"report": ("matplotlib",), "talking-head": ("diffusers", "peft"), "video": ("av",)}
+
+
+def _extras() -> list[Finding]:
+    """What is optional, and what needs it."""
+    findings = []
+    for extra, packages in EXTRAS.items():
+        gone = [package for package in packages if importlib.util.find_spec(package) is None]
+        text = f"{' and '.join(gone)} missing: pip install 'fedapp[{extra}]'" if gone else "installed"
+        findings.append(Finding("warning" if gone else "ok", extra, text))
+    compiler = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), "")
+    findings.append(
+        Finding("ok" if compiler else "note", "field.compiled", compiler or "no C++ compiler: leave it off")
+    )
+    return findings

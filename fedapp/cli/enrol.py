@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from fedapp.cli.output import JsonOption, console, write_json
+from fedapp.cli.output import PLAIN, JsonOption, console, write_json
 from privacy.budget.ledger import KEY_FILE as LEDGER_KEY
 from privacy.secagg.identity import KEY_FILE, Roster, load_identity
 from privacy.secagg.primitives import public_bytes
@@ -33,7 +33,7 @@ def enrol(
         folder = Path(what[0]).expanduser().resolve()
         file = folder / (LEDGER_KEY if server else KEY_FILE)
         public = public_bytes(load_identity(file, create=True)).hex()
-        console.print(f"{file}: public key {public}", highlight=False, soft_wrap=True)
+        console.print(f"{file}: public key {public}", **PLAIN)
         write_json(target, {"key": str(file), "public": public})
         return
     found = _parse(what)

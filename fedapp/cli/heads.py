@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedapp.cli.output import JsonOption, OverrideOption, console, write_json
+from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError, nearest
 
@@ -52,7 +52,7 @@ def pretrain(
     with progress_bar() as tell:
         backbone = train(wanted, lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first)
     save_whole(backbone, folder)
-    console.print(f"backbone: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"backbone: {folder}", **PLAIN)
     write_json(target, {"backbone": str(folder), "digest": backbone.digest, "about": backbone.about})
 
 
@@ -72,7 +72,7 @@ def people(
         raise InputError("out", str(out), "is not empty", "name a new folder")
     settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
     manifest = write_people(out.resolve(), count, settings)
-    console.print(f"{count} people: {manifest}", highlight=False, soft_wrap=True)
+    console.print(f"{count} people: {manifest}", **PLAIN)
     write_json(target, {"manifest": str(manifest), "people": count})
 
 
@@ -90,7 +90,7 @@ def export(
     from fedapp.export import export_run
 
     facts = export_run(RunFolder.open(path.resolve()), out.resolve(), method, seed, client)
-    console.print(f"exported to {out}", highlight=False, soft_wrap=True)
+    console.print(f"exported to {out}", **PLAIN)
     write_json(target, facts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import build_release
 from fedapp.protection import ledger_folder
 from fedapp.store.checkpoint import list_checkpoints, read_header
 from fedapp.store.runfolder import RunFolder
@@ -17,9 +17,14 @@ from tasks.errors import InputError
 def check(path: Path) -> dict[str, Any]:
     """Verify the ledger of a run folder, a population's folder or a file; raises :class:`InputError` if it fails."""
     file, anchor, number = path, None, None
+    if not path.exists():
+        raise InputError("path", str(path), "there is no such file or folder", "give a run, a population or a ledger")
     if path.is_dir() and (path / "config.json").exists():
         folder = RunFolder.open(path)
-        file = ledger_folder(Experiment.from_run_config(folder.config)) / LEDGER_FILE
+        experiment = folder.experiment
+        if not build_release(experiment, 1).private:
+            raise InputError("run", str(path), f"release {experiment.release} keeps no ledger", "verify a private run")
+        file = ledger_folder(experiment) / LEDGER_FILE
         for newest in list_checkpoints(folder.checkpoints)[-1:]:
             header = read_header(newest)
             kept, number = header["state"].get("ledger"), header["round"]

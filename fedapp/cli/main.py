@@ -1,4 +1,5 @@
-"""``fedapp``: exit status 0 on success, 2 on bad input, 3 when a run stopped for a stated reason, 1 on our fault.
+"""``fedapp``: exit status 0 on success, 2 on bad input, 3 when a run stopped for a stated reason, 130 when it was
+interrupted, 1 on our fault.
 
 With ``--json`` one JSON object goes to the given path (``-``: standard output) and everything else to standard
 error.
@@ -6,6 +7,7 @@ error.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,11 +35,17 @@ app.command()(people)
 
 def entry() -> None:
     """Run the command line; deliberate errors become one message and their exit status."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as ^C: what was started is ended, what was computed is kept
+        signal.signal(ending, _end)
     try:
         app(standalone_mode=True)
     except FedappError as error:
         console.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 @app.command()

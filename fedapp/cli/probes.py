@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from fedapp.cli.output import JsonOption, console, write_json
+from fedapp.cli.output import PLAIN, JsonOption, console, write_json
 from fedapp.store.atomic import write_json as write_file
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
@@ -19,7 +19,7 @@ CANARY_NUMBERS = 400_000_000  # canaries times numbers times rounds: what an aud
 
 def audit(
     path: Annotated[Path, typer.Argument(help="a run folder")],
-    canaries: Annotated[int, typer.Option(help="canary clients; 0: as many as a few minutes allow")] = 0,
+    canaries: Annotated[int, typer.Option(min=0, help="canary clients; 0: as many as a few minutes allow")] = 0,
     target: JsonOption = "",
 ) -> None:
     """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound exceeds the claim."""
@@ -49,7 +49,12 @@ def audit(
     rows = judge(found, privacy.noise_multiplier, privacy.delta)
     result = {"run": str(folder.path), "verdict": verdict(rows), "rows": rows}
     table = Table(
-        "test", "estimate", "lower bound (95 %)", "claimed epsilon", "verdict", title=f"audit: {result['verdict']}"
+        "test",
+        "estimate",
+        "lower bound (95 %)",
+        "claimed for one method and seed",
+        "verdict",
+        title=f"audit: {result['verdict']}",
     )
     for row in rows:
         table.add_row(
@@ -77,7 +82,9 @@ def attack(
 
     folder = RunFolder.open(path.resolve())
     rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"))
-    table = Table("attack", "method", "on", "metric", "value", "without information", "by chance", "n")
+    table = Table(box=None)
+    for column in ("attack", "method", "on", "metric", "value", "without information", "by chance", "n"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("value", "n") else "left")
     for row in rows:
         numbers = [show(row[key]) for key in ("value", "floor", "chance", "n")]
         table.add_row(row["attack"], row["method"], row["release"], row["metric"], *numbers)
@@ -94,6 +101,6 @@ def _refresh(folder: RunFolder) -> None:
     from fedapp.report.budget import PAGE_FILE, write_budget
 
     if folder.result_file.exists():
-        console.print(f"report: {write_report(folder)}", highlight=False, soft_wrap=True)
+        console.print(f"report: {write_report(folder)}", **PLAIN)
     if (folder.path / PAGE_FILE).exists():
-        console.print(f"privacy report: {write_budget(folder)[1]}", highlight=False, soft_wrap=True)
+        console.print(f"privacy report: {write_budget(folder)[1]}", **PLAIN)

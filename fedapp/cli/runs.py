@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +18,15 @@ from rich.table import Table
 
 from fedapp import ROOT
 from fedapp.about import versions
-from fedapp.cli.output import console
+from fedapp.cli.output import PLAIN, console
 from fedapp.cli.progress import ProgressDisplay
-from fedapp.comparison import identity
+from fedapp.comparison import INTERRUPTED, identity
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import build_task
 from fedapp.config.recipes import read_overrides, read_recipe
 from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
-from fedapp.store.runfolder import FINISHED, RUNNING, RunFolder, new_path
+from fedapp.store.runfolder import FINISHED, RUNNING, STOPPED, RunFolder, new_path
 from tasks.errors import FedappError, InputError, StoppedError, nearest
 from tasks.settings import options_of
 from tasks.types import Preparing
@@ -43,7 +44,7 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
     for key in PATHS:  # runtimes work in other folders than the user
         if values[key]:
             values[key] = str(Path(values[key]).expanduser().resolve())
-    judges = options_of(values["talking-head.judges"])
+    judges = options_of(Experiment.from_run_config(values).talking_head.judges)
     values["talking-head.judges"] = json.dumps({n: str(Path(f).expanduser().resolve()) for n, f in judges.items()})
     experiment = Experiment.from_run_config(values)
     task = build_task(experiment)
@@ -93,11 +94,16 @@ def execute(experiment: Experiment, folder: RunFolder, runtime: str, console: Co
     """Run to the end on a runtime and return the result; raises the error the run ended with."""
     total = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
     display = ProgressDisplay(folder, total, console)
-    console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
-    if runtime == "in-process":
-        _in_process(experiment, display)
-    else:
-        _on_ray(experiment, folder, display)
+    console.print(f"run folder: {folder.path}", **PLAIN)
+    try:
+        if runtime == "in-process":
+            _in_process(experiment, display)
+        else:
+            _on_ray(experiment, folder, display)
+    except (KeyboardInterrupt, SystemExit):
+        folder.set_status(STOPPED, INTERRUPTED, "interrupted")
+        console.print(f"interrupted; to go on: fedapp resume {shlex.quote(str(folder.path))}", **PLAIN)
+        raise SystemExit(INTERRUPTED) from None
     return summarise(folder)
 
 
@@ -177,9 +183,9 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
             highlight=False,
         )
     if folder.report_file.exists():
-        console.print(f"report: {folder.report_file}", highlight=False, soft_wrap=True)
+        console.print(f"report: {folder.report_file}", **PLAIN)
     if (folder.path / "privacy_report.html").exists():
-        console.print(f"privacy report: {folder.path / 'privacy_report.html'}", highlight=False, soft_wrap=True)
+        console.print(f"privacy report: {folder.path / 'privacy_report.html'}", **PLAIN)
 
 
 OWN = {

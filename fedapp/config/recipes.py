@@ -1,7 +1,11 @@
-"""Recipes: small TOML files that change a few config keys, by name (``sim/recipes``) or by path."""
+"""Recipes: small TOML files that change a few config keys, by name (``sim/recipes``) or by path.
+
+The config.json of a run is a recipe too: it says everything.
+"""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -25,13 +29,22 @@ def recipe_names() -> dict[str, str]:
 
 def read_recipe(name: str) -> dict[str, Any]:
     """The keys a recipe sets, flat; ``name`` may also be the path of a TOML file."""
-    file = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    own = name.endswith((".toml", ".json"))
+    file = Path(name) if own else FOLDER / f"{name}.toml"
     if not file.is_file():
-        raise InputError("recipe", name, "no such recipe", nearest(name, recipe_names()) + ", or a .toml file")
+        other = ", or a .toml file, or a run's config.json"
+        raise InputError("recipe", name, "no such recipe", nearest(name, recipe_names()) + other)
     try:
-        values = flatten(tomllib.loads(file.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError("recipe", str(file), f"not valid TOML: {error}", "correct the file") from error
+        text = file.read_text()
+        values = json.loads(text) if file.suffix == ".json" else flatten(tomllib.loads(text))
+        if not isinstance(values, dict):
+            raise ValueError("not a table of keys")
+    except (ValueError, OSError) as error:  # what is no TOML or JSON, or no text at all
+        raise InputError(
+            "recipe", str(file), f"not valid {file.suffix[1:].upper()}: {error}", "correct the file"
+        ) from error
+    for key in () if file.suffix == ".toml" else ("run-dir", "resume"):
+        values.pop(key, None)
     values.setdefault("recipe", file.stem)
     return values
 

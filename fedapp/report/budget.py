@@ -28,7 +28,7 @@ JSON_FILE, PAGE_FILE = "privacy_report.json", "privacy_report.html"
 
 def budget_of(folder: RunFolder) -> dict[str, Any]:
     """The report of the population a run belongs to, at the run's settings."""
-    experiment = Experiment.from_run_config(folder.config)
+    experiment = folder.experiment
     file = ledger_folder(experiment) / LEDGER_FILE
     if not file.exists():
         raise InputError(

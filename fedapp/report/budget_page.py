@@ -65,8 +65,7 @@ svg { width:100%; height:auto; } code { font-size:13px; overflow-wrap:anywhere; 
 <div class="card">{{ curve|safe }}</div>
 </div>
 {% if r.meaning %}<p class="note">μ = {{ number(r.meaning.mu) }}: a test that decides whether a client took part, wrong about
-{% for rate, power in r.meaning.max_true_positive_rate.items() %}{{ "%.1f"|format(100 * rate|float) }} % of outsiders, finds at most {{ "%.1f"|format(100 * power) }} % of members{{ "; " if not loop.last else "." }}{% endfor %}
-Its advantage is at most {{ number(r.meaning.max_advantage) }}.</p>{% endif %}
+{% for rate, power in r.meaning.max_true_positive_rate.items() %}{{ "%.1f"|format(100 * rate|float) }} % of outsiders, finds at most {{ "%.1f"|format(100 * power) }} % of members{{ "; " if not loop.last else "." }}{% endfor %}{{ " " }}Its advantage is at most {{ number(r.meaning.max_advantage) }}.</p>{% endif %}
 {% endif %}
 
 <h2>Who took part</h2>

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from typing import Any
 
-from fedapp.config.experiment import Experiment
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import read_recipe, recipe_names, written
 from fedapp.report import figures
 from fedapp.report.findings import attack_findings, findings
 from fedapp.results import summarise
@@ -13,7 +15,7 @@ from fedapp.store.runfolder import RunFolder
 from strategies.local import LOCAL
 
 TITLES = {
-    "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF, no cap", "maml": "MAML", "fomaml": "FOMAML",
+    "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF as published", "maml": "MAML", "fomaml": "FOMAML",
     "reptile": "Reptile", "erm": "ERM", "adapters": "LoRA adapters", LOCAL: "Local", "meta-nsgd": "meta-NSGD",
     "fedmenf-adaptive": "FedMeNF, γ from a budget", "fedmenf-first-order": "FedMeNF, first order",
 }  # fmt: skip
@@ -62,6 +64,7 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "failures": [event for event in events if event["event"] == "round" and event["failures"]],
         "config": experiment.to_run_config(),
         "defaults": Experiment().to_run_config(),
+        "reproduce": _command(folder, experiment),
         "number": lambda value, digits=2: f"{value:.{digits}f}" if isinstance(value, int | float) else "–",
     }
     if experiment.task == "talking-head":
@@ -69,6 +72,17 @@ def view(folder: RunFolder) -> dict[str, Any]:
 
         return shared | head_view(shared, events, Media(folder))
     return shared | _field_view(shared, events, Media(folder))
+
+
+def _command(folder: RunFolder, experiment: Experiment) -> str:
+    """What to type for the same run: its recipe and what was changed of it, or else its own config.json."""
+    runtime, config = folder.read("run.json").get("runtime", "ray"), experiment.to_run_config()
+    if experiment.recipe not in recipe_names():
+        return f"fedapp run {shlex.quote(str(folder.path / 'config.json'))} --runtime {runtime}"
+    base = known_keys() | read_recipe(experiment.recipe)
+    changed = {key: value for key, value in config.items() if key not in ("run-dir", "resume") and value != base[key]}
+    options = [f"-o {shlex.quote(f'{key}={written(value)}')}" for key, value in changed.items()]
+    return " \\\n  ".join([f"fedapp run {experiment.recipe} --runtime {runtime}", *options])
 
 
 def _field_view(shared: dict[str, Any], events: list[dict[str, Any]], images: Media) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def over_rounds(
 ) -> str:  # fmt: skip
     """One line a method (mean over seeds, band from lowest to highest seed) of ``event[metric][key]``."""
 
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: Axes) -> None:
         for method in methods:
             points: dict[int, list[float]] = {}
@@ -61,6 +63,7 @@ def over_rounds(
             low, high = [min(points[r]) for r in rounds], [max(points[r]) for r in rounds]
             axes.fill_between(rounds, low, high, color=colours[method], alpha=0.12, lw=0)
         axes.set_xlabel("round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
         _legend(axes)
 
@@ -84,7 +87,7 @@ def over_steps(result: dict[str, Any], order: list[str], titles: dict[str, str],
                 label = titles[method] if style == "o-" else None
                 axes.plot(range(len(steps)), values, style, ms=3, lw=1.6, color=colours[method], label=label)
         axes.set_xticks(range(len(steps)), steps)
-        axes.set_xlabel("steps of test-time optimisation (dotted: step size tuned per method)")
+        axes.set_xlabel("test-time steps (dotted: step size tuned per method)")
         axes.set_ylabel("PSNR on unseen pictures (dB)")
         _legend(axes)
 

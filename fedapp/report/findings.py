@@ -91,13 +91,13 @@ def _release(result: dict[str, Any]) -> list[tuple[str, str]]:
     if result["epsilon"] is None:
         text = "the server saw only the sum over the nodes, without noise; no epsilon is claimed."
         return [("plain", f"Release {result['release']}: {text}")]
-    return [
-        (
-            "good",
-            f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} at delta "
-            f"{result['delta']:g}, cohorts known (privacy_report.html says against whom and what is not covered).",
-        )
-    ]
+    text = (
+        f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} at delta "
+        f"{result['delta']:g}, cohorts known (privacy_report.html says against whom and what is not covered)."
+    )
+    if result["epsilon"] > USEFUL:
+        return [("warning", f"{text} Above {USEFUL:g} that promises next to nothing: this run is not called private.")]
+    return [("good", text)]
 
 
 def _against_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:

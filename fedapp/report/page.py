@@ -31,7 +31,7 @@ figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain;
 .sheets figure img { width:auto; max-width:100%; height:72px; }
 figure.film video, figure.film img { width:auto; height:150px; } figure.strip { display:inline-block; margin:4px 10px 4px 0; } figure.strip img { width:auto; height:210px; }
 figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.35; }
-.curves { display:grid; grid-template-columns:repeat(auto-fit,minmax(480px,1fr)); gap:14px; }
+.curves { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(480px,100%),1fr)); gap:14px; }
 .curves svg { width:100%; height:auto; }
 details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a; color:#e2e8f0; padding:14px 16px; border-radius:10px; overflow-x:auto; font-size:13px; }
 .changed td { background:#f0fdfa; }
@@ -69,8 +69,7 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 </section>
 
 <h2>How to reproduce</h2>
-<pre>fedapp run {{ experiment.recipe }} --runtime {{ about.runtime or "ray" }}{% for key, value in config.items() if key not in ("run-dir", "resume", "recipe") and value != defaults[key] %} \\
-  -o {{ key }}={{ value }}{% endfor %}</pre>
+<pre>{{ reproduce }}</pre>
 <p class="note">fedapp {{ about.fedapp }}, torch {{ about.torch }}, flwr {{ about.flwr }}, ray {{ about.ray }}, Python {{ about.python }} on {{ about.machine }}; started {{ about.created }}.</p>
 <details><summary>Complete configuration (keys that differ from the default are marked)</summary>
 <section class="card"><table><tr><th>key</th><th>value</th><th>default</th></tr>

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedapp.config.experiment import Experiment
 from fedapp.store.atomic import write_bytes, write_json
 from tasks.errors import InputError
 from tasks.types import Video
@@ -101,6 +102,11 @@ class RunFolder:
     @property
     def config(self) -> dict[str, Any]:
         return self.read("config.json")
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is configured, of the folder where it is now (a run may have been moved)."""
+        return Experiment.from_run_config({**self.config, "run-dir": str(self.path)})
 
     @property
     def status(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Plan:
     clients: float | None = None
     parameters: int | None = None
     sensitivity: float = 1.0
+    arms: int = 1  # methods times seeds: each takes its share of ``rounds``
     limit: float | None = None  # the population's epsilon-max, which is held against known cohorts
 
 
@@ -64,18 +65,22 @@ def noise_to_signal(plan: Plan) -> float | None:
 
 
 def advice(plan: Plan, ratio: float | None) -> list[dict[str, Any]]:
-    """What one change alone would do: ``{"change", "to", "epsilon", "noise_to_signal"}``."""
+    """What one change alone would do: ``{"change", "to", "epsilon", "noise_to_signal"}``; epsilon is the one that is
+    held against the limit: with known cohorts if the plan says how often a client takes part."""
     rows: list[dict[str, Any]] = []
 
     def row(change: str, to: float, changed: Plan) -> None:
-        found = epsilon([Event(changed.multiplier, changed.rate, changed.rounds)], changed.delta)
+        if changed.participations is None:
+            found = epsilon([Event(changed.multiplier, changed.rate, changed.rounds)], changed.delta)
+        else:
+            found = gaussian_epsilon(math.sqrt(changed.participations) / changed.multiplier, changed.delta)
         rows.append(
             {"change": change, "to": to, "epsilon": _finite(found), "noise_to_signal": noise_to_signal(changed)}
         )
 
-    if plan.rounds > 1:
-        half = plan.rounds // 2
-        row("rounds", half, _with(plan, rounds=half))
+    half = plan.rounds // plan.arms // 2
+    if half:
+        row("rounds", half, _with(plan, rounds=half * plan.arms))
     row("noise multiplier", plan.multiplier * 2, _with(plan, multiplier=plan.multiplier * 2))
     if ratio is not None and ratio > GOOD_RATIO and plan.clients and plan.parameters:
         needed = math.ceil(plan.multiplier * plan.sensitivity * math.sqrt(plan.parameters) / GOOD_RATIO)

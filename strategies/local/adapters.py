@@ -31,7 +31,10 @@ PERSONAL = "personal"
 
 
 class AdapterFit:
-    """A :class:`strategies.types.WholeFit`; ``learner.adapters.personal-steps = 0`` trains the shared adapter alone."""
+    """A shared adapter, then a personal one on top (none with ``learner.adapters.personal-steps = 0``).
+
+    A :class:`strategies.types.WholeFit`.
+    """
 
     inner_steps = 0
 

@@ -7,6 +7,7 @@ the backbone is trained in public first (:mod:`tasks.talking_head.pretrain`) or 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -38,9 +39,15 @@ def _model(settings: TaskSettings, device: torch.device) -> HeadModel:
 
 
 class TalkingHeadTask:
-    """:class:`tasks.types.Task` whose layout is the shared adapter; the personal one is :attr:`personal`."""
+    """:class:`tasks.types.Task` for talking heads: a frozen diffusion backbone and what adapts it.
+
+    ``layout`` is the shared adapter's, ``personal`` that of the one which never leaves a client.
+    """
 
     def __init__(self, settings: TaskSettings) -> None:
+        for package in ("diffusers", "peft"):
+            if importlib.util.find_spec(package) is None:
+                raise InputError("package", package, "talking heads need it", "pip install 'fedapp[talking-head]'")
         # what this task does not look at must not make two tasks (and two models in memory) of one
         self.settings = TaskSettings(
             task=settings.task, data=settings.data, evaluation=settings.evaluation, talking_head=settings.talking_head

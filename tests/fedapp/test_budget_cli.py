@@ -76,11 +76,32 @@ def test_plan_finds_the_noise_for_a_target() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--rounds", "5"), ("--rounds", "5", "--delta", "2", "--noise-multiplier", "1"), ("quickstart-secagg",)],
+    [
+        ("--rounds", "5"),
+        ("quickstart-secagg",),
+        ("quickstart-dp", "--rounds", "100"),
+        ("quickstart-dp", "--clients", "9"),
+    ],
 )
 def test_plan_refuses_what_it_cannot_compute(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InputError):
         cli("budget", "plan", *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--delta", "2"), ("--rounds", "-10"), ("--noise-multiplier", "0"), ("--clients", "-5")]
+)
+def test_numbers_out_of_range_are_refused_by_their_option(arguments: tuple[str, str]) -> None:
+    code, _, errors = cli("budget", "plan", "--rounds", "5", "--delta", "1e-5", "--noise-multiplier", "1", *arguments)
+    assert code == 2 and arguments[0] in errors
+
+
+def test_advice_is_in_rounds_of_the_run_and_in_the_epsilon_that_is_held_against_the_limit() -> None:
+    """Two methods for 12 rounds, each client in three of them: half the rounds cost what half the events do."""
+    plan = Plan(4.0, 24, 1e-5, participations=6, arms=2)
+    rounds = {row["change"]: row for row in predict(plan)["advice"]}["rounds"]
+    assert rounds["to"] == 6 and rounds["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(3) / 4, 1e-5))
+    assert rounds["epsilon"] < predict(plan)["epsilon_known_cohort"]
 
 
 # ---------------------------------------------------------------- report, verify

@@ -77,6 +77,12 @@ class JointVector:
         rows *= np.minimum(1.0, self.sensitivity / np.maximum(length, 1e-300))[:, None]  # a belt: rounding of the norm
         return rows
 
+    def kept(self, contribution: Contribution, clip: float) -> NDArray[np.float64]:
+        """min(1, C / norm) of each client ``[C]``, 0 for one that abstains."""
+        norm = contribution.vector.detach().cpu().double().norm(dim=1).numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(np.isfinite(norm), np.minimum(1.0, clip / np.where(norm == 0, clip, norm)), 0.0)
+
     def _weight(self, contribution: Contribution) -> NDArray[np.float64]:
         given = contribution.weight.detach().cpu().numpy().astype(np.float64)
         if contribution.largest:

@@ -202,6 +202,9 @@ class CohortTrainer:
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
         contribution, renewed = self.rule.contribute(local, received, memory)
         renewed = {**renewed, **local.kept}
+        if renewed and hasattr(self.rule, "settled") and hasattr(self.release, "kept"):
+            share = self.release.kept(contribution, assignment.public).to(received.model)
+            renewed = {**renewed, **self.rule.settled(memory, renewed, share[:, None])}
         contribution = self._with_metrics(contribution, local)
         payload = self.release.encode(contribution, assignment.public)
         # a sum is finite only if every summand is: reading it alone is enough, unless it is made of integers

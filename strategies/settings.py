@@ -67,6 +67,12 @@ class FedProxSettings(Settings):
     mu: float = Field(0.1, ge=0, description="weight of the proximal term; 0 is FedAvg")
 
 
+class ScaffoldSettings(Settings):
+    scale: float = Field(
+        0.0, ge=0, description="of the control variates beside the update; 0: learner.outer-steps times its rate"
+    )
+
+
 class FedNovaSettings(Settings):
     steps: int = Field(0, ge=0, description="local steps all clients take; 0: learner.outer-steps, or they differ")
     max_steps: float = Field(1000.0, gt=0, description="most local steps of a client, where they differ")
@@ -96,6 +102,7 @@ class RuleSettings(Settings):
     server_clip: float = Field(5.0, ge=0, description="norm limit of the averaged update; 0: none")
     options: Options = Field("{}", description="a JSON object for a rule of your own")
     fedprox: FedProxSettings = Field(default_factory=lambda: FedProxSettings())
+    scaffold: ScaffoldSettings = Field(default_factory=lambda: ScaffoldSettings())
     fednova: FedNovaSettings = Field(default_factory=lambda: FedNovaSettings())
     fedexp: FedExPSettings = Field(default_factory=lambda: FedExPSettings())
     fedacg: FedACGSettings = Field(default_factory=lambda: FedACGSettings())

@@ -136,8 +136,9 @@ class WholeFit(Protocol):
 class Rule(Protocol):
     """How the server moves the model and ties the clients to it: one published algorithm, both halves.
 
-    It may have ``scalars: {name: Bounds}``, what it sums beside the vector (each in every :class:`Contribution`), and
-    ``result(model, state)``, what is judged instead of the last model.
+    It may have ``scalars: {name: Bounds}``, what it sums beside the vector (each in every :class:`Contribution`),
+    ``result(model, state)``, what is judged instead of the last model, and ``settled(memory, renewed, kept)``, what
+    clients remember if a release clipped their contributions to the share ``kept [C, 1]``.
     """
 
     memory: tuple[str, ...]

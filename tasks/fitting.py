@@ -50,6 +50,9 @@ class Source(Protocol):
     def held_out(self) -> Sequence[Signal]:
         """Signals no client holds."""
 
+    def strangers(self, count: int) -> Sequence[Signal]:
+        """At most ``count`` signals of which no client holds any part, beyond the held-out ones if there are more."""
+
 
 class FieldTask:
     """:class:`tasks.types.Task` and :class:`tasks.types.Rendering` for one field on one source.
@@ -77,6 +80,10 @@ class FieldTask:
 
     def held_out(self) -> Sequence[Signal]:
         return self.source.held_out()
+
+    def strangers(self, count: int) -> list[Holding]:
+        """One to ``count`` people who are no clients and share nothing with one: whom attacks compare with."""
+        return [Holding(signal.name, (signal,)) for signal in self.source.strangers(count)]
 
     def episodes(
         self, cohort: Sequence[Holding], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,

@@ -7,7 +7,7 @@ the best flat colour, correlation. ``floor`` is what knowing nothing but the pic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -25,8 +25,8 @@ from privacy.attacks.render import best_affine, correlation, render_attack
 from tasks.adaptation import flat_colour
 from tasks.data.pictures import contact_sheet
 from tasks.errors import InputError
+from tasks.fitting import FieldTask
 from tasks.metrics import psnr
-from tasks.types import Rendering
 
 FALSE_POSITIVES = 0.1
 LADDER = ("render", "readout", "inversion", "inversion, batches known")
@@ -38,27 +38,30 @@ class FieldAttacks(Stage):
 
     def __init__(self, folder: RunFolder, clients: int, search: Search = DEFAULT) -> None:
         super().__init__(folder, clients)
-        if not (hasattr(self.task, "field") and isinstance(self.task, Rendering)):
+        if not isinstance(self.task, FieldTask):
             raise InputError("task", self.experiment.task, "these attacks invert fields", "run them on a field task")
-        self.fields: Rendering = self.task
+        self.fields: FieldTask = self.task
         self.search = search
         self.cohort = [self.task.client_data(client) for client in self.clients]
-        self.others = [self.task.client_data(client) for client in self.outsiders()]
+        self.others = self.fields.strangers(len(self.clients))
 
     def pictures(self, method: str, seed: int, names: list[str], keep: int) -> Iterator[Row]:
         """Every rung of the ladder on what the server holds under each release."""
+        bare = self.updates(method, seed) + self.corrections(method, seed)
         for release, held in self.views(method, seed):
             for attack in LADDER:
                 if attack.split(",")[0] not in names or not self.applies(attack, release):
                     continue
                 clients = self.clients[:KNOWN_FOR] if "known" in attack else self.clients
-                found = self._recover_all(attack, method, seed, clients, held)
+                known = attack != "render" and release == "plain"
+                seen = bare.__getitem__ if known else held
+                found = self._recover_all(attack, method, seed, clients, seen)
                 yield from self._score(attack, method, seed, release, clients, held, found)
                 self._show(f"{method}-{attack.replace(', ', '-').replace(' ', '-')}", release, clients[:keep], found)
 
     def inverted(self, method: str, seed: int) -> list[tuple[float, float]]:
         """(PSNR of what matching recovers from a plain upload, that of the best flat colour) for each client."""
-        updates = self.updates(method, seed)
+        updates = self.updates(method, seed) + self.corrections(method, seed)
         found = self._recover_all("inversion", method, seed, self.clients, lambda client: updates[client])
         truths = [data.truth for data in self.cohort]
         return [
@@ -158,33 +161,30 @@ class FieldAttacks(Stage):
             shown = contact_sheet(best_affine(image, truth).float())
             self.folder.save_picture(f"attack-{slug}-{release.split(' ')[0]}-{client:04d}", shown)
 
-    def outsiders(self) -> list[int]:
-        """Clients of the same kind that are not in the run."""
-        total = self.experiment.clients.total
-        return [total + index for index in range(len(self.clients))]
-
     def membership(self, method: str, seed: int) -> Iterator[Row]:
-        """Loss of the shared model on members' pictures and on outsiders'."""
-        model = self.judged(method, seed)
+        """Loss of the shared model on members' pictures and on strangers', by chance that of the model before training.
 
-        def losses(clients: list[int]) -> np.ndarray:
-            cohort = [self.task.client_data(client) for client in clients]
+        Two sets of pictures differ by themselves: what the start already tells apart, training did not give away.
+        """
+        total = self.experiment.clients.total
+        members, others = [self.task.client_data(client) for client in range(total)], self.fields.strangers(total)
+
+        def losses(model: Tensor, cohort: Sequence[Any]) -> np.ndarray:
             images = self.fields.render(model.expand(len(cohort), -1), cohort)
             return np.array(
                 [float((image - data.truth).square().mean()) for image, data in zip(images, cohort, strict=True)]
             )
 
-        members, others = losses(list(range(self.experiment.clients.total))), losses(self._all_outsiders())
-        base = {"attack": "membership", "method": method, "release": self.experiment.release, "n": len(members)}
-        yield base | {"metric": "auc", "value": auc(members, others), "floor": 0.5, "chance": 0.5}
+        after, before = (
+            (losses(model, members), losses(model, others))
+            for model in (self.judged(method, seed), self.task.init(seed).to(self.model(method, seed)))
+        )
+        base = {"attack": "membership", "method": method, "release": self.experiment.release, "n": total + len(others)}
+        yield base | {"metric": "auc", "value": auc(*after), "floor": 0.5, "chance": auc(*before)}
         yield base | {
-            "metric": f"tpr@fpr={FALSE_POSITIVES:g}", "value": power_at(members, others, FALSE_POSITIVES),
-            "floor": FALSE_POSITIVES, "chance": FALSE_POSITIVES,
+            "metric": f"tpr@fpr={FALSE_POSITIVES:g}", "value": power_at(*after, FALSE_POSITIVES),
+            "floor": FALSE_POSITIVES, "chance": power_at(*before, FALSE_POSITIVES),
         }  # fmt: skip
-
-    def _all_outsiders(self) -> list[int]:
-        total = self.experiment.clients.total
-        return list(range(total, 2 * total))
 
 
 def _best(image: Tensor, truth: Tensor) -> tuple[float, float, float]:

@@ -6,9 +6,7 @@ server's view is taken of them: each update (plain), their sum (secure aggregati
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,19 @@ from strategies.types import Broadcast, Contribution
 from tasks.errors import InputError
 
 Row = dict[str, Any]
+
+
+class LookedAt:
+    """A :class:`strategies.cohort.MemoryStore` that is read and never written: an attack leaves no trace in a run."""
+
+    def __init__(self, state: ClientState) -> None:
+        self.state = state
+
+    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
+        return self.state.load(client, version)
+
+    def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
+        """What a client would remember of a round that does not happen."""
 
 
 class Stage:
@@ -76,23 +87,46 @@ class Stage:
         """
         experiment, number = self.experiment, self.checkpoint.round + 1
         received = self.received(method, seed)
-        with tempfile.TemporaryDirectory() as scratch:
-            learner = build_learner(experiment, method)
-            memory = remembered(self.task, learner, self.rule)
-            trainer = CohortTrainer(
-                self.task, learner, self.rule, Plain(), experiment.learner,
-                store=ClientState(Path(scratch)) if memory else None,
-            )  # fmt: skip
-            rows = []
-            for client in self.clients:
-                result = trainer.run(received, Assignment(number, seed, (client,), (0,)))
-                if result.payload is None:
-                    raise InputError("run", str(self.folder.path), f"client {client}: {result.failures}", "see its log")
-                moved, _ = self.rule.apply(
-                    self.model(method, seed), self.state(method, seed), Plain().decode(result.payload, {}), 1
-                )
-                rows.append(moved - received.model)
+        learner, accepted = build_learner(experiment, method), self.accepted(method, seed)
+        store = LookedAt(ClientState(self.folder.client_state / f"{method}-{seed}"))
+        trainer = CohortTrainer(
+            self.task, learner, self.rule, Plain(), experiment.learner,
+            store=store if remembered(self.task, learner, self.rule) else None,
+        )  # fmt: skip
+        rows = []
+        for client in self.clients:
+            result = trainer.run(received, Assignment(number, seed, (client,), (accepted.get(client, 0),)))
+            if result.payload is None:
+                raise InputError("run", str(self.folder.path), f"client {client}: {result.failures}", "see its log")
+            moved, _ = self.rule.apply(
+                self.model(method, seed), self.state(method, seed), Plain().decode(result.payload, {}), 1
+            )
+            rows.append(moved - received.model)
         return torch.stack(rows)
+
+    def accepted(self, method: str, seed: int) -> dict[int, int]:
+        """The round each client's memory is of."""
+        kept = self.checkpoint.state[f"{method}-{seed}"]["accepted"]
+        return {int(client): version for client, version in kept.items()}
+
+    def corrections(self, method: str, seed: int) -> Tensor:
+        """``[C, P]``: what the rule by itself took off each update in the same way at every step.
+
+        A server that saw a client's earlier messages in the clear knows its control variate, and adds this back before
+        it looks for data. Zero for rules whose clients remember nothing.
+        """
+        received, model = self.received(method, seed), self.model(method, seed)
+        rows = model.new_zeros(len(self.clients), model.numel())
+        if not self.rule.memory:
+            return rows
+        store, accepted = ClientState(self.folder.client_state / f"{method}-{seed}"), self.accepted(method, seed)
+        learner, settings = build_learner(self.experiment, method), self.experiment.learner
+        for row, client in zip(rows, self.clients, strict=True):
+            version = accepted.get(client, 0)
+            kept = store.load(client, version) if version else dict.fromkeys(self.rule.memory, torch.zeros_like(model))
+            memory = {name: kept[name][None] for name in self.rule.memory}
+            row += self.rule.correct(torch.zeros_like(model)[None], received.model[None], received, memory)[0]
+        return rows * (settings.outer_steps * learner.outer_rate)
 
     def noised(self, updates: Tensor) -> tuple[str, Tensor]:
         """The mean update as a noised release gives it: the run's own, or central noise at the config's z and C."""

@@ -14,6 +14,7 @@ from fedapp.store.atomic import write_json as write_file
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
 
+FEWEST = 50  # canaries: with fewer the one-run bound cannot exceed ln(50 / 3) = 2.8
 CANARY_NUMBERS = 400_000_000  # canaries times numbers times rounds: what an audit may spend by default
 
 
@@ -29,6 +30,8 @@ def audit(
     from privacy.audit.canary import judge, run_canaries, verdict
     from privacy.releases.lattice import LatticeRelease
 
+    if canaries and canaries < FEWEST:
+        raise InputError("--canaries", canaries, "too few to prove anything", f"use {FEWEST} or more, or 0")
     folder = RunFolder.open(path.resolve())
     experiment = Experiment.from_run_config(folder.config)
     size = build_rule(experiment).size(build_task(experiment).layout.size)

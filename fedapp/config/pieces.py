@@ -39,7 +39,9 @@ def build_rule(experiment: Experiment) -> Rule:
     if not experiment.learner.steps_by_examples:  # all clients take the same steps, and everybody knows how many
         nova = rules.fednova.model_copy(update={"steps": rules.fednova.steps or experiment.learner.outer_steps})
         rules = rules.model_copy(update={"fednova": nova})
-    return load("rule", experiment.rule, RULES)(rules)
+    reach = experiment.learner.outer_steps * experiment.learner.outer_rate
+    scaffold = rules.scaffold.model_copy(update={"scale": rules.scaffold.scale or reach})
+    return load("rule", experiment.rule, RULES)(rules.model_copy(update={"scaffold": scaffold}))
 
 
 def build_release(experiment: Experiment, size: int) -> Release:

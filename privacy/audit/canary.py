@@ -20,7 +20,7 @@ from privacy.entropy import Entropy
 from privacy.releases.lattice import LatticeRelease
 from privacy.sampling import Sampler
 from privacy.secagg.graph import default_threshold
-from strategies.types import Contribution, Payload
+from strategies.types import Bounds, Contribution, Payload, Scalar
 
 CONFIDENCE = 0.95
 
@@ -71,7 +71,11 @@ def _round(release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expec
     for share in np.array_split(rows, int(public["honest"]) if release.placement == "distributed" else 1):
         vector = torch.from_numpy(share * np.float32(clip * 1e6))  # clipped to exactly C
         weight = torch.full((len(share),), 1e12)
-        payload: Payload | None = release.encode(Contribution(vector, weight), public) if len(share) else None
+        scalars = {
+            name: Scalar(_highest(bounds, clip, len(share)), bounds) for name, bounds in release.joint.ranges.items()
+        }
+        contribution = Contribution(vector, weight, scalars)
+        payload: Payload | None = release.encode(contribution, public) if len(share) else None
         closed = release.close(payload, public)
         assert closed is not None, "a private release always closes with a vector"
         if total is None:
@@ -80,6 +84,11 @@ def _round(release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expec
             total.add(closed)
     assert total is not None, "there is at least one node"
     return (release.decode(total, public).mean / clip).numpy()
+
+
+def _highest(bounds: Bounds, clip: float, count: int) -> torch.Tensor:
+    """A scalar as large as it may be: canaries use all of the sensitivity."""
+    return torch.full((count,), bounds.high * clip**bounds.clip_power)
 
 
 def judge(found: Canaries, multiplier: float, delta: float) -> list[dict[str, float | str | int | None]]:

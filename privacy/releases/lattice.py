@@ -108,6 +108,10 @@ class LatticeRelease:
                 raise ArithmeticError("a rounded contribution exceeds its bound")
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 
+    def kept(self, contribution: Contribution, public: Public) -> torch.Tensor:
+        """The share of each client's vector that the clip lets through ``[C]``, in (0, 1]; 0 where it abstains."""
+        return torch.from_numpy(self.joint.kept(contribution, float(public["clip"])))
+
     def close(self, payload: Payload | None, public: Public) -> Payload | None:
         """The node's last word: its share of distributed noise, and the check block of zeros, which gets none."""
         vector = np.zeros(self.length, np.uint32)

@@ -20,19 +20,22 @@ class Scaffold:
     .. math::
         \text{step:}\quad & w \leftarrow w - \lambda (g_i - c_i + c) \\
         \text{client:}\quad & c_i^+ = c_i - c - \frac{\Delta_i}{E\lambda}, \qquad
-            \text{adds } (\Delta_i,\ c_i^+ - c_i) \text{ with weight 1} \\
+            \text{adds } (\Delta_i,\ s\,(c_i^+ - c_i)) \text{ with weight 1} \\
         \text{server:}\quad & w \leftarrow w + \mathrm{clip}_C(\overline{\Delta}), \qquad
             c \leftarrow c + \frac{|S|}{N}\,\overline{c^+ - c}
 
-    The two halves of the vector are one contribution, so that a private release clips and noises them jointly.
-    The invariant :math:`c = \frac1N\sum_i c_i` holds after every round, whoever took part or failed: a client's
-    new variate counts only once the server has accepted its contribution.
+    The two halves of the vector are one contribution, so that a private release clips and noises them jointly. The
+    scale s (:math:`E\lambda`, ``rules.scaffold.scale``) makes them alike in size: a variate is a gradient, an update a
+    step size times E of them, and a clip would leave next to nothing of it. A client remembers of its change what the
+    clip let through. So :math:`c = \frac1N\sum_i c_i` holds after every round, whoever took part or failed (a client's
+    new variate counts only once the server has accepted its contribution), up to the quantum of a secure sum and the
+    noise of a noised one.
     """
 
     memory: tuple[str, ...] = ("control",)
 
     def __init__(self, settings: RuleSettings) -> None:
-        self.server_clip = settings.server_clip
+        self.server_clip, self.scale = settings.server_clip, settings.scaffold.scale or 1.0
 
     def size(self, parameters: int) -> int:
         return 2 * parameters
@@ -50,11 +53,16 @@ class Scaffold:
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
         change = -received.extra["control"] - result.delta / (result.steps[:, None] * result.step_size)
-        vector = torch.cat([result.delta, change], dim=-1)
+        vector = torch.cat([result.delta, self.scale * change], dim=-1)
         weight = torch.ones_like(result.examples)
         return Contribution(vector, weight, largest=1.0), {"control": memory["control"] + change}
 
+    def settled(self, memory: Memory, renewed: Memory, kept: Tensor) -> dict[str, Tensor]:
+        """What clients remember if a release let through the share ``kept [C, 1]`` of what they contributed."""
+        before = memory["control"]
+        return {"control": before + kept * (renewed["control"] - before)}
+
     def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
         delta, change = aggregate.mean.chunk(2)
-        control = state["control"] + (aggregate.count / population) * change
+        control = state["control"] + (aggregate.count / population) * change / self.scale
         return model + clip(delta, self.server_clip), {"control": control}

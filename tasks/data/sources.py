@@ -39,7 +39,10 @@ class Numbered:
         return Holding(signals[0].name, signals)
 
     def held_out(self) -> Sequence[Signal]:
-        return [self.spare(index) for index in range(self.data.held_out)]
+        return self.strangers(self.data.held_out)
+
+    def strangers(self, count: int) -> Sequence[Signal]:
+        return [self.spare(index) for index in range(count)]
 
 
 class Flat:
@@ -70,6 +73,9 @@ class Flat:
             raise InputError("data.path", self.data.path, f"holds no image for client {client}", "lower clients.total")
         signals = tuple(self._load([files[number] for number in numbers]))
         return Holding(signals[0].name, signals)
+
+    def strangers(self, count: int) -> Sequence[Signal]:
+        return self.held_out()[:count]
 
     def _held_out(self) -> Sequence[Signal]:
         return self._load(folder.image_files(self.data.path)[-self.data.held_out :])
@@ -126,6 +132,9 @@ class LaidOut:
             items = range(len(holder.items))[: self.data.objects if self.layout.owned else 1]
             signals += [self.load(self.layout, holder, item) for item in items]
         return Holding(self._held_by(client)[0].name, tuple(signals))
+
+    def strangers(self, count: int) -> Sequence[Signal]:
+        return self.held_out()[:count]
 
     def _held_out(self) -> Sequence[Signal]:
         return [self.load(self.layout, holder, 0) for holder in self.holders[-self.data.held_out :]]

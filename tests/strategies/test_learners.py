@@ -203,6 +203,22 @@ class TestMetaNsgd:
         norm = back.norm(dim=1, keepdim=True)
         torch.testing.assert_close(step.gradient, back * (0.05 / norm).clamp(max=1), rtol=1e-6, atol=1e-7)
 
+    def test_the_second_step_is_pulled_back_to_where_it_started(self) -> None:
+        """K = 2 without clips: phi_2 = phi_1 - rate (grad L(phi_1) + 2 mu (phi_1 - w))."""
+        params, episode = problem()
+        episode = Episode(episode.support[:2], episode.query)
+        settings = SETTINGS.model_copy(update={"inner_steps": 2, "inner_clip": 0.0})
+        quiet = {"noise_multiplier": 1e-12, "clip": 100.0}
+        rate, derivatives, found = settings.inner_rate, SirenDerivatives(FIELD), []
+        for pull in (0.7, 0.0):
+            own = settings.model_copy(update={"meta_nsgd": MetaNsgdSettings(proximal=pull, **quiet)})
+            found.append(MetaNsgd(own).step(derivatives, params, episode).gradient)
+            point = params
+            for batch in episode.support:
+                point = point - rate * (derivatives.gradient(point, batch)[1] + 2 * pull * (point - params))
+            torch.testing.assert_close(found[-1], params - point, atol=1e-8, rtol=1e-5)
+        assert not torch.allclose(*found, atol=1e-6)
+
     def test_the_noise_has_the_stated_size_and_is_fresh_for_every_client_and_step(self) -> None:
         """Deviation C sigma a number; mean square over the rows within 5 standard errors of it."""
         field = Siren(2, 2, 32, 2)

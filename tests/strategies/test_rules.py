@@ -15,10 +15,23 @@ from safetensors.torch import save_file
 from privacy.releases.plain import Plain
 from privacy.releases.secagg import SecAgg
 from privacy.settings import PrivacySettings
+from strategies.cohort import Assignment
 from strategies.federation import Federation
 from strategies.rules import RULES
-from strategies.settings import FedACGSettings, FedExPSettings, FedProxSettings, RuleSettings
-from strategies.types import Broadcast, LocalResult, Rule
+from strategies.rules.fedacg import FedACG
+from strategies.rules.fednova import FedNova
+from strategies.rules.fedprox import FedProx
+from strategies.rules.scaffold import Scaffold
+from strategies.settings import (
+    FedACGSettings,
+    FedExPSettings,
+    FedNovaSettings,
+    FedProxSettings,
+    RuleSettings,
+    ScaffoldSettings,
+)
+from strategies.types import Aggregate, Broadcast, LocalResult, Rule
+from tasks.errors import InputError
 from tasks.registry import load
 
 TARGETS = [[1.0, 0.0, 2.0], [-3.0, 1.0, 0.5], [0.0, 4.0, -1.0], [2.0, 2.0, 2.0]]
@@ -157,6 +170,53 @@ class TestScaffold:
         delta_sum, change_sum = payload.vector.chunk(2)
         torch.testing.assert_close(change_sum, -delta_sum / (LEARNER.outer_steps * LEARNER.outer_rate))
 
+    def test_a_step_and_a_new_variate_by_hand(self) -> None:
+        """g = 5, c_i = 2, c = 1: the step is 5 - 2 + 1. Moved by -8 in 4 steps of 0.5: c_i+ = 2 - 1 + 8 / 2."""
+        rule = Scaffold(RuleSettings(server_clip=0, scaffold=ScaffoldSettings(scale=2.0)))
+        received, memory = (
+            rule.broadcast(torch.zeros(1), {"control": torch.ones(1)}, 3),
+            {"control": torch.tensor([[2.0]])},
+        )
+        assert rule.correct(torch.tensor([[5.0]]), torch.zeros(1, 1), received, memory).item() == 4.0
+        result = LocalResult(torch.tensor([[-8.0]]), torch.tensor([4.0]), 0.5, torch.ones(1))
+        contribution, renewed = rule.contribute(result, received, memory)
+        assert renewed["control"].item() == 5.0  # a change of 3, sent in units of the scale
+        assert contribution.vector.tolist() == [[-8.0, 6.0]]
+        aggregate = Aggregate(torch.tensor([-8.0, 6.0]), 1.0, {}, 1)
+        model, state = rule.apply(torch.zeros(1), {"control": torch.ones(1)}, aggregate, 4)
+        assert model.item() == -8.0 and state["control"].item() == 1.0 + 3.0 / 4
+        half = rule.settled(memory, renewed, torch.tensor([[0.5]]))
+        assert half["control"].item() == 2.0 + 1.5  # a clip let through half of the change
+
+    def test_the_invariant_survives_a_clip(self, quadratic: Callable[..., Any]) -> None:
+        """Every update is clipped, and clients remember what was let through: c = mean c_i up to the quantum."""
+        game = Rounds(quadratic(TARGETS), "scaffold", clients=4, rules=SCALED)
+        release = SecAgg(PrivacySettings(clip_norm=0.05), game.rule.size(3))
+        game.trainer.release = release
+        for number in (1, 2, 3):
+            public = release.open(4, 4, 4, 3)
+            result = game.trainer.run(
+                game.federation.broadcast(number), Assignment(number, 0, (0, 1, 2, 3), (number - 1,) * 4, public)
+            )
+            assert result.payload is not None and not result.failures
+            result.payload.count = 4
+            game.federation.apply(release.decode(result.payload, public), [0, 1, 2, 3], number)
+        variates = torch.stack([game.store.versions[client, 3]["control"] for client in range(4)])
+        torch.testing.assert_close(game.federation.state["control"], variates.mean(0), atol=1e-6, rtol=1e-5)
+        assert float(variates.norm(dim=1).min()) > 0.01 and float(game.federation.model.norm()) > 0.03
+
+    def test_a_clip_takes_as_much_of_the_model_as_of_the_variates(self, quadratic: Callable[..., Any]) -> None:
+        """In the first round both halves of what is sent are alike in length."""
+        game = Rounds(quadratic(TARGETS), "scaffold", clients=4, rules=SCALED)
+        game.go()
+        payload = game.results[0].payload
+        assert payload is not None
+        delta, change = payload.vector.chunk(2)
+        assert float(delta.norm()) == pytest.approx(float(change.norm()), rel=1e-5)
+
+
+SCALED = RuleSettings(server_clip=0, scaffold=ScaffoldSettings(scale=LEARNER.outer_steps * LEARNER.outer_rate))
+
 
 def _lost(game: Rounds, clients: list[int]) -> Any:
     from strategies.cohort import Assignment
@@ -240,9 +300,32 @@ class TestFedACG:
         assert payload is not None and distance(sent, game.federation.model) > 1e-3
         torch.testing.assert_close(model, sent + payload.vector / payload.weight)
 
+    def test_a_step_and_a_round_by_hand(self) -> None:
+        """Sent at w + 0.5 m = 4; at 6 the pull is 0.25 * (6 - 4). A mean of 3 gives m = 0.5 * 2 + 3, w = 3 + 4."""
+        rule, state = FedACG(self.rules(0.5, 0.25)), {"momentum": torch.tensor([2.0])}
+        received = rule.broadcast(torch.tensor([3.0]), state, 2)
+        assert received.model.item() == 4.0
+        assert rule.correct(torch.tensor([[1.0]]), torch.tensor([[6.0]]), received, {}).item() == 1.5
+        model, after = rule.apply(torch.tensor([3.0]), state, Aggregate(torch.tensor([3.0]), 1.0, {}, 1), 4)
+        assert (model.item(), after["momentum"].item()) == (7.0, 4.0)
+
     def test_momentum_carries_on(self, quadratic: Callable[..., Any]) -> None:
         moved = [Rounds(quadratic(TARGETS), "fedacg", clients=4, rules=self.rules(m, 0.0)).go(4) for m in (0.0, 0.85)]
         assert moved[1].norm() > 1.1 * moved[0].norm()
+
+
+def test_fedprox_pulls_towards_what_was_sent() -> None:
+    rule = FedProx(RuleSettings(fedprox=FedProxSettings(mu=0.5)))
+    received = rule.broadcast(torch.tensor([4.0]), {}, 1)
+    assert rule.correct(torch.tensor([[1.0]]), torch.tensor([[6.0]]), received, {}).item() == 2.0
+
+
+def test_more_steps_than_a_secure_sum_was_told_of_are_refused_by_their_key() -> None:
+    rule = FedNova(RuleSettings(fednova=FedNovaSettings(max_steps=10.0)))
+    result = LocalResult(torch.ones(1, 3), torch.tensor([11.0]), 0.1, torch.ones(1))
+    with pytest.raises(InputError) as caught:
+        rule.contribute(result, rule.broadcast(torch.zeros(3), {}, 1), {})
+    assert caught.value.key == "rules.fednova.max-steps"
 
 
 def test_steps_by_examples_do_not_depend_on_packing(quadratic: Callable[..., Any]) -> None:

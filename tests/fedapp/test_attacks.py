@@ -1,0 +1,110 @@
+"""What attacks look at is what a server would hold, and whom they compare with shares nothing with a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from fedapp.attacks.fields import FieldAttacks
+from fedapp.cli.main import app
+from fedapp.store.runfolder import RunFolder
+from strategies.flower import rounds as flower_rounds
+from strategies.flower.wire import Answer
+from tasks.data.bundled import HELD_OUT, PRIVATE
+
+Run = Callable[..., RunFolder]
+SCAFFOLD = {
+    "rule": "scaffold", "methods": "maml", "clients.total": 3, "evaluation.uploads": False, "learner.outer-steps": 2,
+    "learner.outer-rate": 0.003, "rules.server-clip": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def uploads(monkeypatch: pytest.MonkeyPatch) -> dict[int, torch.Tensor]:
+    """The last update of each client as it really arrived, one client a node."""
+    found: dict[int, torch.Tensor] = {}
+    unpack = flower_rounds.unpack_answer
+
+    def listening(*arguments: Any) -> Answer:
+        answer = unpack(*arguments)
+        assert answer.result.payload is not None and len(answer.result.clients) == 1
+        found[answer.result.clients[0]] = answer.result.payload.vector.chunk(2)[0].clone()
+        return answer
+
+    monkeypatch.setattr(flower_rounds, "unpack_answer", listening)
+    return found
+
+
+def test_attacked_updates_are_those_the_run_would_have_sent(
+    run: Run, tmp_path: Path, uploads: dict[int, torch.Tensor]
+) -> None:
+    """SCAFFOLD's clients go on from their own control variates: round 3 as attacked is round 3 as it was sent."""
+    short = run(nodes=3, rounds=2, **SCAFFOLD, **{"run-dir": str(tmp_path / "short")})
+    attacked = FieldAttacks(short, 3).updates("maml", 0)
+    files = {file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")}
+    run(nodes=3, rounds=3, **SCAFFOLD, **{"run-dir": str(tmp_path / "long")})
+    for client in range(3):
+        torch.testing.assert_close(attacked[client], uploads[client], atol=1e-6, rtol=1e-4)
+    assert {file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")} == files, "no trace is left"
+
+
+def test_what_the_rule_adds_is_taken_off_before_data_are_looked_for(run: Run, tmp_path: Path) -> None:
+    """Two steps of 0.003 along c - c_i: what is left are the client's own gradients."""
+    folder = run(nodes=3, rounds=2, **SCAFFOLD, **{"run-dir": str(tmp_path / "one")})
+    stage = FieldAttacks(folder, 3)
+    control = stage.state("maml", 0)["control"]
+    from fedapp.store.client_state import ClientState
+
+    own = ClientState(folder.client_state / "maml-0").load(1, 2)["control"]
+    torch.testing.assert_close(stage.corrections("maml", 0)[1], 2 * 0.003 * (control - own))
+    assert float(stage.corrections("maml", 0)[1].norm()) > 0
+    plain = run(nodes=3, rounds=1, **{**SCAFFOLD, "rule": "fedavg"}, **{"run-dir": str(tmp_path / "two")})
+    assert not FieldAttacks(plain, 3).corrections("maml", 0).any()
+
+
+def test_strangers_share_no_photograph_with_a_client(run: Run, tmp_path: Path) -> None:
+    folder = run(**{"methods": "maml", "clients.total": 12, "rounds": 1, "evaluation.uploads": False,
+                    "learner.outer-steps": 1, "run-dir": str(tmp_path / "one")})  # fmt: skip
+    stage = FieldAttacks(folder, 12)
+    names = {data.name.split(" ")[0] for data in stage.others}
+    assert len(stage.others) == 12 and names <= set(HELD_OUT) and not names & set(PRIVATE)
+    rows = {row["metric"]: row for row in stage.membership("maml", 0)}
+    assert rows["auc"]["n"] == 24 and 0 <= rows["auc"]["chance"] <= 1
+    assert abs(rows["auc"]["chance"] - rows["auc"]["value"]) < 0.1, "one round of one step gives nothing away"
+
+
+@pytest.mark.parametrize("name", ["render", "membership"])
+def test_a_folder_of_own_pictures_can_be_attacked(run: Run, tmp_path: Path, name: str) -> None:
+    """Exactly as many pictures as the run needs: strangers are those that nobody held."""
+    pictures = tmp_path / "mine"
+    pictures.mkdir()
+    draw = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(draw.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(pictures / f"{index}.png")
+    folder = run(**{
+        "methods": "maml", "clients.total": 4, "data.held-out": 2, "data.path": str(pictures), "rounds": 1,
+        "evaluation.uploads": False, "learner.outer-steps": 1, "run-dir": str(tmp_path / "one"),
+    })  # fmt: skip
+    result = CliRunner().invoke(app, ["attack", str(folder.path), "--name", name, "--clients", "4"])
+    assert result.exit_code == 0, result.output
+    rows = [row for row in folder.read("attack.json")["rows"] if row["attack"] == name]
+    assert rows and all(row["value"] is not None for row in rows)
+
+
+def test_an_audit_of_a_run_with_metrics_in_its_sum(run: Run, tmp_path: Path) -> None:
+    folder = run(nodes=2, **{
+        "methods": "maml", "clients.total": 8, "clients.per-round": 4, "evaluation.uploads": False, "rounds": 2,
+        "release": "central-dp", "privacy.epsilon-max": 9.0, "privacy.noise-multiplier": 2.0,
+        "privacy.metrics": '{"objective_min": [0, 1]}', "learner.outer-steps": 1, "run-dir": str(tmp_path / "one"),
+    })  # fmt: skip
+    result = CliRunner().invoke(app, ["audit", str(folder.path), "--canaries", "60"])
+    assert result.exit_code == 0 and "PASS" in result.output, result.output
+    few = CliRunner().invoke(app, ["audit", str(folder.path), "--canaries", "3"])
+    assert few.exit_code != 0 and "too few" in str(few.exception)

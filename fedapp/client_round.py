@@ -82,7 +82,8 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
     state_dir = order.state_dir if simulated else ""
     if "state-dir" in context.node_config:  # its own, which outlives runs
         state_dir = str(Path(str(context.node_config["state-dir"])) / "runs" / _plain(order.run))
-    trainer, device = _trainer(_frozen(context), order.method, order.assignment.seed, state_dir, order.inspect)
+    config = json.dumps(_config(context) | json.loads(order.pins), sort_keys=True)
+    trainer, device = _trainer(config, order.method, order.assignment.seed, state_dir, order.inspect)
     extra = {name: tensor.to(device) for name, tensor in received.extra.items()}
     received = Broadcast(received.model.to(device), extra, received.round)
     result = trainer.run(received, order.assignment, pictures=order.pictures and simulated)

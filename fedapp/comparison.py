@@ -6,6 +6,7 @@ checkpointed; a run that is killed anywhere goes on from its last checkpoint and
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -133,8 +134,7 @@ class Comparison:
         self.device = pick_device(runtime.device)
         self._anchor: dict[str, Any] | None = None  # how far the ledger was when the checkpoint was written
         self.task: Task = build_task(experiment)
-        if isinstance(self.task, Preparing):
-            self.task.prepare(_announce)
+        self.pins = dict(self.task.prepare(_announce)) if isinstance(self.task, Preparing) else {}
         self.task.check(experiment.clients.total)
         rule, population = build_rule(experiment), experiment.clients.total
         self.protection = Protection(experiment, folder)
@@ -267,6 +267,7 @@ class Comparison:
             state_dir=str(self.folder.client_state),
             inspect=experiment.evaluation.uploads,
             run=self.folder.read("run.json").get("id", ""),
+            pins=json.dumps(self.pins),
         )
         for arm in self.arms:
             arm.rounds = self.protection.rounds(

@@ -86,7 +86,7 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
                 "around the origin, or masks and poses do not belong together",
                 "centre the scene, or set field.skip-empty to false",
             )  # fmt: skip
-    return Signal(views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]))
+    return Signal(views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]), len(support))
 
 
 def scene(number: int, data: DataSettings) -> Scene:

@@ -87,12 +87,16 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Signal:
-    """One picture, clip or object. ``shape``: how the query values are arranged, ``[..., H, W, channels]``."""
+    """One picture, clip or object. ``shape``: how the query values are arranged, ``[..., H, W, channels]``.
+
+    ``views``: of how many pictures its support is made.
+    """
 
     name: str
     support: Samples
     query: Samples
     shape: tuple[int, ...]
+    views: int = 1
 
     @property
     def truth(self) -> Tensor:
@@ -122,7 +126,12 @@ class Holding:
 
     @property
     def examples(self) -> int:
-        """Its weight in an average: how many signals."""
+        """Its weight in an average: pictures, clips, or support views of all its objects (as in FedMeNF's release)."""
+        return sum(signal.views for signal in self.signals)
+
+    @property
+    def units(self) -> int:
+        """What its local steps may be counted by: how many signals."""
         return len(self.signals)
 
     @property

@@ -54,8 +54,9 @@ class Derivatives(Protocol):
 
 
 class ClientData(Protocol):
-    """What one client holds. ``examples`` is its weight in the average (number of images, clips, objects);
-    ``truth`` is what a perfect rendering of the data would be, in the data's own range."""
+    """What one client holds. ``examples`` is its weight in the average (number of images, clips, views); ``truth`` is
+    what a perfect rendering of the data would be, in the data's own range. It may have ``units``, what its local steps
+    are counted by, if that is something else."""
 
     name: str
     examples: int

@@ -106,8 +106,9 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
         "none": sums, "central": f"{sums}, without noise", "distributed": f"sees only the noisy sum: {budget}",
     }[placement]  # fmt: skip
     lying = (
-        f"{server}, where nodes pin release and noise in a policy.json; without one they follow the configuration a "
-        "run brings. Nodes refuse split views, other models or orders, weaker thresholds and reused keys"
+        f"{server}, where nodes pin release, noise and epsilon in a policy.json; without one they follow the "
+        "configuration a run brings. Nodes refuse split views, other models or orders, weaker thresholds and reused "
+        "keys. Nodes that run any code the server sends are not protected from it"
         if masked
         else "no protection: it can ask for anything the release lets a node send"
     )

@@ -46,6 +46,7 @@ class Order:
     pictures: bool
     state_dir: str  # where the node may keep what its clients remember (simulation); a deployed node has its own
     run: str = ""  # which run's memories: a deployed node outlives runs
+    pins: str = "{}"  # JSON: config values the server found out, which nodes must agree with
 
 
 @dataclass
@@ -115,6 +116,7 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
             "pictures": order.pictures,
             "state-dir": order.state_dir,
             "run": order.run,
+            "pins": order.pins,
             "public": json.dumps(dict(assignment.public), sort_keys=True),
             "fingerprint": fingerprint,
             "root": root,
@@ -142,6 +144,7 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         pictures=bool(config["pictures"]),
         state_dir=str(config["state-dir"]),
         run=str(config["run"]),
+        pins=str(config["pins"]),
     )
     tensors = {name: from_array(array).clone() for name, array in arrays.items()}
     extra = {name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"}

@@ -33,12 +33,13 @@ def descend(
 ) -> LocalResult:
     """Train every client of ``cohort`` from the received model; nothing is synchronised with the host inside.
 
-    With ``learner.steps-by-examples`` a client takes E steps for each example it holds; those who are through rest
-    while the others of the cohort go on.
+    With ``learner.steps-by-examples`` a client takes E steps for each picture, clip or object it holds; those who are
+    through rest while the others of the cohort go on.
     """
     device = received.model.device
     examples = [int(data.examples) for data in cohort]
-    steps = [settings.outer_steps * (count if settings.steps_by_examples else 1) for count in examples]
+    units = [int(getattr(data, "units", data.examples)) for data in cohort]
+    steps = [settings.outer_steps * (count if settings.steps_by_examples else 1) for count in units]
     episode = task.episodes(cohort, keys, max(steps), learner.inner_steps, settings.batch_size, device)
     params = received.model.expand(len(cohort), -1).clone()
     left = torch.tensor(steps, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,13 +103,17 @@ class HeadModel:
         self.adapters = Adapters(backbone, settings.rank, settings.alpha, settings.lora, settings.adapter_seed)
         self.alphas = schedule().to(device)
         self.losses = Losses(settings.tdc, settings.identity, settings.perceptual, settings.min_snr)
-        self.judges = Judges.of(settings.judges)
         if self.losses.perceptual and self.judges.lpips is None:
             raise InputError(
                 "talking-head.perceptual", self.losses.perceptual, "needs a perceptual distance, and none is given",
                 'set talking-head.judges to {"lpips": "FILE"} (TorchScript), or the weight to 0',
             )  # fmt: skip
         self._graph = Autograd(self.loss)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """Read when something is judged: a node that only trains without them need not have the files."""
+        return Judges.of(self.settings.judges)
 
     # ------------------------------------------------------------------ passes
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor | None]:

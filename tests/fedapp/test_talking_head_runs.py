@@ -29,6 +29,7 @@ from sim.inprocess import InProcessGrid
 from tasks.errors import FedappError, InputError, StoppedError
 from tasks.talking_head import people
 from tasks.talking_head.adapters import SHARED
+from tasks.talking_head.task import TalkingHeadTask
 from tasks.talking_head.video import write_clip
 
 Run = Callable[..., RunFolder]
@@ -331,3 +332,12 @@ def test_written_people_are_read_back_as_a_data_set(tmp_path: Path, head: dict[s
     assert first.name == "person-0000" and max(errors) < 10**-2.5, "25 dB after H.264"
     again = CliRunner().invoke(cli, ["people", str(tmp_path / "p")])
     assert isinstance(again.exception, InputError)
+
+
+def test_a_node_with_another_backbone_refuses_although_nobody_pinned_it(
+    run: Run, head: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain `flwr run` has no digest in its config: the order says which weights the server has."""
+    monkeypatch.setattr(TalkingHeadTask, "prepare", lambda self, progress: {"talking-head.digest": "0" * 64})
+    with pytest.raises(StoppedError, match="is another one"):
+        run(**{**head, "rounds": 1})

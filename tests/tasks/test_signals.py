@@ -78,6 +78,14 @@ def test_a_small_concentration_skews_more() -> None:
     assert share(4, 0.5, 3, "capped") <= 3
 
 
+def test_a_client_weighs_as_much_as_it_has_views() -> None:
+    task = nerf(support_views=8, views_alpha=0.5)
+    holdings = [task.client_data(client) for client in range(6)]
+    for holding in holdings:
+        assert holding.examples == len(holding.signals[0].support) // 64, "64 pixels a view"
+    assert len({holding.examples for holding in holdings}) > 1
+
+
 # ---------------------------------------------------------------- what is drawn
 def test_support_and_query_rays_come_from_different_views() -> None:
     task = nerf()
@@ -113,7 +121,7 @@ def test_a_step_looks_at_one_object_and_all_get_their_turn() -> None:
         owners = {owner[tuple(ray[:6])] for batch in batches for ray in batch.inputs[0].tolist()}
         assert len(owners) == 1
         seen |= owners
-    assert seen == {0, 1, 2} and holding.examples == 3
+    assert seen == {0, 1, 2} and (holding.units, holding.examples) == (3, 6), "three objects, two views each"
 
 
 @pytest.mark.parametrize("task", [nerf(objects=2), video(objects=2)], ids=["nerf", "video"])

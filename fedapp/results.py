@@ -21,12 +21,12 @@ QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
 
 
 def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
-    """Mean and maximum; both ``None`` if any value is missing or not a number."""
+    """Mean and maximum, both ``None`` if any value is missing or not a number; ``n``: of how many clients."""
     numbers = list(values)
     if not numbers or any(value is None or not math.isfinite(value) for value in numbers):
-        return {"mean": None, "max": None}
+        return {"mean": None, "max": None, "n": len(numbers)}
     known = [value for value in numbers if value is not None]
-    return {"mean": sum(known) / len(known), "max": max(known)}
+    return {"mean": sum(known) / len(known), "max": max(known), "n": len(known)}
 
 
 def summarise(folder: RunFolder) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
         "rule": experiment.rule,
         "release": experiment.release,
         "rounds": max((event["round"] for event in rounds), default=0),
+        "population": experiment.clients.total,
         "seeds": experiment.seed_list,
         "seconds": sum(event.get("seconds", 0.0) for event in events),
         "methods": {method: _method(method, events, experiment) for method in experiment.method_list},
@@ -74,6 +75,8 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     for name in render.METRICS:
         means = [event.get(name) or {} for event in uploads]
         row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
+        if row[name] is not None:
+            row[name]["n"] = min(entry.get("n", 0) for entry in means)
     row["psnr_p_quantiles"] = _quantiles([event.get("by_client", {}).get("psnr_p") for event in uploads])
     row["psnr_floor_held_out"] = _mean([event.get("psnr_floor_held_out") for event in finals])
     row |= membership_gap(row)

@@ -38,6 +38,10 @@ def findings(result: dict[str, Any], titles: dict[str, str], rates: list[float])
         sentences += _edge_of_the_search(row, titles[name], rates)
         sentences += _what_rendering_misses(row, titles[name])
     sentences += _tuned_local(methods, titles)
+    seen = min((row["psnr_p"]["n"] for row in methods.values() if row["psnr_p"]), default=0)
+    if 0 < seen < result["population"]:
+        text = f"PSNR_p is over the {seen} of {result['population']} clients that were drawn at least once."
+        sentences.append(("plain", text))
     if result["release"] != "plain":
         return [*_release(result), *_against_local(methods, titles), *sentences]
     sentences.append(

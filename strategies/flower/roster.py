@@ -55,11 +55,27 @@ def gather(
         if partitions <= len(identifiers):
             break
         identifiers = _wait(grid, partitions, patience)
+    nodes = without_doubles(sorted(nodes, key=lambda node: (node.partition, node.node_id)), reasons)
     for reason in reasons:
         report(f"a node is left out: {reason}")
     if not nodes:
         raise StoppedError("no node can take part:\n  " + "\n  ".join(reasons))
-    return sorted(nodes, key=lambda node: (node.partition, node.node_id))
+    return nodes
+
+
+def without_doubles(nodes: list[Node], reasons: list[str]) -> list[Node]:
+    """The nodes, but for those whose partition or clients one before them has: answers would take each other's place."""
+    kept: list[Node] = []
+    for node in nodes:
+        same = [other for other in kept if other.partition == node.partition]
+        taken = frozenset[int]().union(*(other.hosts or () for other in kept))
+        shared = sorted(taken & (node.hosts or frozenset()))
+        if same or shared:
+            what = f"clients {shared[:5]}" if shared else f"partition {node.partition}"
+            reasons.append(f"node {node.node_id} says it has {what}, which another node has")
+        else:
+            kept.append(node)
+    return kept
 
 
 def _wait(grid: Grid, expected: int, patience: float) -> list[int]:

@@ -19,7 +19,7 @@ from fedapp.identity import fingerprint
 from sim.inprocess import InProcessGrid, server_identity
 from strategies.federation import Federation
 from strategies.flower.legs import exchange, lifetime
-from strategies.flower.roster import Node, gather, spread
+from strategies.flower.roster import Node, gather, spread, without_doubles
 from strategies.flower.rounds import FederatedRounds, RoundSettings
 from strategies.flower.wire import from_array
 from tasks.errors import StoppedError
@@ -159,3 +159,10 @@ def test_spread_is_balanced_and_respects_hosts() -> None:
     assert sorted(client for _, clients in shares for client in clients) == list(range(10))
     deployed = [Node(1, 0, frozenset({0, 5})), Node(2, 1, frozenset({1}))]
     assert [(node.node_id, clients) for node, clients in spread([0, 1, 5, 7], deployed)] == [(1, [0, 5]), (2, [1])]
+
+
+def test_two_nodes_that_claim_the_same_are_not_both_asked() -> None:
+    nodes = [Node(1, 0, frozenset({0, 1})), Node(2, 1, frozenset({1, 2})), Node(3, 2, frozenset({3})), Node(4, 2, None)]
+    reasons: list[str] = []
+    assert [node.node_id for node in without_doubles(nodes, reasons)] == [1, 3]
+    assert "node 2" in reasons[0] and "clients [1]" in reasons[0] and "partition 2" in reasons[1]

@@ -64,7 +64,7 @@ def gather(
 
 
 def without_doubles(nodes: list[Node], reasons: list[str]) -> list[Node]:
-    """The nodes, but for those whose partition or clients one before them has: answers would take each other's place."""
+    """The nodes, but for those whose partition or clients an earlier one has: answers would replace each other."""
     kept: list[Node] = []
     for node in nodes:
         same = [other for other in kept if other.partition == node.partition]

@@ -19,6 +19,11 @@ from strategies.settings import LearnerSettings, RuleSettings
 from strategies.types import LocalResult
 from tasks.registry import load
 
+NODES = 6  # of a private run, one client each
+PRIVATE = {
+    "methods": "maml", "clients.total": NODES, "evaluation.uploads": False, "privacy.epsilon-max": 1000.0,
+    "learner.outer-steps": 1, "rounds": 2, "rules.server-clip": 0.0,
+}  # fmt: skip
 LEARNER = LearnerSettings(inner_steps=2, inner_rate=0.05, outer_steps=3, outer_rate=0.1, batch_size=4)
 
 

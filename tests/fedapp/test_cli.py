@@ -12,9 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fedapp.cli import main as cli
+from fedapp.cli.runs import prepare
+from fedapp.report.content import view
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
-from tasks.errors import FedappError
+from tasks.errors import FedappError, InputError
 
 SMOKE = ["run", "smoke", "--runtime", "in-process", "-o", "report.page=false"]
 
@@ -162,3 +164,27 @@ def test_doctor_notices_a_foreign_superlink(monkeypatch: pytest.MonkeyPatch) -> 
         server.shutdown()
         server.server_close()
     assert finding.level == "warning" and str(server.server_port) in finding.text
+
+
+def test_help_says_what_an_argument_is() -> None:
+    """click 8.5 loses these texts: whoever loosens the pin sees it here."""
+    found = CliRunner().invoke(cli.app, ["bench", "--help"], env={"COLUMNS": "200"})
+    assert found.exit_code == 0 and "cohort, secagg, talking-head, fields or methods" in found.output
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_work_starts(tmp_path: Path) -> None:
+    found = CliRunner().invoke(
+        cli.app, ["run", "smoke", "--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "no" / "x.json")]
+    )
+    assert isinstance(found.exception, InputError) and not (tmp_path / "runs").exists()
+
+
+def test_a_runs_config_is_a_recipe(run: Any, tmp_path: Path) -> None:
+    """What the report gives as the command to reproduce a run whose recipe is not known by name."""
+    folder = run(**{"recipe": "mine", "rounds": 1, "learner.outer-rate": 0.0123, "run-dir": str(tmp_path / "my run")})
+    command = view(folder)["reproduce"]
+    assert command == f"fedapp run '{folder.path}/config.json' --runtime ray"
+    again, other = prepare(str(folder.path / "config.json"), [], tmp_path / "runs", "in-process")
+    assert again.digest == folder.experiment.digest and other.path != folder.path
+    known = run(**{"rounds": 1, "data.path": "", "data.held-out": 6, "run-dir": str(tmp_path / "other")})
+    assert "-o data.held-out=6" in view(known)["reproduce"], "a default that the recipe had changed"

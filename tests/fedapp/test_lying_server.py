@@ -9,17 +9,13 @@ from typing import Any
 
 import pytest
 from flwr.app import Message
+from kit import NODES, PRIVATE
 
 from fedapp.store.runfolder import RunFolder
 from sim.inprocess import InProcessGrid
 from tasks.errors import StoppedError
 
 Run = Callable[..., RunFolder]
-PRIVATE = {
-    "methods": "maml", "clients.total": 6, "evaluation.uploads": False, "privacy.epsilon-max": 1000.0,
-    "learner.outer-steps": 1, "rounds": 2, "rules.server-clip": 0.0,
-}  # fmt: skip
-NODES = 6
 
 
 def tampering(leg: str, change: Callable[[Message, int], None]) -> Callable[..., InProcessGrid]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message
+from kit import NODES, PRIVATE
 from safetensors.torch import load_file
 
 from fedapp.client_app import app as client_app
@@ -26,11 +27,6 @@ from sim.inprocess import InProcessGrid, run_in_process
 from tasks.errors import InputError, StoppedError
 
 Run = Callable[..., RunFolder]
-PRIVATE = {
-    "methods": "maml", "clients.total": 6, "evaluation.uploads": False, "privacy.epsilon-max": 1000.0,
-    "learner.outer-steps": 1, "rounds": 2, "rules.server-clip": 0.0,
-}  # fmt: skip
-NODES = 6
 
 
 def model(folder: RunFolder) -> torch.Tensor:

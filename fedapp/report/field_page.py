@@ -45,7 +45,7 @@ best for the others.</p>
 {% if attacks %}
 <h2>Attacks on the updates</h2>
 <p class="note">What the run's clients would send next, attacked as the server could under each release: rendering what it holds, inverting it
-(the field's gradient is linear in the private values), telling members by their loss, and testing the messages of a secure sum.
+(the field's gradient is linear in the private values), telling members by their loss (“by chance”: what the untrained model tells apart), and testing the messages of a secure sum.
 Pictures after the best affine intensity fit, which is an advantage no attacker has.</p>
 <section class="card">
 {% if attacked %}<div class="grid" style="grid-template-columns:repeat({{ attacked[0].shots|length + 1 }},118px)">
@@ -82,7 +82,7 @@ protocol). Right, what a curious server renders from that client's last upload, 
 <p class="note">{{ kind.many|capitalize }} no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
 <div class="grid{{ " sheets" if kind.column }}" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},{{ kind.column or 108 }}px)">
-<div class="head">truth</div>{% for m in order %}{% for k in shown_steps %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}, {{ k }} steps</div>{% endfor %}{% endfor %}
+<div class="head">truth</div>{% for m in order %}{% for k in shown_steps %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}, k = {{ k }}</div>{% endfor %}{% endfor %}
 {% for row in new_clients %}
 <figure>{% if row.truth %}<img src="{{ row.truth }}" alt="held-out picture {{ loop.index }}">{% endif %}</figure>
 {% for m in order %}{% for k in shown_steps %}<figure>{% if row.adapted[m][k] %}<img src="{{ row.adapted[m][k] }}" alt="{{ titles[m] }} after {{ k }} steps">{% endif %}</figure>{% endfor %}{% endfor %}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from fedapp.store.atomic import write_json as write_file
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
 
+WIDE = 120  # columns of the table of attacks
 FEWEST = 50  # canaries: with fewer the one-run bound cannot exceed ln(50 / 3) = 2.8
 CANARY_NUMBERS = 400_000_000  # canaries times numbers times rounds: what an audit may spend by default
 
@@ -87,11 +89,11 @@ def attack(
     rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"))
     table = Table(box=None)
     for column in ("attack", "method", "on", "metric", "value", "without information", "by chance", "n"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("value", "n") else "left")
+        table.add_column(column, no_wrap=column != "on", overflow="fold", min_width=len(column))
     for row in rows:
         numbers = [show(row[key]) for key in ("value", "floor", "chance", "n")]
         table.add_row(row["attack"], row["method"], row["release"], row["metric"], *numbers)
-    console.print(table)
+    Console(stderr=True, width=max(console.width, WIDE)).print(table)  # names and numbers are not cut
     result = {"run": str(folder.path), "rows": rows}
     write_file(folder.path / "attack.json", result)
     _refresh(folder)

@@ -8,6 +8,7 @@ What its own policy does not allow it refuses; what is left of a session it give
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ from privacy.secagg.primitives import (
 from privacy.secagg.shamir import SHARE_BYTES, split
 from privacy.secagg.vault import Vault
 
+DAY = 86_400_000  # in milliseconds, as epochs are
 MOST_PREKEYS = 1024  # in stock; older ones are forgotten first
 
 
@@ -67,6 +69,8 @@ class SecAggClient:
     def share(self, terms: Terms) -> dict[int, bytes]:
         """Accept the terms; for each neighbour a sealed box with its share of this node's two secrets."""
         self._examine(terms)
+        if terms.epoch > time.time_ns() // 1_000_000 + DAY:  # once accepted, no earlier one ever would be again
+            raise RefusalError(f"epoch {terms.epoch} is more than a day ahead of this node's clock")
         own, graph = terms.prekey(self.member), terms.graph
         with self.vault.open() as state:
             if [terms.epoch, terms.number] <= state["latest"]:

@@ -76,6 +76,14 @@ def test_a_neighbours_prekey_must_be_signed_by_it(cohort: Make) -> None:
     made.clients[0].share(terms)
 
 
+def test_a_clock_far_ahead_cannot_lock_a_node_out(cohort: Make) -> None:
+    """An epoch is a server's start in milliseconds; a node would refuse all earlier ones for ever."""
+    made = cohort(5)
+    with pytest.raises(RefusalError, match="ahead of this node's clock"):
+        made.clients[0].share(replace(made.terms(4), epoch=2**62))
+    made.clients[0].share(made.terms(4))
+
+
 # ---------------------------------------------------------------- survivors
 def until_masked(made: Cohort, silent: int | None = None) -> tuple[Terms, SecAggServer, dict[int, SecAggClient]]:
     """A sum in which every node but ``silent`` has shared and masked."""

@@ -62,6 +62,7 @@ def harary(nodes: int, adversaries: int, dropouts: int) -> tuple[int, int]:
     raise ValueError(f"no k-regular graph of {nodes} nodes stands {adversaries} adversaries and {dropouts} dropouts")
 
 
+@lru_cache(maxsize=64)
 def lowest_threshold(nodes: int, degree: int, adversaries: int) -> int:
     """The smallest t for which a server that shows a node's neighbours two lists gets one of its secrets, not both.
 

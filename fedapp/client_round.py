@@ -81,7 +81,7 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
     order, received = unpack_order(content)
     state_dir = order.state_dir if simulated else ""
     if "state-dir" in context.node_config:  # its own, which outlives runs
-        state_dir = str(Path(str(context.node_config["state-dir"])) / "runs" / _plain(order.run))
+        state_dir = str(Path(str(context.node_config["state-dir"])) / "runs" / _folder_of(order.run))
     config = json.dumps(_config(context) | json.loads(order.pins), sort_keys=True)
     trainer, device = _trainer(config, order.method, order.assignment.seed, state_dir, order.inspect)
     extra = {name: tensor.to(device) for name, tensor in received.extra.items()}
@@ -93,7 +93,7 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
     return order, result
 
 
-def _plain(name: str) -> str:
+def _folder_of(name: str) -> str:
     """A run's id as a folder's name: the server chose it, so nothing but letters and digits."""
     if not name.isalnum():
         raise RefusalError(f"a run called {name!r}")

@@ -50,7 +50,7 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
         accepted = checkpoint.state[arm]["accepted"].get(str(client), checkpoint.state[arm]["accepted"].get(client))
         if accepted is None:
             raise InputError("--client", client, "took part in no round", "name a client that did")
-        kept = ClientState(folder.client_state / arm).load(client, accepted)
+        kept = ClientState(folder.client_state / arm).read(client, accepted)
         vectors[PERSONAL] = task.personal_start() + kept["personal"]
     out.mkdir(parents=True, exist_ok=True)
     for name, vector in vectors.items():

@@ -32,7 +32,7 @@ def ledger_folder(experiment: Experiment) -> Path:
 def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
     """What a population's ledger keeps for all its runs: how many people, whose data, their delta and limit."""
     root = Path(experiment.data.path).expanduser()
-    files = [str(file) for file in sorted(root.rglob("*")) if file.is_file()] if experiment.data.path else []
+    files = [str(file) for file in sorted(root.rglob("[!.]*")) if file.is_file()] if experiment.data.path else []
     data = hashlib.sha256(json.dumps([experiment.task, experiment.data.path, files]).encode()).hexdigest()[:16]
     limit = experiment.privacy.epsilon_max if noised else 0.0
     return {

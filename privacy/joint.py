@@ -56,13 +56,11 @@ class JointVector:
         """``[C, D]``: each client clipped on its own; rows of zeros where a client abstains."""
         vector = contribution.vector.detach().cpu().numpy().astype(np.float64)
         rows = np.zeros((len(vector), self.length))
-        norm = np.sqrt(np.einsum("cv,cv->c", vector, vector))
+        norm = _norms(vector)
         weight = self._weight(contribution)
         scalars = [self._scalar(contribution, name, clip, weight) for name in self.ranges]
         sound = np.isfinite(norm) & np.isfinite(weight)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scale = np.where(sound, weight * np.minimum(1.0, clip / norm) / clip, 0.0)
-        scale = np.where(norm == 0, 0.0, scale)
+        scale = np.where(sound, weight * _share(norm, clip) / clip, 0.0)
         np.multiply(vector, scale[:, None], out=rows[:, : self.size], where=sound[:, None])
         place = self.size
         if self.rho_weight:
@@ -79,9 +77,7 @@ class JointVector:
 
     def kept(self, contribution: Contribution, clip: float) -> NDArray[np.float64]:
         """min(1, C / norm) of each client ``[C]``, 0 for one that abstains."""
-        norm = contribution.vector.detach().cpu().double().norm(dim=1).numpy()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(np.isfinite(norm), np.minimum(1.0, clip / np.where(norm == 0, clip, norm)), 0.0)
+        return _share(_norms(contribution.vector.detach().cpu().numpy().astype(np.float64)), clip)
 
     def _weight(self, contribution: Contribution) -> NDArray[np.float64]:
         given = contribution.weight.detach().cpu().numpy().astype(np.float64)
@@ -122,6 +118,15 @@ class JointVector:
         if weighted:
             return total * high * clip**power
         return ((total + clients) / 2 * (high - low) + clients * low) * clip**power
+
+
+def _norms(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(np.einsum("cv,cv->c", vector, vector))
+
+
+def _share(norm: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
+    """What a clip leaves of vectors of these norms: min(1, C / norm), 0 where there is no number."""
+    return np.where(np.isfinite(norm), clip / np.maximum(norm, clip), 0.0)
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class CohortTrainer:
     ) -> None:  # fmt: skip
         clients = [client for client, _ in chunk]
         cohort = [self._data(client) for client in clients]
-        memory = self._recall(chunk, received.model)
+        memory = self.recall(chunk, received.model)
         keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client in clients]
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
         contribution, renewed = self.rule.contribute(local, received, memory)
@@ -248,7 +248,7 @@ class CohortTrainer:
         extra = {f"metric.{name}": Scalar(local.metrics[name], Bounds(*bounds)) for name, bounds in ranges.items()}
         return replace(contribution, scalars={**contribution.scalars, **extra})
 
-    def _recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
+    def recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
         """The clients' memories as ``{name: [C, size]}``; zeros for those who never took part."""
         if not self._memory or self.store is None:
             return {}
@@ -259,9 +259,9 @@ class CohortTrainer:
     def _recall_if_any(self, job: tuple[int, int], model: Tensor) -> dict[str, Tensor]:
         """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody else suffers."""
         try:
-            return self._recall([job], model)
+            return self.recall([job], model)
         except FedappError:
-            return self._recall([(job[0], 0)], model)
+            return self.recall([(job[0], 0)], model)
 
     def _look(
         self, received: Broadcast, local: LocalResult, cohort: Sequence[Any], pictures: bool

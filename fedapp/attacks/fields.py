@@ -47,8 +47,9 @@ class FieldAttacks(Stage):
 
     def pictures(self, method: str, seed: int, names: list[str], keep: int) -> Iterator[Row]:
         """Every rung of the ladder on what the server holds under each release."""
-        bare = self.updates(method, seed) + self.corrections(method, seed)
-        for release, held in self.views(method, seed):
+        updates = self.updates(method, seed)
+        bare = updates + self.corrections(method, seed)
+        for release, held in self.views(updates):
             for attack in LADDER:
                 if attack.split(",")[0] not in names or not self.applies(attack, release):
                     continue

@@ -38,7 +38,7 @@ class LookedAt:
         self.state = state
 
     def load(self, client: int, version: int) -> Mapping[str, Tensor]:
-        return self.state.load(client, version)
+        return self.state.read(client, version)
 
     def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
         """What a client would remember of a round that does not happen."""
@@ -85,14 +85,8 @@ class Stage:
 
         That is its update however the rule packs it (FedNova's is divided by its steps, which the server knows).
         """
-        experiment, number = self.experiment, self.checkpoint.round + 1
-        received = self.received(method, seed)
-        learner, accepted = build_learner(experiment, method), self.accepted(method, seed)
-        store = LookedAt(ClientState(self.folder.client_state / f"{method}-{seed}"))
-        trainer = CohortTrainer(
-            self.task, learner, self.rule, Plain(), experiment.learner,
-            store=store if remembered(self.task, learner, self.rule) else None,
-        )  # fmt: skip
+        received, number = self.received(method, seed), self.checkpoint.round + 1
+        trainer, accepted = self.trainer(method, seed), self.accepted(method, seed)
         rows = []
         for client in self.clients:
             result = trainer.run(received, Assignment(number, seed, (client,), (accepted.get(client, 0),)))
@@ -103,6 +97,13 @@ class Stage:
             )
             rows.append(moved - received.model)
         return torch.stack(rows)
+
+    def trainer(self, method: str, seed: int) -> CohortTrainer:
+        """What trains the run's clients, from the memories they have."""
+        learner = build_learner(self.experiment, method)
+        store = LookedAt(ClientState(self.folder.client_state / f"{method}-{seed}"))
+        kept = store if remembered(self.task, learner, self.rule) else None
+        return CohortTrainer(self.task, learner, self.rule, Plain(), self.experiment.learner, store=kept)
 
     def accepted(self, method: str, seed: int) -> dict[int, int]:
         """The round each client's memory is of."""
@@ -115,18 +116,14 @@ class Stage:
         A server that saw a client's earlier messages in the clear knows its control variate, and adds this back before
         it looks for data. Zero for rules whose clients remember nothing.
         """
-        received, model = self.received(method, seed), self.model(method, seed)
-        rows = model.new_zeros(len(self.clients), model.numel())
+        received, accepted = self.received(method, seed), self.accepted(method, seed)
+        flat = received.model.new_zeros(len(self.clients), received.model.numel())
         if not self.rule.memory:
-            return rows
-        store, accepted = ClientState(self.folder.client_state / f"{method}-{seed}"), self.accepted(method, seed)
-        learner, settings = build_learner(self.experiment, method), self.experiment.learner
-        for row, client in zip(rows, self.clients, strict=True):
-            version = accepted.get(client, 0)
-            kept = store.load(client, version) if version else dict.fromkeys(self.rule.memory, torch.zeros_like(model))
-            memory = {name: kept[name][None] for name in self.rule.memory}
-            row += self.rule.correct(torch.zeros_like(model)[None], received.model[None], received, memory)[0]
-        return rows * (settings.outer_steps * learner.outer_rate)
+            return flat
+        trainer = self.trainer(method, seed)
+        memory = trainer.recall([(client, accepted.get(client, 0)) for client in self.clients], received.model)
+        each = self.rule.correct(flat, received.model.expand_as(flat), received, memory)
+        return each * (self.experiment.learner.outer_steps * trainer.learner.outer_rate)  # type: ignore[union-attr]
 
     def noised(self, updates: Tensor) -> tuple[str, Tensor]:
         """The mean update as a noised release gives it: the run's own, or central noise at the config's z and C."""
@@ -146,9 +143,8 @@ class Stage:
         label = f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g}, epsilon {epsilon:.2f} a round)"
         return label, release.decode(closed, public).mean
 
-    def views(self, method: str, seed: int) -> Iterator[tuple[str, Callable[[int], Tensor]]]:
+    def views(self, updates: Tensor) -> Iterator[tuple[str, Callable[[int], Tensor]]]:
         """``(release, client -> the update the server would hold)``."""
-        updates = self.updates(method, seed)
         yield "plain", lambda client: updates[client]
         mean = updates.mean(0)
         yield "secagg", lambda _: mean

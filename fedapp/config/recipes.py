@@ -43,7 +43,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         raise InputError(
             "recipe", str(file), f"not valid {file.suffix[1:].upper()}: {error}", "correct the file"
         ) from error
-    for key in () if file.suffix == ".toml" else ("run-dir", "resume"):
+    for key in ("run-dir", "resume") if file.suffix == ".json" else ():  # that run's own
         values.pop(key, None)
     values.setdefault("recipe", file.stem)
     return values

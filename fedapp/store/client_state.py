@@ -31,12 +31,15 @@ class ClientState:
     def _file(self, client: int, version: int) -> Path:
         return self.folder / f"client-{client:06d}" / f"round-{version:06d}.safetensors"
 
-    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
-        file = self._file(client, version)
+    def read(self, client: int, version: int) -> Mapping[str, Tensor]:
+        """What a client left in round ``version``, for those who only look; raises :class:`MissingMemoryError`."""
         try:
-            memory = load_file(file)
+            return load_file(self._file(client, version))
         except (OSError, SafetensorError) as error:
             raise MissingMemoryError(f"client {client} has no readable memory of round {version} ({error})") from error
+
+    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
+        memory, file = self.read(client, version), self._file(client, version)
         older = sorted(file.parent.glob("round-*.safetensors"))
         for other in older[: max(older.index(file) - KEEP, 0)]:  # a run may be resumed from either checkpoint there is
             other.unlink(missing_ok=True)

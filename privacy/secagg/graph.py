@@ -1,9 +1,8 @@
 """Who masks with whom, and how many must remain.
 
 Up to 100 nodes everybody masks with everybody. Above, a k-regular Harary graph on a permutation that follows from
-the session (nobody picks neighbours, but by trying many sessions),
-with k and the threshold t from the union bounds of Bell et al. (CCS 2020,
-https://eprint.iacr.org/2020/704): security 2^-40, correctness 2^-20.
+the session (nobody picks neighbours, but by trying many sessions), with k and the threshold t from the union bounds of
+Bell et al. (CCS 2020, https://eprint.iacr.org/2020/704): security 2^-40, correctness 2^-20.
 """
 
 from __future__ import annotations

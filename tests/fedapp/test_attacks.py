@@ -45,11 +45,11 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> dict[int, torch.Tensor]:
 def test_attacked_updates_are_those_the_run_would_have_sent(
     run: Run, tmp_path: Path, uploads: dict[int, torch.Tensor]
 ) -> None:
-    """SCAFFOLD's clients go on from their own control variates: round 3 as attacked is round 3 as it was sent."""
-    short = run(nodes=3, rounds=2, **SCAFFOLD, **{"run-dir": str(tmp_path / "short")})
-    attacked = FieldAttacks(short, 3).updates("maml", 0)
+    """SCAFFOLD's clients go on from their own control variates: round 6 as attacked is round 6 as it was sent."""
+    short = run(nodes=3, rounds=5, **SCAFFOLD, **{"run-dir": str(tmp_path / "short")})
     files = {file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")}
-    run(nodes=3, rounds=3, **SCAFFOLD, **{"run-dir": str(tmp_path / "long")})
+    attacked = FieldAttacks(short, 3).updates("maml", 0)
+    run(nodes=3, rounds=6, **SCAFFOLD, **{"run-dir": str(tmp_path / "long")})
     for client in range(3):
         torch.testing.assert_close(attacked[client], uploads[client], atol=1e-6, rtol=1e-4)
     assert {file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")} == files, "no trace is left"

@@ -115,6 +115,9 @@ def test_fifty_correct_runs_raise_few_alarms(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_estimate_comes_close_with_many_canaries() -> None:
+    """One estimate of 3000 canaries scatters by 0.46 around 3.8 (60 runs); the mean of eight by 0.16, so that the
+    tolerance of 1.1 is six of its deviations. A single estimate left the tolerance in one run of thirty."""
     claimed = gaussian_epsilon(math.sqrt(3) / 2.0, DELTA)
-    rows = judge(run_canaries(release(2.0, 4000), "round-robin", 0.5, 6, 4000, 3000, 1), 2.0, DELTA)
-    assert rows[0]["estimate"] == pytest.approx(claimed, rel=0.3)
+    runs = [run_canaries(release(2.0, 4000), "round-robin", 0.5, 6, 4000, 3000, 1) for _ in range(8)]
+    estimates = [judge(run, 2.0, DELTA)[0]["estimate"] for run in runs]
+    assert np.mean(estimates) == pytest.approx(claimed, rel=0.3)  # type: ignore[arg-type]

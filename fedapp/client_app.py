@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 from fedapp.identity import refuse_foreign
 from sim import ray_guard
+from tasks.errors import InputError, nearest
 
 ray_guard.install()
 
@@ -28,11 +29,12 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
     except Exception as error:
         from fedapp.client_round import reason_of
 
-        failure = ConfigRecord({"reason": reason_of(error, context)})
+        failure = ConfigRecord({"reason": reason_of(error, context, is_simulation(context))})
         return Message(RecordDict({"failure": failure}), reply_to=message)
 
 
 OWN = ("data-path", "clients", "roster", "backbone")  # what only a real node has
+NODE_KEYS = ("partition-id", "num-partitions", "state-dir", *OWN)
 
 
 def is_simulation(context: Context) -> bool:
@@ -49,12 +51,22 @@ def hello(message: Message, context: Context) -> Message:
 
 def _hello(message: Message, context: Context) -> RecordDict:
     greeting = message.content.config_records["hello"]
-    refuse_foreign(str(greeting["fingerprint"]), str(greeting["root"]))
-    node = context.node_config
-    partition = int(node.get("partition-id", 0))
-    hosts = "any" if is_simulation(context) else str(node.get("clients", partition))
-    partitions = int(node.get("num-partitions", 1))
+    refuse_foreign(str(greeting["fingerprint"]), str(greeting["root"]), context.run_config)
+    for key in context.node_config:
+        if key not in NODE_KEYS:  # a misspelt data-path would have the node train on the bundled pictures instead
+            raise InputError(f"node-config {key}", context.node_config[key], "no such key", nearest(key, NODE_KEYS))
+    partition, partitions = _whole(context, "partition-id", 0), _whole(context, "num-partitions", 1)
+    hosts = "any" if is_simulation(context) else str(context.node_config.get("clients", partition))
+    if hosts != "any" and not all(part.strip().isdigit() for part in hosts.split(",")):
+        raise InputError("node-config clients", hosts, "must be client numbers", "for example clients='0,3'")
     return RecordDict({"hello": ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})})
+
+
+def _whole(context: Context, key: str, default: int) -> int:
+    value = str(context.node_config.get(key, default))
+    if not value.isdigit():
+        raise InputError(f"node-config {key}", value, "must be a whole number", f"for example {key}={default}")
+    return int(value)
 
 
 @app.train()
@@ -65,7 +77,7 @@ def train(message: Message, context: Context) -> Message:
 
 def _train(message: Message, context: Context) -> RecordDict:
     order = message.content.config_records["order"]
-    refuse_foreign(str(order["fingerprint"]), str(order["root"]))
+    refuse_foreign(str(order["fingerprint"]), str(order["root"]), context.run_config)
     from fedapp.client_round import train_round
 
     return train_round(message.content, context, is_simulation(context))
@@ -76,7 +88,7 @@ def _secure(leg: str, message: Message, context: Context) -> Message:
     def handle(message: Message, context: Context) -> RecordDict:
         if leg == "masked":
             order = message.content.config_records["order"]
-            refuse_foreign(str(order["fingerprint"]), str(order["root"]))
+            refuse_foreign(str(order["fingerprint"]), str(order["root"]), context.run_config)
         from fedapp.client_round import secure_leg
 
         return secure_leg(leg, message.content, context, is_simulation(context))

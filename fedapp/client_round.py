@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from flwr.app import ConfigRecord, Context, RecordDict
 
+from fedapp import ROOT
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device
+from fedapp.identity import ForeignCodeError
 from fedapp.store.client_state import ClientState
 from privacy.attacks.render import render_attack
 from privacy.flower.node import SecureNode, node_folder
@@ -23,7 +25,7 @@ from privacy.releases import RELEASES
 from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.identity import POLICY_FILE, Policy
 from privacy.secagg.messages import RefusalError
-from strategies.cohort import CohortResult, CohortTrainer, describe, remembered
+from strategies.cohort import CohortResult, CohortTrainer, describe, disclose, remembered
 from strategies.flower.wire import Order, pack_answer, pack_sum, record, unpack_order
 from strategies.types import Broadcast
 from tasks.errors import InputError
@@ -62,19 +64,25 @@ def secure_leg(leg: str, content: RecordDict, context: Context, simulated: bool)
     return {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}[leg](content)
 
 
-def reason_of(error: Exception, context: Context) -> str:
-    """Why a node could not answer. Under a private release only what does not depend on data: no message texts."""
+def reason_of(error: Exception, context: Context, simulated: bool) -> str:
+    """Why a node could not answer. Under a private release, and of a real device, only what does not depend on data and
+    names none of its files: no message texts."""
     if isinstance(error, RefusalError):
         return str(error)
+    if isinstance(error, ForeignCodeError):
+        return str(error) if simulated else str(error).replace(str(ROOT), "a folder of its own")
     try:
         private = load("release", str(context.run_config["release"]), RELEASES).private
     except (InputError, KeyError):
         private = True
-    if not private or (isinstance(error, InputError) and error.key.startswith(CONFIGURED)):
+    if (not private and simulated) or (isinstance(error, InputError) and error.key.startswith(CONFIGURED)):
         return describe(error)
-    log.warning("cannot answer: %s", describe(error))
-    named = f"InputError about {error.key}" if isinstance(error, InputError) else type(error).__name__
-    return f"{named} (the node's own log says more)"
+    return _tell_little(error)
+
+
+def _tell_little(error: BaseException) -> str:
+    log.warning("not told to the server: %s", describe(error))
+    return disclose(error)
 
 
 def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Order, CohortResult]:
@@ -83,7 +91,7 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
     if "state-dir" in context.node_config:  # its own, which outlives runs
         state_dir = str(Path(str(context.node_config["state-dir"])) / "runs" / _folder_of(order.run))
     config = json.dumps(_config(context) | json.loads(order.pins), sort_keys=True)
-    trainer, device = _trainer(config, order.method, order.assignment.seed, state_dir, order.inspect)
+    trainer, device = _trainer(config, order.method, order.assignment.seed, state_dir, order.inspect, simulated)
     extra = {name: tensor.to(device) for name, tensor in received.extra.items()}
     received = Broadcast(received.model.to(device), extra, received.round)
     result = trainer.run(received, order.assignment, pictures=order.pictures and simulated)
@@ -160,7 +168,9 @@ def _task(config: str) -> Task:
 
 
 @lru_cache(maxsize=64)
-def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool) -> tuple[CohortTrainer, torch.device]:
+def _trainer(
+    config: str, method: str, seed: int, state_dir: str, inspect: bool, simulated: bool
+) -> tuple[CohortTrainer, torch.device]:
     experiment = Experiment.from_run_config(json.loads(config))
     runtime = experiment.runtime
     torch.set_num_threads(runtime.threads)
@@ -172,14 +182,16 @@ def _trainer(config: str, method: str, seed: int, state_dir: str, inspect: bool)
             "state-dir", "", f"clients keep their {' and '.join(memory)} on the node",
             'start it with --node-config "state-dir=…"',
         )  # fmt: skip
+    release = build_release(experiment, rule.size(task.layout.size))
     trainer = CohortTrainer(
         task,
         learner,
         rule,
-        build_release(experiment, rule.size(task.layout.size)),
+        release,
         experiment.learner,
         store=ClientState(Path(state_dir) / f"{method}-{seed}") if memory else None,
         inspect=render_attack if inspect else None,
         chunk=runtime.chunk,
+        tell=describe if simulated or release.private else _tell_little,  # a private release sends no failures at all
     )
     return trainer, pick_device(runtime.device)

@@ -128,6 +128,7 @@ class Comparison:
 
     def __init__(self, experiment: Experiment, folder: RunFolder, grid: Grid) -> None:
         self.experiment, self.folder, self.grid = experiment, folder, grid
+        self.fingerprint = fingerprint(experiment.to_run_config())
         runtime = experiment.runtime
         torch.set_num_threads(runtime.threads)
         torch.set_float32_matmul_precision(runtime.matmul_precision)
@@ -149,9 +150,20 @@ class Comparison:
     def run(self) -> None:
         """From wherever the run stands to its last round, its result and its report."""
         try:
-            self._train()
-        finally:
-            self.protection.close()
+            try:
+                self._train()
+            finally:
+                self.protection.close()
+        except StoppedError as error:  # a planned end (a budget is used up) or a forced one: what there is is shown
+            self.folder.set_status(STOPPED, error.exit_code, str(error))
+            self._conclude()
+            raise
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The result of what was trained, and its report; of nothing there is none."""
+        if not any(event["event"] == "round" for event in self.folder.events()):
+            return
         write_result(self.folder)
         if self.experiment.report.page:
             self._report()
@@ -161,7 +173,7 @@ class Comparison:
         done = self._restore() if experiment.resume else 0
         self.protection.begin(self._anchor)
         nodes = gather(
-            self.grid, experiment.runtime.nodes, PATIENCE, fingerprint(), str(ROOT), lambda text: log.warning(text)
+            self.grid, experiment.runtime.nodes, PATIENCE, self.fingerprint, str(ROOT), lambda text: log.warning(text)
         )
         self.protection.enrol(nodes)
         self._connect(nodes)
@@ -250,7 +262,10 @@ class Comparison:
 
     def _start_line(self, nodes: list[Node]) -> None:
         """What is known before the first round: the nodes, the held-out pictures, and Local's numbers."""
-        self.folder.append({"event": "start", "round": 0, "nodes": len(nodes), "device": str(self.device)})
+        deployed = any(node.hosts is not None for node in nodes)
+        self.folder.append(
+            {"event": "start", "round": 0, "nodes": len(nodes), "device": str(self.device), "deployed": deployed}
+        )
         for index, data in enumerate(self.task.held_out()):
             self.folder.save_picture(f"held-out-{index:02d}", data.truth)
         for seed in self.experiment.seed_list if LOCAL in self.experiment.method_list else []:
@@ -272,7 +287,7 @@ class Comparison:
         for arm in self.arms:
             arm.rounds = self.protection.rounds(
                 arm.federation, nodes, settings,
-                method=arm.method, seed=arm.seed, session=session, fingerprint=fingerprint(), root=str(ROOT),
+                method=arm.method, seed=arm.seed, session=session, fingerprint=self.fingerprint, root=str(ROOT),
             )  # fmt: skip
             arm.rounds.release.state |= arm.adapted
 

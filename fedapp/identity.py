@@ -1,4 +1,5 @@
-"""Is the other side running the same code? A fingerprint of our source travels with every message.
+"""Is the other side running the same code? A fingerprint of our source, and of the plug-ins a run names, travels with
+every message.
 
 In simulation Ray workers may import ``tasks``, ``sim``, ... from the directory in which the SuperLink was started
 rather than from the submitted bundle; in a deployment versions can differ. Either would silently mix code.
@@ -7,7 +8,11 @@ rather than from the submitted bundle; in a deployment versions can differ. Eith
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from fedapp import PACKAGES, ROOT
 from tasks.errors import FedappError
@@ -17,21 +22,65 @@ class ForeignCodeError(FedappError):
     """This process runs other code than the server."""
 
 
+def fingerprint(config: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 over all our Python files as imported by this process, then ``name=SHA-256`` of each plug-in package
+    that ``config`` names a task, rule, learner or release of."""
+    return " ".join([_own(), *(f"{name}={_of_package(name)}" for name in sorted(_plugins(config or {})))])
+
+
 @lru_cache(maxsize=1)
-def fingerprint() -> str:
-    """SHA-256 over the paths and contents of all our Python files, as imported by this process."""
+def _own() -> str:
+    return _digest(ROOT, (file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))))
+
+
+@lru_cache(maxsize=64)
+def _of_package(name: str) -> str:
+    """Of a package outside of ours: all its Python files, without importing any."""
+    spec = find_spec(name)
+    if spec is None:
+        return "missing"
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    if not places:
+        return _digest(Path(str(spec.origin)).parent, [Path(str(spec.origin))])
+    return "+".join(_digest(place, sorted(place.rglob("*.py"))) for place in places)
+
+
+def _digest(root: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0")
-            digest.update(file.read_bytes() + b"\0")
+    for file in files:
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def refuse_foreign(server_fingerprint: str, server_root: str) -> None:
-    """Raise unless this process runs the server's code."""
-    if server_fingerprint != fingerprint():
+def _plugins(config: Mapping[str, Any]) -> set[str]:
+    """Top-level packages outside of ours that a run takes its pieces from."""
+    from privacy.releases import RELEASES
+    from strategies.local import LEARNERS, LOCAL
+    from strategies.rules import RULES
+    from tasks import TASKS
+    from tasks.registry import reference
+
+    named = [("task", TASKS, "task"), ("rule", RULES, "rule"), ("release", RELEASES, "release")]
+    pieces = [(axis, table, str(config[key])) for axis, table, key in named if key in config]
+    methods = [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()]
+    pieces += [("learner", LEARNERS, method) for method in methods if method != LOCAL]
+    return {reference(axis, name, table).split(":")[0].split(".")[0] for axis, table, name in pieces} - set(PACKAGES)
+
+
+def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[str, Any]) -> None:
+    """Raise unless this process runs the server's code, that of the plug-ins ``config`` names included."""
+    mine = fingerprint(config)
+    if server_fingerprint == mine:
+        return
+    (own, *plugins), (theirs, *_) = mine.split(" "), server_fingerprint.split(" ")
+    if own != theirs:
         raise ForeignCodeError(
             f"the ClientApp runs code from {ROOT}, the ServerApp from {server_root}, and they differ. "
             "Start the local SuperLink from an empty directory (`fedapp run` does), or install the same version."
         )
+    different = [part.split("=")[0] for part in plugins if part not in server_fingerprint.split(" ")]
+    raise ForeignCodeError(
+        f"the code of {', '.join(different) or 'the plug-ins'} differs between this node and the server: install the "
+        "same version on both."
+    )

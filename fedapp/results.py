@@ -18,6 +18,10 @@ from strategies.local import LOCAL
 
 EVALUATED = ("psnr", "ssim", "lpips", "psnr_tuned", "psnr_unseen_tuned")
 QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
+HANDLED = (  # of an evaluation's event: what is summed up by name, and what is no measurement
+    *EVALUATED, "rates_tuned", "diverged", "psnr_floor_held_out", "range_excess", "own",
+    "event", "round", "method", "seed", "final", "seconds",
+)  # fmt: skip
 
 
 def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
@@ -82,10 +86,19 @@ def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -
     row |= membership_gap(row)
     row["epsilon_local"] = _local_epsilon(method, experiment, events)
     row |= _own([event.get("own") for event in finals])
+    row = _own([own_metrics(event) for event in finals]) | row
     row["objective_min"] = min(
         (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
     )
     return row
+
+
+def own_metrics(event: dict[str, Any]) -> dict[str, Any]:
+    """What a task measured that nothing else here knows by name: numbers, and tables of numbers."""
+    return {
+        name: value for name, value in event.items()
+        if name not in HANDLED and isinstance(value, int | float | dict) and not isinstance(value, bool)
+    }  # fmt: skip
 
 
 def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:

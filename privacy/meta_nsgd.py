@@ -33,6 +33,7 @@ class MetaNsgd:
     this learner is not reproducible.
     """
 
+    least_inner_steps = 1
     silent = True  # nothing but the noised step may be told of a client
     clips_itself = True  # noise is added after C; a second clip would shrink it with the number of parameters
 

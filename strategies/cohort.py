@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -82,10 +83,22 @@ class CohortResult:
 
 def describe(error: BaseException) -> str:
     """One line: type, message, and where (file:line in function): the last place that is not in a library."""
+    return f"{type(error).__name__}: {error}{_place(error, whole=True)}"
+
+
+def disclose(error: BaseException) -> str:
+    """What a real device tells of a failure: its kind and the place in the code. Messages name files and folders."""
+    named = f"InputError about {error.key}" if isinstance(error, InputError) else type(error).__name__
+    return f"{named}{_place(error, whole=False)}; the node's own log says more"
+
+
+def _place(error: BaseException, whole: bool) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
-    where = f" ({own[-1].filename}:{own[-1].lineno} in {own[-1].name})" if own else ""
-    return f"{type(error).__name__}: {error}{where}"
+    if not own:
+        return ""
+    file = own[-1].filename if whole else "/".join(Path(own[-1].filename).parts[-2:])
+    return f" ({file}:{own[-1].lineno} in {own[-1].name})"
 
 
 def chunk_width(working_set: int, device: torch.device) -> int:
@@ -98,8 +111,13 @@ def chunk_width(working_set: int, device: torch.device) -> int:
 def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str, int]:
     """What clients keep between rounds, and how many numbers each is: the rule's vectors and the learner's own."""
     own = learner.memory(task) if hasattr(learner, "memory") else {}
-    vectors = dict.fromkeys(rule.memory, task.layout.size) if rule.memory else {}
-    return {**vectors, **getattr(rule, "memory_sizes", {}), **own}
+    rules = {**dict.fromkeys(rule.memory, task.layout.size), **getattr(rule, "memory_sizes", {})}
+    if both := sorted(set(own) & set(rules)):
+        raise InputError(
+            "methods", type(learner).__name__, f"its memory {both} has the name of one the rule keeps",
+            "rename the learner's",
+        )  # fmt: skip
+    return {**rules, **own}
 
 
 class CohortTrainer:
@@ -115,9 +133,11 @@ class CohortTrainer:
         store: MemoryStore | None = None,
         inspect: Inspect | None = None,
         chunk: int = 0,
+        tell: Callable[[BaseException], str] = describe,
     ) -> None:
         self.task, self.learner, self.rule, self.release = task, learner, rule, release
         self.settings, self.store, self.inspect, self.chunk = settings, store, inspect, chunk
+        self.tell = tell  # what is said of a client's failure
         self._fit = learner.fit if isinstance(learner, WholeFit) else partial(descend, learner)
         self._memory = remembered(task, learner, rule)
         if self._memory and store is None:
@@ -137,7 +157,7 @@ class CohortTrainer:
                 raise  # a mistake in the configuration is everybody's
             except Exception as error:
                 if len(chunk) == 1:
-                    result.failures[chunk[0][0]] = describe(error)
+                    result.failures[chunk[0][0]] = self.tell(error)
                 else:
                     self._one_by_one(received, assignment, chunk, result, pictures)
         if self.release.private:
@@ -189,17 +209,14 @@ class CohortTrainer:
             try:
                 self._train(received, assignment, [job], result, pictures)
             except Exception as error:
-                result.failures[job[0]] = describe(error)
+                result.failures[job[0]] = self.tell(error)
 
     def _train(
         self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
         pictures: bool,
     ) -> None:  # fmt: skip
         clients = [client for client, _ in chunk]
-        cohort = [self._data(client) for client in clients]
-        memory = self.recall(chunk, received.model)
-        keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client in clients]
-        local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
+        cohort, memory, local = self._fitted(received, assignment, chunk)
         contribution, renewed = self.rule.contribute(local, received, memory)
         renewed = {**renewed, **local.kept}
         if renewed and hasattr(self.rule, "settled") and hasattr(self.release, "kept"):
@@ -228,6 +245,20 @@ class CohortTrainer:
             result.payload = payload
         else:
             result.payload.add(payload)
+
+    def _fitted(
+        self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]]
+    ) -> tuple[list[Any], dict[str, Tensor], LocalResult]:
+        """The clients' data, their memories, and what they trained."""
+        cohort, memory = [self._data(client) for client, _ in chunk], self.recall(chunk, received.model)
+        keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client, _ in chunk]
+        return cohort, memory, self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
+
+    def rehearse(self, received: Broadcast, assignment: Assignment) -> tuple[LocalResult, Contribution]:
+        """What the assigned clients would train and add to the sum, before any release; nothing is remembered."""
+        chunk = list(zip(assignment.clients, assignment.versions, strict=True))
+        _, memory, local = self._fitted(received, assignment, chunk)
+        return local, self.rule.contribute(local, received, memory)[0]
 
     def _data(self, client: int) -> Any:
         """What a client holds; what is wrong with it is that client's failure, not everybody's."""

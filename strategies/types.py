@@ -105,7 +105,8 @@ class Step(NamedTuple):
 class Learner(Protocol):
     """How data become a local step: a gradient oracle. ``outer_rate`` is its own step size.
 
-    It may be ``silent`` (its metrics must not leave a client) and say that it ``clips_itself``.
+    It may be ``silent`` (its metrics must not leave a client), say that it ``clips_itself``, and need some
+    ``least_inner_steps``; one that is ``personal`` trains personal parameters too, which only some tasks have.
     """
 
     inner_steps: int

@@ -71,7 +71,11 @@ class Video(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Quality of a shared model: JSON-ready ``metrics``, named pictures ``[H, W, 3] in [0, 1]`` and videos."""
+    """Quality of a shared model: JSON-ready ``metrics``, named pictures ``[H, W, 3] in [0, 1]`` and videos.
+
+    Every metric that is a number, or a table of numbers by name, is shown and becomes part of a method's result (its
+    mean over seeds).
+    """
 
     metrics: dict[str, Any]
     pictures: dict[str, Tensor]

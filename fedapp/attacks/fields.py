@@ -24,7 +24,6 @@ from privacy.attacks.membership import auc, power_at
 from privacy.attacks.render import best_affine, correlation, render_attack
 from tasks.adaptation import flat_colour
 from tasks.data.pictures import contact_sheet
-from tasks.errors import InputError
 from tasks.fitting import FieldTask
 from tasks.metrics import psnr
 
@@ -38,8 +37,7 @@ class FieldAttacks(Stage):
 
     def __init__(self, folder: RunFolder, clients: int, search: Search = DEFAULT) -> None:
         super().__init__(folder, clients)
-        if not isinstance(self.task, FieldTask):
-            raise InputError("task", self.experiment.task, "these attacks invert fields", "run them on a field task")
+        assert isinstance(self.task, FieldTask), "attack_run sends no other here"
         self.fields: FieldTask = self.task
         self.search = search
         self.cohort = [self.task.client_data(client) for client in self.clients]
@@ -52,6 +50,10 @@ class FieldAttacks(Stage):
         for release, held in self.views(updates):
             for attack in LADDER:
                 if attack.split(",")[0] not in names or not self.applies(attack, release):
+                    continue
+                if "inversion" in attack and not hasattr(build_learner(self.experiment, method), "step"):
+                    row = {"attack": attack, "method": method, "release": release, "n": 0, "metric": "psnr"}
+                    yield row | {"value": None, "floor": None, "chance": None}  # trains as a whole: nothing to simulate
                     continue
                 clients = self.clients[:KNOWN_FOR] if "known" in attack else self.clients
                 known = attack != "render" and release == "plain"
@@ -119,8 +121,6 @@ class FieldAttacks(Stage):
         settings, learner = self.experiment.learner, copy(build_learner(self.experiment, method))
         if hasattr(learner, "noise_multiplier"):
             learner.noise_multiplier = 0.0  # the noise itself is what nobody can simulate
-        if not hasattr(learner, "step"):
-            raise InputError("methods", method, "trains as a whole: there is no step to simulate", "attack another one")
         return Training(
             self.task.field.loss, learner, inputs[None], settings.outer_steps, settings.outer_clip,  # type: ignore[attr-defined]
             batches, self.task.derivatives,
@@ -206,16 +206,19 @@ def _mean(values: list[float]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) and known else None
 
 
-def attack_fields(folder: RunFolder, names: list[str], clients: int, tell: Callable[[str], None]) -> list[Row]:
-    """The named attacks on every trained method of the first seed."""
+def attack_fields(
+    folder: RunFolder, names: list[str], clients: int, methods: list[str], tell: Callable[[str], None]
+) -> list[Row]:
+    """The named attacks on ``methods`` at the first seed."""
     attacker = FieldAttacks(folder, clients)
     seed, rows = attacker.experiment.seed_list[0], []
-    for method in attacker.experiment.trained_methods:
+    for method in methods:
         tell(f"attacking {method}: {len(attacker.clients)} clients")
         if set(names) & {rung.split(",")[0] for rung in LADDER}:
             for row in attacker.pictures(method, seed, names, keep=4):
                 if row["metric"] == "psnr":
-                    tell(f"{row['attack']} on {row['release']}: {row['value'] or float('nan'):.1f} dB")
+                    shown = "not computed" if row["value"] is None else f"{row['value']:.1f} dB"
+                    tell(f"{row['attack']} on {row['release']}: {shown}")
                 rows.append(row)
         if "membership" in names:
             rows += attacker.membership(method, seed)

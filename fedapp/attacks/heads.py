@@ -123,12 +123,14 @@ class HeadAttacks(Stage):
         }  # fmt: skip
 
 
-def attack_heads(folder: RunFolder, names: list[str], clients: int, tell: Callable[[str], None]) -> list[Row]:
-    """The named attacks on every trained method of the first seed."""
+def attack_heads(
+    folder: RunFolder, names: list[str], clients: int, methods: list[str], tell: Callable[[str], None]
+) -> list[Row]:
+    """The named attacks on ``methods`` at the first seed."""
     attacker = HeadAttacks(folder, clients)
     seed = attacker.experiment.seed_list[0]
     rows: list[Row] = []
-    for method in attacker.experiment.trained_methods:
+    for method in methods:
         tell(f"{method}: making the next updates of {len(attacker.clients)} people")
         updates = attacker.updates(method, seed)
         if "linkage" in names:

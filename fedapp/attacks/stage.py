@@ -26,9 +26,10 @@ from privacy.releases.lattice import LatticeRelease
 from privacy.releases.plain import Plain
 from strategies.cohort import Assignment, CohortTrainer, remembered
 from strategies.types import Broadcast, Contribution
-from tasks.errors import InputError
+from tasks.errors import InputError, UnusableDataError
 
 Row = dict[str, Any]
+PARALLEL = 1e-3  # 1 - cosine below which one vector is the other, scaled
 
 
 class LookedAt:
@@ -51,14 +52,19 @@ class Stage:
         self.folder, self.experiment = folder, Experiment.from_run_config(folder.config)
         experiment = self.experiment
         self.task = build_task(experiment)
+        if any(event.get("deployed") for event in folder.events() if event["event"] == "start"):
+            raise InputError(
+                "run", str(folder.path), "its clients' data are on their own devices: what lies here is not theirs",
+                "attack a simulated run of the same configuration",
+            )  # fmt: skip
         files = list_checkpoints(folder.checkpoints)
         if not files:
             raise InputError("run", str(folder.path), "has no checkpoint yet", "attack it after its first round")
         self.checkpoint = load_checkpoint(files[-1], {})
         self.clients = list(range(min(clients, experiment.clients.total)))
-        bare = experiment.rules.model_copy(update={"server_clip": 0.0})
-        self.rule = build_rule(experiment.model_copy(update={"rules": bare}))
+        self.rule = build_rule(experiment)
         self.device = pick_device("cpu")
+        self._updates: dict[tuple[str, int], Tensor] = {}
 
     def model(self, method: str, seed: int) -> Tensor:
         """The shared model at the last checkpoint."""
@@ -81,22 +87,30 @@ class Stage:
         }
 
     def updates(self, method: str, seed: int) -> Tensor:
-        """``[C, P]``: how each client alone would move the model in the round after the checkpoint, unprotected.
+        """``[C, P]``: what each client trains in the round after the checkpoint, and under ``plain`` sends.
 
-        That is its update however the rule packs it (FedNova's is divided by its steps, which the server knows).
+        However the server goes on with it, and however a rule scales it (FedNova divides it by the client's steps,
+        which the server knows). Raises :class:`InputError` for a rule whose clients send something else.
         """
+        if (method, seed) in self._updates:
+            return self._updates[method, seed]
         received, number = self.received(method, seed), self.checkpoint.round + 1
         trainer, accepted = self.trainer(method, seed), self.accepted(method, seed)
         rows = []
         for client in self.clients:
-            result = trainer.run(received, Assignment(number, seed, (client,), (accepted.get(client, 0),)))
-            if result.payload is None:
-                raise InputError("run", str(self.folder.path), f"client {client}: {result.failures}", "see its log")
-            moved, _ = self.rule.apply(
-                self.model(method, seed), self.state(method, seed), Plain().decode(result.payload, {}), 1
-            )
-            rows.append(moved - received.model)
-        return torch.stack(rows)
+            order = Assignment(number, seed, (client,), (accepted.get(client, 0),))
+            try:
+                local, contribution = trainer.rehearse(received, order)
+            except UnusableDataError as error:
+                raise InputError("run", str(self.folder.path), f"client {client}: {error}", "see its log") from error
+            sent = contribution.vector[0, : local.delta.shape[1]]
+            if 1 - torch.cosine_similarity(sent, local.delta[0], dim=0) > PARALLEL and local.delta.any():
+                raise InputError(
+                    "rule", self.experiment.rule, "its clients send something else than the update they trained",
+                    "attack a run whose clients send updates: what is known here is to invert those",
+                )  # fmt: skip
+            rows.append(local.delta[0])
+        return self._updates.setdefault((method, seed), torch.stack(rows))
 
     def trainer(self, method: str, seed: int) -> CohortTrainer:
         """What trains the run's clients, from the memories they have."""

@@ -79,6 +79,7 @@ def attack(
         str, typer.Option(help="fields: render, readout, inversion, membership, transcript; heads: linkage, membership")
     ] = "all",
     clients: Annotated[int, typer.Option(min=3, help="clients whose updates are attacked")] = 12,
+    method: Annotated[str, typer.Option(help="one of the run's methods; all of them if empty")] = "",
     target: JsonOption = "",
 ) -> None:
     """Attack a run's updates as its server could, under each release; numbers and pictures go into its report."""
@@ -86,7 +87,7 @@ def attack(
     from fedapp.report.budget import show
 
     folder = RunFolder.open(path.resolve())
-    rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"))
+    rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"), method)
     table = Table(box=None)
     for column in ("attack", "method", "on", "metric", "value", "without information", "by chance", "n"):
         table.add_column(column, no_wrap=column != "on", overflow="fold", min_width=len(column))

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from fedapp.results import own_metrics
 from fedapp.store.runfolder import RunFolder
 
 
@@ -48,10 +49,12 @@ class ProgressDisplay:
                                    style="yellow", markup=False, highlight=False)  # fmt: skip
         elif event["event"] == "evaluation":
             steps = {k: value for k, value in (event.get("psnr") or {}).items() if value is not None}
+            own = {name: value for name, value in own_metrics(event).items() if isinstance(value, int | float)}
             text = " ".join(f"{k}:{value:.1f}" for k, value in steps.items())
+            text = " ".join([f"PSNR@k {text}"] * bool(steps) + [f"{name} {value:.4g}" for name, value in own.items()])
             warning = "  [red]diverged[/]" if event.get("diverged") else ""
             self.console.print(
-                f"round {event['round']:>3} {event['method']}-{event['seed']} PSNR@k {text}{warning}",
+                f"round {event['round']:>3} {event['method']}-{event['seed']} {text}{warning}",
                 highlight=False,
             )
 

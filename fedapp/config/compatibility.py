@@ -6,6 +6,7 @@ Everything not refused here runs a round in ``tests/test_compositions.py``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from privacy.sampling import Sampler
@@ -16,8 +17,14 @@ from strategies.settings import ClientsSettings, LearnerSettings
 from tasks.errors import InputError
 
 
-def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSettings, runtime: RuntimeSettings) -> None:
-    """Raise :class:`InputError` for the first combination that does not compose."""
+def refuse(
+    learners: Mapping[str, Any], clients: ClientsSettings, learner: LearnerSettings, runtime: RuntimeSettings
+) -> None:
+    """Raise :class:`InputError` for the first combination that does not compose.
+
+    ``learners`` are the factories of the methods: what they need they say by attributes, so that whoever derives from
+    one, or names it by its module, is held to the same.
+    """
     if clients.per_round > clients.total:
         raise InputError(
             "clients.per-round", clients.per_round, f"more than clients.total = {clients.total}", "0 means all"
@@ -29,26 +36,22 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
             f"a round has only {clients.per_round or clients.total} clients",
             f"set clients.min to {clients.per_round or clients.total} or fewer",
         )
-    if "reptile" in methods and learner.inner_steps < 1:
-        raise InputError(
-            "learner.inner-steps",
-            learner.inner_steps,
-            "Reptile's step is the way back from K inner steps; with K = 0 it stands still",
-            "set learner.inner-steps to 1 or more, or use the method erm",
-        )
-    if "meta-nsgd" in methods and learner.inner_steps < 1:
-        raise InputError(
-            "learner.inner-steps", learner.inner_steps, "meta-NSGD steps back from K inner steps", "set it to 1 or more"
-        )
-    if "fedmenf-adaptive" in methods and learner.steps_by_examples and not learner.fedmenf.total_steps:
-        raise InputError(
-            "learner.fedmenf.total-steps", 0.0, "a budget is spread over steps, which differ by client",
-            "give the most steps a client takes in the whole run, or set learner.steps-by-examples to false",
-        )  # fmt: skip
-    if "adapters" in methods and learner.steps_by_examples:
-        raise InputError(
-            "learner.steps-by-examples", True, "adapters take the same steps everywhere", "set it to false"
-        )
+    for method, kind in learners.items():
+        if learner.inner_steps < getattr(kind, "least_inner_steps", 0):
+            raise InputError(
+                "learner.inner-steps", learner.inner_steps,
+                f"{method} steps back from K inner steps; with K = {learner.inner_steps} it stands still",
+                "set learner.inner-steps to 1 or more, or use the method erm",
+            )  # fmt: skip
+        if getattr(kind, "spreads_a_budget", False) and learner.steps_by_examples and not learner.fedmenf.total_steps:
+            raise InputError(
+                "learner.fedmenf.total-steps", 0.0, "a budget is spread over steps, which differ by client",
+                "give the most steps a client takes in the whole run, or set learner.steps-by-examples to false",
+            )  # fmt: skip
+        if getattr(kind, "personal", False) and learner.steps_by_examples:
+            raise InputError(
+                "learner.steps-by-examples", True, f"{method} take the same steps everywhere", "set it to false"
+            )
     gpus = runtime.gpus_per_actor
     if gpus > 1 and gpus != int(gpus):
         raise InputError(
@@ -56,36 +59,38 @@ def refuse(methods: list[str], clients: ClientsSettings, learner: LearnerSetting
         )
 
 
-def refuse_strangers(task: Any, name: str, methods: list[str], rule_name: str, rule: Any, uploads: bool) -> None:
+def refuse_strangers(
+    task: Any, name: str, learners: Mapping[str, Any], rule_name: str, rule: Any, uploads: bool
+) -> None:
     """Tasks, learners and rules that ask of each other what the other does not have (classes, not yet built)."""
     personalised = hasattr(task, "personal_start")
-    if "adapters" in methods and not personalised:
+    personal = [method for method, kind in learners.items() if getattr(kind, "personal", False)]
+    if personal and not personalised:
         raise InputError(
-            "methods", "adapters", f"task {name} has no personal parameters to train beside the shared ones",
+            "methods", personal[0], f"task {name} has no personal parameters to train beside the shared ones",
             "use task talking-head, or another method",
         )  # fmt: skip
-    if getattr(rule, "signals", ()) and (not personalised or methods != ["adapters"]):
+    if getattr(rule, "signals", ()) and (not personalised or set(personal) != set(learners)):
         raise InputError(
             "rule", rule_name, f"weighs clients by {' and '.join(rule.signals)}, which only adapters on talking heads "
             "measure", "use methods = adapters with task = talking-head, or the rule fedavg",
         )  # fmt: skip
-    if rule_name == "scaffold" and "adapters" in methods:
+    if getattr(rule, "averages_gradients", False) and personal:
         raise InputError(
             "rule", rule_name, "control variates are mean gradients, and adapters steps with AdamW",
             "use fedavg, fedprox or isfa",
         )  # fmt: skip
     if uploads and not hasattr(task, "render"):
         raise InputError(
-            "evaluation.uploads", True, f"an upload of task {name} renders to nothing by itself",
-            "set it to false; `fedapp attack` shows what uploads give away",
+            "evaluation.uploads", True, f"an upload of task {name} renders to nothing by itself", "set it to false"
         )  # fmt: skip
 
 
-def refuse_noised_steps(release: Any, name: str, learner: LearnerSettings) -> None:
-    """FedNova's numbers of steps inside a noised sum: where they differ, noise would drown them."""
+def refuse_noised_steps(rule_name: str, release: Any, name: str, learner: LearnerSettings) -> None:
+    """Numbers of steps (FedNova's) inside a noised sum: where they differ, noise would drown them."""
     if learner.steps_by_examples and getattr(release, "placement", "none") != "none":
         raise InputError(
-            "rule", "fednova", f"release {name} noises the clients' numbers of steps by far more than they differ",
+            "rule", rule_name, f"release {name} noises the clients' numbers of steps by far more than they differ",
             "use fedavg, or set learner.steps-by-examples to false",
         )  # fmt: skip
 

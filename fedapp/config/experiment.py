@@ -107,16 +107,15 @@ class Experiment(TaskSettings):
             raise InputError("methods", self.methods, "names a method twice", "name each method once")
         if not self.trained_methods:
             raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
-        refuse(self.method_list, self.clients, self.learner, self.runtime)
-        refuse_strangers(
-            load("task", self.task, TASKS), self.task, self.trained_methods, self.rule, load("rule", self.rule, RULES),
-            self.evaluation.uploads,
-        )  # fmt: skip
-        release = load("release", self.release, RELEASES)
-        if hasattr(load("rule", self.rule, RULES), "attendance"):
+        learners = {method: load("learner", method, LEARNERS, key="methods") for method in self.trained_methods}
+        refuse(learners, self.clients, self.learner, self.runtime)
+        rule, release = load("rule", self.rule, RULES), load("release", self.release, RELEASES)
+        task = load("task", self.task, TASKS)
+        refuse_strangers(task, self.task, learners, self.rule, rule, self.evaluation.uploads)
+        if hasattr(rule, "attendance"):
             refuse_attendance(release, self.release, self.rules.isfa.attendance, self.privacy)
-        if self.rule == "fednova":
-            refuse_noised_steps(release, self.release, self.learner)
+        if getattr(rule, "counts_steps", False):
+            refuse_noised_steps(self.rule, release, self.release, self.learner)
         refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
 
 

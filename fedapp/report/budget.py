@@ -50,7 +50,7 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
         colluding=privacy.colluding, parameters=size, fields=OUTGOING, realised=rounds,
         audit=folder.read("audit.json").get("rows", []), attacks=folder.read("attack.json").get("rows", []),
         provenance={
-            **versions(), "source": fingerprint(), "run": folder.path.name,
+            **versions(), "source": fingerprint(folder.config), "run": folder.path.name,
             "population": experiment.privacy.population, "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         },
     )  # fmt: skip

@@ -151,12 +151,17 @@ class RunFolder:
         write_bytes(self.events_file, "".join(json.dumps(event) + "\n" for event in kept).encode())
 
     def save_picture(self, name: str, image: Any) -> None:
-        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks a contact sheet."""
+        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks a contact sheet.
+
+        Signals that are no pictures have nothing to show, and are left out.
+        """
         import torch
         from PIL import Image
 
-        from tasks.data.pictures import contact_sheet
+        from tasks.data.pictures import contact_sheet, is_picture
 
+        if not is_picture(image):
+            return
         image = contact_sheet(image)
         array = image if image.dtype == torch.uint8 else image.clamp(0, 1).mul(255).round().to(torch.uint8)
         array = array.expand(*array.shape[:2], 3) if array.shape[-1] == 1 else array

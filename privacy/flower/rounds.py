@@ -215,10 +215,14 @@ class Graph(NamedTuple):
 
 
 def graph_of(nodes: int, privacy: PrivacySettings, release: Release) -> Graph:
-    """The graph for so many nodes, as configured. Distributed noise is counted over one connected sum: complete."""
-    least = privacy.threshold or default_threshold(nodes)
+    """The graph for so many nodes, as configured. Distributed noise is counted over one connected sum: complete.
+
+    At least as many vectors remain as nodes insist on, whatever the threshold: they would refuse to unmask fewer.
+    """
+    threshold = privacy.threshold or default_threshold(nodes)
+    least = max(threshold, Policy().min_nodes)
     everybody = privacy.graph == "complete" or nodes <= COMPLETE_UP_TO or placement_of(release) == "distributed"
     if privacy.graph != "harary" and everybody:
-        return Graph(max(nodes - 1, 1), least, least)
+        return Graph(max(nodes - 1, 1), threshold, least)
     degree, threshold = harary(nodes, max(privacy.colluding, 1), dropouts(nodes))
     return Graph(degree, threshold, least)

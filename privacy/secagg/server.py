@@ -66,6 +66,11 @@ class SecAggServer:
                 f"{len(sharers)} of {len(self.terms.members)} nodes shared their secrets; "
                 f"each needs {self.terms.threshold} among itself and its neighbours"
             )
+        if len(sharers) < self.terms.least:  # before anybody trains for a sum that cannot be
+            raise AbortedError(
+                f"{len(sharers)} of {len(self.terms.members)} nodes shared their secrets, {self.terms.least} must be "
+                "in the sum (from six nodes on one may be missing)"
+            )
         self._sharers, self._stage = sorted(sharers), "upload"
         return self._sharers
 

@@ -46,7 +46,9 @@ def gather(
             try:
                 found = _node(identifiers[index], reply, reasons)
             except (KeyError, TypeError, ValueError) as error:
-                reasons.append(f"a malformed answer to the greeting ({type(error).__name__}: {error})")
+                reasons.append(
+                    f"node {identifiers[index]}: a malformed answer to the greeting ({type(error).__name__}: {error})"
+                )
                 continue
             if found is not None:
                 node, claimed = found
@@ -94,11 +96,11 @@ def _wait(grid: Grid, expected: int, patience: float) -> list[int]:
 
 def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node, int] | None:
     if reply is None:
-        reasons.append("no answer to the greeting")
+        reasons.append(f"node {node_id}: no answer to the greeting")
     elif reply.has_error():
-        reasons.append(reply.error.reason or f"error code {reply.error.code}")
+        reasons.append(f"node {node_id}: {reply.error.reason or f'error code {reply.error.code}'}")
     elif FAILURE in reply.content:
-        reasons.append(str(record(reply.content, FAILURE, ConfigRecord)["reason"]))
+        reasons.append(f"node {node_id}: {record(reply.content, FAILURE, ConfigRecord)['reason']!s}")
     else:
         answer = record(reply.content, "hello", ConfigRecord)
         hosts = str(answer["hosts"])

@@ -37,6 +37,7 @@ class AdapterFit:
     """
 
     inner_steps = 0
+    personal = True  # needs a task with personal parameters
 
     def __init__(self, settings: LearnerSettings) -> None:
         self.rate, self.decay = settings.adapters.rate, settings.adapters.weight_decay

@@ -166,3 +166,6 @@ def fedmenf_adaptive(settings: LearnerSettings) -> Meta:
     """FedMeNF whose gamma follows from the budget ``learner.fedmenf.zeta``; a cap would let steps go uncounted."""
     own = settings.fedmenf
     return Meta.of(settings, order=2, zeta=own.zeta, total_steps=own.total_steps)
+
+
+fedmenf_adaptive.spreads_a_budget = True  # type: ignore[attr-defined]  # over steps: everybody must take as many

@@ -18,6 +18,8 @@ from tasks.types import Derivatives, Episode
 class Reptile:
     r"""The pseudo-gradient is the way back from the adapted field: :math:`G = w - \phi_K` (algorithm 1)."""
 
+    least_inner_steps = 1
+
     def __init__(self, settings: LearnerSettings) -> None:
         self.inner_steps, self.inner_rate = settings.inner_steps, settings.inner_rate
         self.inner_clip, self.outer_rate = settings.inner_clip, settings.reptile.outer_rate

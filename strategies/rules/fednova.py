@@ -30,6 +30,8 @@ class FedNova(FedAvg):
     drown it, so that is refused under noised releases.
     """
 
+    counts_steps = True
+
     def __init__(self, settings: RuleSettings) -> None:
         super().__init__(settings)
         self.equal, self.most = settings.fednova.steps > 0, settings.fednova.max_steps

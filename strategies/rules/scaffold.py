@@ -33,6 +33,7 @@ class Scaffold:
     """
 
     memory: tuple[str, ...] = ("control",)
+    averages_gradients = True  # of plain descent: an optimiser with a state of its own has none to vary around
 
     def __init__(self, settings: RuleSettings) -> None:
         self.server_clip, self.scale = settings.server_clip, settings.scaffold.scale or 1.0

@@ -51,6 +51,11 @@ def beside(images: Sequence[Tensor], gap: int = 4) -> Tensor:
     return torch.cat([part for image in images for part in (white, image)][1:], dim=-2)
 
 
+def is_picture(image: Tensor) -> bool:
+    """Whether it can be shown: ``[..., H, W, 1 or 3]``. Other signals (sound, tables) cannot."""
+    return image.dim() >= 3 and image.shape[-1] in (1, 3)
+
+
 def contact_sheet(images: Tensor, most: int = 4) -> Tensor:
     """A picture ``[H, W, C]`` as it is; of several ``[..., H, W, C]`` at most ``most``, evenly chosen, side by side."""
     if images.dim() == 3:

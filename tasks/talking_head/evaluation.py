@@ -73,7 +73,7 @@ def evaluate_people(
 ) -> Evaluation:
     """Scores at step 0 and, if asked, after each of ``evaluation.steps`` of personalisation; videos of both."""
     model, start = task.model(shared.device), task.personal_start().to(shared)
-    steps = settings.step_list if personalise else [0]
+    steps = sorted({0, *settings.step_list}) if personalise else [0]
     point = torch.cat([shared, start]).expand(len(people), -1).clone()
     tables: dict[str, dict[str, float | None]] = {}
     pictures: dict[str, Tensor] = {}

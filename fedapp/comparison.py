@@ -24,7 +24,7 @@ from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.config.experiment import ELSEWHERE, Experiment
 from fedapp.config.pieces import build_rule, build_task, pick_device
-from fedapp.identity import fingerprint
+from fedapp.identity import fingerprint, people_of
 from fedapp.protection import Protection
 from fedapp.results import mean_and_max, write_result
 from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
@@ -67,6 +67,7 @@ def identity(experiment: Experiment, task: Task) -> dict[str, Any]:
         "release": experiment.release,
         "arms": [f"{method}-{seed}" for seed in experiment.seed_list for method in experiment.trained_methods],
         "clients": experiment.clients.total,
+        "data": people_of(experiment.data.path),
     }
 
 

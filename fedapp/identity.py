@@ -1,8 +1,8 @@
-"""Is the other side running the same code? A fingerprint of our source, and of the plug-ins a run names, travels with
-every message.
+"""Is the other side running the same code, and does a run go on with the same people's data?
 
-In simulation Ray workers may import ``tasks``, ``sim``, ... from the directory in which the SuperLink was started
-rather than from the submitted bundle; in a deployment versions can differ. Either would silently mix code.
+A fingerprint of our source, and of the plug-ins a run names, travels with every message. In simulation Ray workers
+may import ``tasks``, ``sim``, ... from the directory in which the SuperLink was started rather than from the submitted
+bundle; in a deployment versions can differ. Either would silently mix code.
 """
 
 from __future__ import annotations
@@ -66,6 +66,19 @@ def _plugins(config: Mapping[str, Any]) -> set[str]:
     methods = [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()]
     pieces += [("learner", LEARNERS, method) for method in methods if method != LOCAL]
     return {reference(axis, name, table).split(":")[0].split(".")[0] for axis, table, name in pieces} - set(PACKAGES)
+
+
+def own_files(path: str) -> list[Path]:
+    """All files under ``data.path``, in order; clients are numbered by them. None for bundled data."""
+    root = Path(path).expanduser()
+    return [file for file in sorted(root.rglob("[!.]*")) if file.is_file()] if path else []
+
+
+def people_of(path: str) -> str:
+    """SHA-256 of the names under ``data.path``: one more or less, and numbers would stand for other people."""
+    root = Path(path).expanduser()
+    names = "\0".join(file.relative_to(root).as_posix() for file in own_files(path))
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import build_release, resolve_noise
+from fedapp.identity import own_files
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.charge import Charging
 from privacy.budget.ledger import Head, Ledger
@@ -31,8 +32,7 @@ def ledger_folder(experiment: Experiment) -> Path:
 
 def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
     """What a population's ledger keeps for all its runs: how many people, whose data, their delta and limit."""
-    root = Path(experiment.data.path).expanduser()
-    files = [str(file) for file in sorted(root.rglob("[!.]*")) if file.is_file()] if experiment.data.path else []
+    files = [str(file) for file in own_files(experiment.data.path)]
     data = hashlib.sha256(json.dumps([experiment.task, experiment.data.path, files]).encode()).hexdigest()[:16]
     limit = experiment.privacy.epsilon_max if noised else 0.0
     return {

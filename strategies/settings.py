@@ -90,7 +90,9 @@ class FedACGSettings(Settings):
 class IsfaSettings(Settings):
     alpha: float = Field(0.7, ge=0, le=1, description="share of identity consistency in the score")
     gamma: float = Field(0.5, ge=0, le=20, description="how sharply the score weighs; 0 is FedAvg")
-    max_examples: int = Field(0, ge=0, description="N, clips beyond which more do not count; 0: clips do not count")
+    max_examples: int = Field(
+        0, ge=0, description="N, clips beyond which more do not count; 0: talking-head.clips, which nobody has more of"
+    )
     attendance: float = Field(
         1.0, gt=0, le=1, description="chance with which a client that did perfectly still trains; distributed-dp only"
     )

@@ -113,12 +113,11 @@ class HeadAttacks(Stage):
             }  # fmt: skip
 
     def aggregation(self, method: str, updates: Tensor, seed: int) -> Row:
-        """What averaging factors loses (0 where only one factor travels)."""
+        """What averaging factors with the rule's weights loses (0 where only one factor travels)."""
         adapters: Adapters = self.model_.adapters
-        after = self.model(method, seed) + updates
-        error = adapters.aggregation_error(after, torch.ones(len(after)))
+        error = adapters.aggregation_error(self.model(method, seed), updates, self.weights(method, seed))
         return {
-            "attack": "aggregation error", "method": method, "release": f"lora {adapters.mode}", "n": len(after),
+            "attack": "aggregation error", "method": method, "release": f"lora {adapters.mode}", "n": len(updates),
             "metric": "relative", "value": error, "floor": None, "chance": None,
         }  # fmt: skip
 

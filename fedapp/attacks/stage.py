@@ -64,7 +64,7 @@ class Stage:
         self.clients = list(range(min(clients, experiment.clients.total)))
         self.rule = build_rule(experiment)
         self.device = pick_device("cpu")
-        self._updates: dict[tuple[str, int], Tensor] = {}
+        self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
     def model(self, method: str, seed: int) -> Tensor:
         """The shared model at the last checkpoint."""
@@ -92,11 +92,18 @@ class Stage:
         However the server goes on with it, and however a rule scales it (FedNova divides it by the client's steps,
         which the server knows). Raises :class:`InputError` for a rule whose clients send something else.
         """
-        if (method, seed) in self._updates:
-            return self._updates[method, seed]
+        return self._sent(method, seed)[0]
+
+    def weights(self, method: str, seed: int) -> Tensor:
+        """``[C]``: how much each client counts in the sum, as its rule weighs it."""
+        return self._sent(method, seed)[1]
+
+    def _sent(self, method: str, seed: int) -> tuple[Tensor, Tensor]:
+        if (method, seed) in self._known:
+            return self._known[method, seed]
         received, number = self.received(method, seed), self.checkpoint.round + 1
         trainer, accepted = self.trainer(method, seed), self.accepted(method, seed)
-        rows = []
+        rows, weights = [], []
         for client in self.clients:
             order = Assignment(number, seed, (client,), (accepted.get(client, 0),))
             try:
@@ -110,7 +117,8 @@ class Stage:
                     "attack a run whose clients send updates: what is known here is to invert those",
                 )  # fmt: skip
             rows.append(local.delta[0])
-        return self._updates.setdefault((method, seed), torch.stack(rows))
+            weights.append(contribution.weight[0])
+        return self._known.setdefault((method, seed), (torch.stack(rows), torch.stack(weights)))
 
     def trainer(self, method: str, seed: int) -> CohortTrainer:
         """What trains the run's clients, from the memories they have."""

@@ -41,7 +41,9 @@ def build_rule(experiment: Experiment) -> Rule:
         rules = rules.model_copy(update={"fednova": nova})
     reach = experiment.learner.outer_steps * experiment.learner.outer_rate
     scaffold = rules.scaffold.model_copy(update={"scale": rules.scaffold.scale or reach})
-    return load("rule", experiment.rule, RULES)(rules.model_copy(update={"scaffold": scaffold}))
+    most = rules.isfa.max_examples or experiment.talking_head.clips
+    isfa = rules.isfa.model_copy(update={"max_examples": most})
+    return load("rule", experiment.rule, RULES)(rules.model_copy(update={"scaffold": scaffold, "isfa": isfa}))
 
 
 def build_release(experiment: Experiment, size: int) -> Release:

@@ -45,7 +45,8 @@ same as with the right one. Identity is the cosine of coarse colour layouts, no 
 {% for label, values in judged.items() %}<tr><td>{{ label }}</td>{% for m in order %}<td>{{ number(values[m], 3) if values[m] is not none else "not computed" }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
-<p class="note">Set talking-head.judges to TorchScript files to have these computed.</p>
+<p class="note">Set talking-head.judges to TorchScript files to have these computed. A Fréchet distance also needs more frames than the
+network gives features; with fewer it would be meaningless.</p>
 </section>
 {% endblock %}
 {% block attacks %}

@@ -72,7 +72,7 @@ class AdapterFit:
             _, gradient = task.whole.gradient(torch.cat([point, own], 1), episode(step).query)
             change = optimiser.direction(clip(gradient[:, model.numel() :], settings.outer_clip))
             own = own - change - self.rate * self.decay * own
-        signals = task.signals(torch.cat([point, own], 1), cohort) if rule_signals(rule) else {}
+        signals = task.signals(point, cohort) if rule_signals(rule) else {}  # they weigh what is sent, and that alone
         return LocalResult(
             delta=point - model,
             steps=torch.full((len(cohort),), float(settings.outer_steps), device=model.device),

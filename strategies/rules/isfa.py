@@ -25,7 +25,7 @@ class Isfa(FedAvg):
     published rule sends scores and counts to the server, which normalises :math:`n_k e^{\gamma s_k}` over the cohort:
     the same mean, since the common factor :math:`e^{-\gamma}/N` cancels, but then one client's data move every other
     client's weight. Here :math:`a_k` is bounded by 1 whatever others do, so a release can mask it and account for it
-    (under noise the denominator is public; see ``privacy/joint.py``). N = ``rules.isfa.max-examples``; 0 ignores n.
+    (under noise the denominator is public; see ``privacy/joint.py``). N = ``rules.isfa.max-examples``.
 
     *Adaptive participation* (``rules.isfa.attendance`` = q < 1): a drawn client whose last score was s trains only with
     probability :math:`p = q + (1 - q)(1 - s)` and then counts :math:`a\, q/p \le 1`, which keeps the sum's expectation

@@ -197,18 +197,19 @@ class Adapters:
                 found[key.removesuffix(".lora_B")] = (self.alpha / self.rank) * torch.bmm(b, a)
         return found
 
-    def aggregation_error(self, shared: Tensor, weights: Tensor) -> float:
-        r"""How far the product of the averages is from the average of the products, relative to the latter.
+    def aggregation_error(self, base: Tensor, updates: Tensor, weights: Tensor) -> float:
+        r"""How far the product of the averages is from the average of the products, relative to a round's change.
 
         .. math:: \frac{\lVert \bar B \bar A - \sum_k w_k B_k A_k \rVert}{\lVert \sum_k w_k B_k A_k - B_0 A_0\rVert}
 
-        with :math:`B_0 A_0` = 0 at the start. 0 for ``ffa``.
+        ``base [P]`` holds :math:`B_0, A_0`, from which the clients' ``updates [C, P]`` lead to :math:`B_k, A_k`. 0 for
+        ``ffa``.
         """
-        weights = weights / weights.sum()
-        mean = self.products((weights[:, None] * shared).sum(0, keepdim=True))
+        weights, shared = weights / weights.sum(), base + updates
+        mean, before = self.products((weights[:, None] * shared).sum(0, keepdim=True)), self.products(base[None])
         error = total = 0.0
         for layer, product in self.products(shared).items():
             true = torch.einsum("c,coi->oi", weights, product)
             error += float((mean[layer][0] - true).square().sum())
-            total += float(true.square().sum())
+            total += float((true - before[layer][0]).square().sum())
         return math.sqrt(error / total) if total else 0.0

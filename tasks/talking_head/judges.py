@@ -11,6 +11,7 @@ NeurIPS 2017, https://arxiv.org/abs/1706.08500.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from tasks.errors import InputError, nearest
 from tasks.metrics import load_network
 
 NAMES = ("lpips", "features", "face", "sync")
+
+log = logging.getLogger("flwr")
 
 
 def _pixels(video: Tensor) -> Tensor:
@@ -70,8 +73,10 @@ class Judges:
         if self.features is None:
             return None
         rows = [self.features(_pixels(video)).double() for video in (found, truth)]
-        if min(len(row) for row in rows) <= rows[0].shape[1]:
-            return None  # fewer frames than features: the covariances would be singular and the number meaningless
+        frames, features = min(len(row) for row in rows), rows[0].shape[1]
+        if frames <= features:  # the covariances would be singular and the number meaningless
+            log.warning("Fréchet distance not computed: it needs more frames than features (%d, %d)", frames, features)
+            return None
         means, covariances = [row.mean(0) for row in rows], [torch.cov(row.T) for row in rows]
         values = torch.linalg.eigvals(covariances[0] @ covariances[1])
         root = values.real.clamp(min=0).sqrt().sum()

@@ -238,11 +238,23 @@ def test_second_derivatives_are_those_of_the_gradient(tiny_backbone: Path, setti
 
 
 def test_averaging_one_factor_is_exact_and_two_are_not(tiny_backbone: Path, settings: dict[str, Any]) -> None:
+    """Relative to the round's change: a far larger adapter from earlier rounds makes the error no smaller."""
     for mode, exact in (("ffa", True), ("ab", False)):
         adapters = Adapters(Backbone.load(tiny_backbone), 2, 4, mode, 0)
-        rows = adapters.start(SHARED) + torch.randn(3, adapters.shared.size, generator=torch.Generator().manual_seed(0))
-        error = adapters.aggregation_error(rows, torch.tensor([1.0, 2.0, 3.0]))
+        draw, weights = torch.Generator().manual_seed(0), torch.tensor([1.0, 2.0, 3.0])
+        updates = torch.randn(3, adapters.shared.size, generator=draw)
+        start = adapters.start(SHARED)
+        error = adapters.aggregation_error(start, updates, weights)
         assert error < 1e-5 if exact else error > 0.1
+        later = start + 3 * torch.randn(adapters.shared.size, generator=draw)
+        found, share = adapters.aggregation_error(later, updates, weights), weights / weights.sum()
+        mean = adapters.products((later + updates).mul(share[:, None]).sum(0, keepdim=True))
+        wrong = change = 0.0
+        for layer, each in adapters.products(later + updates).items():
+            true = sum(w * product for w, product in zip(share, each, strict=True))
+            wrong += float((mean[layer][0] - true).square().sum())
+            change += float((true - adapters.products(later[None])[layer][0]).square().sum())
+        assert found == pytest.approx((wrong / change) ** 0.5, rel=1e-4, abs=1e-6)
 
 
 def test_alternating_moves_one_factor_a_round(tiny_backbone: Path) -> None:

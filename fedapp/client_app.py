@@ -59,6 +59,8 @@ def _hello(message: Message, context: Context) -> RecordDict:
     hosts = "any" if is_simulation(context) else str(context.node_config.get("clients", partition))
     if hosts != "any" and not all(part.strip().isdigit() for part in hosts.split(",")):
         raise InputError("node-config clients", hosts, "must be client numbers", "for example clients='0,3'")
+    if context.run_config.get("data.hosted") and hosts != "any" and "data-path" not in context.node_config:
+        raise InputError("node-config data-path", "", "clients' data lie on their devices", "say where: data-path='…'")
     return RecordDict({"hello": ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})})
 
 

@@ -110,8 +110,10 @@ def _folder_of(name: str) -> str:
 
 def _config(context: Context) -> dict[str, Any]:
     run_config = dict(context.run_config)
-    if "data-path" in context.node_config:  # a deployed node has its data where it has them
+    if "data-path" in context.node_config:  # a deployed node has its data where it has them, and only its own
         run_config["data.path"] = str(context.node_config["data-path"])
+        hosts = str(context.node_config.get("clients", context.node_config.get("partition-id", 0)))
+        run_config["data.hosted"] = ",".join(part.strip() for part in hosts.split(","))
     if "backbone" in context.node_config:  # the same weights (talking-head.digest says so) in a folder of its own
         run_config["talking-head.backbone"] = str(context.node_config["backbone"])
     return run_config

@@ -31,7 +31,7 @@ from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoin
 from fedapp.store.runfolder import FAILED, FINISHED, REFUSED, RUNNING, STOPPED, RunFolder, new_path
 from privacy.attacks import render
 from strategies.federation import Federation
-from strategies.flower.roster import Node, gather
+from strategies.flower.roster import Node, gather, renewed
 from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
 from strategies.local import LOCAL
 from tasks.errors import FedappError, InputError, StoppedError
@@ -40,6 +40,7 @@ from tasks.types import Preparing, Task
 log = logging.getLogger("flwr")
 INTERRUPTED = 130  # exit status, as a shell has it
 PATIENCE = 120.0  # seconds to wait for nodes at the start
+RETURN = 20.0  # ... and, between rounds, for an answer of one that came back
 
 
 @dataclass
@@ -130,6 +131,7 @@ class Comparison:
     def __init__(self, experiment: Experiment, folder: RunFolder, grid: Grid) -> None:
         self.experiment, self.folder, self.grid = experiment, folder, grid
         self.fingerprint = fingerprint(experiment.to_run_config())
+        self.nodes: list[Node] = []
         runtime = experiment.runtime
         torch.set_num_threads(runtime.threads)
         torch.set_float32_matmul_precision(runtime.matmul_precision)
@@ -173,7 +175,7 @@ class Comparison:
         experiment = self.experiment
         done = self._restore() if experiment.resume else 0
         self.protection.begin(self._anchor)
-        nodes = gather(
+        self.nodes = nodes = gather(
             self.grid, experiment.runtime.nodes, PATIENCE, self.fingerprint, str(ROOT), lambda text: log.warning(text)
         )
         self.protection.enrol(nodes)
@@ -185,12 +187,22 @@ class Comparison:
             for number in range(done + 1, experiment.rounds + 1):
                 last = number == experiment.rounds
                 due = last or number % experiment.evaluation.every == 0
+                self._welcome_back()
                 for arm in self.arms:
                     self._round(arm, number, due, last)
                 writer.save(self._checkpoint(number))
             writer.flush()
         finally:
             writer.close()
+
+    def _welcome_back(self) -> None:
+        """Devices that restarted since the last round take part again."""
+        nodes = renewed(self.grid, self.nodes, RETURN, self.fingerprint, str(ROOT), lambda text: log.warning(text))
+        if nodes != self.nodes:
+            self.nodes = nodes
+            for arm in self.arms:
+                assert arm.rounds is not None, "arms are connected before the first round"
+                arm.rounds.nodes = nodes
 
     # ------------------------------------------------------------------ a round
     def _round(self, arm: Arm, number: int, due: bool, last: bool) -> None:

@@ -10,7 +10,7 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,28 +35,42 @@ class Case(NamedTuple):
     rule: str
     seeds: str
     folder: Path
+    learners: tuple[str, ...] = LEARNERS
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What it changes of its recipe; Local does not depend on the rule."""
-        methods = ",".join([*LEARNERS, "local"] if self.rule == "fedavg" else LEARNERS)
-        return {"methods": methods, "rule": self.rule, "seeds": self.seeds, "report.page": False,
+        """What it changes of its recipe."""
+        return {"methods": ",".join(self.learners), "rule": self.rule, "seeds": self.seeds, "report.page": False,
                 "report.pictures": False, "runtime.nodes": 1}  # fmt: skip  # a core each: cases run side by side
 
 
-def cases(quick: bool, folder: Path, seeds: str) -> list[Case]:
-    """Everything there is to run."""
-    chosen = seeds or ("0" if quick else "0,1,2")
-    wanted = [(m, rule) for m in RECIPES for rule in RULES if m == "image" or rule == "fedavg" or not quick]
-    return [Case(m, rule, chosen, folder / f"{m}-{rule}-{chosen.replace(',', '-')}") for m, rule in wanted]
+def cases(
+    quick: bool, folder: Path, seeds: str, rules: Sequence[str] = RULES, learners: Sequence[str] = LEARNERS
+) -> list[Case]:
+    """Everything there is to run. Local does not depend on the rule, so it is run beside the first."""
+    chosen, found = seeds or ("0" if quick else "0,1,2"), []
+    for modality in RECIPES:
+        for rule in rules if modality == "image" or not quick else rules[:1]:
+            known = tuple(learners) == LEARNERS
+            parts = [modality, rule, chosen, *([] if known else learners)]
+            slug = "-".join("".join(c if c.isalnum() else "-" for c in part) for part in parts)
+            own = (*learners, "local") if rule == rules[0] else tuple(learners)
+            found.append(Case(modality, rule, chosen, folder / slug, own))
+    return found
 
 
-def measure(quick: bool, folder: Path | None = None, seeds: str = "") -> Iterator[dict[str, Any]]:
-    """Rows as cases are done, as many side by side as there are cores; then the table and the plot."""
+def measure(
+    quick: bool, folder: Path | None = None, seeds: str = "", rules: Sequence[str] = (), learners: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Rows as cases are done, as many side by side as there are cores; then the table and the plot.
+
+    ``rules`` and ``learners`` may be anybody's, by the names that a config takes.
+    """
     base = (folder or Path("runs/methods")).resolve()
     base.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    todo = sorted(cases(quick, base, seeds), key=lambda case: case.modality != "nerf")  # the longest first
+    wanted = cases(quick, base, seeds, rules or RULES, learners or LEARNERS)
+    todo = sorted(wanted, key=lambda case: case.modality != "nerf")  # the longest first
     workers = max(1, min(len(todo), os.cpu_count() or 1))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(play, case) for case in todo]):
@@ -208,7 +222,7 @@ def ordering(rows: list[dict[str, Any]]) -> list[str]:
     """
     sentences = []
     for modality in RECIPES:
-        for rule in RULES:
+        for rule in dict.fromkeys(row["rule"] for row in sorted(rows, key=_place)):
             known = [r for r in rows if (r["modality"], r["rule"]) == (modality, rule) and r["delta"] is not None]
             stable = sorted((row for row in known if not row["diverged"]), key=lambda row: -row["delta"])
             if not stable:
@@ -238,14 +252,20 @@ COLUMNS = {
 }  # fmt: skip
 
 
+def _place(row: dict[str, Any]) -> list[tuple[int, str]]:
+    """Where a row stands: in our order, then others by name."""
+    order = [*RECIPES, *RULES, "local", *LEARNERS]
+    names = (row["modality"], row["rule"], row["learner"])
+    return [(order.index(name) if name in order else len(order), name) for name in names]
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table as README and docs show it."""
-    order = {name: index for index, name in enumerate([*RECIPES, *RULES, "local", *LEARNERS])}
     lines = [
         "| data | rule | learner | " + " | ".join(COLUMNS.values()) + " |",
         "|---|---|---|" + "---|" * len(COLUMNS),
     ]
-    for row in sorted(rows, key=lambda r: (order[r["modality"]], order[r["rule"]], order[r["learner"]])):
+    for row in sorted(rows, key=_place):
         cells = [_cell(row, key) for key in COLUMNS]
         learner = row["learner"] + (" (diverged)" if row["diverged"] else "")
         rule = "–" if row["learner"] == "local" else row["rule"]

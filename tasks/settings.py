@@ -7,10 +7,12 @@ list hold it as one comma-separated string, because Flower's run config has no l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tasks.errors import InputError
 
 
 class Settings(BaseModel):
@@ -85,10 +87,17 @@ def _json_object(text: str) -> str:
 Options = Annotated[str, AfterValidator(_json_object)]
 
 
+NOBODY = "none"
+
+
 class DataSettings(Settings):
     """Where the private signals come from."""
 
     path: str = Field("", description="folder of your own data; empty: bundled or procedural")
+    hosted: str = Field(
+        "", pattern=r"^(none|\d+(,\d+)*)?$",
+        description="whose data lie there; empty: everybody's; none: nobody's, only what is held out (on a server)",
+    )  # fmt: skip
     layout: str = Field("auto", description="how data.path is organised; auto: found out")
     size: Annotated[int, AfterValidator(_side)] = Field(
         32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size"
@@ -102,6 +111,28 @@ class DataSettings(Settings):
     support_views: int = Field(4, ge=1, le=10_000, description="nerf: views a field is adapted on")
     query_views: int = Field(4, ge=1, le=10_000, description="nerf: other views it is judged on")
     views_alpha: float = Field(0.0, ge=0, description="nerf: Dirichlet concentration of support views; 0: all of them")
+
+    @property
+    def spare(self) -> int:
+        """How many under ``path`` are held by no client, the last ones: none on a client's own device."""
+        return self.held_out if self.hosted in ("", NOBODY) else 0
+
+    def hosts(self, clients: int) -> Sequence[int]:
+        """Which of ``clients`` have their data under ``path``, in the order in which they lie there."""
+        if not self.hosted:
+            return range(clients)
+        return [] if self.hosted == NOBODY else sorted({int(number) for number in self.hosted.split(",")})
+
+    def place(self, client: int) -> int:
+        """Where a client's data stand under ``path``; raises :class:`InputError` if they are not there."""
+        if not self.hosted:
+            return client
+        hosts = self.hosts(0)
+        if client not in hosts:
+            raise InputError(
+                "data.hosted", self.hosted, f"the data of client {client} are not here", "ask the device that has them"
+            )
+        return hosts.index(client)
 
 
 class FieldSettings(Settings):

@@ -141,6 +141,8 @@ def bench(
     check: Annotated[bool, typer.Option(help="exit with status 1 where a ratio misses its target")] = False,
     folder: Annotated[Path | None, typer.Option(help="methods: where its runs lie; finished ones are kept")] = None,
     seeds: Annotated[str, typer.Option(help="methods: seeds, separated by commas; default 0 (quick) or 0,1,2")] = "",
+    rules: Annotated[str, typer.Option(help="methods: rules instead of ours, a plug-in's too, by comma")] = "",
+    learners: Annotated[str, typer.Option(help="methods: learners instead of ours, by comma")] = "",
     target: JsonOption = "",
 ) -> None:
     """Measure ours against a reference, side by side in one run; or every rule with every learner (methods)."""
@@ -149,10 +151,15 @@ def bench(
     from tasks.registry import load
 
     measure = load("benchmark", name, BENCHMARKS, key="bench")
-    if name != "methods" and (folder or seeds):
-        raise InputError("--folder, --seeds", str(folder or seeds), f"bench {name} keeps no runs", "leave them out")
+    own = {
+        "folder": folder, "seeds": seeds, "rules": [part for part in rules.split(",") if part],
+        "learners": [part for part in learners.split(",") if part],
+    }  # fmt: skip
+    if name != "methods" and any(own.values()):
+        given = ", ".join(f"--{key}" for key, value in own.items() if value)
+        raise InputError(given, "(given)", f"bench {name} keeps no runs", "leave it out")
     rows = []
-    for row in measure(quick=quick, folder=folder, seeds=seeds) if name == "methods" else measure(quick=quick):
+    for row in measure(quick=quick, **own) if name == "methods" else measure(quick=quick):
         rows.append(row)
         keys = row.get("shown", row)  # a row with a dozen figures says which ones matter
         shown = {key: row[key] for key in keys if row[key] is not None}

@@ -34,7 +34,7 @@ def _seeds(text: str) -> str:
     return text
 
 
-ELSEWHERE = ("run-dir", "resume", "data.path", "privacy.roster", "recipe", "talking-head.backbone")
+ELSEWHERE = ("run-dir", "resume", "data.path", "data.hosted", "privacy.roster", "recipe", "talking-head.backbone")
 
 
 class ReportSettings(Settings):

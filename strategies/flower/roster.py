@@ -38,22 +38,7 @@ def gather(
     nodes: list[Node] = []
     reasons: list[str] = []
     while True:
-        greeting = RecordDict({"hello": ConfigRecord({"fingerprint": fingerprint, "root": root})})
-        ttl = lifetime(patience, len(identifiers), WINDOW)
-        messages = [Message(greeting, node_id, HELLO, ttl=ttl) for node_id in identifiers]
-        nodes, reasons, partitions = [], [], 0
-        for index, reply in exchange(grid, messages, patience, WINDOW):
-            try:
-                found = _node(identifiers[index], reply, reasons)
-            except (KeyError, TypeError, ValueError) as error:
-                reasons.append(
-                    f"node {identifiers[index]}: a malformed answer to the greeting ({type(error).__name__}: {error})"
-                )
-                continue
-            if found is not None:
-                node, claimed = found
-                nodes.append(node)
-                partitions = max(partitions, claimed)
+        nodes, reasons, partitions = _greet(grid, identifiers, patience, fingerprint, root)
         if partitions <= len(identifiers):
             break
         identifiers = _wait(grid, partitions, patience)
@@ -63,6 +48,58 @@ def gather(
     if not nodes:
         raise StoppedError("no node can take part:\n  " + "\n  ".join(reasons))
     return nodes
+
+
+def renewed(
+    grid: Grid, nodes: list[Node], patience: float, fingerprint: str, root: str, report: Callable[[str], None]
+) -> list[Node]:
+    """The nodes, where a device that restarted has its old place again: Flower knows it by a new id.
+
+    Simulated nodes do not restart, so nothing is asked of them.
+    """
+    if all(node.hosts is None for node in nodes):
+        return nodes
+    there = set(grid.get_node_ids())
+    gone = {node.partition: node for node in nodes if node.node_id not in there}
+    strangers = sorted(there - {node.node_id for node in nodes})
+    if not gone or not strangers:
+        return nodes
+    found, reasons, _ = _greet(grid, strangers, patience, fingerprint, root)
+    for reason in reasons:
+        report(f"a node is left out: {reason}")
+    back = {
+        node.partition: node
+        for node in without_doubles(found, [])
+        if node.partition in gone and node.hosts == gone[node.partition].hosts
+    }
+    for node in back.values():
+        report(f"the node of partition {node.partition} is back, as node {node.node_id}")
+    return [back.get(node.partition, node) if node.partition in gone else node for node in nodes]
+
+
+def _greet(
+    grid: Grid, identifiers: list[int], patience: float, fingerprint: str, root: str
+) -> tuple[list[Node], list[str], int]:
+    """(those who run this very code, why others are left out, how many nodes they say there are)."""
+    greeting = RecordDict({"hello": ConfigRecord({"fingerprint": fingerprint, "root": root})})
+    ttl = lifetime(patience, len(identifiers), WINDOW)
+    messages = [Message(greeting, node_id, HELLO, ttl=ttl) for node_id in identifiers]
+    nodes: list[Node] = []
+    reasons: list[str] = []
+    partitions = 0
+    for index, reply in exchange(grid, messages, patience, WINDOW):
+        try:
+            found = _node(identifiers[index], reply, reasons)
+        except (KeyError, TypeError, ValueError) as error:
+            reasons.append(
+                f"node {identifiers[index]}: a malformed answer to the greeting ({type(error).__name__}: {error})"
+            )
+            continue
+        if found is not None:
+            node, claimed = found
+            nodes.append(node)
+            partitions = max(partitions, claimed)
+    return nodes, reasons, partitions
 
 
 def without_doubles(nodes: list[Node], reasons: list[str]) -> list[Node]:

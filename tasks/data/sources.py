@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NoReturn
 
 from tasks.data import folder
 from tasks.data.deal import objects_of
@@ -53,24 +54,27 @@ class Flat:
         self.client, self.held_out = lru_cache(KEPT)(self._client), lru_cache(1)(self._held_out)
 
     def _numbers(self, client: int) -> range:
-        return objects_of(client, self.data.objects, self.data.alpha)
+        return objects_of(self.data.place(client), self.data.objects, self.data.alpha)
 
     def _load(self, files: Sequence[Path]) -> list[Signal]:
         return [folder.load(file, self.data.size, self.data.channels) for file in files]
 
     def check(self, clients: int) -> None:
+        hosts = self.data.hosts(clients)
+        needed = self._numbers(hosts[-1]).stop if hosts else 0
         private, test = folder.split(
-            self.data.path, self.data.held_out, self._numbers(clients - 1).stop, clients if self.data.objects > 1 else 0
+            self.data.path, self.data.spare, needed, len(hosts) if self.data.objects > 1 else 0
         )
-        for client in range(clients):
+        for client in hosts:
             _same_size(self._load([private[number] for number in self._numbers(client)]), f"client {client}")
         self._load(test)
 
     def _client(self, client: int) -> Holding:
         files = folder.image_files(self.data.path)
         numbers = self._numbers(client)
-        if numbers.stop > len(files) - self.data.held_out:
-            raise InputError("data.path", self.data.path, f"holds no image for client {client}", "lower clients.total")
+        if numbers.stop > len(files) - self.data.spare:
+            remedy = "add images" if self.data.hosted else "lower clients.total"
+            raise InputError("data.path", self.data.path, f"holds no image for client {client}", remedy)
         signals = tuple(self._load([files[number] for number in numbers]))
         return Holding(signals[0].name, signals)
 
@@ -78,7 +82,8 @@ class Flat:
         return self.held_out()[:count]
 
     def _held_out(self) -> Sequence[Signal]:
-        return self._load(folder.image_files(self.data.path)[-self.data.held_out :])
+        files = folder.image_files(self.data.path)
+        return self._load(files[len(files) - self.data.spare :])
 
 
 class LaidOut:
@@ -105,26 +110,33 @@ class LaidOut:
                 "data.alpha", self.data.alpha, "here owners are clients as they are: nothing is dealt out",
                 "set it to 0, or use a layout of objects",
             )  # fmt: skip
-        needed = clients if self.layout.owned else objects_of(clients - 1, self.data.objects, self.data.alpha).stop
-        free = len(self.holders) - self.data.held_out
-        if free < needed:
-            what = "owners" if self.layout.owned else "objects"
-            raise InputError(
-                "data.path", self.data.path,
-                f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and {self.data.held_out} "
-                "held out",
-                "lower clients.total, data.objects or data.held-out, or add data",
-            )  # fmt: skip
-        for client in range(clients):
+        hosts = self.data.hosts(clients)
+        if hosts:
+            self._held_by(hosts[-1])
+        elif len(self.holders) < self.data.spare:
+            self._too_few(0, 0)
+        for client in hosts:
             for holder in self._held_by(client):
                 self.layout.check(holder, self.data.size)
             _same_size(self._client(client).signals, f"client {client}")  # looked at, not kept: a server trains nobody
         self.held_out()
 
     def _held_by(self, client: int) -> list[Holder]:
-        if self.layout.owned:
-            return [self.holders[client]]
-        return [self.holders[number] for number in objects_of(client, self.data.objects, self.data.alpha)]
+        place = self.data.place(client)
+        numbers = range(place, place + 1)
+        if not self.layout.owned:
+            numbers = objects_of(place, self.data.objects, self.data.alpha)
+        if numbers.stop > len(self.holders) - self.data.spare:
+            self._too_few(client + 1, numbers.stop)
+        return [self.holders[number] for number in numbers]
+
+    def _too_few(self, clients: int, needed: int) -> NoReturn:
+        what = "owners" if self.layout.owned else "objects"
+        raise InputError(
+            "data.path", self.data.path,
+            f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and {self.data.spare} held out",
+            "lower clients.total, data.objects or data.held-out, or add data",
+        )  # fmt: skip
 
     def _client(self, client: int) -> Holding:
         signals = []
@@ -137,7 +149,8 @@ class LaidOut:
         return self.held_out()[:count]
 
     def _held_out(self) -> Sequence[Signal]:
-        return [self.load(self.layout, holder, 0) for holder in self.holders[-self.data.held_out :]]
+        spare = self.holders[len(self.holders) - self.data.spare :]
+        return [self.load(self.layout, holder, 0) for holder in spare]
 
 
 def is_flat(data: DataSettings) -> bool:

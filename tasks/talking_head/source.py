@@ -64,15 +64,16 @@ def check(settings: TaskSettings, clients: int) -> None:
     """Read everybody once before work starts; raises :class:`InputError` naming who is missing or unusable."""
     if not settings.data.path:
         return
-    names, wanted = _names(settings.data.path, settings.talking_head.layout), clients + settings.data.held_out
-    if len(names) < wanted:
+    names, spare = _names(settings.data.path, settings.talking_head.layout), settings.data.spare
+    hosts = settings.data.hosts(clients)
+    if len(names) < len(hosts) + spare:
         raise InputError(
             "clients.total", clients,
-            f"{settings.data.path} holds {len(names)} people, {settings.data.held_out} of them kept for judging "
-            "(data.held-out)", f"set it to {max(0, len(names) - settings.data.held_out)} or fewer",
+            f"{settings.data.path} holds {len(names)} people, {spare} of them kept for judging (data.held-out)",
+            f"set it to {max(0, len(names) - spare)} or fewer",
         )  # fmt: skip
     skipped: Counter[str] = Counter()
-    for number in (*range(clients), *range(NEWCOMERS, NEWCOMERS + settings.data.held_out)):
+    for number in (*hosts, *range(NEWCOMERS, NEWCOMERS + spare)):
         skipped += _recorded(settings, number)[1]
     if skipped:
         log.warning("clips skipped: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())))
@@ -88,14 +89,15 @@ def _names(path: str, layout: str) -> dict[str, list]:
 
 @lru_cache(maxsize=64)
 def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]]:
-    """People of a folder by name: the last ``data.held-out`` are the newcomers."""
+    """People of a folder by name: the last ``data.held-out`` are the newcomers (on a person's own device, none)."""
     from tasks.talking_head import folders
 
     head: TalkingHeadSettings = settings.talking_head
     listed = _names(settings.data.path, head.layout)
-    names = list(listed)
-    place = number if number < NEWCOMERS else len(names) - settings.data.held_out + number - NEWCOMERS
-    if number < NEWCOMERS and number >= len(names) - settings.data.held_out:
-        raise InputError("data.path", settings.data.path, f"holds nobody for client {number}", "lower clients.total")
+    names, spare = list(listed), settings.data.spare
+    place = settings.data.place(number) if number < NEWCOMERS else len(names) - spare + number - NEWCOMERS
+    if number < NEWCOMERS and place >= len(names) - spare:
+        remedy = "add a folder of their clips" if settings.data.hosted else "lower clients.total"
+        raise InputError("data.path", settings.data.path, f"holds nobody for client {number}", remedy)
     name = names[place]
     return folders.load_person(name, listed[name], settings.data.size, head.frames, head.held_out_clips, head.clips)

@@ -19,7 +19,7 @@ from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
 from tasks.talking_head.adapters import PERSONAL, SHARED, TARGETS
-from tasks.talking_head.model import backbone_folder, recipe_of
+from tasks.talking_head.model import backbone_folder
 from tasks.talking_head.task import TalkingHeadTask
 
 
@@ -52,13 +52,20 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
             raise InputError("--client", client, "took part in no round", "name a client that did")
         kept = ClientState(folder.client_state / arm).read(client, accepted)
         vectors[PERSONAL] = task.personal_start() + kept["personal"]
-    out.mkdir(parents=True, exist_ok=True)
-    for name, vector in vectors.items():
-        write_adapter(task, name, vector, out / name)
-    shutil.copytree(backbone_folder(task.settings), out / "backbone")
     facts = _facts(folder, experiment, task, arm, checkpoint.round, client)
-    (out / "README.md").write_text(card(facts))
-    (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    found = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, vector in vectors.items():
+            write_adapter(task, name, vector, out / name)
+        shutil.copytree(backbone_folder(task.settings), out / "backbone")
+        (out / "README.md").write_text(card(facts))
+        (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    except BaseException:
+        shutil.rmtree(out)  # it was empty: all in it is ours, and half an export looks like a whole one
+        if found:
+            out.mkdir()
+        raise
     return facts
 
 
@@ -84,13 +91,14 @@ def _facts(
     result = summarise(folder)
     noised = result["epsilon"] is not None
     model = task.model(torch.device("cpu"))
+    about = model.backbone.about
     return {
         "run": folder.path.name, "arm": arm, "round": round, "client": client, "rule": experiment.rule,
         "release": experiment.release,
         "data": "recordings of the run's owner; their folder is not named here" if experiment.data.path
                 else "parametric people, drawn by a program; no real person",
-        "backbone": {"trained": model.backbone.about.get("trained"), "digest": model.digest,
-                     "recipe": None if experiment.talking_head.backbone else vars(recipe_of(task.settings))},
+        "backbone": {"class": type(model.backbone.unet).__name__, "trained": about.get("trained"),
+                     "digest": model.digest, "recipe": about.get("recipe"), "history": about.get("history", [])},
         "people": experiment.clients.total, "cohort": experiment.clients.per_round or experiment.clients.total,
         "unit_of_privacy": "one person: everything a client holds" if noised else None,
         "epsilon": result["epsilon"], "delta": result["delta"],
@@ -114,22 +122,26 @@ def card(facts: dict[str, Any]) -> str:
         f"\n`personal/` is the personal adapter of client {facts['client']}. It was never sent to anybody, and "
         "no guarantee covers it: give it away only if that person wants to.\n" if facts["client"] is not None else ""
     )  # fmt: skip
-    lora = facts["lora"]
+    base, lora = facts["backbone"], facts["lora"]
+    load = f"""unet.load_lora_adapter("{SHARED}", prefix=None, use_safetensors=True, adapter_name="{SHARED}")"""
+    if facts["client"] is not None:
+        load += "\n" + load.replace(SHARED, PERSONAL) + f"""\nunet.set_adapters(["{SHARED}", "{PERSONAL}"])"""
+    came_from = "".join(f"\n  - went on from `{parent['digest']}`: {parent['trained']}" for parent in base["history"])
     size = f"rank {lora['rank']}, alpha {lora['alpha']}, mode {lora['mode']}"
     return f"""# Talking-head adapter of run {facts["run"]}
 
 Method and seed `{facts["arm"]}`, rule `{facts["rule"]}`, after round {facts["round"]}.
 
 - **Data**: {facts["data"]}; {facts["people"]} people, {facts["cohort"]} a round.
-- **Backbone** (`backbone/`): {facts["backbone"]["trained"]}; SHA-256 of its weights `{facts["backbone"]["digest"]}`.
+- **Backbone** (`backbone/`): {base["trained"]}; SHA-256 of its weights `{base["digest"]}`.{came_from}
 - **Adapter** (`shared/`): LoRA on {", ".join(lora["targets"])}; {size}.
 - **Privacy**: {privacy}
 {personal}
 ```python
-from diffusers import UNet2DConditionModel
+from diffusers import {base["class"]}
 
-unet = UNet2DConditionModel.from_pretrained("backbone", subfolder="unet")
-unet.load_lora_adapter("shared", prefix=None, use_safetensors=True, adapter_name="shared")
+unet = {base["class"]}.from_pretrained("backbone", subfolder="unet")
+{load}
 ```
 
 It draws the face it is given a picture of. Use it only on people who agree to be shown saying things.

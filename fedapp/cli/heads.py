@@ -21,8 +21,10 @@ def pretrain(
     start: Annotated[
         Path | None, typer.Option("--from", help="Stable-Diffusion weights or a backbone to go on from")
     ] = None,
-    rate: Annotated[float, typer.Option(help="peak step size; 0: 2e-3 from nothing, 1e-5 from given weights")] = 0.0,
-    batch: Annotated[int, typer.Option(help="frames a step; 0: 64 from nothing, 8 from given weights")] = 0,
+    rate: Annotated[
+        float, typer.Option(min=0, help="peak step size; 0: 2e-3 from nothing, 1e-5 from given weights")
+    ] = 0.0,
+    batch: Annotated[int, typer.Option(min=0, help="frames a step; 0: 64 from nothing, 8 from given weights")] = 0,
     recipe: Annotated[str, typer.Option(help="recipe whose settings count")] = "talking-head",
     overrides: OverrideOption = [],  # noqa: B006
     target: JsonOption = "",
@@ -37,6 +39,7 @@ def pretrain(
     settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
     from tasks.talking_head.backbone import Backbone
     from tasks.talking_head.model import backbone_folder, recipe_of, save_whole
+    from tasks.talking_head.pretrain import check, going_on
     from tasks.talking_head.pretrain import pretrain as train
 
     if start is not None and out is None:
@@ -47,7 +50,8 @@ def pretrain(
     first = Backbone.load(start) if start else None
     wanted = recipe_of(settings)
     if first is not None:  # weights that know something are moved gently
-        wanted = replace(wanted, rate=TUNING_RATE, batch=8)
+        wanted = replace(going_on(wanted, first, read_overrides(overrides)), rate=TUNING_RATE, batch=8)
+    check(wanted, fitted=first is None)
     wanted = replace(wanted, rate=rate or wanted.rate, batch=batch or wanted.batch)
     with progress_bar() as tell:
         backbone = train(wanted, lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first)

@@ -1,14 +1,16 @@
 """Recordings of people in folders: which file belongs to whom, and one person's files as :class:`clips.Person`.
 
 Six layouts are known (:data:`LAYOUTS`): your own folders, LRS3, HDTF, VoxCeleb2, RAVDESS, and a manifest that names
-the files. Files whose name starts with a dot are passed over. A recording that cannot be used is skipped, logged with
-its path and counted by reason; a person with too little left is an error, because a silently missing client is worse.
+the files. Files and folders whose name starts with a dot are passed over; other video files that a layout leaves out
+are counted by reason and logged. A recording that cannot be used is skipped, logged with its path and counted by
+reason; a person with too little left is an error, because a silently missing client is worse.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -25,6 +27,9 @@ from tasks.talking_head.video import UnusableClipError, probe, read_clip
 log = logging.getLogger("flwr")
 
 MANIFEST = "manifest.json"
+PUBLISHED = frozenset({".mp4"})  # what the data sets come as
+RECORDED = PUBLISHED | {".mov", ".m4v", ".webm", ".mkv", ".avi"}  # what cameras and browsers write
+NAMED = 5  # folders that a warning names
 
 
 class Recording(NamedTuple):
@@ -44,9 +49,9 @@ def _folders(parent: Path) -> Iterator[Path]:
     return (entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _videos(paths: Iterator[Path]) -> Iterator[Path]:
-    """The mp4 files among them in the order of their paths (cameras write .MP4)."""
-    return (p for p in sorted(paths) if p.suffix.lower() == ".mp4" and p.is_file() and not p.name.startswith("."))
+def _videos(paths: Iterator[Path], kinds: frozenset[str] = PUBLISHED) -> Iterator[Path]:
+    """The files of these kinds among them in the order of their paths (cameras write .MP4)."""
+    return (p for p in sorted(paths) if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith("."))
 
 
 def _recording(root: Path, path: Path, audio: Path | None = None) -> Recording:
@@ -56,7 +61,7 @@ def _recording(root: Path, path: Path, audio: Path | None = None) -> Recording:
 
 def _own(root: Path) -> Owned:
     for person in _folders(root):
-        for path in _videos(person.iterdir()):
+        for path in _videos(person.iterdir(), RECORDED):
             yield person.name, _recording(root, path, path.with_suffix(".wav"))
 
 
@@ -111,17 +116,24 @@ LAYOUTS = {
     "voxceleb2": Layout("[dev/]mp4/<id>/<video>/<clip>.mp4, sound also in [dev/]aac/<...>.m4a", _voxceleb2),
     "ravdess": Layout("Actor_<nn>/01-<...>.mp4", _ravdess),
     "lrs3": Layout("<person>/<clip>.mp4 with <clip>.txt next to it", _lrs3),
-    "own": Layout("<person>/<clip>.mp4, sound also in <clip>.wav", _own),
+    "own": Layout("<person>/<clip>.mp4 (or .mov, .m4v, .webm, .mkv, .avi), sound also in <clip>.wav", _own),
     "hdtf": Layout("<person>_<part>.mp4 at any depth", _hdtf),
 }
 
 
 def detect(root: Path) -> str:
-    """The name of the first layout that finds a recording; :class:`InputError` with all that were looked for."""
+    """The name of the first layout that finds a recording; :class:`InputError` with all that were looked for.
+
+    LRS3 differs from own folders by transcripts alone and leaves out what has none: it has to find all that they find.
+    """
     if not root.is_dir():
         raise InputError("data.path", str(root), "no such folder", "give a folder that holds people's recordings")
     for name, layout in LAYOUTS.items():
-        if (name != "manifest" or (root / MANIFEST).is_file()) and next(layout.recordings(root), None) is not None:
+        if name == "manifest" and not (root / MANIFEST).is_file():
+            continue
+        if name == "lrs3" and sum(1 for _ in _lrs3(root)) < sum(1 for _ in _own(root)):
+            continue
+        if next(layout.recordings(root), None) is not None:
             return name
     looked_for = "".join(f"\n      {name}: {layout.expected}" for name, layout in LAYOUTS.items())
     raise InputError("data.path", str(root), "no recordings in any known layout", f"put them in one of:{looked_for}")
@@ -142,7 +154,42 @@ def list_people(root: Path, layout: str, verify: bool = False) -> dict[str, list
     if not people:
         expected = f"expected {LAYOUTS[layout].expected}"
         raise InputError("data.path", str(root), f"no recordings in layout {layout!r}", expected)
+    _warn(root, layout, {recording.name for recordings in people.values() for recording in recordings})
     return {person: sorted(people[person], key=lambda recording: recording.name) for person in sorted(people)}
+
+
+# ---------------------------------------------------------------------- what a layout leaves out
+def _warn(root: Path, layout: str, listed: set[str]) -> None:
+    """One warning for every reason why video files below ``root`` are not among ``listed``, with the folders."""
+    left_out: dict[str, Counter[str]] = {}
+    for place, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            path = Path(place, file)
+            name = path.relative_to(root).as_posix()
+            if path.suffix.lower() in RECORDED and not file.startswith(".") and name not in listed:
+                top, below, _ = name.partition("/")
+                left_out.setdefault(_why_not(layout, path, name), Counter())[top + below] += 1
+    for reason, places in left_out.items():
+        named = [f"{place} ({count})" if place.endswith("/") else place for place, count in sorted(places.items())]
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        log.warning(
+            "%s, read as %s: ignored %d of the video files, %s: %s%s",
+            root, layout, places.total(), reason, ", ".join(named[:NAMED]), more,
+        )  # fmt: skip
+
+
+def _why_not(layout: str, path: Path, name: str) -> str:
+    """Why a layout does not list a video file."""
+    if layout == "manifest":
+        return f"not named in {MANIFEST} (is it older than they are?)"
+    if layout != "own" and path.suffix.lower() not in PUBLISHED:
+        return f"not {' or '.join(PUBLISHED)}"
+    if layout == "lrs3" and name.count("/") == 1 and not path.with_suffix(".txt").is_file():
+        return "no transcript next to it"
+    if layout == "ravdess" and name.count("/") == 1 and name.startswith("Actor_"):
+        return "not 01-… (picture and sound)"
+    return f"elsewhere than {LAYOUTS[layout].expected}"
 
 
 # ---------------------------------------------------------------------- manifest

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tasks.errors import InputError
 from tasks.randomness import generator, seed_of
 from tasks.talking_head import people
 from tasks.talking_head.audio import tokens
@@ -18,6 +19,8 @@ from tasks.talking_head.diffusion import denoising, noisy, schedule
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
 NEW_RATE = 1e-3  # at least this for layers that start from nothing
+SEEN = 4  # the codec is fitted to every fourth frame
+RISING = 0.1  # share of the steps in which the step size rises
 PUBLIC = 1_000_003  # the population seed of public people; clients and held-out people have others
 
 
@@ -38,6 +41,46 @@ class Recipe:
     dropout: float = 0.05  # how often speech is withheld, for classifier-free guidance
     min_snr: float = 0.0
     seed: int = 0
+
+
+def check(recipe: Recipe, fitted: bool = True) -> None:
+    """Raise :class:`InputError` unless pictures divide into latent cells and (``fitted``) a codec can be fitted."""
+    size, cell = recipe.size, recipe.factor
+    if size < 4 * cell or size % (2 * cell):
+        raise InputError(
+            "data.size", size, f"must be a multiple of {2 * cell}, two latent cells of {cell} pixels, and at least "
+            f"{4 * cell}", f"for example {8 * cell}",
+        )  # fmt: skip
+    numbers, patches = 3 * cell**2, recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2
+    if fitted and recipe.channels > numbers:
+        raise InputError(
+            "talking-head.channels", recipe.channels, f"a cell of {cell} x {cell} pixels holds {numbers} numbers",
+            f"set it to {numbers} or fewer, or make talking-head.patch larger",
+        )  # fmt: skip
+    if fitted and recipe.channels > patches:
+        raise InputError(
+            "talking-head.pretrain-people", recipe.people,
+            f"their pictures have {patches} cells, too few for {recipe.channels} components (talking-head.channels)",
+            "make it larger",
+        )  # fmt: skip
+
+
+def going_on(recipe: Recipe, start: Backbone, asked: Collection[str]) -> Recipe:
+    """``recipe`` with the shape that the weights of ``start`` have.
+
+    Raises :class:`InputError` where one of the config keys ``asked`` for by hand says otherwise.
+    """
+    shape: dict[str, Any] = {
+        "unet": "motion" if start.motion else "frame", "factor": start.codec.factor, "channels": start.codec.channels,
+    }  # fmt: skip
+    for key, field in (("unet", "unet"), ("patch", "factor"), ("channels", "channels")):
+        wanted = getattr(recipe, field)
+        if f"talking-head.{key}" in asked and wanted != shape[field]:
+            raise InputError(
+                f"talking-head.{key}", wanted, f"the given weights have {shape[field]!r}",
+                "leave it out, or train a backbone from nothing (without --from)",
+            )  # fmt: skip
+    return replace(recipe, **shape, widths=tuple(start.unet.config.block_out_channels))
 
 
 @dataclass(frozen=True)
@@ -68,15 +111,21 @@ def encode(cohort: Sequence[Any], codec: Any) -> Corpus:
 
 
 def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone | None = None) -> Backbone:
-    """A backbone trained on public people: ``recipe.steps`` steps of AdamW, one cycle; ``start`` goes on from one."""
+    """A backbone trained on public people: ``recipe.steps`` steps of AdamW, one cycle; ``start`` goes on from one.
+
+    ``about["history"]`` then lists all that the weights came from, the oldest first.
+    """
     cohort = public_people(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("backbone", recipe.seed))
         if start is None:
-            codec = PatchPCA.fit(torch.cat([p.train[0].frames[::4] for p in cohort]), recipe.factor, recipe.channels)
+            codec = PatchPCA.fit(torch.cat([p.train[0].frames[::SEEN] for p in cohort]), recipe.factor, recipe.channels)
             backbone = fresh(codec, recipe.unet, recipe.widths, {})
         else:
-            backbone = start
+            backbone, about = start, start.about
+            steps = (about.get("recipe") or {}).get("steps")
+            parent = {"digest": start.digest, "trained": about.get("trained"), "steps": steps}
+            about["history"] = [*about.get("history", []), parent]
     corpus = encode(cohort, backbone.codec)
     backbone.codec.residual_scale = float(corpus.residual.std())
     _train(backbone, corpus, recipe, progress or (lambda *_: None))
@@ -99,7 +148,9 @@ def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progres
     rates = [recipe.rate, max(recipe.rate, NEW_RATE)]
     groups = [{"params": known, "lr": rates[0]}, {"params": new, "lr": rates[1]}]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.99))
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=recipe.steps, pct_start=0.1)
+    # OneCycleLR divides by the length of the rise: too few steps have none
+    rising = RISING if RISING * recipe.steps > 1 else 0.0
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=recipe.steps, pct_start=rising)
     clips = max(1, recipe.batch // window)
     for step in range(recipe.steps):
         person = torch.randint(len(corpus.reference), (clips,), generator=draw)

@@ -8,6 +8,7 @@ the backbone is trained in public first (:mod:`tasks.talking_head.pretrain`) or 
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
@@ -23,7 +24,8 @@ from tasks.talking_head.adapters import PERSONAL, SHARED
 from tasks.talking_head.backbone import LONGEST
 from tasks.talking_head.encoding import Encoded, draw, encode
 from tasks.talking_head.evaluation import evaluate_people, reliability
-from tasks.talking_head.model import HeadModel, backbone_folder, load_model, make_backbone, shape_only
+from tasks.talking_head.model import HeadModel, backbone_folder, load_model, make_backbone, recipe_of, shape_only
+from tasks.talking_head.pretrain import check as check_recipe
 from tasks.types import Episode, Evaluation, Linearised
 
 PASS_BYTES = 24_000  # activations of one latent cell during a step, measured on the small backbone
@@ -36,6 +38,17 @@ def _encoded(settings: TaskSettings, number: int, device: torch.device) -> Encod
 
 def _model(settings: TaskSettings, device: torch.device) -> HeadModel:
     return load_model(backbone_folder(settings), settings.talking_head, device)
+
+
+def _longest(settings: TaskSettings) -> int | None:
+    """Frames that the denoiser attends over; ``None``: it sees one at a time, or is unreadable, as loading it says."""
+    if not settings.talking_head.backbone:
+        return LONGEST if settings.talking_head.unet == "motion" else None
+    try:
+        config = json.loads((backbone_folder(settings) / "unet" / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return config.get("motion_max_seq_length") if isinstance(config, dict) else None
 
 
 class TalkingHeadTask:
@@ -52,23 +65,18 @@ class TalkingHeadTask:
         self.settings = TaskSettings(
             task=settings.task, data=settings.data, evaluation=settings.evaluation, talking_head=settings.talking_head
         )
-        head, size = settings.talking_head, settings.data.size
-        if size < head.patch * 4 or size % (2 * head.patch):
-            raise InputError(
-                "data.size", size, f"must be a multiple of {2 * head.patch}, twice talking-head.patch, and at least "
-                f"{4 * head.patch}", f"for example {8 * head.patch}",
-            )  # fmt: skip
+        head = settings.talking_head
+        check_recipe(recipe_of(settings), fitted=not head.backbone)
         if head.frames < head.window:
             raise InputError(
                 "talking-head.window", head.window, f"clips have only {head.frames} frames", "make it smaller"
             )
-        if head.unet == "motion" and not head.backbone and head.frames > LONGEST:
+        longest = _longest(settings)
+        if longest is not None and head.frames > longest:
             raise InputError(
-                "talking-head.frames",
-                head.frames,
-                f"a motion denoiser attends over {LONGEST} frames",
-                "make it smaller",
-            )
+                "talking-head.frames", head.frames, f"this motion denoiser attends over {longest} frames",
+                f"set it to {longest} or fewer",
+            )  # fmt: skip
         self.whole = self.derivatives = self
         self._shapes: tuple[Layout, Layout] | None = None
 

@@ -11,7 +11,6 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from tasks.errors import InputError
 from tasks.talking_head.audio import is_silent
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 REASONS = ("unreadable", "no video", "no audio", "silent", "too short")
 PREROLL = 1.0  # seconds decoded before a window: codecs need a little to get going after a jump
+JITTER = 0.002  # seconds: many containers round time stamps to the millisecond; a smaller step is no gap
 PALETTE_FRAMES = 16  # frames of a gif that its palette is made from
 
 
@@ -149,32 +149,65 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
     return torch.stack(chosen), origin
 
 
+class _Stretch:
+    """Sound without a gap from second ``now`` on: one resampler, whose pieces join without a seam.
+
+    ``due`` is when its next frame should start; ``at`` is where its next sample belongs, counted from ``begin``.
+    """
+
+    def __init__(self, now: float, begin: float) -> None:
+        self.due, self.at = now, round((now - begin) * RATE)
+        self._resampler = _pyav().AudioResampler(format="fltp", rate=RATE)
+
+    def take(self, frame: AudioFrame | None) -> Iterator[tuple[int, Tensor]]:
+        """The mean of the channels, with the place of its first sample; ``None``: what the resampler still holds."""
+        if frame is not None:
+            self.due += frame.samples / frame.sample_rate
+        for piece in self._resampler.resample(frame):
+            yield self.at, torch.from_numpy(piece.to_ndarray()).mean(0)
+            self.at += piece.samples
+
+
+def _placed(decoded: Iterator[AudioFrame], begin: float, path: Path) -> Iterator[tuple[int, Tensor]]:
+    """Decoded sound at :data:`RATE`, each piece with the place its time stamp gives it, in samples from ``begin``."""
+    stretch: _Stretch | None = None
+    for frame in decoded:
+        now = stretch.due if stretch is not None and frame.time is None else _time(frame, path)
+        if stretch is None or abs(now - stretch.due) > JITTER:  # joining what lies apart would shift all that follows
+            if stretch is not None:
+                yield from stretch.take(None)
+            stretch = _Stretch(now, begin)
+        yield from stretch.take(frame)
+    if stretch is not None:
+        yield from stretch.take(None)
+
+
 def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
-    """``[frames * 640]``, the mean of the channels; time zero is ``origin``, or the track's own start if ``None``."""
+    """``[frames * 640]``, the mean of the channels; time zero is ``origin``, or the track's own start if ``None``.
+
+    Every sample lies where its time stamp says: gaps are silent, and of two that overlap the later is dropped.
+    """
     need = frames * SAMPLES_PER_FRAME
     with _opened(path) as container:
         if not container.streams.audio:
             raise UnusableClipError("no audio", path)
         stream = container.streams.audio[0]
         begin = (_origin(stream) if origin is None else origin) + start / FPS
-        resampler = _pyav().AudioResampler(format="fltp", rate=RATE)
         _enter(container, stream, begin)
-        decoded = container.decode(stream)
-        first = next(decoded, None)
-        if first is None:
-            raise UnusableClipError("too short", path, f"the sound ends before frame {start}")
-        late = round((_time(first, path) - begin) * RATE)  # samples from the window's start to the first one decoded
-        pieces = [torch.empty(0)]
-        for frame in chain([first], decoded, [None]):  # None: hand over what the filter still holds
-            pieces += [torch.from_numpy(piece.to_ndarray()).mean(0) for piece in resampler.resample(frame)]
-            if late + sum(len(piece) for piece in pieces) >= need:
+        sound = torch.zeros(need)
+        front, filled = need, 0  # where the track begins, and up to where the window is done
+        for at, piece in _placed(container.decode(stream), begin, path):
+            front, place = min(front, max(at, 0)), max(at, filled)
+            inside = piece[place - at : max(need - at, 0)]
+            sound[place : place + len(inside)] = inside
+            filled = max(filled, at + len(piece))
+            if filled >= need:
                 break
-    front, skipped = max(late, 0), max(-late, 0)
-    inside = torch.cat(pieces)[skipped : skipped + max(need - front, 0)]
-    back = need - front - len(inside)
-    if max(front, back) > SAMPLES_PER_FRAME:
-        raise UnusableClipError("too short", path, f"sound for {len(inside) / RATE:.2f} of {need / RATE:.2f} s")
-    return pad(inside, (front, back)).clamp(-1, 1)
+    filled = min(filled, need)
+    if max(front, need - filled) > SAMPLES_PER_FRAME:
+        heard = max(filled - front, 0) / RATE
+        raise UnusableClipError("too short", path, f"sound for {heard:.2f} of {need / RATE:.2f} s")
+    return sound.clamp(-1, 1)
 
 
 def read_clip(
@@ -183,9 +216,10 @@ def read_clip(
     """``frames`` consecutive frames from frame ``start`` (at 25 a second; ``None``: the centre) and their sound.
 
     ``frames [frames, size, size, 3]`` RGB in [0, 1]; ``audio [frames * 640]``, from ``audio_path`` where given (any
-    format FFmpeg reads; its start belongs to the first video frame), else from the file itself, at the offset the
-    file states. A track that lacks up to one frame's worth at an end is filled with zeros. Only the window and
-    :data:`PREROLL` seconds before it are decoded. ``name`` defaults to the file's. Raises :class:`UnusableClipError`.
+    format FFmpeg reads; its start belongs to the first video frame), else from the file itself, at the times the file
+    states. A track that lacks up to one frame's worth at an end is filled with zeros, and so are gaps inside it. Only
+    the window and :data:`PREROLL` seconds before it are decoded. ``name`` defaults to the file's. Raises
+    :class:`UnusableClipError`.
     """
     if start is None:
         start = max((probe(path).frames - frames) // 2, 0)

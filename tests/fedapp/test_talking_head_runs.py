@@ -29,6 +29,7 @@ from sim.inprocess import InProcessGrid
 from tasks.errors import FedappError, InputError, StoppedError
 from tasks.talking_head import people
 from tasks.talking_head.adapters import SHARED
+from tasks.talking_head.backbone import Backbone, fresh
 from tasks.talking_head.task import TalkingHeadTask
 from tasks.talking_head.video import write_clip
 
@@ -211,33 +212,52 @@ def test_a_folder_of_recordings_runs_without_code(run: Run, head: dict[str, Any]
 
 
 # ---------------------------------------------------------------------- export, attacks, ablation
-def test_an_exported_adapter_is_loaded_by_diffusers_by_directory(
-    run: Run, head: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("kind", ["frame", "motion"])
+@pytest.mark.parametrize("client", [2, None])
+def test_an_exported_adapter_is_loaded_by_the_lines_on_its_card(
+    run: Run, head: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, client: int | None
 ) -> None:
     """alpha 4, rank 2: a loader that forgot alpha would be off by a factor of two."""
-    from diffusers import UNet2DConditionModel
-
+    if kind == "motion":
+        codec = Backbone.load(Path(head["talking-head.backbone"])).codec
+        about = {"trained": "no: a test", "history": [{"digest": "f00d", "trained": "2 steps", "steps": 2}]}
+        fresh(codec, "motion", (16, 32), about).save(tmp_path / "motion")
+        head = {**head, "talking-head.backbone": str(tmp_path / "motion")}
     folder = run(**{**head, "rounds": 1})
-    facts = export_run(folder, tmp_path / "out", "", -1, client=2)
-    unet = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "backbone", subfolder="unet")
-    for name in ("shared", "personal"):
-        unet.load_lora_adapter(tmp_path / "out" / name, prefix=None, use_safetensors=True, adapter_name=name)
-    unet.set_adapters(["shared", "personal"])
-    task = build_task(Experiment.from_run_config(folder.config))
-    ours = task.model(torch.device("cpu"))
-    own = task.personal_start() + personal(folder, 2, 1)
-    x, mel, step = torch.randn(2, 6, 4, 4), torch.randn(2, 16, 32), torch.tensor([10, 800])
-    with torch.no_grad():
-        heard = ours.backbone.hearing(mel)
-        theirs = unet(torch.cat([x, x], 1), step, encoder_hidden_states=heard).sample
-        with ours.adapters.worn(model(folder)[None], own[None]):
-            assert torch.allclose(ours.backbone(x, x, mel, step), theirs, atol=1e-5)
-        with ours.adapters.worn(ours.adapters.start(SHARED)[None]):
-            assert not torch.allclose(ours.backbone(x, x, mel, step), theirs, atol=1e-3)
+    facts = export_run(folder, tmp_path / "out", "", -1, client)
     card = (tmp_path / "out" / "README.md").read_text()
     assert facts["epsilon"] is None and "None is claimed" in card and facts["backbone"]["digest"] in card
+    assert ("went on from `f00d`: 2 steps" in card) == (kind == "motion")
+
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    task = build_task(Experiment.from_run_config(folder.config))
+    ours = task.model(torch.device("cpu"))
+    theirs = Backbone(names["unet"].eval(), ours.backbone.codec, ours.backbone.hearing, {})
+    own = None if client is None else (task.personal_start() + personal(folder, client, 1))[None]
+    x, mel, step = torch.randn(4, 6, 4, 4), torch.randn(4, 16, 32), torch.tensor([10, 10, 800, 800])
+    with torch.no_grad():
+        wanted = theirs(x, x, mel, step, frames=2)
+        with ours.adapters.worn(model(folder)[None], own):
+            assert torch.allclose(ours.backbone(x, x, mel, step, frames=2), wanted, atol=1e-5)
+        with ours.adapters.worn(ours.adapters.start(SHARED)[None]):
+            assert not torch.allclose(ours.backbone(x, x, mel, step, frames=2), wanted, atol=1e-3)
     with pytest.raises(InputError, match="not empty"):
         export_run(folder, tmp_path / "out", "", -1)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_failed_export_leaves_nothing(
+    run: Run, head: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    folder, out = run(**{**head, "rounds": 1}), tmp_path / "out"
+    if found:  # an empty folder that was there stays, empty
+        out.mkdir()
+    monkeypatch.setattr("fedapp.export.card", lambda _: 1 / 0)  # after all the rest is written
+    with pytest.raises(ZeroDivisionError):
+        export_run(folder, out, "", -1, client=2)
+    assert out.exists() == found and (not found or not any(out.iterdir()))
 
 
 def test_attacks_on_adapters_fill_their_table(run: Run, head: dict[str, Any]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 
 from tasks.errors import InputError
-from tasks.talking_head.clips import SAMPLES_PER_FRAME, Clip
+from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
 from tasks.talking_head.folders import LAYOUTS, Recording, detect, list_people, load_person, write_manifest
 from tasks.talking_head.people import clip_of, identity
 from tasks.talking_head.video import read_clip, write_clip, write_wav
@@ -43,8 +45,8 @@ FOUND: dict[str, tuple[list[str], dict[str, list[str]]]] = {
         {"ann": ["ann/x.mp4"], "ben": ["ben/a.MP4", "ben/b.mp4"]},
     ),
     "lrs3": (
-        ["0af00UcTOSc/50001.mp4", "0af00UcTOSc/50001.txt", "0af00UcTOSc/50002.mp4"],  # the last has no transcript
-        {"0af00UcTOSc": ["0af00UcTOSc/50001.mp4"]},
+        ["0af00UcTOSc/50001.mp4", "0af00UcTOSc/50001.txt", "0af00UcTOSc/50002.mp4", "0af00UcTOSc/50002.txt"],
+        {"0af00UcTOSc": ["0af00UcTOSc/50001.mp4", "0af00UcTOSc/50002.mp4"]},
     ),
     "hdtf": (
         ["RD_Radio1_000.mp4", "WDA_BenCardin_001.mp4", "WDA_BenCardin_000.mp4", "nameless.mp4"],
@@ -81,6 +83,57 @@ def test_voxceleb2_without_dev(tmp_path: Path) -> None:
     assert detect(tmp_path) == "voxceleb2"
     (recording,) = list_people(tmp_path, "voxceleb2")["id1"]
     assert recording.audio == tmp_path / "aac/id1/v/1.m4a"
+
+
+def test_one_transcript_does_not_make_own_folders_lrs3(tmp_path: Path) -> None:
+    put(tmp_path, "ann/a.mp4", "ann/a.txt", "ann/b.mp4", "ben/a.mov")
+    assert detect(tmp_path) == "own"
+    assert names(list_people(tmp_path, "own")) == {"ann": ["ann/a.mp4", "ann/b.mp4"], "ben": ["ben/a.mov"]}
+
+
+def test_what_cameras_and_browsers_write_is_listed(tmp_path: Path) -> None:
+    files = ["ann/a.MOV", "ann/b.mov", "ann/c.webm", "ann/d.mkv", "ann/e.m4v", "ann/f.AVI"]
+    put(tmp_path, *files, "ann/a.jpg", "ann/a.wav")
+    assert detect(tmp_path) == "own" and names(list_people(tmp_path, "own")) == {"ann": files}
+    put(tmp_path, "manifest.json", content=json.dumps({"people": {"ann": files}}))
+    assert names(list_people(tmp_path, "manifest")) == {"ann": files}
+
+
+IGNORED: list[tuple[str, list[str], str]] = [
+    ("own", ["loose.mov", "ann/deep/b.mp4", "ann/deep/c.mkv", ".trash/d.mp4", "ann/._a.mp4"],
+     "own: ignored 3 of the video files, elsewhere than <person>/<clip>.mp4 (or .mov, .m4v, .webm, .mkv, .avi), sound "
+     "also in <clip>.wav: ann/ (2), loose.mov"),
+    ("lrs3", ["ann/b.mp4", "ben/c.mp4", "ben/d.mp4"],
+     "lrs3: ignored 3 of the video files, no transcript next to it: ann/ (1), ben/ (2)"),
+    ("lrs3", ["ann/b.webm"], "lrs3: ignored 1 of the video files, not .mp4: ann/ (1)"),
+    ("ravdess", ["Actor_01/02-01.mp4"],
+     "ravdess: ignored 1 of the video files, not 01-… (picture and sound): Actor_01/ (1)"),
+    ("manifest", [f"{name}/{clip}.mp4" for name in "bcdefgh" for clip in range(2)],
+     "manifest: ignored 14 of the video files, not named in manifest.json (is it older than they are?): "
+     "b/ (2), c/ (2), d/ (2), e/ (2), f/ (2) and 2 more"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layout", "files", "warning"), IGNORED)
+def test_what_a_layout_leaves_out_is_named_by_reason_and_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, layout: str, files: list[str], warning: str
+) -> None:
+    put(tmp_path, "ann/a.mp4", "ann/a.txt", "Actor_01/01-01.mp4", "Actor_01/01-01.txt")
+    listed = {"people": {"ann": ["ann/a.mp4", "Actor_01/01-01.mp4"]}}
+    put(tmp_path, "manifest.json", content=json.dumps(listed))
+    with caplog.at_level(logging.WARNING, "flwr"):
+        before = list_people(tmp_path, layout)
+        caplog.clear()
+        put(tmp_path, *files)
+        assert list_people(tmp_path, layout) == before
+    assert warning in caplog.text
+
+
+def test_a_folder_that_is_read_whole_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, "ann/a.mp4", "ann/notes.txt", "ben/b.mov", "ben/b.wav", "portrait.jpg")
+    with caplog.at_level(logging.WARNING, "flwr"):
+        list_people(tmp_path, detect(tmp_path))
+    assert not caplog.text
 
 
 def test_no_known_layout_names_them_all(tmp_path: Path) -> None:
@@ -198,6 +251,43 @@ def test_windows_are_consecutive_and_the_reference_is_the_quietest_frame(tmp_pat
     assert torch.equal(person.reference, clips[0].frames[quietest])
     for read, expected in zip((*person.held_out, *person.train), clips[1:], strict=True):
         assert torch.equal(read.frames, expected.frames) and torch.equal(read.audio, expected.audio)
+
+
+@pytest.mark.parametrize(
+    ("kind", "video", "sound"),
+    [("mov", "libx264", "aac"), ("m4v", "libx264", "aac"), ("mkv", "libx264", "pcm_s16le"),
+     ("webm", "libvpx", "libopus"), ("avi", "mpeg4", "pcm_s16le")],
+)  # fmt: skip
+def test_other_containers_are_read(tmp_path: Path, kind: str, video: str, sound: str) -> None:
+    """The same two windows and three frames in each of them; the sound lies where it was."""
+    import av
+
+    if not {video, sound} <= av.codecs_available:
+        pytest.skip(f"this FFmpeg writes no {video} or {sound}")
+    seconds = torch.arange(3 * FRAMES * SAMPLES_PER_FRAME) / RATE
+    rising = 0.5 * torch.sin(2 * math.pi * (200 + 400 * seconds) * seconds)  # loud enough for every codec, no two alike
+    clip = clip_of(identity(0, 0), "talk", 3 * FRAMES, SIZE, "folders")._replace(audio=rising)
+    (tmp_path / "ann").mkdir()
+    rate = 48_000 if sound == "libopus" else RATE
+    with av.open(str(tmp_path / "ann" / f"a.{kind}"), "w") as container:
+        seen, heard = container.add_stream(video, rate=FPS), container.add_stream(sound, rate=rate, layout="mono")
+        seen.width, seen.height, seen.pix_fmt = SIZE, SIZE, "yuv420p"
+        for index, picture in enumerate((clip.frames * 255).round().byte()):
+            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(seen.encode(frame))
+        container.mux(seen.encode(None))
+        audio = clip.audio.repeat_interleave(rate // RATE)[None].contiguous().numpy()
+        whole = av.AudioFrame.from_ndarray(audio, format="fltp", layout="mono")
+        whole.pts, whole.time_base, whole.sample_rate = 0, Fraction(1, rate), rate
+        container.mux(heard.encode(whole))
+        container.mux(heard.encode(None))
+    person, skipped = load_person("ann", list_people(tmp_path, "own")["ann"], SIZE, FRAMES, 1, 1)
+    assert not skipped
+    (train,) = person.train
+    truth = clip.audio[2 * FRAMES * SAMPLES_PER_FRAME :]
+    assert float(torch.corrcoef(torch.stack([train.audio, truth]))[0, 1]) > 0.9
+    assert float((train.frames - clip.frames[2 * FRAMES :]).square().mean()) < 10**-2, "20 dB: codecs at their defaults"
 
 
 def test_the_same_files_give_the_same_person(load: Callable) -> None:

@@ -140,6 +140,59 @@ def test_a_track_that_starts_later_is_heard_later(tmp_path: Path, rate: int, shi
         assert caught.value.reason == "too short"
 
 
+def write_stamped(path: Path, clip: Clip, packet: int, late: Callable[[int], float]) -> None:
+    """A Matroska file with plain PCM in packets of so many samples, the one at sample n ``late(n)`` seconds late."""
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for index, picture in enumerate((clip.frames * 255).round().byte()):
+            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        for first in range(0, len(clip.audio), packet):
+            samples = (clip.audio[first : first + packet] * 32767).round().short()
+            frame = av.AudioFrame.from_ndarray(samples[None].numpy(), format="s16", layout="mono")
+            frame.pts, frame.time_base, frame.sample_rate = first, Fraction(1, RATE), RATE
+            for piece in sound.encode(frame):
+                piece.time_base = Fraction(1, RATE)
+                piece.pts = piece.dts = first + round(late(first) * RATE)
+                container.mux(piece)
+
+
+def noisy(frames: int) -> Clip:
+    audio = torch.rand(frames * SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(0)) - 0.5
+    return Clip("noisy", torch.full((frames, SIZE, SIZE, 3), 0.3), audio)
+
+
+@pytest.mark.parametrize("start", [20, 50, 26])
+def test_sound_after_a_gap_is_not_early(tmp_path: Path, start: int) -> None:
+    """0.4 s without sound after second 1: in the window from 0.8 s, in the preroll of that from 2 s, around 1.04 s."""
+    clip = noisy(90)
+    write_stamped(tmp_path / "a.mkv", clip, 1600, lambda n: 0.4 if n >= RATE else 0.0)
+    played = torch.cat([clip.audio[:RATE], torch.zeros(round(0.4 * RATE)), clip.audio[RATE:]])
+    read = read_clip(tmp_path / "a.mkv", SIZE, 30, start).audio
+    assert torch.allclose(read, played[start * SAMPLES_PER_FRAME :][: len(read)], atol=1 / 32767)
+
+
+def test_of_sound_that_overlaps_the_later_is_dropped(tmp_path: Path) -> None:
+    """From second 1 on all is 60 ms early: so much of it is covered by what was there before."""
+    clip = noisy(60)
+    write_stamped(tmp_path / "a.mkv", clip, 1600, lambda n: -0.06 if n >= RATE else 0.0)
+    played = torch.cat([clip.audio[:RATE], clip.audio[RATE + round(0.06 * RATE) :]])
+    read = read_clip(tmp_path / "a.mkv", SIZE, 30, 10).audio
+    assert torch.allclose(read, played[10 * SAMPLES_PER_FRAME :][: len(read)], atol=1 / 32767)
+
+
+def test_rounded_time_stamps_make_no_clicks(tmp_path: Path) -> None:
+    """Packets of 62.5 ms, which Matroska rounds to the millisecond, every other one of them 1 ms late besides."""
+    clip = noisy(60)
+    write_stamped(tmp_path / "a.mkv", clip, 1000, lambda n: 0.001 * (n // 1000 % 2))
+    read = read_clip(tmp_path / "a.mkv", SIZE, 30, 10).audio
+    assert torch.allclose(read, clip.audio[10 * SAMPLES_PER_FRAME :][: len(read)], atol=1 / 32767)
+
+
 @pytest.mark.parametrize("fps", [Fraction(24), Fraction(30000, 1001), Fraction(30), Fraction(50)])
 def test_other_frame_rates_become_25(tmp_path: Path, fps: Fraction) -> None:
     """Frame j is grey level 4 j / 255; the nearest to i / 25 s is round(i fps / 25); the last stays until its end."""

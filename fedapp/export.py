@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,26 +23,33 @@ from tasks.talking_head.model import backbone_folder
 from tasks.talking_head.task import TalkingHeadTask
 
 
-def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int | None = None) -> dict[str, Any]:
-    """Write ``out/backbone``, ``out/shared`` and, for a ``client`` of this machine, ``out/personal``.
+class Trained(NamedTuple):
+    """A run's adapters: ``vectors`` has the shared one and, for a client, its personal one, in whole."""
 
-    Returns the card's facts. Each adapter folder holds ``pytorch_lora_weights.safetensors`` as ``save_lora_adapter``
-    writes it, alpha and rank in its metadata. Raises :class:`InputError` if the run is no talking head, has no
-    checkpoint, or lacks the client.
+    task: TalkingHeadTask
+    arm: str
+    round: int
+    vectors: dict[str, Tensor]
+
+
+def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Trained:
+    """What a run's last checkpoint holds, and what this machine kept of a ``client``.
+
+    Raises :class:`InputError` if the run is no talking head, has no checkpoint, or lacks the client.
     """
     experiment = Experiment.from_run_config(folder.config)
     task = build_task(experiment)
     if not isinstance(task, TalkingHeadTask):
-        raise InputError("task", experiment.task, "has no adapters to export", "export a talking-head run")
+        raise InputError("task", experiment.task, "has no adapters", "name a talking-head run")
     files = list_checkpoints(folder.checkpoints)
     if not files:
-        raise InputError("run", str(folder.path), "has no checkpoint yet", "export it after its first round")
+        raise InputError("run", str(folder.path), "has no checkpoint yet", "come back after its first round")
     checkpoint = load_checkpoint(files[-1], {})
     arm = f"{method or experiment.trained_methods[0]}-{experiment.seed_list[0] if seed < 0 else seed}"
     if f"{arm}/model" not in checkpoint.tensors:
-        raise InputError("--method", arm, "the run has no such method and seed", f"it has {experiment.methods}")
-    if out.exists() and any(out.iterdir()):
-        raise InputError("--out", str(out), "is not empty", "name a new folder")
+        raise InputError(
+            "--method", arm, "the run has no such method and seed", f"it trained {', '.join(checkpoint.state)}"
+        )
     vectors = {SHARED: judged_model(build_rule(experiment), checkpoint, arm)}
     if client is not None and not experiment.learner.adapters.personal_steps:
         raise InputError("--client", client, "this run trained no personal adapters", "leave it out")
@@ -52,7 +59,20 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
             raise InputError("--client", client, "took part in no round", "name a client that did")
         kept = ClientState(folder.client_state / arm).read(client, accepted)
         vectors[PERSONAL] = task.personal_start() + kept["personal"]
-    facts = _facts(folder, experiment, task, arm, checkpoint.round, client)
+    return Trained(task, arm, checkpoint.round, vectors)
+
+
+def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int | None = None) -> dict[str, Any]:
+    """Write ``out/backbone``, ``out/shared`` and, for a ``client`` of this machine, ``out/personal``.
+
+    Returns the card's facts. Each adapter folder holds ``pytorch_lora_weights.safetensors`` as ``save_lora_adapter``
+    writes it, alpha and rank in its metadata. Raises :class:`InputError` as :func:`trained` does.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("--out", str(out), "is not an empty folder", "name a new one")
+    task, arm, round, vectors = trained(folder, method, seed, client)
+    experiment = Experiment.from_run_config(folder.config)
+    facts = _facts(folder, experiment, task, arm, round, client)
     found = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""``fedapp pretrain``, ``ablate`` and ``export``: backbones in, what each part is worth, adapters out."""
+"""``fedapp pretrain``, ``people``, ``ablate``, ``export``, ``speak``: backbones in, adapters and videos out."""
 
 from __future__ import annotations
 
@@ -96,6 +96,29 @@ def export(
     facts = export_run(RunFolder.open(path.resolve()), out.resolve(), method, seed, client)
     console.print(f"exported to {out}", **PLAIN)
     write_json(target, facts)
+
+
+def speak(
+    path: Annotated[Path, typer.Argument(help="a talking-head run")],
+    picture: Annotated[Path, typer.Option(help="a picture of the person; its centre square is taken")],
+    sound: Annotated[Path, typer.Option(help="what to say: any file with sound that FFmpeg reads")],
+    out: Annotated[Path, typer.Option(help="mp4 to write")],
+    client: Annotated[
+        int | None, typer.Option(help="with this client's personal adapter on top, if it is on this machine")
+    ] = None,
+    method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
+    seed: Annotated[int, typer.Option(help="default: the first")] = -1,
+    target: JsonOption = "",
+) -> None:
+    """One picture and speech in, a video of that person saying it out, with a run's adapters."""
+    from fedapp.speak import speak as say
+    from tasks.talking_head.clips import FPS
+
+    if out.suffix.lower() != ".mp4":
+        raise InputError("--out", str(out), "a video is written as mp4", "give it that ending")
+    frames = say(RunFolder.open(path.resolve()), picture, sound, out, method, seed, client)
+    console.print(f"{frames / FPS:.1f} s: {out}", **PLAIN)
+    write_json(target, {"out": str(out), "frames": frames})
 
 
 def ablate(

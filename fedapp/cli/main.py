@@ -17,7 +17,7 @@ from rich.table import Table
 
 from fedapp.cli.budget import budget
 from fedapp.cli.enrol import enrol
-from fedapp.cli.heads import ablate, export, people, pretrain
+from fedapp.cli.heads import ablate, export, people, pretrain, speak
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
 from fedapp.cli.probes import attack, audit
 from tasks.errors import FedappError, InputError, nearest
@@ -30,6 +30,7 @@ app.command()(enrol)
 app.command()(pretrain)
 app.command()(ablate)
 app.command()(export)
+app.command()(speak)
 app.command()(people)
 
 

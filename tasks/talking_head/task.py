@@ -71,11 +71,11 @@ class TalkingHeadTask:
             raise InputError(
                 "talking-head.window", head.window, f"clips have only {head.frames} frames", "make it smaller"
             )
-        longest = _longest(settings)
-        if longest is not None and head.frames > longest:
+        self.longest = _longest(settings)
+        if self.longest is not None and head.frames > self.longest:
             raise InputError(
-                "talking-head.frames", head.frames, f"this motion denoiser attends over {longest} frames",
-                f"set it to {longest} or fewer",
+                "talking-head.frames", head.frames, f"this motion denoiser attends over {self.longest} frames",
+                f"set it to {self.longest} or fewer",
             )  # fmt: skip
         self.whole = self.derivatives = self
         self._shapes: tuple[Layout, Layout] | None = None

@@ -210,6 +210,24 @@ def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
     return sound.clamp(-1, 1)
 
 
+def read_sound(path: Path) -> Tensor:
+    """All of a file's first sound track: ``[n]`` in [-1, 1] at 16 kHz, the mean of its channels.
+
+    Raises :class:`UnusableClipError` (unreadable, no audio, silent).
+    """
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise UnusableClipError("no audio", path)
+        stream = container.streams.audio[0]
+        pieces = list(_placed(container.decode(stream), _origin(stream), path))
+    sound = torch.zeros(max((at + len(piece) for at, piece in pieces), default=0))
+    for at, piece in pieces:
+        sound[max(at, 0) : at + len(piece)] = piece[max(-at, 0) :]
+    if is_silent(sound):
+        raise UnusableClipError("silent", path)
+    return sound.clamp(-1, 1)
+
+
 def read_clip(
     path: Path, size: int, frames: int, start: int | None = None, audio_path: Path | None = None, name: str = ""
 ) -> Clip:

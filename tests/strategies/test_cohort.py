@@ -105,3 +105,24 @@ def test_a_rule_with_memory_needs_a_store(quadratic: Callable[..., Any]) -> None
     with pytest.raises(ValueError, match="memory store"):
         CohortTrainer(game.trainer.task, game.trainer.learner, game.rule, game.trainer.release, game.trainer.settings)
     assert isinstance(game.federation, Federation)
+
+
+@pytest.mark.parametrize(("rule", "signals"), [("scaffold", None), ("isfa", {"0": 1.0, "1": 0.1, "2": 0.6})])
+def test_a_rehearsal_is_what_a_run_sums_and_leaves_nothing(
+    quadratic: Callable[..., Any], rule: str, signals: dict[str, float] | None
+) -> None:
+    game = Rounds(quadratic(TARGETS), rule, clients=7, signals=signals)
+    game.go(2)
+    received = game.federation.broadcast(3)
+    order = Assignment(3, 0, (0, 2, 5), tuple(game.federation.accepted[client] for client in (0, 2, 5)))
+    before = {key: {name: row.clone() for name, row in kept.items()} for key, kept in game.store.versions.items()}
+    local, contribution = game.trainer.rehearse(received, order)
+    assert game.store.versions.keys() == before.keys()
+    for key, kept in before.items():
+        assert all(torch.equal(game.store.versions[key][name], row) for name, row in kept.items())
+    payload = game.trainer.run(received, order).payload
+    assert payload is not None and payload.count == len(local.delta) == 3
+    weight = contribution.weight.to(contribution.vector)
+    torch.testing.assert_close(payload.vector, (weight[:, None] * contribution.vector).sum(0))
+    assert payload.weight == pytest.approx(float(weight.sum()))
+    assert contribution.vector.norm(dim=1).min() > 1e-3, "everybody trains something"

@@ -115,3 +115,15 @@ def test_staying_away_adds_zero_and_keeps_the_memory(quadratic: Callable[..., An
     assert abs(sum(trained[1:]) - 60) < 5 * 6.5
     away = [why for result in game.results for why in result.failures.values()]
     assert len(away) == 11 * 20 - sum(trained) and all("stayed away" in why for why in away)
+
+
+def test_who_stays_away_is_drawn_anew_every_round(quadratic: Callable[..., Any]) -> None:
+    """Twenty coins of chance 0.3 fall alike in two rounds with chance (0.3^2 + 0.7^2)^20 = 2e-5; and by the seed."""
+    rules = RuleSettings(server_clip=0, isfa=IsfaSettings(attendance=0.3))
+    perfect = dict.fromkeys((str(number) for number in range(20)), 1.0)
+    present = {}
+    for seed in (0, 1):
+        game = Rounds(quadratic([[1.0]] * 20), "isfa", clients=20, rules=rules, signals=perfect, seed=seed)
+        game.go(6)
+        present |= {(seed, number): tuple(result.clients) for number, result in enumerate(game.results[1:])}
+    assert len(set(present.values())) == len(present) == 2 * 5

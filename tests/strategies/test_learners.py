@@ -142,6 +142,19 @@ def test_above_the_cap_the_bounded_variant_is_maml_and_below_it_is_unbounded() -
     assert float(result.objective[above]) == pytest.approx(float(result.metrics["loss"][above]) - 0.75 * middle)
 
 
+def test_the_cap_is_held_against_the_shared_loss_and_not_the_adapted_one() -> None:
+    """A cap between the two: the shared loss is above it, so nothing is subtracted from the gradient."""
+    params, episode = problem(clients=1)
+    derivatives = SirenDerivatives(FIELD)
+    plain = Meta(3, 0.05, INACTIVE, 1.0).step(derivatives, params, episode)
+    adapted, shared = float(plain.objective), float(FIELD.loss(params, episode.query))
+    cap = (adapted + shared) / 2
+    assert adapted < cap < shared
+    bounded = Meta(3, 0.05, INACTIVE, 1.0, gamma=0.75, cap=cap).step(derivatives, params, episode)
+    assert torch.equal(bounded.gradient, plain.gradient)
+    assert float(bounded.objective) == pytest.approx(adapted - 0.75 * cap)
+
+
 def test_first_order_change_of_the_shared_loss_is_damped_by_one_minus_gamma() -> None:
     """As the inner rate goes to zero, G_pp = (1 - gamma) grad L, so the shared loss falls by that share less."""
     params, episode = problem()

@@ -309,6 +309,13 @@ class TestFedACG:
         model, after = rule.apply(torch.tensor([3.0]), state, Aggregate(torch.tensor([3.0]), 1.0, {}, 1), 4)
         assert (model.item(), after["momentum"].item()) == (7.0, 4.0)
 
+    def test_the_clip_bounds_the_mean_and_not_the_momentum(self) -> None:
+        """By hand, C = 1: m = 0.5 * 2 + clip(3) = 2 (cut together: clip(0.5 * 2 + 3) = 1), w = 3 + 2."""
+        rule = FedACG(self.rules(0.5, 0.25).model_copy(update={"server_clip": 1.0}))
+        state, aggregate = {"momentum": torch.tensor([2.0])}, Aggregate(torch.tensor([3.0]), 1.0, {}, 1)
+        model, after = rule.apply(torch.tensor([3.0]), state, aggregate, 4)
+        assert (model.item(), after["momentum"].item()) == (5.0, 2.0)
+
     def test_momentum_carries_on(self, quadratic: Callable[..., Any]) -> None:
         moved = [Rounds(quadratic(TARGETS), "fedacg", clients=4, rules=self.rules(m, 0.0)).go(4) for m in (0.0, 0.85)]
         assert moved[1].norm() > 1.1 * moved[0].norm()

@@ -183,6 +183,17 @@ def test_bounds_of_a_ray_hold_its_chord() -> None:
     assert misses.any() and (reach[misses] == torch.tensor([4.2, 1.8])).all()
 
 
+def test_bounds_reach_beyond_the_first_and_the_last_hit() -> None:
+    """Along x through cells of side 0.5, of which [0, 0.5) is occupied, every 0.25 from -0.875: hits at 0.125 and
+    0.375 stand for all of the cell, and for no more than a step beyond it."""
+    occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
+    occupied[2] = True
+    ray = torch.tensor([[-3.0, 0.1, 0.1, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    (reach,) = Hull(occupied, 1.0).reach(ray, 3.0 - 0.875, 3.0 + 0.9)
+    nearest, farthest = (reach - 3.0).tolist()
+    assert -0.25 <= nearest <= 1e-9 and 0.5 - 1e-9 <= farthest <= 0.5 + 0.25
+
+
 def test_an_object_that_is_not_there_is_named() -> None:
     views = sphere_views(0.6, 4)
     nothing = Views("ghost", views.images, views.poses, views.focal, 1.8, 4.2, 1.0, torch.zeros_like(views.masks))

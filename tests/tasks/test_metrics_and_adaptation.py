@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.adaptation import Adaptation, adapt
+from tasks.adaptation import Adaptation, _best_for_others, adapt
 from tasks.errors import InputError
 from tasks.image import ImageTask
 from tasks.metrics import psnr, range_excess, ssim
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
+from tasks.signals import sampled
 from tasks.types import Batch
 
 
@@ -28,6 +29,15 @@ def test_ssim_of_equal_and_of_unrelated_pictures() -> None:
     assert ssim(picture, picture) == pytest.approx(1.0)
     assert ssim(1 - picture, picture) < 0  # type: ignore[operator]
     assert ssim(picture[:5], picture[:5]) is None
+
+
+def test_ssim_by_hand_of_plain_pictures() -> None:
+    """Without any variance SSIM is (2 a b + c) / (a^2 + b^2 + c) with c = (0.01 R)^2 for a data range of R = 1."""
+    black = torch.zeros(8, 8, 3)
+    c = 0.01**2
+    assert ssim(black + 0.1, black) == pytest.approx(c / (0.1**2 + c), rel=1e-4)
+    assert ssim(black + 0.5, black + 0.4) == pytest.approx((0.4 + c) / (0.41 + c), rel=1e-4)
+    assert ssim(black - 5.0, black) == pytest.approx(1.0), "renderings are clamped to the data range first"
 
 
 def test_range_excess_by_hand() -> None:
@@ -56,6 +66,57 @@ def test_adaptation_clips() -> None:
     start = torch.tensor([[3.0, 4.0]])
     seen = dict(adapt(Quadratic(), start, lambda _: Batch(start, start), torch.ones(1, 1), [1], limit=1.0))
     torch.testing.assert_close(seen[1], start * 0.8)
+
+
+class Plain:
+    """A task whose field is its parameters: one picture of one grey number a pixel."""
+
+    derivatives, jitter, bounded = Quadratic(), False, False
+
+    def predict(self, params: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        return params
+
+
+def test_the_limit_of_the_settings_bounds_every_step_of_an_evaluation() -> None:
+    """The gradient at w is w, of norm 4; at rate 1 a step of at most 0.01 k is left after k steps."""
+    start, settings = torch.full((64,), 0.5), EvaluationSettings(steps="0,1,3", rate=1.0, clip=0.01)
+    signal = sampled("black", torch.zeros(8, 8, 1))
+    adaptation = Adaptation(Plain(), start, settings)
+    rendered = adaptation.outcomes([signal], [1.0]).renders
+    params = dict(zip((0, 1, 3), adaptation.adapted(signal, [0, 1, 3]), strict=True))
+    for step, found in params.items():
+        assert float((start - found).norm()) == pytest.approx(0.01 * step, rel=1e-3, abs=1e-7)
+        assert float((start - rendered[0, 0, step].flatten()).norm()) == pytest.approx(0.01 * step, rel=1e-3, abs=1e-7)
+
+
+def test_a_rate_is_chosen_by_the_other_signals_alone() -> None:
+    """Signal 0 does far better at rate 0 (30 against 10), the others a little better at rate 1 (21 against 20): signal
+    0 must get rate 1; the others are told by signal 0 to take rate 0."""
+    quality = {
+        (signal, rate, 4): psnrs[rate]
+        for signal, psnrs in {0: (30.0, 10.0), 1: (20.0, 21.0), 2: (20.0, 21.0)}.items()
+        for rate in (0, 1)
+    }
+    assert [_best_for_others(quality, range(3), index, 4, [0, 1]) for index in range(3)] == [1, 0, 0]
+    means, chosen = Adaptation(Plain(), torch.zeros(1), EvaluationSettings(steps="4"))._tuned(quality, range(3), [0, 1])
+    assert means == {"4": pytest.approx((10 + 20 + 20) / 3)} and chosen == {"4": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("bounded", "excess", "start", "diverged"),
+    [
+        (True, 0.0, 5.0, True), (False, 0.0, 5.0, False), (True, 0.0, 8.0, False), (False, 0.6, 20.0, True),
+        (False, 0.4, 20.0, False), (False, None, 20.0, True), (False, 0.0, None, True),
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_leave_the_range_is_told_by_a_start_far_below_a_flat_colour(
+    bounded: bool, excess: float | None, start: float | None, diverged: bool
+) -> None:
+    """A flat colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
+    task = Plain()
+    task.bounded = bounded
+    metrics = {"range_excess": excess, "psnr": {"0": start}, "psnr_floor_held_out": 12.0}
+    assert Adaptation(task, torch.zeros(1), EvaluationSettings())._diverged(metrics, "0") is diverged
 
 
 def test_evaluation_improves_with_steps_and_tunes_on_other_pictures() -> None:

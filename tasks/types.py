@@ -145,7 +145,8 @@ class Personalised(Protocol):
         """``[P]`` bool: shared parameters that do not move in ``round``; ``None`` if all do."""
 
     def signals(self, params: Tensor, cohort: Sequence[Any]) -> Mapping[str, Tensor]:
-        """What a client finds of its model ``[C, P + Q]`` on clips it did not train on, each ``[C]`` in [0, 1]."""
+        """What a client finds, on clips it did not train on, of its shared parameters ``[C, P]``, which alone are sent:
+        each ``[C]`` in [0, 1]."""
 
 
 @runtime_checkable

@@ -37,7 +37,8 @@ class Hull:
     def reach(self, rays: Tensor, near: float, far: float) -> Tensor:
         """Between which distances each ray may meet something: ``rays [N, 6] -> [N, 2]``; ``far, near`` if nowhere.
 
-        The ray is looked up every half cell; what lies between two hits counts as met.
+        The ray is looked up every half cell. What lies between two hits counts as met, and so does what lies between
+        the outer ones and the lookup beyond; a corner that a ray cuts by less than half a cell may be missed.
         """
         step = self.half / len(self.occupied)
         t = torch.arange(near, far + step, step, dtype=rays.dtype)
@@ -47,7 +48,7 @@ class Hull:
             part = rays[start : start + block]
             inside = self.holds(part[:, None, :3] + t[:, None] * part[:, None, 3:6])
             first, last = inside.byte().argmax(1), len(t) - 1 - inside.byte().flip(1).argmax(1)
-            between = torch.stack([t[first] - step / 2, t[last] + step / 2], 1)
+            between = torch.stack([t[first] - step, t[last] + step], 1).clamp(near, far)
             met[start : start + block] = torch.where(inside.any(1)[:, None], between, rays.new_tensor([far, near]))
         return met
 

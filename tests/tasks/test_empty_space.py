@@ -183,13 +183,14 @@ def test_bounds_of_a_ray_hold_its_chord() -> None:
     assert misses.any() and (reach[misses] == torch.tensor([4.2, 1.8])).all()
 
 
-def test_bounds_reach_beyond_the_first_and_the_last_hit() -> None:
-    """Along x through cells of side 0.5, of which [0, 0.5) is occupied, every 0.25 from -0.875: hits at 0.125 and
-    0.375 stand for all of the cell, and for no more than a step beyond it."""
+@pytest.mark.parametrize("start", [-0.99, -0.95, -0.9, -0.85, -0.8, -0.76])
+def test_bounds_reach_beyond_the_first_and_the_last_hit(start: float) -> None:
+    """Along x through cells of side 0.5, of which [0, 0.5) is occupied, a look every 0.25 from ``start``: wherever the
+    looks fall, all of the cell is inside, and no more than a step beyond it."""
     occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
     occupied[2] = True
     ray = torch.tensor([[-3.0, 0.1, 0.1, 1.0, 0.0, 0.0]], dtype=torch.float64)
-    (reach,) = Hull(occupied, 1.0).reach(ray, 3.0 - 0.875, 3.0 + 0.9)
+    (reach,) = Hull(occupied, 1.0).reach(ray, 3.0 + start, 3.0 + 0.9)
     nearest, farthest = (reach - 3.0).tolist()
     assert -0.25 <= nearest <= 1e-9 and 0.5 - 1e-9 <= farthest <= 0.5 + 0.25
 

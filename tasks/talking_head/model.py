@@ -222,7 +222,8 @@ def load_model(folder: Path, settings: TalkingHeadSettings, device: torch.device
     if not (folder / "unet").is_dir():
         raise InputError(
             "talking-head.backbone", str(folder), "there is no backbone on this machine yet",
-            "run `fedapp pretrain talking-head`, or name a folder that holds one",
+            "run `fedapp pretrain talking-head --recipe RUN/config.json` (or the recipe's name), or name a folder that "
+            "holds one",
         )  # fmt: skip
     backbone = Backbone.load(folder)
     if backbone.about.get("trained") == UNTRAINED:

@@ -83,3 +83,18 @@ def run(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
         return RunFolder(Path(values["run-dir"]))
 
     return go
+
+
+@pytest.fixture
+def told(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
+    """``told(events, **changes)``: the folder of a run that never was, with events written by hand."""
+
+    def write(events: list[dict[str, Any]], **changes: Any) -> RunFolder:
+        config = smoke(**changes)
+        folder = RunFolder(Path(config["run-dir"]))
+        folder.create(config, {})
+        for event in events:
+            folder.append(event)
+        return folder
+
+    return write

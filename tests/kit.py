@@ -103,3 +103,24 @@ class Rounds:
 def distance(a: Tensor, b: Tensor) -> float:
     """Largest absolute difference."""
     return float((a - b).abs().max())
+
+
+def told_round(number: int, **values: Any) -> dict[str, Any]:
+    """A round's event as a run writes it, for ``told``."""
+    blank = {
+        "event": "round", "round": number, "method": "maml", "seed": 0, "clients": {"ok": 4, "failed": 0},
+        "failures": {}, "bytes_up": 0, "bytes_down": 0, "seconds": 1.0, "epsilon": None, "skipped": None,
+    }  # fmt: skip
+    return blank | values
+
+
+def told_evaluation(number: int, **values: Any) -> dict[str, Any]:
+    """The same of an evaluation."""
+    return {
+        "event": "evaluation",
+        "round": number,
+        "method": "maml",
+        "seed": 0,
+        "final": False,
+        "seconds": 1.0,
+    } | values

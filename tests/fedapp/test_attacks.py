@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fedapp.attacks.fields import FieldAttacks
+from fedapp.attacks.heads import HeadAttacks
 from fedapp.cli.main import app
 from fedapp.store.runfolder import RunFolder
 from strategies.flower import rounds as flower_rounds
@@ -108,3 +111,36 @@ def test_an_audit_of_a_run_with_metrics_in_its_sum(run: Run, tmp_path: Path) -> 
     assert result.exit_code == 0 and "PASS" in result.output, result.output
     few = CliRunner().invoke(app, ["audit", str(folder.path), "--canaries", "3"])
     assert few.exit_code != 0 and "too few" in str(few.exception)
+
+
+# ---------------------------------------------------------------- what a score is
+def test_a_gain_is_how_much_of_a_loss_an_update_takes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses 4 and 2 before; after the update 1 and 3: three quarters less, half more."""
+    before, after = np.array([4.0, 2.0]), np.array([1.0, 3.0])
+    monkeypatch.setattr(HeadAttacks, "losses", lambda self, params: after if float(params) else before)
+    attacker = object.__new__(HeadAttacks)
+    gains = attacker.gains(torch.zeros(1), torch.tensor([[1.0], [0.0]]))
+    np.testing.assert_allclose(gains, [[0.75, -0.5], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("attack", ["readout", "render"])
+def test_chance_is_the_likeness_to_a_stranger(monkeypatch: pytest.MonkeyPatch, attack: str) -> None:
+    """A picture 0.1 lighter than the client's (20 dB), whose negative the stranger holds: correlation 1, by chance -1.
+
+    A rendering is compared with the stranger as the stranger looks at it (from other places): here 0.01 off, 40 dB.
+    """
+    own = torch.linspace(0.1, 0.4, 16).reshape(4, 4, 1)
+    other = SimpleNamespace(truth=0.5 - own)
+    stage = object.__new__(FieldAttacks)
+    stage.cohort, stage.others = [SimpleNamespace(truth=own)], [other]
+    monkeypatch.setattr(FieldAttacks, "received", lambda *_: SimpleNamespace(model=torch.zeros(1)))
+    seen = {id(other): other.truth + 0.01}
+    stage.fields = SimpleNamespace(render=lambda params, cohort: [seen[id(data)] for data in cohort])  # type: ignore[assignment]
+    held = {0: torch.zeros(1)}.__getitem__
+    rows = {row["metric"]: row for row in stage._score(attack, "maml", 0, "plain", [0], held, [own + 0.1])}
+    assert rows["psnr"]["value"] == pytest.approx(20.0, abs=1e-3)
+    shown = own + 0.1 if attack == "readout" else other.truth + 0.01
+    chance = -10 * math.log10(float((shown - other.truth).square().mean()))
+    assert rows["psnr"]["chance"] == rows["psnr_best"]["chance"] == pytest.approx(chance, abs=1e-3)
+    assert rows["correlation"]["value"] == pytest.approx(1.0)
+    assert rows["correlation"]["chance"] == pytest.approx(-1.0 if attack == "readout" else 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from flwr.app import Message
 from kit import NODES, PRIVATE
 
 from fedapp.store.runfolder import RunFolder
+from privacy.accounting import gaussian_epsilon
 from sim.inprocess import InProcessGrid
 from tasks.errors import StoppedError
 
@@ -97,7 +99,10 @@ def test_a_lying_server_gets_no_sum(run: Run, trick: str) -> None:
         assert all("failure" in reply.content and "secagg" not in reply.content for reply in told), "a share left"
 
 
-def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("release", ["central-dp", "distributed-dp"])
+def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
     """The same signed head shown again: the second round is refused by every node."""
     from privacy.budget.ledger import Ledger
 
@@ -109,7 +114,25 @@ def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(run: Run, monkey
 
     monkeypatch.setattr(Ledger, "witness", stale)
     with pytest.raises(StoppedError, match="went back"):
-        run(nodes=NODES, **{**PRIVATE, "rounds": 3}, release="distributed-dp")
+        run(nodes=NODES, **{**PRIVATE, "rounds": 3}, release=release)
+
+
+@pytest.mark.parametrize("release", ["central-dp", "distributed-dp"])
+def test_a_node_stops_at_its_own_limit_whoever_adds_the_noise(run: Run, tmp_path: Path, release: str) -> None:
+    """Each node allows what two rounds at z = 4 cost; the population's own limit is far above."""
+    limit = gaussian_epsilon(math.sqrt(2) / 4.0, 1e-5) + 1e-9
+    folder = RunFolder(tmp_path / "run")
+    for number in range(NODES):
+        file = folder.client_state / f"node-{number:04d}" / "policy.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"epsilon_max": limit, "delta": 1e-5}))
+    with pytest.raises(StoppedError, match="this node allows"):
+        run(
+            nodes=NODES,
+            **{**PRIVATE, "rounds": 3, "privacy.noise-multiplier": 4.0, "evaluation.every": 99},
+            release=release,
+        )
+    assert [event["round"] for event in folder.events() if event["event"] == "round"] == [1, 2]
 
 
 def test_a_node_keeps_its_own_policy_under_every_release(run: Run, tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit import told_evaluation, told_round
+
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe
-from fedapp.matrix import LEARNERS, RECIPES, RULES, cases, markdown, ordering
+from fedapp.matrix import LEARNERS, RECIPES, RULES, Case, cases, markdown, ordering, score
+from fedapp.store.atomic import write_json
+from fedapp.store.runfolder import RunFolder
 
 
 def row(learner: str, delta: float | None, diverged: bool = False, rule: str = "fedavg") -> dict[str, Any]:
@@ -53,3 +58,20 @@ def test_the_table_shows_each_inversion_beside_its_own_floor() -> None:
     lines = markdown([row("maml", 5.0), row("local", None)]).splitlines()
     assert lines[2].startswith("| image | – | local | 30.0 ± 0.5") and lines[2].count("–") >= 3
     assert "21.0 (12.3)" in lines[3] or "21.0 (12.2)" in lines[3]
+
+
+def test_delta_is_what_a_new_client_has_over_what_the_server_sees(told: Callable[..., RunFolder]) -> None:
+    """30 and 32 dB after the last step against 12 and 10 in the server's eyes: 18 and 22 dB, seed by seed."""
+    events = [
+        event
+        for seed, new, seen in ((0, 30.0, 12.0), (1, 32.0, 10.0))
+        for event in (
+            told_round(1, seed=seed, psnr_p={"mean": seen, "max": seen + 5, "n": 4}),
+            told_evaluation(1, seed=seed, psnr={"0": 5.0, "1": 9.0, "4": new}),
+        )
+    ]
+    folder = told(events, methods="maml", seeds="0,1")
+    write_json(folder.path / "inversions.json", {"maml": {"mean": 21.0, "floor": 12.0}})
+    (found,) = score(Case("image", "fedavg", "0,1", folder.path), folder)
+    assert (found["psnr"], found["psnr_p"], found["delta"], found["steps"]) == (31.0, 11.0, (18.0 + 22.0) / 2, 4)
+    assert (found["inversion_psnr"], found["inversion_floor"]) == (21.0, 12.0) and found["psnr_p_max"] == 16.0

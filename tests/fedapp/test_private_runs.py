@@ -17,16 +17,20 @@ from safetensors.torch import load_file
 
 from fedapp.client_app import app as client_app
 from fedapp.server_app import app as server_app
-from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import RunFolder
 from privacy.accounting import gaussian_epsilon
 from privacy.budget.ledger import read_entries
 from privacy.flower.wire import OUTGOING
 from privacy.releases import RELEASES
+from privacy.releases.lattice import LatticeRelease
+from privacy.sampling import Sampler
 from sim.inprocess import InProcessGrid, run_in_process
+from strategies.types import Public
 from tasks.errors import InputError, StoppedError
 
 Run = Callable[..., RunFolder]
+UNJUDGED = {"evaluation.steps": "0", "evaluation.every": 99, "data.held-out": 1}  # where only rounds are looked at
 
 
 def model(folder: RunFolder) -> torch.Tensor:
@@ -178,6 +182,43 @@ def test_runs_over_one_population_share_its_budget(run: Run, tmp_path: Path) -> 
     assert {entry["run"] for entry in entries if entry["type"] == "reserve"} == {"first", "second"}
 
 
+def test_a_population_keeps_the_limit_it_was_opened_with(run: Run, tmp_path: Path) -> None:
+    """A later run cannot grant itself more of the same people's budget."""
+    changes = {**PRIVATE, **UNJUDGED, "release": "central-dp", "privacy.population": "town", "rounds": 1}
+    run(nodes=2, **{**changes, "privacy.epsilon-max": 50.0, "run-dir": str(tmp_path / "first")})
+    with pytest.raises(InputError, match="opened with 50") as caught:
+        run(nodes=2, **{**changes, "privacy.epsilon-max": 51.0, "run-dir": str(tmp_path / "second")})
+    assert caught.value.key == "privacy.epsilon-max"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "clients", "per_round", "expected"),
+    [("poisson", 6, 2, 2.0), ("round-robin", 7, 3, 7 / math.ceil(7 / 3))],
+)
+def test_sums_are_divided_by_a_public_constant_however_many_were_drawn(
+    run: Run, monkeypatch: pytest.MonkeyPatch, sampling: str, clients: int, per_round: int, expected: float
+) -> None:
+    """Divided by who really came, the model would tell how many came, which nothing is charged for."""
+    opened: list[tuple[int, float]] = []
+    original = LatticeRelease.open
+
+    def listening(self: LatticeRelease, clients: int, *others: Any) -> Public:
+        public = original(self, clients, *others)
+        opened.append((clients, float(public["denominator"])))
+        return public
+
+    monkeypatch.setattr(LatticeRelease, "open", listening)
+    if sampling == "poisson":  # 2, 3 and 4 of 6, instead of coins
+        monkeypatch.setattr(Sampler, "draw", lambda self, number: list(range(1 + number)))
+    run(
+        nodes=2, release="central-dp",
+        **{**PRIVATE, **UNJUDGED, "rounds": 3, "clients.total": clients, "clients.per-round": per_round,
+           "privacy.sampling": sampling},
+    )  # fmt: skip
+    assert len({drawn for drawn, _ in opened}) > 1, "rounds of different sizes"
+    assert {denominator for _, denominator in opened} == {expected}
+
+
 @pytest.mark.parametrize("sampling", ["poisson", "round-robin"])
 def test_sampled_rounds_run_and_small_draws_are_skipped_but_charged(run: Run, sampling: str) -> None:
     folder = run(
@@ -233,6 +274,18 @@ def test_resume_charges_the_lost_round_and_refuses_a_shorter_ledger(
     reserves = [entry for entry in read_entries(book) if entry["type"] == "reserve"]
     assert [entry["round"] for entry in reserves] == [1, 2, 3, 3, 4]  # the lost round counts
     assert folder.read("result.json")["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(5) / 4.0, 1e-5))
+
+
+def test_a_resumed_run_goes_on_with_the_clip_it_had_adapted_to(run: Run) -> None:
+    """The noise drives the share to its ends; at the median two such steps, exp(0.1) and exp(-0.1), could cancel."""
+    changes = {**PRIVATE, **UNJUDGED, "release": "central-dp"}
+    changes |= {"privacy.adaptive-clip": True, "privacy.clip-quantile": 0.9}
+    folder = run(nodes=2, **changes)
+    adapted = load_checkpoint(list_checkpoints(folder.checkpoints)[-1], {}).state["maml-0"]["release"]["clip"]
+    assert adapted != 1.0
+    folder = run(nodes=2, **{**changes, "rounds": 3, "resume": True})
+    clips = {event["round"]: event["clip"] for event in folder.events() if event["event"] == "round"}
+    assert clips[1] == 1.0 and clips[3] == adapted != clips[2]
 
 
 # ---------------------------------------------------------------- dropouts in messages

@@ -9,7 +9,14 @@ import pytest
 
 from privacy.accounting import gaussian_epsilon
 from privacy.audit.canary import judge, run_canaries, verdict
-from privacy.audit.estimators import log_null_tail, normal_epsilon, one_run_bound, one_run_p_value
+from privacy.audit.estimators import (
+    log_null_tail,
+    normal_epsilon,
+    null_bound,
+    one_run,
+    one_run_bound,
+    one_run_p_value,
+)
 from privacy.releases.central import CentralDP
 from privacy.releases.distributed import DistributedDP
 from privacy.releases.lattice import LatticeRelease
@@ -70,6 +77,37 @@ def test_the_null_is_the_cosine_of_random_directions(dimension: int) -> None:
     at = 2.0 / math.sqrt(dimension)
     expected = math.exp(log_null_tail(at, dimension))
     assert (cosines >= at).mean() == pytest.approx(expected, abs=5 * math.sqrt(expected / 4000))
+
+
+# ---------------------------------------------------------------- confidence is shared among what is looked at
+def test_the_null_bound_pays_for_every_threshold_it_tries() -> None:
+    """Ten canaries, all with the same cosine c at 5 deviations: none is missed at any of the 20 thresholds.
+
+    No miss among n leaves a miss rate of 1 - a^(1/n) at level a (Clopper-Pearson), so epsilon is
+    log(a^(1/n) - delta) - log Phi(-c sqrt(d)); a is a 20th of what is left of the confidence.
+    """
+    level, tail = 0.05 / 20, math.erfc(5 / math.sqrt(2)) / 2
+    expected = math.log(level ** (1 / 10) - DELTA) - math.log(tail)
+    assert null_bound(np.full(10, 0.1), 2500, DELTA, 0.95, thresholds=20) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_one_run_bound_pays_for_every_number_of_guesses_it_tries() -> None:
+    """Forty coins, all guessed: p^40 = a with p = e^eps/(1 + e^eps), a a third of 5 %; fewer guesses bound less."""
+    included = np.arange(40) >= 20
+    right = (0.05 / 3) ** (1 / 40)
+    found = one_run(np.arange(40.0), included, 0.0, 0.95, shares=(0.1, 0.3, 1.0))
+    assert found == pytest.approx(math.log(right / (1 - right)), abs=1e-5)
+
+
+def test_both_bounds_of_an_audit_together_hold_with_95_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+    import privacy.audit.canary as canary
+
+    asked: list[float] = []
+    for name in ("null_bound", "one_run"):
+        monkeypatch.setattr(canary, name, lambda *arguments: asked.append(arguments[3]) or 0.0)
+    rng = np.random.default_rng(0)
+    judge(canary.Canaries(rng.normal(size=40), np.arange(40) >= 20, np.ones(40, np.int64), 100), 1.0, DELTA)
+    assert asked == pytest.approx([0.975, 0.975])
 
 
 def release(multiplier: float, size: int, kind: type[LatticeRelease] = CentralDP) -> LatticeRelease:

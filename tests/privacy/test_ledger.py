@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -141,6 +143,45 @@ def test_removed_swapped_or_repeated_lines_are_found(tmp_path: Path) -> None:
             read_entries(file)
 
 
+def test_two_continuations_of_one_book_cannot_be_spliced(tmp_path: Path) -> None:
+    """Each is well signed and numbered; a dear round of one replaced by a cheap one of the other breaks the chain."""
+    Ledger(tmp_path / "a").close()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    books = []
+    for name, multiplier in (("a", 1.0), ("b", 9.0)):
+        ledger = Ledger(tmp_path / name)
+        ledger.append("reserve", run=name, multiplier=multiplier, rate=0.0)
+        ledger.append("release", run=name, counted=12)
+        ledger.close()
+        books.append(ledger.file.read_bytes().splitlines(keepends=True))
+    dear, cheap = books
+    assert dear[0] == cheap[0] and len(dear) == len(cheap) == 3
+    (tmp_path / "spliced.jsonl").write_bytes(dear[0] + cheap[1] + dear[2])
+    with pytest.raises(InputError, match="does not follow the line before it") as caught:
+        read_entries(tmp_path / "spliced.jsonl")
+    assert "line 3" in str(caught.value)
+
+
+def test_a_reserve_records_what_the_population_will_have_spent(tmp_path: Path) -> None:
+    """Round k at z = 2 brings mu^2 to k/4, whoever was charged less: clients by turns, so every third round counts."""
+    charge = charging(Ledger(tmp_path), sampling="round-robin")
+    for number in range(1, 6):
+        charge.reserve(number)
+        charge.sampled(charge.sampler.draw(number))
+        charge.released([])
+    recorded = [entry["epsilon_after"] for entry in charge.ledger.entries if entry["type"] == "reserve"]
+    times = (1, 1, 1, 2, 2)
+    assert recorded == pytest.approx([gaussian_epsilon(k**0.5 / 2.0, DELTA) for k in times])
+
+
+def test_a_cheap_round_of_others_does_not_lower_what_was_spent() -> None:
+    """Client 0 paid z = 1; a round of client 1 at z = 2 leaves the population where client 0 is."""
+    spent = Spent.of([{"type": "reserve", "multiplier": 1.0, "rate": 0.0}, {"type": "cohort", "clients": [0]}])
+    assert spent.after(2.0, [1], DELTA) == pytest.approx(gaussian_epsilon(1.0, DELTA))
+    assert spent.after(2.0, [0], DELTA) == spent.after(2.0, None, DELTA)
+    assert spent.after(2.0, [0, 1], DELTA) == pytest.approx(gaussian_epsilon(math.sqrt(1.0 + 0.25), DELTA))
+
+
 def test_a_shorter_or_other_book_is_refused_on_resume(tmp_path: Path) -> None:
     spend(tmp_path, 3)
     ledger = Ledger(tmp_path)
@@ -203,6 +244,15 @@ def test_turns_are_as_equal_as_can_be_and_everybody_has_one(population: int, per
     sizes = {len(group) for group in groups}
     assert max(sizes) - min(sizes) <= 1 and min(sizes) == sampler.smallest and max(sizes) <= per_round
     assert groups[0] == sampler.draw(sampler.separation + 1)
+
+
+def test_likely_participations_hold_for_all_clients_at_once() -> None:
+    """Of 1000 clients at q = 0.1 in 50 rounds none exceeds k but for 5 %: each one may for 5 % of a thousandth."""
+    sampler, rounds, q = Sampler("poisson", 0, 1000, 100), 50, 0.1
+    mass = [math.comb(rounds, k) * q**k * (1 - q) ** (rounds - k) for k in range(rounds + 1)]
+    within = {share: next(k for k in range(rounds) if sum(mass[k + 1 :]) <= share) for share in (0.05, 0.05 / 1000)}
+    assert sampler.likely_most(rounds) == within[0.05 / 1000] > within[0.05]
+    assert Sampler("round-robin", 0, 1000, 100).likely_most(rounds) == 5
 
 
 def test_two_runs_cannot_write_one_book_at_once(tmp_path: Path) -> None:

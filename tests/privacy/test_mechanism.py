@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -135,6 +136,32 @@ def test_central_noise_has_the_accounted_deviation() -> None:
     assert float(mean.std()) == pytest.approx(1.5 * 3.0 / 10, rel=5 / math.sqrt(2 * 50_000))
 
 
+@pytest.mark.parametrize(("kind", "honest"), [(CentralDP, 1), (DistributedDP, 6)])
+def test_noise_is_scaled_to_the_largest_rounded_vector_with_all_its_blocks(
+    monkeypatch: pytest.MonkeyPatch, kind: type[CentralDP | DistributedDP], honest: int
+) -> None:
+    """z (K S + sqrt(D)) with S^2 = 1 + rho_b^2 + 20 rho_m^2: a clip bit, twenty metrics, and what rounding adds.
+
+    Each of 6 honest nodes (7 must be in the sum, one is hostile) adds its share of the variance. With ten thousand
+    clients K is small enough for sqrt(D) to show.
+    """
+    asked: list[tuple[int, float]] = []
+
+    def record(self: Entropy, count: int, deviation: float) -> np.ndarray:
+        asked.append((count, deviation))
+        return np.zeros(count, np.int64)
+
+    monkeypatch.setattr(Entropy, "integer_noise", record)
+    metrics = json.dumps({f"m{index}": [0, 1] for index in range(20)})
+    release = kind(PrivacySettings(noise_multiplier=1.5, adaptive_clip=True, metrics=metrics), 300)
+    public = release.open(10_000, 10_000.0, 9, 7)
+    release.decode(release.close(None, public), public)  # type: ignore[arg-type]
+    length, sensitivity = 300 + 1 + 20, math.sqrt(1 + 0.1**2 + 20 * 0.1**2)
+    deviation = 1.5 * (int(public["levels"]) * sensitivity + math.sqrt(length)) / math.sqrt(honest)
+    assert [count for count, _ in asked] == [length]
+    assert asked[0][1] == pytest.approx(deviation, rel=1e-9)
+
+
 # ---------------------------------------------------------------- M3: rounding, reductions
 def test_what_is_released_is_a_function_of_the_noised_integer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sums whose noised integers agree give the same bits: their difference went into the noise, not beside it.
@@ -201,6 +228,17 @@ def test_metrics_travel_inside_the_sum_with_their_range() -> None:
     public = release.open(4, 4.0, 4, 4)
     found = release.decode(release.close(release.encode(given_, public), public), public)  # type: ignore[arg-type]
     assert found.scalars["metric.objective"] / found.count == pytest.approx((0.5 + 1.5 + 2.0 + 1.0) / 4, abs=1e-5)
+
+
+def test_a_metric_whose_range_starts_above_zero_is_moved_back_for_each_client() -> None:
+    """In a sum of three there are three times the low end: 2.5, 3.5 and 3.0 from [2, 4] are 9."""
+    release = SecAgg(PrivacySettings(metrics='{"loss": [2, 4]}'), 3)
+    given_ = contribution(np.zeros((3, 3)))
+    loss = Scalar(torch.tensor([2.5, 3.5, 3.0]), Bounds(2.0, 4.0))
+    given_ = Contribution(given_.vector, given_.weight, {"metric.loss": loss})
+    public = release.open(3, 3.0, 3, 3)
+    found = release.decode(release.close(release.encode(given_, public), public), public)  # type: ignore[arg-type]
+    assert found.scalars["metric.loss"] == pytest.approx(9.0, abs=1e-5) and found.count == 3
 
 
 # ---------------------------------------------------------------- M4: adaptive clipping

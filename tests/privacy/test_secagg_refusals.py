@@ -76,6 +76,30 @@ def test_a_neighbours_prekey_must_be_signed_by_it(cohort: Make) -> None:
     made.clients[0].share(terms)
 
 
+def test_a_node_recognises_its_own_keys(cohort: Make) -> None:
+    """Its own prekey it does not verify by a signature: a server may put its own mask key under this node's name."""
+    made = cohort(5)
+    terms = made.terms(4)
+    for swapped in ("mask", "transport"):
+        own = replace(terms.prekey(0), **{swapped: getattr(terms.prekey(1), swapped)})
+        with pytest.raises(RefusalError, match="under this node's name are not its own"):
+            made.clients[0].share(replace(terms, prekeys=(own, *terms.prekeys[1:])))
+    made.clients[0].share(terms)
+
+
+def test_a_sum_is_taken_part_in_once(cohort: Make) -> None:
+    """The same number of the same epoch again, with fresh keys: refused; the next number is not."""
+    made = cohort(5)
+    first = made.terms(4)
+    made.clients[0].share(first)
+    again = made.terms(4)
+    with pytest.raises(RefusalError, match="is not newer"):
+        made.clients[0].share(replace(again, number=first.number))
+    with pytest.raises(RefusalError, match="is not newer"):  # an earlier epoch, however high the number
+        made.clients[0].share(replace(again, epoch=first.epoch - 1, number=99))
+    made.clients[0].share(again)
+
+
 def test_a_clock_far_ahead_cannot_lock_a_node_out(cohort: Make) -> None:
     """An epoch is a server's start in milliseconds; a node would refuse all earlier ones for ever."""
     made = cohort(5)
@@ -101,6 +125,20 @@ def test_a_survivor_must_have_shared_its_secrets(cohort: Make) -> None:
     terms, _, clients = until_masked(cohort(5), silent=4)
     with pytest.raises(RefusalError, match="never shared"):
         clients[0].confirm(terms.session, [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("left", [5, 6])
+def test_a_node_counts_the_survivors_against_its_own_limit(cohort: Make, left: int) -> None:
+    """Seven take part and 5 are enough for the threshold, and 2 for the terms; this node asks for 6."""
+    made = cohort(7, Policy(min_nodes=6))
+    terms, _, clients = until_masked(made)
+    assert terms.threshold == 5 and terms.least == 2
+    survivors = list(range(left))
+    if left == 5:
+        with pytest.raises(RefusalError, match="only 5 vectors in the sum"):
+            clients[0].confirm(terms.session, survivors)
+    else:
+        assert clients[0].confirm(terms.session, survivors)
 
 
 def test_shares_are_given_only_for_a_list_that_the_threshold_signed(cohort: Make) -> None:

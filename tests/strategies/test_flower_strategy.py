@@ -16,12 +16,15 @@ from fedapp.client_app import app as client_app
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import build_release, build_rule, build_task
 from fedapp.identity import fingerprint
+from privacy.releases.secagg import SecAgg
+from privacy.settings import PrivacySettings
 from sim.inprocess import InProcessGrid, server_identity
 from strategies.federation import Federation
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread, without_doubles
-from strategies.flower.rounds import FederatedRounds, RoundSettings
+from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
 from strategies.flower.wire import from_array
+from strategies.types import Bounds, Contribution, Scalar
 from tasks.errors import StoppedError
 
 
@@ -166,3 +169,16 @@ def test_two_nodes_that_claim_the_same_are_not_both_asked() -> None:
     reasons: list[str] = []
     assert [node.node_id for node in without_doubles(nodes, reasons)] == [1, 3]
     assert "node 2" in reasons[0] and "clients [1]" in reasons[0] and "partition 2" in reasons[1]
+
+
+def test_metrics_in_a_private_sum_are_means_over_clients_not_over_weights(setting: Callable[[], Any]) -> None:
+    """Two clients of half the largest weight (5 of 10 examples): the weights add up to 1, the losses are of two."""
+    strategy, _ = setting()
+    size = strategy.federation.model.numel()
+    strategy.release = SecAgg(PrivacySettings(metrics='{"loss": [0, 2]}', max_examples=10), size)
+    loss = Scalar(torch.tensor([0.5, 1.5]), Bounds(0.0, 2.0))
+    contribution = Contribution(torch.zeros(2, size), torch.tensor([5.0, 5.0]), {"metric.loss": loss})
+    public, report = strategy.release.open(2, 2.0, 2, 2), RoundReport(1, [0, 1])
+    total = strategy.release.close(strategy.release.encode(contribution, public), public)
+    strategy._close(total, public, report)
+    assert report.means["loss"] == pytest.approx((0.5 + 1.5) / 2, abs=1e-5)

@@ -1,0 +1,45 @@
+"""Sentences are said where they hold, and not where they do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedapp.report.findings import AFFINE_MARGIN, USEFUL, findings
+
+ROW: dict[str, Any] = {
+    "diverged": False, "objective_min": None, "rates_tuned": None, "psnr": None, "psnr_tuned": None,
+    "psnr_p": {"mean": 10.0, "max": 11.0, "n": 4}, "psnr_p_affine": {"mean": 14.0}, "psnr_floor": {"mean": 12.0},
+    "correlation_p": {"mean": 0.8},
+}  # fmt: skip
+
+
+def said(row: dict[str, Any], **result: Any) -> list[tuple[str, str]]:
+    whole = {"methods": {"maml": row}, "release": "plain", "population": 4, "epsilon": None, "delta": 1e-5} | result
+    return findings(whole, {"maml": "MAML"}, [])
+
+
+@pytest.mark.parametrize(
+    ("fitted", "plain", "misleads"),
+    [
+        (14.0, 10.0, True),
+        (12.0 + AFFINE_MARGIN + 0.01, 10.0, True),
+        (12.0 + AFFINE_MARGIN - 0.01, 10.0, False),
+        (11.0, 10.0, False),  # no better than a flat colour however it is fitted: nothing is hidden in it
+        (14.0, 13.0, False),  # PSNR_p itself says that there is something
+    ],
+)
+def test_a_rendering_that_shows_more_than_psnr_p_says_is_pointed_out(
+    fitted: float, plain: float, misleads: bool
+) -> None:
+    row = ROW | {"psnr_p_affine": {"mean": fitted}, "psnr_p": ROW["psnr_p"] | {"mean": plain}}
+    found = [kind for kind, text in said(row) if "PSNR_p understates" in text]
+    assert found == (["warning"] if misleads else [])
+
+
+@pytest.mark.parametrize(("epsilon", "kind"), [(0.5, "good"), (USEFUL, "good"), (USEFUL + 0.1, "warning")])
+def test_a_large_epsilon_is_not_called_private(epsilon: float, kind: str) -> None:
+    (found,) = [(kind, text) for kind, text in said(ROW, release="central-dp", epsilon=epsilon) if "epsilon" in text]
+    assert found[0] == kind and (f"epsilon {epsilon:.2f}" in found[1])
+    assert ("not called private" in found[1]) == (kind == "warning")

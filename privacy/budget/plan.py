@@ -101,8 +101,8 @@ def multiplier_for(target: float, plan: Plan) -> float:
 def _with(plan: Plan, **changes: Any) -> Plan:
     changed = replace(plan, **changes)
     if plan.participations is not None and "rounds" in changes:
-        share = plan.participations / plan.rounds
-        changed = replace(changed, participations=math.ceil(share * changed.rounds))
+        # the product first: a share rounded to a float would lift whole numbers to the next
+        changed = replace(changed, participations=math.ceil(plan.participations * changed.rounds / plan.rounds))
     return changed
 
 

@@ -38,6 +38,7 @@ class Facts:
     sampling: str
     population: int
     per_round: int
+    expected: float  # clients a round on average: what sums are divided by
     run: str
     population_name: str
     planned_rounds: int  # of one arm
@@ -171,7 +172,7 @@ def _sampling(facts: Facts, spent: Spent) -> dict[str, Any]:
             "min": times[0], "median": times[len(times) // 2], "max": times[-1],
             "histogram": {str(count): clients for count, clients in sorted(Counter(times).items())},
         },
-        "cohort": {"expected": facts.per_round, "mean": _mean(spent.cohorts), "min": min(spent.cohorts, default=None),
+        "cohort": {"expected": facts.expected, "mean": _mean(spent.cohorts), "min": min(spent.cohorts, default=None),
                    "max": max(spent.cohorts, default=None)},
     }  # fmt: skip
 
@@ -260,7 +261,7 @@ def _budget(facts: Facts, spent: Spent, accounting: Mapping[str, Any]) -> dict[s
 
 def _utility(facts: Facts) -> dict[str, Any]:
     plan = Plan(
-        facts.release.multiplier, facts.planned_rounds * facts.arms, facts.delta, clients=float(facts.per_round),
+        facts.release.multiplier, facts.planned_rounds * facts.arms, facts.delta, clients=facts.expected,
         parameters=facts.parameters, sensitivity=facts.release.joint.sensitivity,
     )  # fmt: skip
     measured = [row["update_norm"] for row in facts.realised if row.get("update_norm") is not None]

@@ -46,8 +46,7 @@ def replies_of_round_two(run: Run, changes: dict[str, Any]) -> list[dict[str, An
     return [fields for _, fields in sorted(found, key=lambda pair: pair[0])]
 
 
-@pytest.mark.parametrize("leaks", [False, True])
-@pytest.mark.parametrize("rule", ["fedavg", "isfa"])
+@pytest.mark.parametrize(("rule", "leaks"), [("fedavg", False), ("isfa", False), ("fedavg", True)])
 def test_replies_are_the_same_bytes_whatever_the_personal_adapters_are(
     run: Run, head: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, rule: str, leaks: bool
 ) -> None:

@@ -46,6 +46,13 @@ def test_the_advantage_at_mu_1() -> None:
     assert found["max_true_positive_rate"]["0.1"] == pytest.approx(0.3891, abs=1e-4)
 
 
+def test_a_whole_share_of_the_rounds_is_not_lifted_by_a_rounded_fraction() -> None:
+    """14 / 82 * 41 is 7.000000000000001 in floating point."""
+    found = predict(Plan(4.0, 82, DELTA, participations=14))
+    rounds = {row["change"]: row for row in found["advice"]}["rounds"]
+    assert rounds["to"] == 41 and rounds["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(7) / 4.0, DELTA))
+
+
 def test_half_the_rounds_may_still_hit_the_busiest_client_as_often_rounded_up() -> None:
     """Three participations in ten rounds: five rounds can hold two of them, not one and a half, and not one."""
     found = predict(Plan(4.0, 10, DELTA, participations=3))

@@ -44,8 +44,8 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
     facts = Facts(
         entries=entries, head=Head(len(entries) - 1, line_hash(lines[-2])), ledger_id=entries[0]["public"],
         release_name=experiment.release, release=release, sampling=privacy.sampling, population=clients.total,
-        per_round=sampler.per_round, expected=sampler.expected, planned_rounds=experiment.rounds, arms=_arms(experiment), run=folder.path.name,
-        population_name=privacy.population,
+        per_round=sampler.per_round, expected=sampler.expected, planned_rounds=experiment.rounds,
+        arms=_arms(experiment), run=folder.path.name, population_name=privacy.population,
         separation=sampler.separation, delta=privacy.delta, epsilon_max=privacy.epsilon_max,
         colluding=privacy.colluding, parameters=size, fields=OUTGOING, realised=rounds,
         audit=folder.read("audit.json").get("rows", []), attacks=folder.read("attack.json").get("rows", []),

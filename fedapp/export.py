@@ -62,6 +62,11 @@ def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Tr
     return Trained(task, arm, checkpoint.round, vectors)
 
 
+def person_of(folder: RunFolder, client: int) -> str:
+    """Whose data a client's number stands for here: the name of their folder, which is exported nowhere."""
+    return build_task(Experiment.from_run_config(folder.config)).client_data(client).name
+
+
 def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int | None = None) -> dict[str, Any]:
     """Write ``out/backbone``, ``out/shared`` and, for a ``client`` of this machine, ``out/personal``.
 

@@ -91,10 +91,12 @@ def export(
     target: JsonOption = "",
 ) -> None:
     """Write a talking-head run's adapter as diffusers loads it, its backbone and a model card."""
-    from fedapp.export import export_run
+    from fedapp.export import export_run, person_of
 
-    facts = export_run(RunFolder.open(path.resolve()), out.resolve(), method, seed, client)
-    console.print(f"exported to {out}", **PLAIN)
+    folder = RunFolder.open(path.resolve())
+    facts = export_run(folder, out.resolve(), method, seed, client)
+    whose = "" if client is None else f", with the personal adapter of client {client}: {person_of(folder, client)}"
+    console.print(f"exported to {out}{whose}", **PLAIN)
     write_json(target, facts)
 
 
@@ -111,13 +113,16 @@ def speak(
     target: JsonOption = "",
 ) -> None:
     """One picture and speech in, a video of that person saying it out, with a run's adapters."""
+    from fedapp.export import person_of
     from fedapp.speak import speak as say
     from tasks.talking_head.clips import FPS
 
     if out.suffix.lower() != ".mp4":
         raise InputError("--out", str(out), "a video is written as mp4", "give it that ending")
-    frames = say(RunFolder.open(path.resolve()), picture, sound, out, method, seed, client)
-    console.print(f"{frames / FPS:.1f} s: {out}", **PLAIN)
+    folder = RunFolder.open(path.resolve())
+    frames = say(folder, picture, sound, out, method, seed, client)
+    whose = "" if client is None else f", with the personal adapter of client {client}: {person_of(folder, client)}"
+    console.print(f"{frames / FPS:.1f} s{whose}: {out}", **PLAIN)
     write_json(target, {"out": str(out), "frames": frames})
 
 

@@ -68,5 +68,6 @@ def test_what_cannot_be_said_is_one_clear_error(spoken: dict[str, Any], tmp_path
     given = [str(spoken["folder"].path), "--picture", str(spoken["picture"]), "--sound", str(spoken["sound"])]
     refused = CliRunner().invoke(app, ["speak", *given, "--out", str(tmp_path / "me.avi")])
     assert isinstance(refused.exception, InputError) and refused.exception.key == "--out"
-    done = CliRunner().invoke(app, ["speak", *given, "--out", str(tmp_path / "me.mp4")])
+    done = CliRunner().invoke(app, ["speak", *given, "--client", "1", "--out", str(tmp_path / "me.mp4")])
     assert done.exit_code == 0 and (tmp_path / "me.mp4").exists()
+    assert "client 1: person-0001" in done.output, "whose it is, who knows people by name"

@@ -140,6 +140,7 @@ class Comparison:
         self.task: Task = build_task(experiment)
         self.pins = dict(self.task.prepare(_announce)) if isinstance(self.task, Preparing) else {}
         self.task.check(experiment.clients.total)
+        self.identity = identity(experiment, self.task)  # once: it walks through all files of own data
         rule, population = build_rule(experiment), experiment.clients.total
         self.protection = Protection(experiment, folder)
         self.arms = [
@@ -315,7 +316,7 @@ class Comparison:
             release = dict(arm.rounds.release.state) if arm.rounds else {}
             state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen, "release": release}
         state["ledger"] = self.protection.anchor
-        return Checkpoint(number, identity(self.experiment, self.task), state, tensors)
+        return Checkpoint(number, self.identity, state, tensors)
 
     def _restore(self) -> int:
         """Put the arms back to the last checkpoint; returns its round (0: none was written yet)."""
@@ -323,7 +324,7 @@ class Comparison:
         if not files:
             self.folder.rewind(-1)
             return 0
-        checkpoint = load_checkpoint(files[-1], identity(self.experiment, self.task))
+        checkpoint = load_checkpoint(files[-1], self.identity)
         for arm in self.arms:
             own = {
                 name.removeprefix(f"{arm.name}/"): tensor

@@ -243,7 +243,7 @@ def test_an_exported_adapter_is_loaded_by_the_lines_on_its_card(
             assert torch.allclose(ours.backbone(x, x, mel, step, frames=2), wanted, atol=1e-5)
         with ours.adapters.worn(ours.adapters.start(SHARED)[None]):
             assert not torch.allclose(ours.backbone(x, x, mel, step, frames=2), wanted, atol=1e-3)
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         export_run(folder, tmp_path / "out", "", -1)
 
 

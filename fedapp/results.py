@@ -101,6 +101,12 @@ def own_metrics(event: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def own_names(events: Iterable[dict[str, Any]]) -> list[str]:
+    """Names of the plain numbers among :func:`own_metrics` of all evaluations."""
+    tables = [own_metrics(event) for event in events if event["event"] == "evaluation"]
+    return sorted({name for table in tables for name, value in table.items() if not isinstance(value, dict)})
+
+
 def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:
     """How much better members' uploads render to their own signals than the shared model does to strangers' (dB).
 

@@ -24,7 +24,7 @@ from fedapp.comparison import INTERRUPTED, identity
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import build_task
 from fedapp.config.recipes import read_overrides, read_recipe
-from fedapp.results import summarise
+from fedapp.results import own_names, summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import FINISHED, RUNNING, STOPPED, RunFolder, new_path
 from tasks.errors import FedappError, InputError, StoppedError, nearest
@@ -173,8 +173,12 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
         tuned = [_number(row["psnr_tuned"], k) for k in steps[-2:]]
         quality.add_row(label, *[_number(row["psnr"], k) for k in steps], *tuned)
     measured = any(row["psnr_tuned"] for row in result["methods"].values())
-    console.print(*([privacy] if privacy.row_count else []), *([quality] if measured else []))
-    for table in own_tables(result):
+    own = [] if steps else own_names(folder.events())
+    plain = Table("method", *own, title="measured by the task")
+    for name, row in result["methods"].items():
+        plain.add_row(name, *["–" if row.get(key) is None else f"{row[key]:.4g}" for key in own])
+    shown = [*([privacy] if privacy.row_count else []), *([quality] if measured else []), *([plain] if own else [])]
+    for table in (*shown, *own_tables(result)):
         console.print(table)
     if result["epsilon"] is not None:
         limit = Experiment.from_run_config(folder.config).privacy.epsilon_max

@@ -10,7 +10,7 @@ from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe, recipe_names, written
 from fedapp.report import figures
 from fedapp.report.findings import attack_findings, findings
-from fedapp.results import own_metrics, summarise
+from fedapp.results import own_names, summarise
 from fedapp.store.runfolder import RunFolder
 from strategies.local import LOCAL
 
@@ -78,13 +78,8 @@ def view(folder: RunFolder) -> dict[str, Any]:
 
 def _plain_view(shared: dict[str, Any], events: list[dict[str, Any]]) -> dict[str, Any]:
     """What is shown of a task nothing is known about: the numbers it measured by itself."""
-    evaluations = [own_metrics(event) for event in events if event["event"] == "evaluation"]
-    numbers = {name for table in evaluations for name, value in table.items() if not isinstance(value, dict)}
-    return {
-        "page": "plain",
-        "measured": sorted(numbers),
-        "findings": attack_findings(shared["attacks"], shared["titles"]),
-    }
+    seen = attack_findings(shared["attacks"], shared["titles"])
+    return {"page": "plain", "measured": own_names(events), "findings": seen}
 
 
 def _command(folder: RunFolder, experiment: Experiment) -> str:

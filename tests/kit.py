@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from privacy.releases.plain import Plain
@@ -124,3 +126,10 @@ def told_evaluation(number: int, **values: Any) -> dict[str, Any]:
         "final": False,
         "seconds": 1.0,
     } | values
+
+
+def draw_picture(file: Path, number: int) -> None:
+    """A picture of noise, the same for the same number, as a file."""
+    draw = torch.Generator().manual_seed(number)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((torch.rand(16, 16, 3, generator=draw) * 255).byte().numpy()).save(file)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, pick_device, resolve_noise
+from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, resolve_noise
 from fedapp.store.checkpoint import judged_model, list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
@@ -63,7 +63,6 @@ class Stage:
         self.checkpoint = load_checkpoint(files[-1], {})
         self.clients = list(range(min(clients, experiment.clients.total)))
         self.rule = build_rule(experiment)
-        self.device = pick_device("cpu")
         self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
     def model(self, method: str, seed: int) -> Tensor:

@@ -91,13 +91,19 @@ def export(
     target: JsonOption = "",
 ) -> None:
     """Write a talking-head run's adapter as diffusers loads it, its backbone and a model card."""
-    from fedapp.export import export_run, person_of
+    from fedapp.export import export_run
 
     folder = RunFolder.open(path.resolve())
     facts = export_run(folder, out.resolve(), method, seed, client)
-    whose = "" if client is None else f", with the personal adapter of client {client}: {person_of(folder, client)}"
-    console.print(f"exported to {out}{whose}", **PLAIN)
+    console.print(f"exported to {out}{_whose(folder, client)}", **PLAIN)
     write_json(target, facts)
+
+
+def _whose(folder: RunFolder, client: int | None) -> str:
+    """Whose personal adapter was used: people know each other by name."""
+    from fedapp.export import person_of
+
+    return "" if client is None else f", with the personal adapter of client {client}: {person_of(folder, client)}"
 
 
 def speak(
@@ -113,7 +119,6 @@ def speak(
     target: JsonOption = "",
 ) -> None:
     """One picture and speech in, a video of that person saying it out, with a run's adapters."""
-    from fedapp.export import person_of
     from fedapp.speak import speak as say
     from tasks.talking_head.clips import FPS
 
@@ -121,8 +126,7 @@ def speak(
         raise InputError("--out", str(out), "a video is written as mp4", "give it that ending")
     folder = RunFolder.open(path.resolve())
     frames = say(folder, picture, sound, out, method, seed, client)
-    whose = "" if client is None else f", with the personal adapter of client {client}: {person_of(folder, client)}"
-    console.print(f"{frames / FPS:.1f} s{whose}: {out}", **PLAIN)
+    console.print(f"{frames / FPS:.1f} s{_whose(folder, client)}: {out}", **PLAIN)
     write_json(target, {"out": str(out), "frames": frames})
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Error, Message
-from kit import PRIVATE
-from PIL import Image
+from kit import PRIVATE, draw_picture
 from safetensors.torch import load_file
 
 from fedapp.attacks import attack_run
@@ -31,12 +30,6 @@ SHORT = {
 
 def model(folder: RunFolder) -> torch.Tensor:
     return load_file(list_checkpoints(folder.checkpoints)[-1])["maml-0/model"]
-
-
-def draw_picture(file: Path, number: int) -> None:
-    draw = torch.Generator().manual_seed(number)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((torch.rand(16, 16, 3, generator=draw) * 255).byte().numpy()).save(file)
 
 
 def devices(*told: dict[str, Any]) -> Callable[..., InProcessGrid]:

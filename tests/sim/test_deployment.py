@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from kit import draw_picture
 from safetensors.torch import load_file
 
 from fedapp import ROOT
@@ -22,12 +22,6 @@ from sim.settings import RuntimeSettings
 
 pytestmark = pytest.mark.slow
 HELD, DEVICES, PATIENCE = 2, 2, 300
-
-
-def draw_picture(file: Path, number: int) -> None:
-    draw = torch.Generator().manual_seed(number)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((torch.rand(16, 16, 3, generator=draw) * 255).byte().numpy()).save(file)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from fedapp.store.runfolder import RunFolder
 from strategies.local import LOCAL
 
 TITLES = {
-    "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF as published", "maml": "MAML", "fomaml": "FOMAML",
+    "fedmenf": "FedMeNF", "fedmenf-unbounded": "FedMeNF unbounded (exact clip)", "maml": "MAML", "fomaml": "FOMAML",
     "reptile": "Reptile", "erm": "ERM", "adapters": "LoRA adapters", LOCAL: "Local", "meta-nsgd": "meta-NSGD",
     "fedmenf-adaptive": "FedMeNF, γ from a budget", "fedmenf-first-order": "FedMeNF, first order",
 }  # fmt: skip

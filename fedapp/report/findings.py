@@ -23,8 +23,8 @@ def findings(result: dict[str, Any], titles: dict[str, str], rates: list[float])
             sentences.append(
                 (
                     "warning",
-                    f"{titles[name]} diverged: before adaptation its shared field lies outside the data range. Its low "
-                    f"PSNR_p is a blow-up, and it adapts only near the step size it was trained with.{bottom}",
+                    f"{titles[name]} diverged: before adaptation its shared field lies outside the data range, so its "
+                    f"PSNR_p says little about what an upload holds.{bottom}",
                 )
             )
         elif row["objective_min"] is not None and row["objective_min"] < 0:
@@ -93,7 +93,8 @@ def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[
 def _release(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the release promised; ``epsilon`` is there only if noise was charged."""
     if result["epsilon"] is None:
-        text = "the server saw only the sum over the nodes, without noise; no epsilon is claimed."
+        text = "the server saw only sums over the nodes, without noise. One sum hides which node sent what; sums of many "
+            "rounds together hide less, and what was sent may be recoverable. No epsilon is claimed."
         return [("plain", f"Release {result['release']}: {text}")]
     text = (
         f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} at delta "

@@ -97,8 +97,9 @@ def _protection(result: dict[str, Any], experiment: Any) -> list[tuple[str, str]
         ]  # fmt: skip
     if result["epsilon"] is None:
         return [
-            ("plain", f"Release {experiment.release}: the server saw only sums over the nodes, without noise. Who sent "
-             "what is hidden; whether somebody took part is not. No epsilon is claimed.")
+            ("plain", f"Release {experiment.release}: the server saw only sums over the nodes, without noise. One "
+             "sum hides who sent what, not whether somebody took part; sums of many rounds hide less. No epsilon is "
+             "claimed.")
         ]  # fmt: skip
     useful = result["epsilon"] <= USEFUL
     text = (

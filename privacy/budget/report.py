@@ -102,7 +102,7 @@ def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
 def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]]:
     placement, masked = weakest(facts)
     budget = f"epsilon {_number(accounting['epsilon'])}" if placement != "none" else "no differential privacy"
-    sums = "sees only the sum over all nodes" if masked else "sees each node's clipped sum"
+    sums = "sees only the sum over all nodes of each round" if masked else "sees each node's clipped sum"
     server = {
         "none": sums, "central": f"{sums}, without noise", "distributed": f"sees only the noisy sum: {budget}",
     }[placement]  # fmt: skip

@@ -39,9 +39,10 @@ class Meta:
         \hat g_k = g_k / \lVert g_k \rVert
 
     so each inner step costs one Hessian-vector product at the point it started from, and no graph is kept. (The
-    published release scales a detached alias of :math:`g_k`, which drops :math:`c_k` from this recursion.)
+    authors' release scales a detached alias of :math:`g_k`, which drops :math:`c_k` and the projection from this
+    recursion; where the clip acts its steps differ from ours, and its unbounded variant does not collapse as ours can.)
     ``order = 1`` takes :math:`v_0 = v_K` (FOMAML). ``gamma = 0`` is MAML. ``cap`` is :math:`\tau`; 0 means
-    unbounded, the objective as published, which has no lower limit: once :math:`L(w)` can grow faster than K
+    unbounded: the objective has no lower limit, and with this exact derivative of the clip, once :math:`L(w)` can grow faster than K
     inner steps undo, the shared field leaves the data range. Above the cap the subtracted term has no gradient.
 
     ``zeta > 0`` lets a budget drive gamma instead, anew in every step: so that T outer steps of a client may change its
@@ -153,7 +154,7 @@ def fedmenf(settings: LearnerSettings) -> Meta:
 
 
 def fedmenf_unbounded(settings: LearnerSettings) -> Meta:
-    """FedMeNF exactly as published: the configured gamma, no cap."""
+    """FedMeNF with the configured gamma and no cap, with our exact derivative of the inner clip (not the release's)."""
     return Meta.of(settings, order=2, gamma=settings.fedmenf.gamma)
 
 

@@ -47,11 +47,11 @@ def test_the_ordering_is_said_for_each_rule_and_leaves_out_what_diverged() -> No
     first, second = ordering(rows)
     assert (
         "fedavg" in first
-        and "fedmenf's, as in the paper but for its bounded variant" in first
+        and "fedmenf's, the paper's ordering but for its bounded variant" in first
         and "reptile 0.0" in first
     )
-    assert first.endswith("Diverged and not ranked: fedmenf-unbounded.")
-    assert "fedacg" in second and "maml's, not as in the paper" in second
+    assert first.endswith("Outside the data range and not ranked: fedmenf-unbounded.")
+    assert "fedacg" in second and "maml's, not the paper's ordering" in second
 
 
 def test_the_table_shows_each_inversion_beside_its_own_floor() -> None:

@@ -1,7 +1,9 @@
-"""The Flower app: configuration, run folder, checkpoints, report, command line; it composes everything else.
+"""The Flower app: configuration, run folder, checkpoints, report, command line; it composes
+everything else.
 
-The sibling packages have generic names (``tasks``, ``sim``, ...). If another directory of such a name comes first
-on the path, Python would silently run that code instead, so it is checked here, once.
+The sibling packages have generic names (``tasks``, ``sim``, ...). If another directory of such a
+name comes first on the path, Python would silently run that code instead, so it is checked here,
+once.
 """
 
 from importlib.util import find_spec
@@ -14,7 +16,9 @@ PACKAGES = ("tasks", "strategies", "privacy", "sim", "fedapp")
 
 for _name in PACKAGES:
     _spec = find_spec(_name)
-    _found = Path(_spec.origin).resolve().parent.parent if _spec is not None and _spec.origin else None
+    _found = (
+        Path(_spec.origin).resolve().parent.parent if _spec is not None and _spec.origin else None
+    )
     if _found != ROOT:
         raise ImportError(
             f"package {_name!r} comes from {_found}, but fedapp from {ROOT}: another directory called {_name!r} "

@@ -1,8 +1,9 @@
-"""What each part of a method is worth: the same run with parts switched on, over seeds, with intervals.
+"""What each part of a method is worth: the same run with parts switched on, over seeds, with
+intervals.
 
-Variants share people, backbone, participants and batches seed by seed, so differences are taken within a seed. An
-interval is Student's at 95 % over seeds; a difference whose interval holds 0 is called "within noise", whatever its
-sign.
+Variants share people, backbone, participants and batches seed by seed, so differences are taken
+within a seed. An interval is Student's at 95 % over seeds; a difference whose interval holds 0 is
+called "within noise", whatever its sign.
 """
 
 from __future__ import annotations
@@ -24,12 +25,24 @@ TALKING_HEAD: dict[str, Overrides] = {
     "adapters only": {"rule": "fedavg", "talking-head.tdc": 0.0},
     "+ ISFA": {"rule": "isfa", "talking-head.tdc": 0.0},
     "+ TDC": {"rule": "fedavg", "talking-head.tdc": 0.05},
-    "+ FedProx": {"rule": "fedprox", "talking-head.tdc": 0.0, "rules.fedprox.mu": 3e-4},  # 0.1 would hold AdamW still
+    "+ FedProx": {
+        "rule": "fedprox",
+        "talking-head.tdc": 0.0,
+        "rules.fedprox.mu": 3e-4,
+    },  # 0.1 would hold AdamW still
     "+ DP, z = 0.1": {"rule": "fedavg", "talking-head.tdc": 0.0, "privacy.noise-multiplier": 0.1},
     "+ DP, z = 1": {"rule": "fedavg", "talking-head.tdc": 0.0, "privacy.noise-multiplier": 1.0},
-    "full (ISFA, TDC, DP z = 0.1)": {"rule": "isfa", "talking-head.tdc": 0.05, "privacy.noise-multiplier": 0.1},
+    "full (ISFA, TDC, DP z = 0.1)": {
+        "rule": "isfa",
+        "talking-head.tdc": 0.05,
+        "privacy.noise-multiplier": 0.1,
+    },
 }
-PRIVATE: Overrides = {"release": "central-dp", "privacy.clip-norm": 10.0, "privacy.epsilon-max": 1e6}
+PRIVATE: Overrides = {
+    "release": "central-dp",
+    "privacy.clip-norm": 10.0,
+    "privacy.epsilon-max": 1e6,
+}
 METRICS = ("mouth_corr", "mouth_error", "psnr", "jitter_error")
 BASE = "adapters only"
 
@@ -37,7 +50,9 @@ BASE = "adapters only"
 def variants(recipe: str) -> Mapping[str, Overrides]:
     """The variants of a recipe's task, complete with what noise needs."""
     if recipe != "talking-head":
-        raise InputError("ablate", recipe, "no ablation is written for this recipe", "use talking-head")
+        raise InputError(
+            "ablate", recipe, "no ablation is written for this recipe", "use talking-head"
+        )
     return {
         name: (PRIVATE if "privacy.noise-multiplier" in changes else {}) | changes
         for name, changes in TALKING_HEAD.items()
@@ -56,12 +71,15 @@ def per_seed(folder: RunFolder) -> dict[str, list[float | None]]:
         ]  # fmt: skip
         for name in METRICS:
             table = last[-1]["own"] if last else {}
-            found[name].append(last[-1]["psnr"]["0"] if last and name == "psnr" else table.get(name))
+            found[name].append(
+                last[-1]["psnr"]["0"] if last and name == "psnr" else table.get(name)
+            )
     return found
 
 
 def interval(values: list[float | None]) -> tuple[float | None, float | None]:
-    """Mean and half width of its 95 % interval; ``None`` where a value is missing, or for the width of a single one."""
+    """Mean and half width of its 95 % interval; ``None`` where a value is missing, or for the width
+    of a single one."""
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
         return None, None
@@ -76,28 +94,48 @@ def ablate(
     recipe: str, seeds: str, folder: Path, overrides: Overrides, run: Callable[[Overrides, Path], None],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Run all variants (those already finished in ``folder`` are not run again) and tabulate them."""
+    """Run all variants (those already finished in ``folder`` are not run again) and tabulate
+    them."""
     folder.mkdir(parents=True, exist_ok=True)
     switched = {key for changes in variants(recipe).values() for key in changes} & set(overrides)
     if switched:
-        raise InputError("-o", ", ".join(sorted(switched)), "is what the variants differ in", "leave it to them")
+        raise InputError(
+            "-o", ", ".join(sorted(switched)), "is what the variants differ in", "leave it to them"
+        )
     found, epsilon = {}, {}
     for number, (name, changes) in enumerate(variants(recipe).items()):
         place = RunFolder(folder / f"{number}-{''.join(c if c.isalnum() else '-' for c in name)}")
-        wanted = {**changes, **overrides, "seeds": seeds, "methods": "adapters", "report.page": False}
-        stale = [key for key, value in wanted.items() if place.config and place.config[key] != value]
+        wanted = {
+            **changes,
+            **overrides,
+            "seeds": seeds,
+            "methods": "adapters",
+            "report.page": False,
+        }
+        stale = [
+            key for key, value in wanted.items() if place.config and place.config[key] != value
+        ]
         if stale:
             raise InputError(
-                "--folder", str(place.path), f"holds a run with another {stale[0]}", "name another folder, or delete it"
+                "--folder",
+                str(place.path),
+                f"holds a run with another {stale[0]}",
+                "name another folder, or delete it",
             )
         if place.status.get("state") != FINISHED:
             tell(name)
             run(wanted, place.path)
         found[name] = per_seed(place)
-        epsilon[name] = max((e["epsilon"] for e in place.events() if e.get("epsilon") is not None), default=None)
+        epsilon[name] = max(
+            (e["epsilon"] for e in place.events() if e.get("epsilon") is not None), default=None
+        )
     rows = []
     for name, values in found.items():
-        row: dict[str, Any] = {"variant": name, "epsilon": epsilon[name], "seeds": len(seeds.split(","))}
+        row: dict[str, Any] = {
+            "variant": name,
+            "epsilon": epsilon[name],
+            "seeds": len(seeds.split(",")),
+        }
         for metric in METRICS:
             mean, half = interval(values[metric])
             gaps = [

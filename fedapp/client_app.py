@@ -1,7 +1,8 @@
-"""The ClientApp: one greeting and one train leg. Thin, and cheap to import: torch comes with the first round.
+"""The ClientApp: one greeting and one train leg. Thin, and cheap to import: torch comes with the
+first round.
 
-A handler never raises into Flower: what went wrong goes back as one line with the place it happened, which reads
-the same in simulation, in process and deployed.
+A handler never raises into Flower: what went wrong goes back as one line with the place it
+happened, which reads the same in simulation, in process and deployed.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ NODE_KEYS = ("partition-id", "num-partitions", "state-dir", *OWN)
 
 
 def is_simulation(context: Context) -> bool:
-    """Flower's convention: a simulated node is told how many partitions there are. So are nodes of its tutorials: one
-    that has anything of its own is real, and sends no picture."""
-    return "num-partitions" in context.node_config and not any(key in context.node_config for key in OWN)
+    """Flower's convention: a simulated node is told how many partitions there are. So are nodes of
+    its tutorials: one that has anything of its own is real, and sends no picture."""
+    return "num-partitions" in context.node_config and not any(
+        key in context.node_config for key in OWN
+    )
 
 
 @app.query("hello")
@@ -53,21 +56,43 @@ def _hello(message: Message, context: Context) -> RecordDict:
     greeting = message.content.config_records["hello"]
     refuse_foreign(str(greeting["fingerprint"]), str(greeting["root"]), context.run_config)
     for key in context.node_config:
-        if key not in NODE_KEYS:  # a misspelt data-path would have the node train on the bundled pictures instead
-            raise InputError(f"node-config {key}", context.node_config[key], "no such key", nearest(key, NODE_KEYS))
+        if (
+            key not in NODE_KEYS
+        ):  # a misspelt data-path would have the node train on the bundled pictures instead
+            raise InputError(
+                f"node-config {key}",
+                context.node_config[key],
+                "no such key",
+                nearest(key, NODE_KEYS),
+            )
     partition, partitions = _whole(context, "partition-id", 0), _whole(context, "num-partitions", 1)
     hosts = "any" if is_simulation(context) else str(context.node_config.get("clients", partition))
     if hosts != "any" and not all(part.strip().isdigit() for part in hosts.split(",")):
-        raise InputError("node-config clients", hosts, "must be client numbers", "for example clients='0,3'")
-    if context.run_config.get("data.hosted") and hosts != "any" and "data-path" not in context.node_config:
-        raise InputError("node-config data-path", "", "clients' data lie on their devices", "say where: data-path='…'")
-    return RecordDict({"hello": ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})})
+        raise InputError(
+            "node-config clients", hosts, "must be client numbers", "for example clients='0,3'"
+        )
+    if (
+        context.run_config.get("data.hosted")
+        and hosts != "any"
+        and "data-path" not in context.node_config
+    ):
+        raise InputError(
+            "node-config data-path",
+            "",
+            "clients' data lie on their devices",
+            "say where: data-path='…'",
+        )
+    return RecordDict(
+        {"hello": ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})}
+    )
 
 
 def _whole(context: Context, key: str, default: int) -> int:
     value = str(context.node_config.get(key, default))
     if not value.isdigit():
-        raise InputError(f"node-config {key}", value, "must be a whole number", f"for example {key}={default}")
+        raise InputError(
+            f"node-config {key}", value, "must be a whole number", f"for example {key}={default}"
+        )
     return int(value)
 
 

@@ -1,6 +1,7 @@
 """What a node does with a train order: find the pieces the config names, train, pack the answer.
 
-The pieces are kept between rounds in a process that lives that long (a Ray actor, an in-process run).
+The pieces are kept between rounds in a process that lives that long (a Ray actor, an in-process
+run).
 """
 
 from __future__ import annotations
@@ -61,12 +62,14 @@ def secure_leg(leg: str, content: RecordDict, context: Context, simulated: bool)
     if leg == "share":
         config = _frozen(context)
         return node.share(content, _experiment(config).release, _release(config))
-    return {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}[leg](content)
+    return {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}[leg](
+        content
+    )
 
 
 def reason_of(error: Exception, context: Context, simulated: bool) -> str:
-    """Why a node could not answer. Under a private release, and of a real device, only what does not depend on data and
-    names none of its files: no message texts."""
+    """Why a node could not answer. Under a private release, and of a real device, only what does
+    not depend on data and names none of its files: no message texts."""
     if isinstance(error, RefusalError):
         return str(error)
     if isinstance(error, ForeignCodeError):
@@ -75,7 +78,9 @@ def reason_of(error: Exception, context: Context, simulated: bool) -> str:
         private = load("release", str(context.run_config["release"]), RELEASES).private
     except (InputError, KeyError):
         private = True
-    if (not private and simulated) or (isinstance(error, InputError) and error.key.startswith(CONFIGURED)):
+    if (not private and simulated) or (
+        isinstance(error, InputError) and error.key.startswith(CONFIGURED)
+    ):
         return describe(error)
     return _tell_little(error)
 
@@ -89,14 +94,21 @@ def _train(content: RecordDict, context: Context, simulated: bool) -> tuple[Orde
     order, received = unpack_order(content)
     state_dir = order.state_dir if simulated else ""
     if "state-dir" in context.node_config:  # its own, which outlives runs
-        state_dir = str(Path(str(context.node_config["state-dir"])) / "runs" / _folder_of(order.run))
+        state_dir = str(
+            Path(str(context.node_config["state-dir"])) / "runs" / _folder_of(order.run)
+        )
     config = json.dumps(_config(context) | json.loads(order.pins), sort_keys=True)
-    trainer, device = _trainer(config, order.method, order.assignment.seed, state_dir, order.inspect, simulated)
+    trainer, device = _trainer(
+        config, order.method, order.assignment.seed, state_dir, order.inspect, simulated
+    )
     extra = {name: tensor.to(device) for name, tensor in received.extra.items()}
     received = Broadcast(received.model.to(device), extra, received.round)
     result = trainer.run(received, order.assignment, pictures=order.pictures and simulated)
     if trainer.release.private:
-        for client, reason in result.failures.items():  # stays here: who failed, and why, is the client's own affair
+        for (
+            client,
+            reason,
+        ) in result.failures.items():  # stays here: who failed, and why, is the client's own affair
             log.warning("client %d abstains: %s", client, reason)
     return order, result
 
@@ -110,11 +122,15 @@ def _folder_of(name: str) -> str:
 
 def _config(context: Context) -> dict[str, Any]:
     run_config = dict(context.run_config)
-    if "data-path" in context.node_config:  # a deployed node has its data where it has them, and only its own
+    if (
+        "data-path" in context.node_config
+    ):  # a deployed node has its data where it has them, and only its own
         run_config["data.path"] = str(context.node_config["data-path"])
         hosts = str(context.node_config.get("clients", context.node_config.get("partition-id", 0)))
         run_config["data.hosted"] = ",".join(part.strip() for part in hosts.split(","))
-    if "backbone" in context.node_config:  # the same weights (talking-head.digest says so) in a folder of its own
+    if (
+        "backbone" in context.node_config
+    ):  # the same weights (talking-head.digest says so) in a folder of its own
         run_config["talking-head.backbone"] = str(context.node_config["backbone"])
     return run_config
 
@@ -131,7 +147,11 @@ def _experiment(config: str) -> Experiment:
 def _secure_node(content: RecordDict, context: Context, simulated: bool) -> SecureNode:
     experiment, node = _experiment(_frozen(context)), context.node_config
     partition = int(node.get("partition-id", 0))
-    hosts = None if simulated else frozenset(int(part) for part in str(node.get("clients", partition)).split(","))
+    hosts = (
+        None
+        if simulated
+        else frozenset(int(part) for part in str(node.get("clients", partition)).split(","))
+    )
     return SecureNode(
         node_folder(content, context, simulated), partition, "" if simulated else str(node.get("roster", "")),
         experiment.privacy.colluding, experiment.digest, hosts,
@@ -148,7 +168,9 @@ def _obey_policy(experiment: Experiment, context: Context) -> None:
 
 
 def _see_ledger(content: RecordDict, context: Context, simulated: bool, multiplier: float) -> None:
-    content["at"] = ConfigRecord({"state-dir": str(record(content, "order", ConfigRecord)["state-dir"])})
+    content["at"] = ConfigRecord(
+        {"state-dir": str(record(content, "order", ConfigRecord)["state-dir"])}
+    )
     _secure_node(content, context, simulated).see_ledger(content, multiplier)
 
 
@@ -194,6 +216,8 @@ def _trainer(
         store=ClientState(Path(state_dir) / f"{method}-{seed}") if memory else None,
         inspect=render_attack if inspect else None,
         chunk=runtime.chunk,
-        tell=describe if simulated or release.private else _tell_little,  # a private release sends no failures at all
+        tell=describe
+        if simulated or release.private
+        else _tell_little,  # a private release sends no failures at all
     )
     return trainer, pick_device(runtime.device)

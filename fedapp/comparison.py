@@ -1,7 +1,8 @@
 """A run: every method at every seed, round by round, side by side.
 
-An *arm* is one method at one seed. All arms take their round r before any takes round r + 1, then the round is
-checkpointed; a run that is killed anywhere goes on from its last checkpoint and ends with the same bits.
+An *arm* is one method at one seed. All arms take their round r before any takes round r + 1, then
+the round is checkpointed; a run that is killed anywhere goes on from its last checkpoint and ends
+with the same bits.
 """
 
 from __future__ import annotations
@@ -45,14 +46,17 @@ RETURN = 20.0  # ... and, between rounds, for an answer of one that came back
 
 @dataclass
 class Arm:
-    """One method at one seed. ``seen`` is what its uploads show, per metric and client, as last uploaded."""
+    """One method at one seed. ``seen`` is what its uploads show, per metric and client, as last
+    uploaded."""
 
     method: str
     seed: int
     federation: Federation
     rounds: FederatedRounds | None = None
     seen: dict[str, dict[int, float]] = field(default_factory=dict)
-    adapted: dict[str, float] = field(default_factory=dict)  # the release's state in the checkpoint it came from
+    adapted: dict[str, float] = field(
+        default_factory=dict
+    )  # the release's state in the checkpoint it came from
 
     @property
     def name(self) -> str:
@@ -66,14 +70,19 @@ def identity(experiment: Experiment, task: Task) -> dict[str, Any]:
         "parameters": task.layout.size,
         "rule": experiment.rule,
         "release": experiment.release,
-        "arms": [f"{method}-{seed}" for seed in experiment.seed_list for method in experiment.trained_methods],
+        "arms": [
+            f"{method}-{seed}"
+            for seed in experiment.seed_list
+            for method in experiment.trained_methods
+        ],
         "clients": experiment.clients.total,
         "data": people_of(experiment.data.path),
     }
 
 
 def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
-    """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after that.
+    """Run the experiment and leave its end, good or bad, in the run folder; errors are raised after
+    that.
 
     Another run's folder, or one that is running, is refused before anything is written into it.
     """
@@ -81,10 +90,17 @@ def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
     resume = bool(run_config.get("resume", False))
     with folder.locked():
         if folder.begun and not resume:
-            raise InputError("run-dir", str(folder.path), "already holds a run", "set resume=true, or name another")
+            raise InputError(
+                "run-dir",
+                str(folder.path),
+                "already holds a run",
+                "set resume=true, or name another",
+            )
         try:
             experiment = Experiment.from_run_config({**run_config, "run-dir": str(folder.path)})
-            if not (folder.path / "config.json").exists():  # plain `flwr run`: nobody made the folder yet
+            if not (
+                folder.path / "config.json"
+            ).exists():  # plain `flwr run`: nobody made the folder yet
                 folder.create(experiment.to_run_config(), versions())
             elif resume:
                 _refuse_changes(folder.config, experiment)
@@ -92,7 +108,13 @@ def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
             Comparison(experiment, folder, grid).run()
             folder.set_status(FINISHED)
         except FedappError as error:
-            state = REFUSED if isinstance(error, InputError) else STOPPED if isinstance(error, StoppedError) else FAILED
+            state = (
+                REFUSED
+                if isinstance(error, InputError)
+                else STOPPED
+                if isinstance(error, StoppedError)
+                else FAILED
+            )
             folder.set_status(state, error.exit_code, str(error))
             log.error("run ended: %s", error)
             raise
@@ -100,27 +122,36 @@ def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
             folder.set_status(STOPPED, INTERRUPTED, "interrupted")
             raise
         except BaseException as error:
-            folder.set_status(FAILED, 1, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+            folder.set_status(
+                FAILED, 1, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+            )
             raise
     log.info("run folder: %s", folder.path)
 
 
 def _refuse_changes(started: Mapping[str, Any], experiment: Experiment) -> None:
-    """A run goes on with the settings it was started with; only its length and where it runs may change."""
+    """A run goes on with the settings it was started with; only its length and where it runs may
+    change."""
     for key, value in experiment.to_run_config().items():
         free = key in ELSEWHERE or key == "rounds" or key.startswith(("runtime.", "report."))
         if not free and key in started and started[key] != value:
-            raise InputError(key, value, f"the run was started with {started[key]!r}", "resume it with that")
+            raise InputError(
+                key, value, f"the run was started with {started[key]!r}", "resume it with that"
+            )
 
 
 def _run_path(run_config: Mapping[str, Any]) -> Path:
-    """Where the run lives. A relative path would land wherever the SuperLink was started, so it is refused."""
+    """Where the run lives. A relative path would land wherever the SuperLink was started, so it is
+    refused."""
     given = str(run_config.get("run-dir", ""))
     if not given:
         return new_path(Path.home() / "fedapp-runs", str(run_config.get("recipe", "default")))
     if not Path(given).is_absolute():
         raise InputError(
-            "run-dir", given, "a relative path depends on where the SuperLink was started", "make it absolute"
+            "run-dir",
+            given,
+            "a relative path depends on where the SuperLink was started",
+            "make it absolute",
         )
     return Path(given)
 
@@ -136,11 +167,15 @@ class Comparison:
         torch.set_num_threads(runtime.threads)
         torch.set_float32_matmul_precision(runtime.matmul_precision)
         self.device = pick_device(runtime.device)
-        self._anchor: dict[str, Any] | None = None  # how far the ledger was when the checkpoint was written
+        self._anchor: dict[str, Any] | None = (
+            None  # how far the ledger was when the checkpoint was written
+        )
         self.task: Task = build_task(experiment)
         self.pins = dict(self.task.prepare(_announce)) if isinstance(self.task, Preparing) else {}
         self.task.check(experiment.clients.total)
-        self.identity = identity(experiment, self.task)  # once: it walks through all files of own data
+        self.identity = identity(
+            experiment, self.task
+        )  # once: it walks through all files of own data
         rule, population = build_rule(experiment), experiment.clients.total
         self.protection = Protection(experiment, folder)
         self.arms = [
@@ -158,7 +193,9 @@ class Comparison:
                 self._train()
             finally:
                 self.protection.close()
-        except StoppedError as error:  # a planned end (a budget is used up) or a forced one: what there is is shown
+        except (
+            StoppedError
+        ) as error:  # a planned end (a budget is used up) or a forced one: what there is is shown
             self.folder.set_status(STOPPED, error.exit_code, str(error))
             self._conclude()
             raise
@@ -177,7 +214,12 @@ class Comparison:
         done = self._restore() if experiment.resume else 0
         self.protection.begin(self._anchor)
         self.nodes = nodes = gather(
-            self.grid, experiment.runtime.nodes, PATIENCE, self.fingerprint, str(ROOT), lambda text: log.warning(text)
+            self.grid,
+            experiment.runtime.nodes,
+            PATIENCE,
+            self.fingerprint,
+            str(ROOT),
+            lambda text: log.warning(text),
         )
         self.protection.enrol(nodes)
         self._connect(nodes)
@@ -198,7 +240,14 @@ class Comparison:
 
     def _welcome_back(self) -> None:
         """Devices that restarted since the last round take part again."""
-        nodes = renewed(self.grid, self.nodes, RETURN, self.fingerprint, str(ROOT), lambda text: log.warning(text))
+        nodes = renewed(
+            self.grid,
+            self.nodes,
+            RETURN,
+            self.fingerprint,
+            str(ROOT),
+            lambda text: log.warning(text),
+        )
         if nodes != self.nodes:
             self.nodes = nodes
             for arm in self.arms:
@@ -208,7 +257,9 @@ class Comparison:
     # ------------------------------------------------------------------ a round
     def _round(self, arm: Arm, number: int, due: bool, last: bool) -> None:
         assert arm.rounds is not None, "arms are connected before the first round"
-        report = arm.rounds.run_round(self.grid, number, pictures=due and self.experiment.report.pictures)
+        report = arm.rounds.run_round(
+            self.grid, number, pictures=due and self.experiment.report.pictures
+        )
         for name in set(render.METRICS) & set(report.metrics):
             arm.seen.setdefault(name, {}).update(report.metrics[name])
         self._log_round(arm, report)
@@ -234,9 +285,14 @@ class Comparison:
             **{name: mean_and_max(values.values()) for name, values in arm.seen.items()},
         }  # fmt: skip
         if report.round == self.experiment.rounds or report.failures:
-            event["by_client"] = {name: dict(sorted(values.items())) for name, values in arm.seen.items()}
+            event["by_client"] = {
+                name: dict(sorted(values.items())) for name, values in arm.seen.items()
+            }
         self.folder.append(event)
-        psnr_p, epsilon = mean_and_max(arm.seen.get("psnr_p", {}).values()), self.protection.epsilon()
+        psnr_p, epsilon = (
+            mean_and_max(arm.seen.get("psnr_p", {}).values()),
+            self.protection.epsilon(),
+        )
         known = [f"{name} {value:.3g}" for name, value in training.items()]
         if psnr_p["mean"] is not None:
             known.append(f"PSNR_p {psnr_p['mean']:.2f} dB (max {psnr_p['max']:.2f})")
@@ -247,12 +303,18 @@ class Comparison:
             len(report.clients), len(report.failures), "".join(f"{part}, " for part in known), report.seconds,
         )  # fmt: skip
         for client, reason in sorted(report.failures.items()):
-            log.warning("round %d %s: client %d left out: %s", report.round, arm.name, client, reason)
+            log.warning(
+                "round %d %s: client %d left out: %s", report.round, arm.name, client, reason
+            )
 
-    def _evaluate(self, method: str, seed: int, model: torch.Tensor, number: int, tune: bool) -> None:
+    def _evaluate(
+        self, method: str, seed: int, model: torch.Tensor, number: int, tune: bool
+    ) -> None:
         """Judge a shared model; clients are idle meanwhile, so all configured cores may help."""
         runtime, started = self.experiment.runtime, time.monotonic()
-        torch.set_num_threads(max(runtime.threads, min(runtime.nodes * runtime.threads, os.cpu_count() or 1)))
+        torch.set_num_threads(
+            max(runtime.threads, min(runtime.nodes * runtime.threads, os.cpu_count() or 1))
+        )
         evaluation = self.task.evaluate(model.to(self.device), self.experiment.evaluation, tune)
         torch.set_num_threads(runtime.threads)
         self.folder.append(
@@ -272,13 +334,22 @@ class Comparison:
             for name, video in evaluation.videos.items():
                 self.folder.save_video(f"{method}-{seed}-{name}", video)
         if evaluation.metrics.get("diverged"):
-            log.warning("%s-%d has diverged: its field left the data range before adaptation", method, seed)
+            log.warning(
+                "%s-%d has diverged: its field left the data range before adaptation", method, seed
+            )
 
     def _start_line(self, nodes: list[Node]) -> None:
-        """What is known before the first round: the nodes, the held-out pictures, and Local's numbers."""
+        """What is known before the first round: the nodes, the held-out pictures, and Local's
+        numbers."""
         deployed = any(node.hosts is not None for node in nodes)
         self.folder.append(
-            {"event": "start", "round": 0, "nodes": len(nodes), "device": str(self.device), "deployed": deployed}
+            {
+                "event": "start",
+                "round": 0,
+                "nodes": len(nodes),
+                "device": str(self.device),
+                "deployed": deployed,
+            }
         )
         for index, data in enumerate(self.task.held_out()):
             self.folder.save_picture(f"held-out-{index:02d}", data.truth)
@@ -309,12 +380,20 @@ class Comparison:
         tensors: dict[str, torch.Tensor] = {}
         state: dict[str, Any] = {}
         for arm in self.arms:
-            # copies: they are written while the next round runs, and a rule may keep one tensor under two names
+            # copies: they are written while the next round runs, and a rule may keep one tensor
+            # under two names
             tensors[f"{arm.name}/model"] = arm.federation.model.clone()
-            tensors |= {f"{arm.name}/state/{name}": value.clone() for name, value in arm.federation.state.items()}
+            tensors |= {
+                f"{arm.name}/state/{name}": value.clone()
+                for name, value in arm.federation.state.items()
+            }
             seen = {name: dict(values) for name, values in arm.seen.items()}
             release = dict(arm.rounds.release.state) if arm.rounds else {}
-            state[arm.name] = {"accepted": dict(arm.federation.accepted), "seen": seen, "release": release}
+            state[arm.name] = {
+                "accepted": dict(arm.federation.accepted),
+                "seen": seen,
+                "release": release,
+            }
         state["ledger"] = self.protection.anchor
         return Checkpoint(number, self.identity, state, tensors)
 
@@ -333,8 +412,12 @@ class Comparison:
             }
             kept = checkpoint.state[arm.name]
             arm.federation.model = own.pop("model")
-            arm.federation.state = {name.removeprefix("state/"): tensor for name, tensor in own.items()}
-            arm.federation.accepted = {int(client): version for client, version in kept["accepted"].items()}
+            arm.federation.state = {
+                name.removeprefix("state/"): tensor for name, tensor in own.items()
+            }
+            arm.federation.accepted = {
+                int(client): version for client, version in kept["accepted"].items()
+            }
             arm.federation.round = checkpoint.round
             arm.seen = {
                 name: {int(client): number for client, number in values.items()}

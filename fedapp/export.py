@@ -1,4 +1,5 @@
-"""A run's adapter as a folder that diffusers loads, with a card: what it was trained on, and what protects it."""
+"""A run's adapter as a folder that diffusers loads, with a card: what it was trained on, and what
+protects it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from tasks.talking_head.task import TalkingHeadTask
 
 
 class Trained(NamedTuple):
-    """A run's adapters: ``vectors`` has the shared one and, for a client, its personal one, in whole."""
+    """A run's adapters: ``vectors`` has the shared one and, for a client, its personal one, in
+    whole."""
 
     task: TalkingHeadTask
     arm: str
@@ -35,7 +37,8 @@ class Trained(NamedTuple):
 def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Trained:
     """What a run's last checkpoint holds, and what this machine kept of a ``client``.
 
-    Raises :class:`InputError` if the run is no talking head, has no checkpoint, or lacks the client.
+    Raises :class:`InputError` if the run is no talking head, has no checkpoint, or lacks the
+    client.
     """
     experiment = Experiment.from_run_config(folder.config)
     task = build_task(experiment)
@@ -43,18 +46,29 @@ def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Tr
         raise InputError("task", experiment.task, "has no adapters", "name a talking-head run")
     files = list_checkpoints(folder.checkpoints)
     if not files:
-        raise InputError("run", str(folder.path), "has no checkpoint yet", "come back after its first round")
+        raise InputError(
+            "run", str(folder.path), "has no checkpoint yet", "come back after its first round"
+        )
     checkpoint = load_checkpoint(files[-1], {})
-    arm = f"{method or experiment.trained_methods[0]}-{experiment.seed_list[0] if seed < 0 else seed}"
+    arm = (
+        f"{method or experiment.trained_methods[0]}-{experiment.seed_list[0] if seed < 0 else seed}"
+    )
     if f"{arm}/model" not in checkpoint.tensors:
         raise InputError(
-            "--method", arm, "the run has no such method and seed", f"it trained {', '.join(checkpoint.state)}"
+            "--method",
+            arm,
+            "the run has no such method and seed",
+            f"it trained {', '.join(checkpoint.state)}",
         )
     vectors = {SHARED: judged_model(build_rule(experiment), checkpoint, arm)}
     if client is not None and not experiment.learner.adapters.personal_steps:
-        raise InputError("--client", client, "this run trained no personal adapters", "leave it out")
+        raise InputError(
+            "--client", client, "this run trained no personal adapters", "leave it out"
+        )
     if client is not None:
-        accepted = checkpoint.state[arm]["accepted"].get(str(client), checkpoint.state[arm]["accepted"].get(client))
+        accepted = checkpoint.state[arm]["accepted"].get(
+            str(client), checkpoint.state[arm]["accepted"].get(client)
+        )
         if accepted is None:
             raise InputError("--client", client, "took part in no round", "name a client that did")
         kept = ClientState(folder.client_state / arm).read(client, accepted)
@@ -63,15 +77,20 @@ def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Tr
 
 
 def person_of(folder: RunFolder, client: int) -> str:
-    """Whose data a client's number stands for here: the name of their folder, which is exported nowhere."""
+    """Whose data a client's number stands for here: the name of their folder, which is exported
+    nowhere."""
     return build_task(Experiment.from_run_config(folder.config)).client_data(client).name
 
 
-def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int | None = None) -> dict[str, Any]:
-    """Write ``out/backbone``, ``out/shared`` and, for a ``client`` of this machine, ``out/personal``.
+def export_run(
+    folder: RunFolder, out: Path, method: str, seed: int, client: int | None = None
+) -> dict[str, Any]:
+    """Write ``out/backbone``, ``out/shared`` and, for a ``client`` of this machine,
+    ``out/personal``.
 
-    Returns the card's facts. Each adapter folder holds ``pytorch_lora_weights.safetensors`` as ``save_lora_adapter``
-    writes it, alpha and rank in its metadata. Raises :class:`InputError` as :func:`trained` does.
+    Returns the card's facts. Each adapter folder holds ``pytorch_lora_weights.safetensors`` as
+    ``save_lora_adapter`` writes it, alpha and rank in its metadata. Raises :class:`InputError` as
+    :func:`trained` does.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("--out", str(out), "is not an empty folder", "name a new one")
@@ -87,7 +106,9 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
         (out / "README.md").write_text(card(facts))
         (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
     except BaseException:
-        shutil.rmtree(out)  # it was empty: all in it is ours, and half an export looks like a whole one
+        shutil.rmtree(
+            out
+        )  # it was empty: all in it is ours, and half an export looks like a whole one
         if found:
             out.mkdir()
         raise
@@ -95,15 +116,22 @@ def export_run(folder: RunFolder, out: Path, method: str, seed: int, client: int
 
 
 def write_adapter(task: TalkingHeadTask, name: str, vector: Tensor, folder: Path) -> None:
-    """One adapter (``shared`` or ``personal``) through PEFT and diffusers, on a denoiser of their own."""
+    """One adapter (``shared`` or ``personal``) through PEFT and diffusers, on a denoiser of their
+    own."""
     from peft import LoraConfig, set_peft_model_state_dict
 
     from tasks.talking_head.backbone import Backbone
 
     adapters, head = task.model(torch.device("cpu")).adapters, task.settings.talking_head
     unet = Backbone.load(backbone_folder(task.settings)).unet
-    unet.add_adapter(LoraConfig(r=head.rank, lora_alpha=head.alpha, target_modules=list(adapters.matched())), name)
-    state = {f"{key}.weight": value.contiguous().clone() for key, value in adapters.tensors(name, vector).items()}
+    unet.add_adapter(
+        LoraConfig(r=head.rank, lora_alpha=head.alpha, target_modules=list(adapters.matched())),
+        name,
+    )
+    state = {
+        f"{key}.weight": value.contiguous().clone()
+        for key, value in adapters.tensors(name, vector).items()
+    }
     wrong: Any = set_peft_model_state_dict(unet, state, adapter_name=name)
     if wrong.unexpected_keys:  # PEFT does not complain by itself
         raise RuntimeError(f"PEFT knows no {wrong.unexpected_keys[0]}")
@@ -111,7 +139,12 @@ def write_adapter(task: TalkingHeadTask, name: str, vector: Tensor, folder: Path
 
 
 def _facts(
-    folder: RunFolder, experiment: Experiment, task: TalkingHeadTask, arm: str, round: int, client: int | None
+    folder: RunFolder,
+    experiment: Experiment,
+    task: TalkingHeadTask,
+    arm: str,
+    round: int,
+    client: int | None,
 ) -> dict[str, Any]:
     result = summarise(folder)
     noised = result["epsilon"] is not None
@@ -141,7 +174,11 @@ def card(facts: dict[str, Any]) -> str:
         privacy = (
             f"Client-level differential privacy, release `{facts['release']}`: epsilon {facts['epsilon']:.3f} at delta "
             f"{facts['delta']:g} with known cohorts. Unit: {facts['unit_of_privacy']}."
-            + ("" if facts["epsilon"] <= USEFUL else f" Above {USEFUL:g} that promises next to nothing.")
+            + (
+                ""
+                if facts["epsilon"] <= USEFUL
+                else f" Above {USEFUL:g} that promises next to nothing."
+            )
         )
     personal = (
         f"\n`personal/` is the personal adapter of client {facts['client']}. It was never sent to anybody, and "
@@ -150,8 +187,15 @@ def card(facts: dict[str, Any]) -> str:
     base, lora = facts["backbone"], facts["lora"]
     load = f"""unet.load_lora_adapter("{SHARED}", prefix=None, use_safetensors=True, adapter_name="{SHARED}")"""
     if facts["client"] is not None:
-        load += "\n" + load.replace(SHARED, PERSONAL) + f"""\nunet.set_adapters(["{SHARED}", "{PERSONAL}"])"""
-    came_from = "".join(f"\n  - went on from `{parent['digest']}`: {parent['trained']}" for parent in base["history"])
+        load += (
+            "\n"
+            + load.replace(SHARED, PERSONAL)
+            + f"""\nunet.set_adapters(["{SHARED}", "{PERSONAL}"])"""
+        )
+    came_from = "".join(
+        f"\n  - went on from `{parent['digest']}`: {parent['trained']}"
+        for parent in base["history"]
+    )
     size = f"rank {lora['rank']}, alpha {lora['alpha']}, mode {lora['mode']}"
     return f"""# Talking-head adapter of run {facts["run"]}
 

@@ -1,8 +1,9 @@
 """Is the other side running the same code, and does a run go on with the same people's data?
 
-A fingerprint of our source, and of the plug-ins a run names, travels with every message. In simulation Ray workers
-may import ``tasks``, ``sim``, ... from the directory in which the SuperLink was started rather than from the submitted
-bundle; in a deployment versions can differ. Either would silently mix code.
+A fingerprint of our source, and of the plug-ins a run names, travels with every message. In
+simulation Ray workers may import ``tasks``, ``sim``, ... from the directory in which the SuperLink
+was started rather than from the submitted bundle; in a deployment versions can differ. Either would
+silently mix code.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ class ForeignCodeError(FedappError):
 
 
 def fingerprint(config: Mapping[str, Any] | None = None) -> str:
-    """SHA-256 over all our Python files as imported by this process, then ``name=SHA-256`` of each plug-in package
-    that ``config`` names a task, rule, learner or release of."""
-    return " ".join([_own(), *(f"{name}={_of_package(name)}" for name in sorted(_plugins(config or {})))])
+    """SHA-256 over all our Python files as imported by this process, then ``name=SHA-256`` of each
+    plug-in package that ``config`` names a task, rule, learner or release of."""
+    return " ".join(
+        [_own(), *(f"{name}={_of_package(name)}" for name in sorted(_plugins(config or {})))]
+    )
 
 
 @lru_cache(maxsize=1)
 def _own() -> str:
-    return _digest(ROOT, (file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))))
+    return _digest(
+        ROOT, (file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))
+    )
 
 
 @lru_cache(maxsize=64)
@@ -65,24 +70,29 @@ def _plugins(config: Mapping[str, Any]) -> set[str]:
     pieces = [(axis, table, str(config[key])) for axis, table, key in named if key in config]
     methods = [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()]
     pieces += [("learner", LEARNERS, method) for method in methods if method != LOCAL]
-    return {reference(axis, name, table).split(":")[0].split(".")[0] for axis, table, name in pieces} - set(PACKAGES)
+    return {
+        reference(axis, name, table).split(":")[0].split(".")[0] for axis, table, name in pieces
+    } - set(PACKAGES)
 
 
 def own_files(path: str) -> list[Path]:
-    """All files under ``data.path``, in order; clients are numbered by them. None for bundled data."""
+    """All files under ``data.path``, in order; clients are numbered by them. None for bundled
+    data."""
     root = Path(path).expanduser()
     return [file for file in sorted(root.rglob("[!.]*")) if file.is_file()] if path else []
 
 
 def people_of(path: str) -> str:
-    """SHA-256 of the names under ``data.path``: one more or less, and numbers would stand for other people."""
+    """SHA-256 of the names under ``data.path``: one more or less, and numbers would stand for other
+    people."""
     root = Path(path).expanduser()
     names = "\0".join(file.relative_to(root).as_posix() for file in own_files(path))
     return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[str, Any]) -> None:
-    """Raise unless this process runs the server's code, that of the plug-ins ``config`` names included."""
+    """Raise unless this process runs the server's code, that of the plug-ins ``config`` names
+    included."""
     mine = fingerprint(config)
     if server_fingerprint == mine:
         return
@@ -92,7 +102,9 @@ def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[st
             f"the ClientApp runs code from {ROOT}, the ServerApp from {server_root}, and they differ. "
             "Start the local SuperLink from an empty directory (`fedapp run` does), or install the same version."
         )
-    different = [part.split("=")[0] for part in plugins if part not in server_fingerprint.split(" ")]
+    different = [
+        part.split("=")[0] for part in plugins if part not in server_fingerprint.split(" ")
+    ]
     raise ForeignCodeError(
         f"the code of {', '.join(different) or 'the plug-ins'} differs between this node and the server: install the "
         "same version on both."

@@ -1,7 +1,8 @@
 """Rules times learners times modality: what ``fedapp bench methods`` runs, and the table it writes.
 
-Each (modality, rule) is one run with every learner, in its own folder; finished ones are not run again, half-finished
-ones go on. ``quick`` is one seed and every rule on images; otherwise three seeds and every rule on all modalities.
+Each (modality, rule) is one run with every learner, in its own folder; finished ones are not run
+again, half-finished ones go on. ``quick`` is one seed and every rule on images; otherwise three
+seeds and every rule on all modalities.
 """
 
 from __future__ import annotations
@@ -45,9 +46,14 @@ class Case(NamedTuple):
 
 
 def cases(
-    quick: bool, folder: Path, seeds: str, rules: Sequence[str] = RULES, learners: Sequence[str] = LEARNERS
+    quick: bool,
+    folder: Path,
+    seeds: str,
+    rules: Sequence[str] = RULES,
+    learners: Sequence[str] = LEARNERS,
 ) -> list[Case]:
-    """Everything there is to run. Local does not depend on the rule, so it is run beside the first."""
+    """Everything there is to run. Local does not depend on the rule, so it is run beside the
+    first."""
     chosen, found = seeds or ("0" if quick else "0,1,2"), []
     for modality in RECIPES:
         for rule in rules if modality == "image" or not quick else rules[:1]:
@@ -60,7 +66,11 @@ def cases(
 
 
 def measure(
-    quick: bool, folder: Path | None = None, seeds: str = "", rules: Sequence[str] = (), learners: Sequence[str] = ()
+    quick: bool,
+    folder: Path | None = None,
+    seeds: str = "",
+    rules: Sequence[str] = (),
+    learners: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Rows as cases are done, as many side by side as there are cores; then the table and the plot.
 
@@ -93,13 +103,23 @@ def play(case: Case) -> list[dict[str, Any]]:
     wanted = case.overrides
     stale = [key for key, value in wanted.items() if place.config and place.config[key] != value]
     if stale:
-        raise InputError("--folder", str(place.path), f"holds a run with another {stale[0]}", "name another folder")
+        raise InputError(
+            "--folder",
+            str(place.path),
+            f"holds a run with another {stale[0]}",
+            "name another folder",
+        )
     if place.status.get("state") != FINISHED:
         if place.config:  # begun and cut off: it goes on
             experiment, run_folder, _ = runs.reopen(case.folder, "in-process")
         else:
-            given = [f"{key}={written(value)}" for key, value in {**wanted, "run-dir": str(case.folder)}.items()]
-            experiment, run_folder = runs.prepare(RECIPES[case.modality], given, case.folder.parent, "in-process")
+            given = [
+                f"{key}={written(value)}"
+                for key, value in {**wanted, "run-dir": str(case.folder)}.items()
+            ]
+            experiment, run_folder = runs.prepare(
+                RECIPES[case.modality], given, case.folder.parent, "in-process"
+            )
         runs.execute(experiment, run_folder, "in-process", console)
     return score(case, place)
 
@@ -165,7 +185,9 @@ def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def _final(events: list[dict[str, Any]], method: str, seed: int, step: str) -> dict[str, float | None]:
+def _final(
+    events: list[dict[str, Any]], method: str, seed: int, step: str
+) -> dict[str, float | None]:
     own = [event for event in events if event.get("method") == method and event.get("seed") == seed]
     judged = [event for event in own if event["event"] == "evaluation"][-1:]
     rounds = [event for event in own if event["event"] == "round"][-1:]
@@ -180,7 +202,8 @@ def _minus(a: float | None, b: float | None) -> float | None:
 
 
 def _invert(place: RunFolder) -> dict[str, dict[str, float | None]]:
-    """PSNR of what simulate-and-match recovers from plain uploads; nothing where the attack does not apply."""
+    """PSNR of what simulate-and-match recovers from plain uploads; nothing where the attack does
+    not apply."""
     import torch
 
     from fedapp.attacks.fields import FieldAttacks
@@ -192,7 +215,9 @@ def _invert(place: RunFolder) -> dict[str, dict[str, float | None]]:
         return {}
     found: dict[str, dict[str, float | None]] = {}
     for method in attacker.experiment.trained_methods:
-        scores = [row for seed in attacker.experiment.seed_list for row in attacker.inverted(method, seed)]
+        scores = [
+            row for seed in attacker.experiment.seed_list for row in attacker.inverted(method, seed)
+        ]
         values = [value for value, _ in scores]
         sound = all(math.isfinite(value) for value in values)
         found[method] = {
@@ -216,15 +241,23 @@ def write_outcome(base: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def ordering(rows: list[dict[str, Any]]) -> list[str]:
-    """Whether the paper's ordering holds: FedMeNF has the largest PSNR - PSNR_p among methods not flagged ``diverged``.
+    """Whether the paper's ordering holds: FedMeNF has the largest PSNR - PSNR_p among methods not
+    flagged ``diverged``.
 
-    PSNR as in the paper: after the last step of test-time optimisation at one step size for all methods.
+    PSNR as in the paper: after the last step of test-time optimisation at one step size for all
+    methods.
     """
     sentences = []
     for modality in RECIPES:
         for rule in dict.fromkeys(row["rule"] for row in sorted(rows, key=_place)):
-            known = [r for r in rows if (r["modality"], r["rule"]) == (modality, rule) and r["delta"] is not None]
-            stable = sorted((row for row in known if not row["diverged"]), key=lambda row: -row["delta"])
+            known = [
+                r
+                for r in rows
+                if (r["modality"], r["rule"]) == (modality, rule) and r["delta"] is not None
+            ]
+            stable = sorted(
+                (row for row in known if not row["diverged"]), key=lambda row: -row["delta"]
+            )
             if not stable:
                 continue
             ranked = ", ".join(f"{row['learner']} {row['delta']:.1f}" for row in stable)
@@ -242,7 +275,9 @@ def _verdict(best: str) -> str:
     if best == "fedmenf-unbounded":
         return "the paper's ordering, with our exact derivative of the inner clip"
     return (
-        "the paper's ordering but for its bounded variant" if best.startswith("fedmenf") else "not the paper's ordering"
+        "the paper's ordering but for its bounded variant"
+        if best.startswith("fedmenf")
+        else "not the paper's ordering"
     )
 
 

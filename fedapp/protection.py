@@ -1,4 +1,5 @@
-"""The private side of a run: its ledger, its nodes' keys, who is drawn, and which rounds carry the sums."""
+"""The private side of a run: its ledger, its nodes' keys, who is drawn, and which rounds carry the
+sums."""
 
 from __future__ import annotations
 
@@ -24,16 +25,20 @@ from tasks.errors import InputError
 
 
 def ledger_folder(experiment: Experiment) -> Path:
-    """Where the population's ledger is: shared by the runs of one folder if the population has a name."""
+    """Where the population's ledger is: shared by the runs of one folder if the population has a
+    name."""
     run_dir = Path(experiment.run_dir)
     name = experiment.privacy.population
     return run_dir.parent / "populations" / name if name else run_dir / "population"
 
 
 def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
-    """What a population's ledger keeps for all its runs: how many people, whose data, their delta and limit."""
+    """What a population's ledger keeps for all its runs: how many people, whose data, their delta
+    and limit."""
     files = [str(file) for file in own_files(experiment.data.path)]
-    data = hashlib.sha256(json.dumps([experiment.task, experiment.data.path, files]).encode()).hexdigest()[:16]
+    data = hashlib.sha256(
+        json.dumps([experiment.task, experiment.data.path, files]).encode()
+    ).hexdigest()[:16]
     limit = experiment.privacy.epsilon_max if noised else 0.0
     return {
         "clients": experiment.clients.total, "data": data, "delta": experiment.privacy.delta, "epsilon-max": limit,
@@ -57,7 +62,8 @@ class Protection:
 
     # ------------------------------------------------------------------ the ledger's place in a run
     def begin(self, anchor: dict[str, Any] | None) -> None:
-        """Write down that the run starts, or goes on; refuses a ledger that lost entries since ``anchor``."""
+        """Write down that the run starts, or goes on; refuses a ledger that lost entries since
+        ``anchor``."""
         if self.ledger is None:
             return
         if self.experiment.resume and anchor is not None:
@@ -97,7 +103,8 @@ class Protection:
 
     # ------------------------------------------------------------------ rounds
     def enrol(self, nodes: list[Node]) -> None:
-        """Whose keys are believed: a roster file, or in simulation keys made for the nodes there are."""
+        """Whose keys are believed: a roster file, or in simulation keys made for the nodes there
+        are."""
         if self.ledger is None:
             return
         given = self.experiment.privacy.roster
@@ -131,7 +138,9 @@ class Protection:
         experiment = self.experiment
         release = build_release(experiment, federation.rule.size(federation.model.numel()))
         if self.ledger is None:
-            return FederatedRounds(federation, release, nodes, settings, method=method, seed=seed, **named)
+            return FederatedRounds(
+                federation, release, nodes, settings, method=method, seed=seed, **named
+            )
         privacy, clients = resolve_noise(experiment), experiment.clients
         sampler = Sampler(privacy.sampling, seed, clients.total, clients.per_round)
         named |= {"sample": sampler.draw, "expected": sampler.expected}
@@ -140,7 +149,9 @@ class Protection:
             privacy.epsilon_max, self.name, f"{method}-{seed}", experiment.release, placement_of(release), self.masked,
         )  # fmt: skip
         if not self.masked:
-            return FederatedRounds(federation, release, nodes, settings, method=method, seed=seed, **named)
+            return FederatedRounds(
+                federation, release, nodes, settings, method=method, seed=seed, **named
+            )
         from privacy.flower.rounds import SecureRounds, Sessions
 
         self.sessions = self.sessions or Sessions()

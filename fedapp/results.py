@@ -25,7 +25,8 @@ HANDLED = (  # of an evaluation's event: what is summed up by name, and what is 
 
 
 def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
-    """Mean and maximum, both ``None`` if any value is missing or not a number; ``n``: of how many clients."""
+    """Mean and maximum, both ``None`` if any value is missing or not a number; ``n``: of how many
+    clients."""
     numbers = list(values)
     if not numbers or any(value is None or not math.isfinite(value) for value in numbers):
         return {"mean": None, "max": None, "n": len(numbers)}
@@ -48,9 +49,15 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
         "population": experiment.clients.total,
         "seeds": experiment.seed_list,
         "seconds": sum(event.get("seconds", 0.0) for event in events),
-        "methods": {method: _method(method, events, experiment) for method in experiment.method_list},
-        "epsilon": max((event["epsilon"] for event in rounds if event.get("epsilon") is not None), default=None),
-        "delta": experiment.privacy.delta if any(event.get("epsilon") is not None for event in rounds) else None,
+        "methods": {
+            method: _method(method, events, experiment) for method in experiment.method_list
+        },
+        "epsilon": max(
+            (event["epsilon"] for event in rounds if event.get("epsilon") is not None), default=None
+        ),
+        "delta": experiment.privacy.delta
+        if any(event.get("epsilon") is not None for event in rounds)
+        else None,
         "bytes_up": sum(event["bytes_up"] for event in rounds),
         "bytes_down": sum(event["bytes_down"] for event in rounds),
         "clients": {
@@ -70,18 +77,28 @@ def write_result(folder: RunFolder) -> dict[str, Any]:
 def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -> dict[str, Any]:
     finals, uploads = [], []
     for seed in experiment.seed_list:
-        own = [event for event in events if event.get("method") == method and event.get("seed") == seed]
+        own = [
+            event for event in events if event.get("method") == method and event.get("seed") == seed
+        ]
         finals += [event for event in own if event["event"] == "evaluation"][-1:]
         uploads += [event for event in own if event["event"] == "round"][-1:]
-    row: dict[str, Any] = {key: _mean_of_tables([event.get(key) for event in finals]) for key in EVALUATED}
+    row: dict[str, Any] = {
+        key: _mean_of_tables([event.get(key) for event in finals]) for key in EVALUATED
+    }
     row["rates_tuned"] = _union_of_tables([event.get("rates_tuned") for event in finals])
     row["diverged"] = any(event.get("diverged") for event in finals) if finals else None
     for name in render.METRICS:
         means = [event.get(name) or {} for event in uploads]
-        row[name] = {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")} if uploads else None
+        row[name] = (
+            {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")}
+            if uploads
+            else None
+        )
         if row[name] is not None:
             row[name]["n"] = min(entry.get("n", 0) for entry in means)
-    row["psnr_p_quantiles"] = _quantiles([event.get("by_client", {}).get("psnr_p") for event in uploads])
+    row["psnr_p_quantiles"] = _quantiles(
+        [event.get("by_client", {}).get("psnr_p") for event in uploads]
+    )
     row["psnr_floor_held_out"] = _mean([event.get("psnr_floor_held_out") for event in finals])
     row |= membership_gap(row)
     row["epsilon_local"] = _local_epsilon(method, experiment, events)
@@ -104,14 +121,17 @@ def own_metrics(event: dict[str, Any]) -> dict[str, Any]:
 def own_names(events: Iterable[dict[str, Any]]) -> list[str]:
     """Names of the plain numbers among :func:`own_metrics` of all evaluations."""
     tables = [own_metrics(event) for event in events if event["event"] == "evaluation"]
-    return sorted({name for table in tables for name, value in table.items() if not isinstance(value, dict)})
+    return sorted(
+        {name for table in tables for name, value in table.items() if not isinstance(value, dict)}
+    )
 
 
 def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:
-    """How much better members' uploads render to their own signals than the shared model does to strangers' (dB).
+    """How much better members' uploads render to their own signals than the shared model does to
+    strangers' (dB).
 
-    ``member_minus_nonmember`` is that difference as it is; ``..._over_floor`` takes the best flat colour's PSNR off
-    each side first, since some signals are easier than others for anybody.
+    ``member_minus_nonmember`` is that difference as it is; ``..._over_floor`` takes the best flat
+    colour's PSNR off each side first, since some signals are easier than others for anybody.
     """
     member, stranger = (row["psnr_p"] or {}).get("mean"), (row["psnr"] or {}).get("0")
     floor, other = (row["psnr_floor"] or {}).get("mean"), row["psnr_floor_held_out"]
@@ -133,18 +153,24 @@ def _quantiles(tables: list[dict[str, float] | None]) -> dict[str, float | None]
     }
 
 
-def _local_epsilon(method: str, experiment: Experiment, events: list[dict[str, Any]]) -> float | None:
-    """What a learner that noises its own steps has spent of a client that took part in every round, for all seeds."""
+def _local_epsilon(
+    method: str, experiment: Experiment, events: list[dict[str, Any]]
+) -> float | None:
+    """What a learner that noises its own steps has spent of a client that took part in every round,
+    for all seeds."""
     learner = build_learner(experiment, method) if method != LOCAL else None
     spent = getattr(learner, "local_epsilon", None)
     if spent is None or experiment.learner.steps_by_examples:
         return None
     rounds = sum(event["event"] == "round" and event["method"] == method for event in events)
-    return spent(rounds * experiment.learner.outer_steps, experiment.privacy.delta) if rounds else None
+    return (
+        spent(rounds * experiment.learner.outer_steps, experiment.privacy.delta) if rounds else None
+    )
 
 
 def _own(tables: list[dict[str, Any] | None]) -> dict[str, Any]:
-    """What only this task measures, over seeds: numbers become means, tables means of their entries."""
+    """What only this task measures, over seeds: numbers become means, tables means of their
+    entries."""
     known = [table for table in tables if table]
     if not known or len(known) < len(tables):
         return {}
@@ -173,4 +199,6 @@ def _union_of_tables(tables: list[dict[str, list[float]] | None]) -> dict[str, l
     if not tables or any(table is None for table in tables):
         return None
     keys = [key for table in tables[:1] for key in table or {}]
-    return {key: sorted({value for table in tables for value in (table or {})[key]}) for key in keys}
+    return {
+        key: sorted({value for table in tables for value in (table or {})[key]}) for key in keys
+    }

@@ -28,11 +28,13 @@ def speak(
     seed: int = -1,
     client: int | None = None,
 ) -> int:
-    """Write ``out`` (mp4), the person of ``picture`` saying ``sound``, and return its number of frames.
+    """Write ``out`` (mp4), the person of ``picture`` saying ``sound``, and return its number of
+    frames.
 
-    With the run's shared adapter, and a ``client``'s personal one on top if one is named. The centre square of the
-    picture is taken; every frame hears the 160 ms of sound around its own middle. Raises :class:`InputError` for files
-    that cannot be used and for speech longer than a motion denoiser attends over.
+    With the run's shared adapter, and a ``client``'s personal one on top if one is named. The
+    centre square of the picture is taken; every frame hears the 160 ms of sound around its own
+    middle. Raises :class:`InputError` for files that cannot be used and for speech longer than a
+    motion denoiser attends over.
     """
     task, _, _, vectors = trained(folder, method, seed, client)
     try:
@@ -45,13 +47,22 @@ def speak(
     try:
         heard = read_sound(sound)
     except UnusableClipError as error:
-        raise InputError("--sound", str(sound), error.reason, "give a file with speech in it") from error
+        raise InputError(
+            "--sound", str(sound), error.reason, "give a file with speech in it"
+        ) from error
     frames, model = len(heard) // SAMPLES_PER_FRAME, task.model(torch.device("cpu"))
     if not frames:
-        raise InputError("--sound", str(sound), "is shorter than a frame (40 ms)", "give more of it")
+        raise InputError(
+            "--sound", str(sound), "is shorter than a frame (40 ms)", "give more of it"
+        )
     longest = task.longest
     if longest is not None and frames > longest:
-        raise InputError("--sound", str(sound), f"{frames} frames; this denoiser attends over {longest}", "cut it")
+        raise InputError(
+            "--sound",
+            str(sound),
+            f"{frames} frames; this denoiser attends over {longest}",
+            "cut it",
+        )
     personal = vectors.get(PERSONAL, task.personal_start())
     with torch.no_grad():
         latent = model.backbone.codec.encode(reference[None])

@@ -1,10 +1,11 @@
-r"""Epsilon of a sequence of Gaussian events, by Opacus's accountants, checked against the exact formula.
+r"""Epsilon of a sequence of Gaussian events, by Opacus's accountants, checked against the exact
+formula.
 
-Opacus composes well but checks nothing: a negative step count gives a negative epsilon, no steps an exception, and
-PRV runs out of memory for large epsilon (release 1.6.0, measured). Everything is validated, clamped and bounded
-here; one event composed k times without sampling has an exact answer (Balle, Wang, *Improving the Gaussian Mechanism
-for Differential Privacy*, ICML 2018, https://arxiv.org/abs/1805.06530), which is what a server that knows the cohort
-is told.
+Opacus composes well but checks nothing: a negative step count gives a negative epsilon, no steps an
+exception, and PRV runs out of memory for large epsilon (release 1.6.0, measured). Everything is
+validated, clamped and bounded here; one event composed k times without sampling has an exact answer
+(Balle, Wang, *Improving the Gaussian Mechanism for Differential Privacy*, ICML 2018,
+https://arxiv.org/abs/1805.06530), which is what a server that knows the cohort is told.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from tasks.errors import InputError
 
 PRV_ERROR = 0.01  # what PRV's upper bound may exceed its estimate by
 PRV_LIMIT = 50.0  # beyond it PRV needs gigabytes; RDP speaks instead
-ORDERS = [1 + x / 10.0 for x in range(1, 100)] + [float(x) for x in range(12, 64)] + [128.0, 256.0, 512.0, 1024.0]
+ORDERS = (
+    [1 + x / 10.0 for x in range(1, 100)]
+    + [float(x) for x in range(12, 64)]
+    + [128.0, 256.0, 512.0, 1024.0]
+)
 
 
 class Event(NamedTuple):
-    """``steps`` releases with noise multiplier z, each client in each with probability ``rate`` (1: always)."""
+    """``steps`` releases with noise multiplier z, each client in each with probability ``rate`` (1:
+    always)."""
 
     multiplier: float
     rate: float
@@ -31,15 +37,28 @@ class Event(NamedTuple):
 
 
 def check_events(events: Sequence[Event]) -> list[Event]:
-    """The events with equal neighbours joined; raises :class:`InputError` for anything that is not one."""
+    """The events with equal neighbours joined; raises :class:`InputError` for anything that is not
+    one."""
     joined: list[Event] = []
     for multiplier, rate, steps in events:
         if not (math.isfinite(multiplier) and multiplier >= 0):
-            raise InputError("noise-multiplier", multiplier, "must be a finite number, 0 or more", "0 means no noise")
+            raise InputError(
+                "noise-multiplier",
+                multiplier,
+                "must be a finite number, 0 or more",
+                "0 means no noise",
+            )
         if not 0 < rate <= 1:
-            raise InputError("sample-rate", rate, "must be above 0 and at most 1", "1 means everybody, every round")
+            raise InputError(
+                "sample-rate",
+                rate,
+                "must be above 0 and at most 1",
+                "1 means everybody, every round",
+            )
         if steps != int(steps) or steps < 0:
-            raise InputError("rounds", steps, "must be a whole number, 0 or more", "count released rounds")
+            raise InputError(
+                "rounds", steps, "must be a whole number, 0 or more", "count released rounds"
+            )
         if steps and joined and joined[-1][:2] == (multiplier, rate):
             joined[-1] = Event(multiplier, rate, joined[-1].steps + int(steps))
         elif steps:
@@ -50,13 +69,19 @@ def check_events(events: Sequence[Event]) -> list[Event]:
 def check_delta(delta: float) -> float:
     """``delta`` if accountants can work with it."""
     if not 1e-15 < delta < 1:
-        raise InputError("delta", delta, "must lie between 1e-15 and 1", "well below one over the number of clients")
+        raise InputError(
+            "delta",
+            delta,
+            "must lie between 1e-15 and 1",
+            "well below one over the number of clients",
+        )
     return delta
 
 
 # ---------------------------------------------------------------- exact, without sampling
 def gaussian_log_delta(epsilon: float, mu: float) -> float:
-    r"""log of :math:`\delta(\epsilon) = \Phi(\mu/2 - \epsilon/\mu) - e^\epsilon \Phi(-\mu/2 - \epsilon/\mu)`."""
+    r"""log of :math:`\delta(\epsilon) = \Phi(\mu/2 - \epsilon/\mu) - e^\epsilon \Phi(-\mu/2 -
+    \epsilon/\mu)`."""
     from scipy.special import log_ndtr
 
     first = float(log_ndtr(mu / 2 - epsilon / mu))
@@ -66,7 +91,8 @@ def gaussian_log_delta(epsilon: float, mu: float) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    r"""Exact epsilon of Gaussian releases with :math:`\mu = \sqrt{\sum 1/z^2}`; 0 for none, infinite without noise."""
+    r"""Exact epsilon of Gaussian releases with :math:`\mu = \sqrt{\sum 1/z^2}`; 0 for none,
+    infinite without noise."""
     from scipy.optimize import brentq
 
     check_delta(delta)
@@ -78,7 +104,14 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     if gaussian_log_delta(0.0, mu) <= target:
         return 0.0
     high = mu * mu / 2 + mu * 40 + 1
-    return float(brentq(lambda epsilon: max(gaussian_log_delta(epsilon, mu), -1e6) - target, 0.0, high, xtol=1e-10))
+    return float(
+        brentq(
+            lambda epsilon: max(gaussian_log_delta(epsilon, mu), -1e6) - target,
+            0.0,
+            high,
+            xtol=1e-10,
+        )
+    )
 
 
 def gaussian_mu(epsilon: float, delta: float) -> float:
@@ -101,7 +134,9 @@ def rdp(events: Sequence[Event], delta: float) -> tuple[float, float | None]:
         return math.inf, None
     analysis = _opacus("opacus.accountants.analysis.rdp")
     total = sum(
-        analysis.compute_rdp(q=event.rate, noise_multiplier=event.multiplier, steps=event.steps, orders=ORDERS)
+        analysis.compute_rdp(
+            q=event.rate, noise_multiplier=event.multiplier, steps=event.steps, orders=ORDERS
+        )
         for event in events
     )
     epsilon, order = analysis.get_privacy_spent(orders=ORDERS, rdp=total, delta=check_delta(delta))
@@ -109,7 +144,8 @@ def rdp(events: Sequence[Event], delta: float) -> tuple[float, float | None]:
 
 
 def prv(events: Sequence[Event], delta: float) -> float | None:
-    """Upper bound by Opacus's PRV accountant, tight to 0.01; ``None`` where it cannot work (epsilon beyond 50)."""
+    """Upper bound by Opacus's PRV accountant, tight to 0.01; ``None`` where it cannot work (epsilon
+    beyond 50)."""
     events = check_events(events)
     if not events:
         return 0.0
@@ -119,18 +155,22 @@ def prv(events: Sequence[Event], delta: float) -> float | None:
     accountant.history = [tuple(event) for event in events]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's divide warning at sample rate 1, which is handled
-        return max(0.0, float(accountant.get_epsilon(delta=check_delta(delta), eps_error=PRV_ERROR)))
+        return max(
+            0.0, float(accountant.get_epsilon(delta=check_delta(delta), eps_error=PRV_ERROR))
+        )
 
 
 def _opacus(module: str) -> Any:
-    """A part of Opacus, imported when it is needed and without its warnings about parts that are not used here."""
+    """A part of Opacus, imported when it is needed and without its warnings about parts that are
+    not used here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(module)
 
 
 def gdp(events: Sequence[Event], delta: float) -> float | None:
-    """The central-limit estimate, for information: it may lie *below* the truth, so nothing is decided by it."""
+    """The central-limit estimate, for information: it may lie *below* the truth, so nothing is
+    decided by it."""
     events = check_events(events)
     if len(events) != 1 or events[0].multiplier == 0:
         return None
@@ -140,7 +180,8 @@ def gdp(events: Sequence[Event], delta: float) -> float | None:
 
 
 def pld(events: Sequence[Event], delta: float) -> float | None:
-    """Google's privacy-loss distributions (package ``dp-accounting``), ``None`` if that is not installed."""
+    """Google's privacy-loss distributions (package ``dp-accounting``), ``None`` if that is not
+    installed."""
     try:
         from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
         from dp_accounting import pld as distributions
@@ -153,7 +194,9 @@ def pld(events: Sequence[Event], delta: float) -> float | None:
         return None
     accountant = distributions.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
     for event in events:
-        accountant.compose(PoissonSampledDpEvent(event.rate, GaussianDpEvent(event.multiplier)), event.steps)
+        accountant.compose(
+            PoissonSampledDpEvent(event.rate, GaussianDpEvent(event.multiplier)), event.steps
+        )
     return float(accountant.get_epsilon(delta))
 
 
@@ -164,14 +207,20 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
 
 
 def calibrate(target: float, delta: float, rate: float, rounds: int) -> float:
-    """The smallest noise multiplier (to 1 in 1000) whose :func:`epsilon` over ``rounds`` is at most ``target``."""
+    """The smallest noise multiplier (to 1 in 1000) whose :func:`epsilon` over ``rounds`` is at most
+    ``target``."""
     if not target > 0:
         raise InputError("target-epsilon", target, "must be above 0", "for example 8")
     low, high = 0.0, 1.0
     while epsilon([Event(high, rate, rounds)], delta) > target:
         low, high = high, high * 2
         if high > 1e6:
-            raise InputError("target-epsilon", target, "no noise reaches it at this delta", "raise delta or epsilon")
+            raise InputError(
+                "target-epsilon",
+                target,
+                "no noise reaches it at this delta",
+                "raise delta or epsilon",
+            )
     while high - low > 1e-3 * high:
         middle = (low + high) / 2
         if epsilon([Event(middle, rate, rounds)], delta) > target:
@@ -182,7 +231,8 @@ def calibrate(target: float, delta: float, rate: float, rounds: int) -> float:
 
 
 def calibrate_known_cohort(target: float, delta: float, participations: int) -> float:
-    """The exact z for which ``participations`` rounds cost ``target``, the server knowing who was in them."""
+    """The exact z for which ``participations`` rounds cost ``target``, the server knowing who was
+    in them."""
     if not target > 0:
         raise InputError("target-epsilon", target, "must be above 0", "for example 8")
     return math.sqrt(participations) / gaussian_mu(target, check_delta(delta))

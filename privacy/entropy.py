@@ -1,7 +1,8 @@
-"""Randomness that protects: AES-256-CTR keyed by the operating system, never a seed, never reproducible.
+"""Randomness that protects: AES-256-CTR keyed by the operating system, never a seed, never
+reproducible.
 
-Noise and rounding under a privacy claim must be unpredictable to everyone, the server included. There is no seed
-parameter to set by mistake; tests replace :func:`fresh_key`.
+Noise and rounding under a privacy claim must be unpredictable to everyone, the server included.
+There is no seed parameter to set by mistake; tests replace :func:`fresh_key`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 BLOCK = 1 << 16  # numbers generated at a time: stays in the second-level cache
-LARGEST_NORMAL = math.sqrt(2 * 64 * math.log(2))  # 9.42: what a 64-bit uniform can reach through Box-Muller
+LARGEST_NORMAL = math.sqrt(
+    2 * 64 * math.log(2)
+)  # 9.42: what a 64-bit uniform can reach through Box-Muller
 _ZEROS = bytes(BLOCK * 8)
 
 
@@ -24,10 +27,12 @@ def fresh_key() -> bytes:
 
 
 class Keystream:
-    """The AES-256-CTR stream of a key that is used for this stream and nothing else (so the counter starts at 0).
+    """The AES-256-CTR stream of a key that is used for this stream and nothing else (so the counter
+    starts at 0).
 
-    Streams that are read in turn may share one ``buffer`` (of ``8 * BLOCK`` bytes): a thousand masks need one.
-    ``start`` is the 32-bit word to begin with, a multiple of 4: a part of a stream can be had without the rest.
+    Streams that are read in turn may share one ``buffer`` (of ``8 * BLOCK`` bytes): a thousand
+    masks need one. ``start`` is the 32-bit word to begin with, a multiple of 4: a part of a stream
+    can be had without the rest.
     """
 
     def __init__(self, key: bytes, buffer: bytearray | None = None, start: int = 0) -> None:
@@ -38,12 +43,14 @@ class Keystream:
         self._doubles = np.frombuffer(self._buffer, np.uint64)
 
     def words(self, count: int) -> NDArray[np.uint32]:
-        """The next ``count`` (at most ``BLOCK``) uniform 32-bit words; valid until the next call."""
+        """The next ``count`` (at most ``BLOCK``) uniform 32-bit words; valid until the next
+        call."""
         self._encryptor.update_into(memoryview(_ZEROS)[: 4 * count], self._buffer)
         return self._words[:count]
 
     def doubles(self, count: int) -> NDArray[np.uint64]:
-        """The next ``count`` (at most ``BLOCK``) uniform 64-bit words; valid until the next call."""
+        """The next ``count`` (at most ``BLOCK``) uniform 64-bit words; valid until the next
+        call."""
         self._encryptor.update_into(memoryview(_ZEROS)[: 8 * count], self._buffer)
         return self._doubles[:count]
 
@@ -59,7 +66,8 @@ class Entropy(Keystream):
         return (self.doubles(count).astype(np.float64) + 1.0) * 2.0**-64
 
     def normal(self, count: int) -> NDArray[np.float64]:
-        """``count`` independent N(0, 1), by Box-Muller on 64-bit uniforms: exact up to |x| = 9.42 (tail 5e-21)."""
+        """``count`` independent N(0, 1), by Box-Muller on 64-bit uniforms: exact up to |x| = 9.42
+        (tail 5e-21)."""
         out = np.empty(count + 1)
         for start in range(0, count, BLOCK):
             pairs = (min(BLOCK, count - start) + 1) // 2
@@ -71,7 +79,8 @@ class Entropy(Keystream):
         return out[:count]
 
     def integer_noise(self, count: int, deviation: float) -> NDArray[np.int64]:
-        r"""``count`` draws of :math:`\mathrm{rint}(N(0, \sigma^2))`; ``deviation`` is sigma, in quanta."""
+        r"""``count`` draws of :math:`\mathrm{rint}(N(0, \sigma^2))`; ``deviation`` is sigma, in
+        quanta."""
         return np.rint(self.normal(count) * deviation).astype(np.int64)
 
     def chance(self, probability: float) -> bool:

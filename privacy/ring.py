@@ -1,6 +1,7 @@
 r"""Numbers on an integer lattice, added modulo 2^32: what masks, sums and noise share.
 
-A real vector x with :math:`\lVert x\rVert_2 \le S` becomes integers by unbiased stochastic rounding,
+A real vector x with :math:`\lVert x\rVert_2 \le S` becomes integers by unbiased stochastic
+rounding,
 
 .. math:: q(x) = \lfloor K x + u\rfloor,\ u \sim U[0, 1), \qquad
     \lVert q(x)\rVert_2 \le K S + \sqrt d,
@@ -24,23 +25,31 @@ HALF = 2**31
 
 
 def levels(clients: int, noise: float) -> int:
-    """K for a sum over ``clients`` whose total noise has at most the deviation ``noise``, in units of x.
+    """K for a sum over ``clients`` whose total noise has at most the deviation ``noise``, in units
+    of x.
 
-    Eleven deviations of head-room, more than 64-bit uniforms can reach (and a tenth to spare for rounding).
+    Eleven deviations of head-room, more than 64-bit uniforms can reach (and a tenth to spare for
+    rounding).
     """
     count = math.floor((HALF - 1) / (clients + 11.0 * noise))
     if count < 2**10:
-        raise ValueError(f"{clients} clients with noise {noise:g} leave {count} levels in 32 bits: too few to round to")
+        raise ValueError(
+            f"{clients} clients with noise {noise:g} leave {count} levels in 32 bits: too few to round to"
+        )
     return count
 
 
 def rounded_norm(count: int, sensitivity: float, length: int) -> float:
-    r"""The largest norm :math:`K S + \sqrt d` of a rounded vector, in quanta: what noise is calibrated to."""
+    r"""The largest norm :math:`K S + \sqrt d` of a rounded vector, in quanta: what noise is
+    calibrated to."""
     return count * sensitivity + math.sqrt(length)
 
 
-def add_rounded(total: NDArray[np.uint32], row: NDArray[np.float64], count: int, entropy: Entropy) -> float:
-    """Add one client's vector, rounded to ``count`` levels, to ``total`` in place; returns the integer norm."""
+def add_rounded(
+    total: NDArray[np.uint32], row: NDArray[np.float64], count: int, entropy: Entropy
+) -> float:
+    """Add one client's vector, rounded to ``count`` levels, to ``total`` in place; returns the
+    integer norm."""
     square, room = 0.0, min(BLOCK, len(row))
     scaled, chance = np.empty(room), np.empty(room)
     for start in range(0, len(row), BLOCK):
@@ -51,7 +60,9 @@ def add_rounded(total: NDArray[np.uint32], row: NDArray[np.float64], count: int,
         np.add(value, up, out=value)
         np.floor(value, out=value)
         square += float(np.dot(value, value))
-        total[start : start + BLOCK] += value.astype(np.int32).view(np.uint32)  # |q| <= K + 1 < 2^31
+        total[start : start + BLOCK] += value.astype(np.int32).view(
+            np.uint32
+        )  # |q| <= K + 1 < 2^31
     return math.sqrt(square)
 
 

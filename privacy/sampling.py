@@ -1,8 +1,9 @@
 """Who takes part in a round, in ways an accountant has a name for.
 
-*fixed*: so many per round, drawn from the run's seed; nothing is amplified. *poisson*: every client by a coin of its
-own from the operating system's entropy (repeating a run draws others). *round-robin*: in turns, so that between two
-participations of a client lie all the others: a minimum separation of ceil(N/m) rounds.
+*fixed*: so many per round, drawn from the run's seed; nothing is amplified. *poisson*: every client
+by a coin of its own from the operating system's entropy (repeating a run draws others).
+*round-robin*: in turns, so that between two participations of a client lie all the others: a
+minimum separation of ceil(N/m) rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from strategies.federation import in_turns, participants
 
 
 class Sampler:
-    """``draw(round)`` gives clients in increasing order; ``expected`` is their mean number, ``rate`` q or 0."""
+    """``draw(round)`` gives clients in increasing order; ``expected`` is their mean number,
+    ``rate`` q or 0."""
 
     def __init__(self, name: str, seed: int, population: int, per_round: int) -> None:
         self.name, self.seed, self.population = name, seed, population
@@ -28,7 +30,11 @@ class Sampler:
     @property
     def expected(self) -> float:
         """Clients a round on average: public, and what sums are divided by."""
-        return self.population / self.separation if self.name == "round-robin" else float(self.per_round)
+        return (
+            self.population / self.separation
+            if self.name == "round-robin"
+            else float(self.per_round)
+        )
 
     @property
     def smallest(self) -> int:
@@ -62,5 +68,8 @@ class Sampler:
         if self.name == "round-robin":
             return in_turns(self.seed, round, self.population, self.per_round)
         return participants(
-            self.seed, round, self.population, 0 if self.per_round == self.population else self.per_round
+            self.seed,
+            round,
+            self.population,
+            0 if self.per_round == self.population else self.per_round,
         )

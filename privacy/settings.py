@@ -12,16 +12,28 @@ from tasks.settings import Options, Settings
 class PrivacySettings(Settings):
     """What bounds, hides and noises a client's contribution. Read only by private releases."""
 
-    clip_norm: float = Field(1.0, gt=0, description="C, L2 norm a client's update is clipped to (start, if adaptive)")
-    adaptive_clip: bool = Field(False, description="move C towards the norm that clip-quantile of clients stay under")
-    clip_quantile: float = Field(0.5, gt=0, lt=1, description="share of clients that should not be clipped")
+    clip_norm: float = Field(
+        1.0, gt=0, description="C, L2 norm a client's update is clipped to (start, if adaptive)"
+    )
+    adaptive_clip: bool = Field(
+        False, description="move C towards the norm that clip-quantile of clients stay under"
+    )
+    clip_quantile: float = Field(
+        0.5, gt=0, lt=1, description="share of clients that should not be clipped"
+    )
     clip_rate: float = Field(0.2, gt=0, le=1, description="step of the adaptive clip, in log C")
-    max_examples: int = Field(0, ge=0, description="weight clients by min(examples, this)/this; 0: all weigh the same")
-    metrics: Options = Field("{}", description='metrics in the noised sum: {"objective_min": [low, high]}')
+    max_examples: int = Field(
+        0, ge=0, description="weight clients by min(examples, this)/this; 0: all weigh the same"
+    )
+    metrics: Options = Field(
+        "{}", description='metrics in the noised sum: {"objective_min": [low, high]}'
+    )
     noise_multiplier: float = Field(
         1.0, ge=0, description="z, noise deviation over sensitivity; 0: from target-epsilon"
     )
-    target_epsilon: float = Field(0.0, ge=0, description="find z for this epsilon; needs noise-multiplier = 0")
+    target_epsilon: float = Field(
+        0.0, ge=0, description="find z for this epsilon; needs noise-multiplier = 0"
+    )
     delta: float = Field(1e-5, gt=1e-15, lt=1, description="delta of the guarantee")
     epsilon_max: float = Field(
         0.0, ge=0, description="the population's budget; a round that would exceed it stops the run"
@@ -29,10 +41,17 @@ class PrivacySettings(Settings):
     sampling: Literal["fixed", "poisson", "round-robin"] = Field(
         "fixed", description="fixed size, each client by its own secret coin, or in turns"
     )
-    population: str = Field("", description="people the budget belongs to, shared by runs; empty: this run's own")
-    colluding: int = Field(0, ge=0, description="nodes assumed to work with the server")
-    threshold: int = Field(0, ge=0, description="nodes that must remain to unmask; 0: floor(2n/3) + 1")
-    graph: Literal["auto", "complete", "harary"] = Field(
-        "auto", description="who masks with whom; auto: everybody up to 100 nodes, k neighbours above"
+    population: str = Field(
+        "", description="people the budget belongs to, shared by runs; empty: this run's own"
     )
-    roster: str = Field("", description="JSON file with the identity keys of nodes and server; empty: simulation")
+    colluding: int = Field(0, ge=0, description="nodes assumed to work with the server")
+    threshold: int = Field(
+        0, ge=0, description="nodes that must remain to unmask; 0: floor(2n/3) + 1"
+    )
+    graph: Literal["auto", "complete", "harary"] = Field(
+        "auto",
+        description="who masks with whom; auto: everybody up to 100 nodes, k neighbours above",
+    )
+    roster: str = Field(
+        "", description="JSON file with the identity keys of nodes and server; empty: simulation"
+    )

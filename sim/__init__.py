@@ -1,4 +1,6 @@
-"""Where a Flower app runs without a network of devices: in one process, or on Ray; and how long that takes.
+"""Where a Flower app runs without a network of devices: in one process, or on Ray; and how long
+that takes.
 
-Nothing here knows what the app computes: ServerApp and ClientApp are handed in, or named by their references.
+Nothing here knows what the app computes: ServerApp and ClientApp are handed in, or named by their
+references.
 """

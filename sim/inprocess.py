@@ -1,9 +1,9 @@
 """The real ServerApp and ClientApp over a grid in memory: no Ray, no sockets, seconds to start.
 
-Messages are real Flower messages, one context per node lives as long as the run, a client that raises gives the
-same kind of error reply as Flower's simulation. Two private corners of flwr are touched (``TaskIdentity``, which a
-``Message`` reads its sender from, and the id a grid writes into a message); ``tests/sim/test_flower_contract.py``
-says when they move.
+Messages are real Flower messages, one context per node lives as long as the run, a client that
+raises gives the same kind of error reply as Flower's simulation. Two private corners of flwr are
+touched (``TaskIdentity``, which a ``Message`` reads its sender from, and the id a grid writes into
+a message); ``tests/sim/test_flower_contract.py`` says when they move.
 """
 
 from __future__ import annotations
@@ -95,8 +95,14 @@ class InProcessGrid(Grid):
         except Exception:
             return [Message(Error(CLIENT_APP_RAISED, traceback.format_exc()), reply_to=message)]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        return [reply for identifier in self.push_messages(messages) for reply in self.pull_messages([identifier])]
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return [
+            reply
+            for identifier in self.push_messages(messages)
+            for reply in self.pull_messages([identifier])
+        ]
 
 
 @contextmanager
@@ -120,7 +126,11 @@ def run_in_process(
     """Run a whole Flower app here and now; what the ServerApp raises is raised to the caller."""
     grid = grid or InProcessGrid(client_app, nodes, run_config)
     context = Context(
-        run_id=grid.run.run_id, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config=dict(run_config)
+        run_id=grid.run.run_id,
+        node_id=SERVER_NODE,
+        node_config={},
+        state=RecordDict(),
+        run_config=dict(run_config),
     )
     with server_identity(grid.run.run_id):
         server_app(grid, context)

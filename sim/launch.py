@@ -3,8 +3,9 @@
 What plain ``flwr run .`` leaves to the user (measured on flwr 1.41) and what is done about it here:
 
 - the local SuperLink keeps the directory and environment of the first run for ever, and Ray workers import our
-  generic package names from that directory: each run gets its own SuperLink, started in an empty directory with
-  the right environment, on free loopback ports, and ended by its process id afterwards;
+  generic package names from that directory: each run gets its own SuperLink, started in an empty
+  directory with the right environment, on free loopback ports, and ended by its process id
+  afterwards;
 - every run installs the app's dependencies (for torch: gigabytes of CUDA): switched off, as are telemetry, the update
   check and Ray's usage statistics;
 - the exit status is 0 for failed runs: the caller reads the run's own status file, and what this module returns.
@@ -73,7 +74,10 @@ def environment(home: Path, runtime: RuntimeSettings, ports: tuple[int, int]) ->
 
 def federation_config(runtime: RuntimeSettings) -> str:
     """The ``--federation-config`` that gives Ray the configured nodes and resources."""
-    parts = [f"num-supernodes={runtime.nodes}", f"client-resources-num-cpus={runtime.cpus_per_actor}"]
+    parts = [
+        f"num-supernodes={runtime.nodes}",
+        f"client-resources-num-cpus={runtime.cpus_per_actor}",
+    ]
     if runtime.gpus_per_actor:
         parts.append(f"client-resources-num-gpus={runtime.gpus_per_actor}")
     return " ".join(parts)
@@ -92,10 +96,12 @@ def flwr_run(
     tick: Callable[[], None] = lambda: None,
     settled: Callable[[], bool] = lambda: False,
 ) -> Ending:
-    """Run the app of ``app_dir`` through ``flwr run --stream``; ``tick`` is called twice a second meanwhile.
+    """Run the app of ``app_dir`` through ``flwr run --stream``; ``tick`` is called twice a second
+    meanwhile.
 
-    Flower's output goes to ``log_file``. Flower is asked how the run ended (seconds) unless ``settled`` says that
-    the caller knows. Raises :class:`LaunchError` if no run could be started at all.
+    Flower's output goes to ``log_file``. Flower is asked how the run ended (seconds) unless
+    ``settled`` says that the caller knows. Raises :class:`LaunchError` if no run could be started
+    at all.
     """
     home = Path(tempfile.mkdtemp(prefix="fedapp-"))
     try:
@@ -116,8 +122,12 @@ def flwr_run(
             text = log_file.read_bytes()[offset:].decode(errors="replace")
             found = re.search(r"started run (\d+)", text)
             if found is None:
-                raise LaunchError(f"flwr run did not start (exit status {process.returncode}):\n{_tail(text)}")
-            status, details = ("unasked", "") if settled() else _run_status(found.group(1), neutral, env)
+                raise LaunchError(
+                    f"flwr run did not start (exit status {process.returncode}):\n{_tail(text)}"
+                )
+            status, details = (
+                ("unasked", "") if settled() else _run_status(found.group(1), neutral, env)
+            )
             return Ending(process.returncode, found.group(1), status, details)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -146,7 +156,9 @@ def _superlink(home: Path, cwd: Path, env: Mapping[str, str], log_file: Path) ->
         "--database", str(home / "state.db"), "--disable-runtime-dependency-installation",
     ]  # fmt: skip
     with open(home / "superlink.log", "wb") as log:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             _await_health(process, f"http://127.0.0.1:{http_port}/health", home / "superlink.log")
             yield
@@ -160,20 +172,25 @@ def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None
     deadline = time.monotonic() + START_PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise LaunchError(f"the SuperLink ended with status {process.returncode}:\n{_tail(log.read_text())}")
+            raise LaunchError(
+                f"the SuperLink ended with status {process.returncode}:\n{_tail(log.read_text())}"
+            )
         try:
             with urllib.request.urlopen(url, timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise LaunchError(f"the SuperLink did not answer within {START_PATIENCE:.0f} s:\n{_tail(log.read_text())}")
+    raise LaunchError(
+        f"the SuperLink did not answer within {START_PATIENCE:.0f} s:\n{_tail(log.read_text())}"
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the SuperLink and everything that descends from it, Ray included; kill what does not go by itself.
+    """End the SuperLink and everything that descends from it, Ray included; kill what does not go
+    by itself.
 
-    Flower starts its helpers in sessions of their own and leaves a running simulation behind, so the tree is read
-    before its root is ended.
+    Flower starts its helpers in sessions of their own and leaves a running simulation behind, so
+    the tree is read before its root is ended.
     """
     try:
         root = psutil.Process(process.pid)
@@ -193,10 +210,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _run_status(run_id: str, cwd: Path, env: Mapping[str, str]) -> tuple[str, str]:
     command = [_script("flwr"), "ls", "--run-id", run_id, "--format", "json"]
-    listed = subprocess.run(command, cwd=cwd, env=dict(env), capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        command, cwd=cwd, env=dict(env), capture_output=True, text=True, check=False
+    )
     try:
         run = json.loads(listed.stdout)["runs"][0]
-        return str(run.get("status", "unknown")), str(run.get("details", run.get("status-details", "")))
+        return str(run.get("status", "unknown")), str(
+            run.get("details", run.get("status-details", ""))
+        )
     except (ValueError, KeyError, IndexError):
         return "unknown", _tail(listed.stdout + listed.stderr)
 
@@ -206,7 +227,9 @@ def _script(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise LaunchError(f"{name} is not installed beside {sys.executable}: pip install 'flwr[simulation]'")
+        raise LaunchError(
+            f"{name} is not installed beside {sys.executable}: pip install 'flwr[simulation]'"
+        )
     return found
 
 

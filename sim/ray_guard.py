@@ -1,13 +1,13 @@
 """Keeps Flower's Ray simulation alive where flwr 1.41 and 1.42 do not.
 
 1. A killed actor (out of memory, ``kill -9``) goes back into flwr's pool and fails every message it is given for
-   the rest of the run. Here Ray restarts it and repeats the message; our clients' state is versioned by round, so a
-   repeated message gives the same result.
+   the rest of the run. Here Ray restarts it and repeats the message; our clients' state is
+   versioned by round, so a repeated message gives the same result.
 2. flwr counts ``int(GPUs / share)`` actors, but a share cannot span two cards: 2 GPUs at 0.35 give 5 actors of which
    Ray can place 4, and the run hangs. Here the pool is sized to what can be placed.
 
-``install`` is called when the ClientApp module is imported; it does something only in the process that drives a
-simulation, which imports that module before it builds its actor pool.
+``install`` is called when the ClientApp module is imported; it does something only in the process
+that drives a simulation, which imports that module before it builds its actor pool.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ log = logging.getLogger("flwr")
 
 
 def placeable(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
-    """How many actors of ``cpus`` cores and ``gpus`` cards fit, given each machine's ``{"CPU": n, "GPU": n}``.
+    """How many actors of ``cpus`` cores and ``gpus`` cards fit, given each machine's ``{"CPU": n,
+    "GPU": n}``.
 
     >>> placeable([{"CPU": 16, "GPU": 2}], cpus=1, gpus=0.35)
     4
@@ -36,7 +37,9 @@ def placeable(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) ->
         if gpus > 0:
             cards = int(resources.get("GPU", 0))
             share = round(gpus / RAY_QUANTUM)
-            each = cards * int(round(1 / RAY_QUANTUM) // share) if gpus <= 1 else cards // round(gpus)
+            each = (
+                cards * int(round(1 / RAY_QUANTUM) // share) if gpus <= 1 else cards // round(gpus)
+            )
             fit = min(fit, each)
         total += fit
     return total
@@ -68,9 +71,13 @@ def guard(ray_actor: Any) -> bool:
         machines = [node["Resources"] for node in ray_actor.ray.nodes() if node["Resources"]]
         cpus, gpus = client_resources.get("num_cpus", 0), client_resources.get("num_gpus", 0.0)
         fit = placeable(machines, cpus, gpus)
-        return fit if fit > 0 else original_size(client_resources)  # flwr's own error for an empty pool
+        return (
+            fit if fit > 0 else original_size(client_resources)
+        )  # flwr's own error for an empty pool
 
-    def guarded_init(self: Any, actor_type: Any, client_resources: dict[str, Any], actor_kwargs: Any) -> None:
+    def guarded_init(
+        self: Any, actor_type: Any, client_resources: dict[str, Any], actor_kwargs: Any
+    ) -> None:
         original_init(self, actor_type, client_resources, actor_kwargs)
         options = {**client_resources, "max_restarts": -1, "max_task_retries": RETRIES}
         self.create_actor_fn = lambda: actor_type.options(**options).remote(**(actor_kwargs or {}))

@@ -1,9 +1,9 @@
 """The client half of a round for many clients: chunked, batched, and tolerant of single failures.
 
-A node is told which clients to train. They run in chunks (one batched computation each, so memory does not grow
-with the cohort), are added up through the release, and leave as one partial sum. A client that raises or whose
-update is not finite is left out with its reason; the others go on. No Flower here: this is also what runs on a
-bare GPU machine.
+A node is told which clients to train. They run in chunks (one batched computation each, so memory
+does not grow with the cohort), are added up through the release, and leave as one partial sum. A
+client that raises or whose update is not finite is left out with its reason; the others go on. No
+Flower here: this is also what runs on a bare GPU machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from tasks.types import Rendering, Task
 
 Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
 
-# What a chunk may keep: a few times the last cache on CPU, and rather FEW clients than one if they are large (measured)
+# What a chunk may keep: a few times the last cache on CPU, and rather FEW clients than one if they
+# are large (measured)
 CHUNK_BYTES = {"cpu": 80 << 20, "cuda": 4 << 30}
 CHUNK_LIMIT = {"cpu": 32, "cuda": 1024}
 FEW, FEW_BYTES = 4, 256 << 20
@@ -58,7 +59,8 @@ class MemoryStore(Protocol):
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which clients a node trains this round. ``versions``: the round whose memory each continues from (0: none).
+    """Which clients a node trains this round. ``versions``: the round whose memory each continues
+    from (0: none).
 
     ``public`` are the release's numbers of the round.
     """
@@ -72,7 +74,8 @@ class Assignment:
 
 @dataclass
 class CohortResult:
-    """A node's partial sum, who is in it, who is not and why, and metrics aligned with ``clients``."""
+    """A node's partial sum, who is in it, who is not and why, and metrics aligned with
+    ``clients``."""
 
     payload: Payload | None = None
     clients: list[int] = field(default_factory=list)
@@ -82,13 +85,17 @@ class CohortResult:
 
 
 def describe(error: BaseException) -> str:
-    """One line: type, message, and where (file:line in function): the last place that is not in a library."""
+    """One line: type, message, and where (file:line in function): the last place that is not in a
+    library."""
     return f"{type(error).__name__}: {error}{_place(error, whole=True)}"
 
 
 def disclose(error: BaseException) -> str:
-    """What a real device tells of a failure: its kind and the place in the code. Messages name files and folders."""
-    named = f"InputError about {error.key}" if isinstance(error, InputError) else type(error).__name__
+    """What a real device tells of a failure: its kind and the place in the code. Messages name
+    files and folders."""
+    named = (
+        f"InputError about {error.key}" if isinstance(error, InputError) else type(error).__name__
+    )
     return f"{named}{_place(error, whole=False)}; the node's own log says more"
 
 
@@ -109,7 +116,8 @@ def chunk_width(working_set: int, device: torch.device) -> int:
 
 
 def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str, int]:
-    """What clients keep between rounds, and how many numbers each is: the rule's vectors and the learner's own."""
+    """What clients keep between rounds, and how many numbers each is: the rule's vectors and the
+    learner's own."""
     own = learner.memory(task) if hasattr(learner, "memory") else {}
     rules = {**dict.fromkeys(rule.memory, task.layout.size), **getattr(rule, "memory_sizes", {})}
     if both := sorted(set(own) & set(rules)):
@@ -121,7 +129,8 @@ def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str,
 
 
 class CohortTrainer:
-    """Trains whichever clients an :class:`Assignment` names, for one task, learner, rule and release."""
+    """Trains whichever clients an :class:`Assignment` names, for one task, learner, rule and
+    release."""
 
     def __init__(
         self,
@@ -141,9 +150,13 @@ class CohortTrainer:
         self._fit = learner.fit if isinstance(learner, WholeFit) else partial(descend, learner)
         self._memory = remembered(task, learner, rule)
         if self._memory and store is None:
-            raise ValueError(f"clients remember {', '.join(self._memory)}: they need a memory store")
+            raise ValueError(
+                f"clients remember {', '.join(self._memory)}: they need a memory store"
+            )
 
-    def run(self, received: Broadcast, assignment: Assignment, pictures: bool = False) -> CohortResult:
+    def run(
+        self, received: Broadcast, assignment: Assignment, pictures: bool = False
+    ) -> CohortResult:
         """Train the assigned clients from the received model and add them up."""
         result = CohortResult()
         drawn = list(zip(assignment.clients, assignment.versions, strict=True))
@@ -166,11 +179,20 @@ class CohortTrainer:
         return result
 
     def _attending(
-        self, received: Broadcast, assignment: Assignment, drawn: list[tuple[int, int]], result: CohortResult
+        self,
+        received: Broadcast,
+        assignment: Assignment,
+        drawn: list[tuple[int, int]],
+        result: CohortResult,
     ) -> list[tuple[int, int]]:
-        """Those who train, where the rule lets clients stay away by their own score; the others add nothing."""
+        """Those who train, where the rule lets clients stay away by their own score; the others add
+        nothing."""
         attendance = getattr(self.rule, "attendance", None)
-        adaptive = bool(getattr(self.rule, "memory_sizes", None)) and self.release.masked and self.release.noised
+        adaptive = (
+            bool(getattr(self.rule, "memory_sizes", None))
+            and self.release.masked
+            and self.release.noised
+        )
         if attendance is None or not adaptive:
             return drawn
         staying = []
@@ -184,27 +206,38 @@ class CohortTrainer:
         return staying
 
     def _abstain(
-        self, received: Broadcast, assignment: Assignment, jobs: list[tuple[int, int]], result: CohortResult
+        self,
+        received: Broadcast,
+        assignment: Assignment,
+        jobs: list[tuple[int, int]],
+        result: CohortResult,
     ) -> None:
-        """Nobody may learn who failed, so the server counts everyone: who failed added zero and keeps its memory."""
+        """Nobody may learn who failed, so the server counts everyone: who failed added zero and
+        keeps its memory."""
         if self.store is None or not self._memory:
             return
         for job in jobs:
             if job[0] in result.failures:
                 kept = self._recall_if_any(job, received.model)
-                self.store.save(job[0], assignment.round, {name: rows[0] for name, rows in kept.items()})
+                self.store.save(
+                    job[0], assignment.round, {name: rows[0] for name, rows in kept.items()}
+                )
 
     def chunk_width(self, device: torch.device) -> int:
-        """Clients trained at once: what is configured, else what the memory budget of the device allows."""
+        """Clients trained at once: what is configured, else what the memory budget of the device
+        allows."""
         if self.chunk:
             return self.chunk
-        return chunk_width(self.task.working_set(self.settings.batch_size, self.learner.inner_steps), device)
+        return chunk_width(
+            self.task.working_set(self.settings.batch_size, self.learner.inner_steps), device
+        )
 
     def _one_by_one(
         self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
         pictures: bool,
     ) -> None:  # fmt: skip
-        """Find out which client of a failing chunk is at fault; the healthy ones are trained all the same."""
+        """Find out which client of a failing chunk is at fault; the healthy ones are trained all
+        the same."""
         for job in chunk:
             try:
                 self._train(received, assignment, [job], result, pictures)
@@ -224,7 +257,8 @@ class CohortTrainer:
             renewed = {**renewed, **self.rule.settled(memory, renewed, share[:, None])}
         contribution = self._with_metrics(contribution, local)
         payload = self.release.encode(contribution, assignment.public)
-        # a sum is finite only if every summand is: reading it alone is enough, unless it is made of integers
+        # a sum is finite only if every summand is: reading it alone is enough, unless it is made of
+        # integers
         if not is_finite(contribution.vector if self.release.private else payload.vector):
             bad = ~torch.isfinite(contribution.vector).all(dim=1)
             if len(chunk) > 1:
@@ -233,9 +267,13 @@ class CohortTrainer:
 
         metrics, shown = self._look(received, local, cohort, pictures)
         metrics = {name: values.tolist() for name, values in local.metrics.items()} | metrics
-        for row, client in enumerate(clients):  # nothing below raises: a client is in everything or in nothing
+        for row, client in enumerate(
+            clients
+        ):  # nothing below raises: a client is in everything or in nothing
             if renewed and self.store is not None:
-                self.store.save(client, assignment.round, {name: rows[row] for name, rows in renewed.items()})
+                self.store.save(
+                    client, assignment.round, {name: rows[row] for name, rows in renewed.items()}
+                )
             if shown:
                 result.pictures[client] = shown[row]
         for name, numbers in metrics.items():
@@ -250,12 +288,24 @@ class CohortTrainer:
         self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]]
     ) -> tuple[list[Any], dict[str, Tensor], LocalResult]:
         """The clients' data, their memories, and what they trained."""
-        cohort, memory = [self._data(client) for client, _ in chunk], self.recall(chunk, received.model)
-        keys: list[Key] = [("batches", assignment.seed, assignment.round, client) for client, _ in chunk]
-        return cohort, memory, self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
+        cohort, memory = (
+            [self._data(client) for client, _ in chunk],
+            self.recall(chunk, received.model),
+        )
+        keys: list[Key] = [
+            ("batches", assignment.seed, assignment.round, client) for client, _ in chunk
+        ]
+        return (
+            cohort,
+            memory,
+            self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings),
+        )
 
-    def rehearse(self, received: Broadcast, assignment: Assignment) -> tuple[LocalResult, Contribution]:
-        """What the assigned clients would train and add to the sum, before any release; nothing is remembered."""
+    def rehearse(
+        self, received: Broadcast, assignment: Assignment
+    ) -> tuple[LocalResult, Contribution]:
+        """What the assigned clients would train and add to the sum, before any release; nothing is
+        remembered."""
         chunk = list(zip(assignment.clients, assignment.versions, strict=True))
         _, memory, local = self._fitted(received, assignment, chunk)
         return local, self.rule.contribute(local, received, memory)[0]
@@ -268,15 +318,24 @@ class CohortTrainer:
             raise UnusableDataError(str(error)) from error
 
     def _with_metrics(self, contribution: Contribution, local: LocalResult) -> Contribution:
-        """The contribution with those metrics beside it that the release bounds and noises with the sum."""
+        """The contribution with those metrics beside it that the release bounds and noises with the
+        sum."""
         ranges = self.release.metric_ranges
         if not ranges:
             return contribution
         for name in ranges:
             if name not in local.metrics:
                 known = ", ".join(sorted(local.metrics))
-                raise InputError("privacy.metrics", name, "the learner reports no such metric", f"it reports: {known}")
-        extra = {f"metric.{name}": Scalar(local.metrics[name], Bounds(*bounds)) for name, bounds in ranges.items()}
+                raise InputError(
+                    "privacy.metrics",
+                    name,
+                    "the learner reports no such metric",
+                    f"it reports: {known}",
+                )
+        extra = {
+            f"metric.{name}": Scalar(local.metrics[name], Bounds(*bounds))
+            for name, bounds in ranges.items()
+        }
         return replace(contribution, scalars={**contribution.scalars, **extra})
 
     def recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
@@ -288,7 +347,8 @@ class CohortTrainer:
         return {name: torch.stack([row[name].to(model) for row in rows]) for name in self._memory}
 
     def _recall_if_any(self, job: tuple[int, int], model: Tensor) -> dict[str, Tensor]:
-        """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody else suffers."""
+        """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody
+        else suffers."""
         try:
             return self.recall([job], model)
         except FedappError:
@@ -297,7 +357,8 @@ class CohortTrainer:
     def _look(
         self, received: Broadcast, local: LocalResult, cohort: Sequence[Any], pictures: bool
     ) -> tuple[dict[str, list[float]], list[tuple[Tensor, Tensor]]]:
-        """What a curious server would see in each client's upload: numbers, and pictures if asked for."""
+        """What a curious server would see in each client's upload: numbers, and pictures if asked
+        for."""
         if self.inspect is None:
             return {}, []
         assert isinstance(self.task, Rendering), "compatibility.py refuses looking at other uploads"
@@ -312,8 +373,16 @@ class CohortTrainer:
         """Numbers of each client's upload, the mean over its signals where it holds several."""
         assert self.inspect is not None, "asked for by _look alone"
         apart = [part > 1 for part in parts]
-        images = [one for image, many in zip(rendered, apart, strict=True) for one in (image if many else [image])]
-        wanted = [one for truth, many in zip(truths, apart, strict=True) for one in (truth if many else [truth])]
+        images = [
+            one
+            for image, many in zip(rendered, apart, strict=True)
+            for one in (image if many else [image])
+        ]
+        wanted = [
+            one
+            for truth, many in zip(truths, apart, strict=True)
+            for one in (truth if many else [truth])
+        ]
         numbers: dict[str, list[float]] = {}
         for name, values in self.inspect(images, wanted).items():
             rest = iter(values)

@@ -1,4 +1,5 @@
-"""The server half of a round, without any transport: who takes part, what they get, what their sum does."""
+"""The server half of a round, without any transport: who takes part, what they get, what their sum
+does."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from tasks.randomness import generator
 
 
 def participants(seed: int, round: int, population: int, per_round: int) -> list[int]:
-    """The clients of a round, in increasing order: ``per_round`` drawn without replacement (0: all).
+    """The clients of a round, in increasing order: ``per_round`` drawn without replacement (0:
+    all).
 
     Depends on (seed, round) alone, so every method of a comparison trains the same clients.
     """
@@ -24,7 +26,8 @@ def participants(seed: int, round: int, population: int, per_round: int) -> list
 
 
 def in_turns(seed: int, round: int, population: int, per_round: int) -> list[int]:
-    """The clients whose turn ``round`` (from 1) is: ceil(N/m) groups in a seeded order, as equal as can be."""
+    """The clients whose turn ``round`` (from 1) is: ceil(N/m) groups in a seeded order, as equal as
+    can be."""
     order = torch.randperm(population, generator=generator("turns", seed)).tolist()
     groups = -(-population // per_round)
     turn = (round - 1) % groups
@@ -33,11 +36,13 @@ def in_turns(seed: int, round: int, population: int, per_round: int) -> list[int
 
 @dataclass
 class Federation:
-    """One method's shared model and everything that moves it: ``model [P]``, the rule's state, who was accepted.
+    """One method's shared model and everything that moves it: ``model [P]``, the rule's state, who
+    was accepted.
 
-    ``accepted[client]`` is the last round whose contribution of that client entered the model; a rule's client
-    continues from the memory of exactly that round, so a lost reply or a resumed run cannot fork it.
-    ``resting(round)`` says which numbers of the model stay as they are in a round, whatever noise or momentum would do.
+    ``accepted[client]`` is the last round whose contribution of that client entered the model; a
+    rule's client continues from the memory of exactly that round, so a lost reply or a resumed run
+    cannot fork it. ``resting(round)`` says which numbers of the model stay as they are in a round,
+    whatever noise or momentum would do.
     """
 
     rule: Rule
@@ -80,14 +85,17 @@ class Federation:
 
     def _follow(self, round: int) -> None:
         if round != self.round + 1:
-            raise ValueError(f"round {round} cannot follow round {self.round}: rounds only move forward by one")
+            raise ValueError(
+                f"round {round} cannot follow round {self.round}: rounds only move forward by one"
+            )
 
 
 class Fold:
     """Adds partial sums in the order of their slots, whatever order they arrive in.
 
-    Float addition is not associative; a fixed order makes the same layout give the same bits. Early replies wait: how
-    many is bounded by how far messages run ahead of the oldest one that is out (:mod:`strategies.flower.legs`).
+    Float addition is not associative; a fixed order makes the same layout give the same bits. Early
+    replies wait: how many is bounded by how far messages run ahead of the oldest one that is out
+    (:mod:`strategies.flower.legs`).
     """
 
     def __init__(self) -> None:
@@ -104,6 +112,8 @@ class Fold:
             if ready is None:
                 continue
             if self.total is None:
-                self.total = replace(ready, vector=ready.vector.clone())  # what arrives is only lent
+                self.total = replace(
+                    ready, vector=ready.vector.clone()
+                )  # what arrives is only lent
             else:
                 self.total.add(ready)

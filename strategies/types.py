@@ -1,7 +1,8 @@
-"""Types that cross the seams of a round. ``C`` clients, ``P`` shared parameters, ``V`` contributed numbers.
+"""Types that cross the seams of a round. ``C`` clients, ``P`` shared parameters, ``V`` contributed
+numbers.
 
-What leaves a node is a sum: a rule says what a client adds to it (:class:`Contribution`) and what the server does
-with it (:class:`Aggregate`); a release says how the sum is made.
+What leaves a node is a sum: a rule says what a client adds to it (:class:`Contribution`) and what
+the server does with it (:class:`Aggregate`); a release says how the sum is made.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from tasks.types import Derivatives, Episode, Task
 
 State = dict[str, Tensor]  # a rule's server state, each [P]
 Memory = Mapping[str, Tensor]  # what clients remember between rounds, each [C, P]
-Public = Mapping[str, float | int | str]  # the numbers of a round that everybody knows: clip norm, levels, ...
+Public = Mapping[
+    str, float | int | str
+]  # the numbers of a round that everybody knows: clip norm, levels, ...
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,12 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What local training gives: ``delta [C, P]`` = end - start, after ``steps [C]`` of size ``step_size``.
+    """What local training gives: ``delta [C, P]`` = end - start, after ``steps [C]`` of size
+    ``step_size``.
 
-    ``metrics`` may be reported (in the clear under ``plain``, bounded and noised otherwise); ``signals`` are for the
-    rule alone and never leave; ``kept`` goes to the client's own memory and nowhere else.
+    ``metrics`` may be reported (in the clear under ``plain``, bounded and noised otherwise);
+    ``signals`` are for the rule alone and never leave; ``kept`` goes to the client's own memory and
+    nowhere else.
     """
 
     delta: Tensor
@@ -48,10 +53,12 @@ class LocalResult:
 
 
 class Bounds(NamedTuple):
-    """The range within which a private release bounds a scalar beside the vector, known before the run.
+    """The range within which a private release bounds a scalar beside the vector, known before the
+    run.
 
-    ``clip_power``: the range is in units of the clip norm to that power (2 for squared norms of updates).
-    ``weighted``: what is summed is weight times value, so that a rule can take the weighted mean; ``low`` is then 0.
+    ``clip_power``: the range is in units of the clip norm to that power (2 for squared norms of
+    updates). ``weighted``: what is summed is weight times value, so that a rule can take the
+    weighted mean; ``low`` is then 0.
     """
 
     low: float
@@ -71,7 +78,8 @@ class Scalar(NamedTuple):
 class Contribution:
     """What clients add to the sum: ``vector [C, V]``, ``weight [C]`` and declared scalars.
 
-    ``largest``: what no weight exceeds, where the rule guarantees it; 0: weights are counts of examples.
+    ``largest``: what no weight exceeds, where the rule guarantees it; 0: weights are counts of
+    examples.
     """
 
     vector: Tensor
@@ -82,9 +90,11 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What the server gets: ``mean [V]`` = sum w v / sum w, the sums of weight and scalars, and how many.
+    """What the server gets: ``mean [V]`` = sum w v / sum w, the sums of weight and scalars, and how
+    many.
 
-    Under differential privacy ``weight`` and ``count`` are public constants: how many were expected.
+    Under differential privacy ``weight`` and ``count`` are public constants: how many were
+    expected.
     """
 
     mean: Tensor
@@ -94,7 +104,8 @@ class Aggregate:
 
 
 class Step(NamedTuple):
-    """A learner's outer step: pseudo-gradient ``[C, P]``, the objective ``[C]`` it descends, other metrics."""
+    """A learner's outer step: pseudo-gradient ``[C, P]``, the objective ``[C]`` it descends, other
+    metrics."""
 
     gradient: Tensor
     objective: Tensor
@@ -105,8 +116,9 @@ class Step(NamedTuple):
 class Learner(Protocol):
     """How data become a local step: a gradient oracle. ``outer_rate`` is its own step size.
 
-    It may be ``silent`` (its metrics must not leave a client), say that it ``clips_itself``, and need some
-    ``least_inner_steps``; one that is ``personal`` trains personal parameters too, which only some tasks have.
+    It may be ``silent`` (its metrics must not leave a client), say that it ``clips_itself``, and
+    need some ``least_inner_steps``; one that is ``personal`` trains personal parameters too, which
+    only some tasks have.
     """
 
     inner_steps: int
@@ -120,8 +132,8 @@ class Learner(Protocol):
 class WholeFit(Protocol):
     """A learner that trains a cohort by itself instead of giving one gradient after another.
 
-    It may have ``memory(task) -> {name: size}``: what its clients keep between rounds, given back to ``fit`` beside the
-    rule's memory and renewed by ``LocalResult.kept``.
+    It may have ``memory(task) -> {name: size}``: what its clients keep between rounds, given back
+    to ``fit`` beside the rule's memory and renewed by ``LocalResult.kept``.
     """
 
     inner_steps: int
@@ -135,11 +147,13 @@ class WholeFit(Protocol):
 
 @runtime_checkable
 class Rule(Protocol):
-    """How the server moves the model and ties the clients to it: one published algorithm, both halves.
+    """How the server moves the model and ties the clients to it: one published algorithm, both
+    halves.
 
-    It may have ``scalars: {name: Bounds}``, what it sums beside the vector (each in every :class:`Contribution`),
-    ``result(model, state)``, what is judged instead of the last model, and ``settled(memory, renewed, kept)``, what
-    clients remember if a release clipped their contributions to the share ``kept [C, 1]``.
+    It may have ``scalars: {name: Bounds}``, what it sums beside the vector (each in every
+    :class:`Contribution`), ``result(model, state)``, what is judged instead of the last model, and
+    ``settled(memory, renewed, kept)``, what clients remember if a release clipped their
+    contributions to the share ``kept [C, 1]``.
     """
 
     memory: tuple[str, ...]
@@ -153,7 +167,9 @@ class Rule(Protocol):
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
         """What clients receive."""
 
-    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+    def correct(
+        self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory
+    ) -> Tensor:
         """The corrected local step direction ``[C, P]``."""
 
     def contribute(
@@ -161,7 +177,9 @@ class Rule(Protocol):
     ) -> tuple[Contribution, dict[str, Tensor]]:
         """What each client adds to the sum, and what it will remember if the server accepts it."""
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         """The next model and server state; ``population`` is the number of clients there are."""
 
 
@@ -187,10 +205,11 @@ class Payload:
 class Release(Protocol):
     """How the sum over clients is made: in the clear, with noise, or masked.
 
-    ``private``: nothing but the sum leaves a client (no counts, metrics, reasons). ``masked``: the sum is made by
-    secure aggregation. ``noised``: it is charged to a privacy budget. ``length``: numbers in the vector that leaves a
-    node. ``state`` is what the release itself adapts from round to round. ``metric_ranges``: metrics that travel
-    inside the sum, with the range they are bounded to.
+    ``private``: nothing but the sum leaves a client (no counts, metrics, reasons). ``masked``: the
+    sum is made by secure aggregation. ``noised``: it is charged to a privacy budget. ``length``:
+    numbers in the vector that leaves a node. ``state`` is what the release itself adapts from round
+    to round. ``metric_ranges``: metrics that travel inside the sum, with the range they are bounded
+    to.
     """
 
     private: bool
@@ -203,14 +222,16 @@ class Release(Protocol):
     def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
         """On the server, before a round: the numbers everybody will compute with.
 
-        ``clients`` on ``nodes`` were drawn, ``expected`` are on average, ``least`` nodes must be in the sum.
+        ``clients`` on ``nodes`` were drawn, ``expected`` are on average, ``least`` nodes must be in
+        the sum.
         """
 
     def encode(self, contribution: Contribution, public: Public) -> Payload:
         """On the node: the sum over some of the node's own clients."""
 
     def close(self, payload: Payload | None, public: Public) -> Payload | None:
-        """On the node, once: what leaves it (``payload`` is ``None`` if none of its clients took part)."""
+        """On the node, once: what leaves it (``payload`` is ``None`` if none of its clients took
+        part)."""
 
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: what the rule is given."""
@@ -220,7 +241,8 @@ class Charge(Protocol):
     """Where a round is written down before it happens, and how it ended."""
 
     def reserve(self, round: int) -> None:
-        """Before anything is sampled; raises :class:`tasks.errors.StoppedError` if the budget does not allow it."""
+        """Before anything is sampled; raises :class:`tasks.errors.StoppedError` if the budget does
+        not allow it."""
 
     def sampled(self, clients: list[int]) -> None:
         """Who was drawn."""

@@ -2,11 +2,12 @@ r"""Test-time optimisation: what a new client gets from a shared meta-learner.
 
 .. math:: \phi_{k+1} = \phi_k - \lambda \, \mathrm{clip}_C(\nabla L(\phi_k, B_k)), \qquad \phi_0 = \theta
 
-on the support of a held-out signal (all of it, or a batch of ``evaluation.batch-size``), for every signal and every
-step size at once; judged on its query. Besides the table at one step size there is a tuned one: a meta-learner is
-easily flattered by the step size it was trained with. It is tuned by cross-fitting: each signal is reported at the step
-size that was best on average for the *other* signals. Where support and query are the same samples, as in FedMeNF's
-image experiments, a second pass adapts to a random half of them and is judged on the other half.
+on the support of a held-out signal (all of it, or a batch of ``evaluation.batch-size``), for every
+signal and every step size at once; judged on its query. Besides the table at one step size there is
+a tuned one: a meta-learner is easily flattered by the step size it was trained with. It is tuned by
+cross-fitting: each signal is reported at the step size that was best on average for the *other*
+signals. Where support and query are the same samples, as in FedMeNF's image experiments, a second
+pass adapts to a random half of them and is judged on the other half.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from tasks.settings import EvaluationSettings
 from tasks.signals import Signal
 from tasks.types import Batch, Derivatives, Evaluation
 
-JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}  # whole signals are large batches: more at once leave a CPU's cache
+JOBS_AT_ONCE = {
+    "cpu": 4,
+    "cuda": 4096,
+}  # whole signals are large batches: more at once leave a CPU's cache
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
 BLACKOUT = 5.0  # dB below the best flat colour, for fields whose output cannot leave the range
 Table = dict[tuple[int, int, int], float]  # by (signal, rate index, step)
@@ -48,7 +52,8 @@ def adapt(
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """Yield ``(k, params [N, P])`` after each ``k`` of ``steps``, all N signals in one computation.
 
-    ``start [N, P]``; ``batch(k)`` is what step k sees of each signal; ``rates [N, 1]``; ``limit`` is the clip norm.
+    ``start [N, P]``; ``batch(k)`` is what step k sees of each signal; ``rates [N, 1]``; ``limit``
+    is the clip norm.
     """
     params = start
     for step in range(max(steps) + 1):
@@ -73,7 +78,8 @@ class Adaptation:
         self.task, self.model, self.settings = task, model, settings
 
     def evaluate(self, signals: Sequence[Signal], tune: bool) -> Evaluation:
-        """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted best one."""
+        """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted
+        best one."""
         settings, everyone, steps = self.settings, range(len(signals)), self.settings.step_list
         searched = settings.rate_list if tune else []
         rates = [settings.rate, *(rate for rate in searched if rate != settings.rate)]
@@ -82,10 +88,13 @@ class Adaptation:
         metrics: dict[str, Any] = {
             "psnr": self._means(found.quality, everyone),
             "ssim": {
-                str(k): mean_of([ssim(found.renders[i, 0, k], signals[i].truth) for i in everyone]) for k in steps
+                str(k): mean_of([ssim(found.renders[i, 0, k], signals[i].truth) for i in everyone])
+                for k in steps
             },
             "lpips": self._lpips(found, signals),
-            "psnr_floor_held_out": mean_of([psnr(flat_colour(signal.truth), signal.truth) for signal in signals]),
+            "psnr_floor_held_out": mean_of(
+                [psnr(flat_colour(signal.truth), signal.truth) for signal in signals]
+            ),
             "range_excess": excess,
         }
         metrics["diverged"] = self._diverged(metrics, str(steps[0]))
@@ -93,13 +102,19 @@ class Adaptation:
             choices = [rates.index(rate) for rate in searched]
             tables = {"psnr_tuned": found.quality}
             if all(signal.whole for signal in signals):
-                tables["psnr_unseen_tuned"] = self.outcomes([signal.halved() for signal in signals], rates).quality
+                tables["psnr_unseen_tuned"] = self.outcomes(
+                    [signal.halved() for signal in signals], rates
+                ).quality
             for name, quality in tables.items():
                 metrics[name], chosen = self._tuned(quality, everyone, choices)
                 if name == "psnr_tuned":
-                    metrics["rates_tuned"] = {k: [rates[pick] for pick in picks] for k, picks in chosen.items()}
+                    metrics["rates_tuned"] = {
+                        k: [rates[pick] for pick in picks] for k, picks in chosen.items()
+                    }
         shown = {
-            f"{index:02d}-{k:03d}": contact_sheet(found.renders[index, 0, k].clamp(0, 1).nan_to_num(0.0))
+            f"{index:02d}-{k:03d}": contact_sheet(
+                found.renders[index, 0, k].clamp(0, 1).nan_to_num(0.0)
+            )
             for index in everyone
             for k in steps
         }
@@ -110,7 +125,9 @@ class Adaptation:
         found = Outcome({}, {})
         sizes = {(len(signal.support), signal.shape) for signal in signals}
         for size in sorted(sizes):
-            members = [i for i, signal in enumerate(signals) if (len(signal.support), signal.shape) == size]
+            members = [
+                i for i, signal in enumerate(signals) if (len(signal.support), signal.shape) == size
+            ]
             jobs = [(index, rate) for index in members for rate in range(len(rates))]
             together = JOBS_AT_ONCE[self.model.device.type]
             for some in (jobs[start : start + together] for start in range(0, len(jobs), together)):
@@ -118,27 +135,43 @@ class Adaptation:
         return found
 
     def adapted(self, signal: Signal, steps: Sequence[int]) -> list[Tensor]:
-        """The field's parameters ``[P]`` after each of ``steps`` on one signal, at the fixed step size."""
-        rate = torch.full((1, 1), self.settings.rate, dtype=self.model.dtype, device=self.model.device)
+        """The field's parameters ``[P]`` after each of ``steps`` on one signal, at the fixed step
+        size."""
+        rate = torch.full(
+            (1, 1), self.settings.rate, dtype=self.model.dtype, device=self.model.device
+        )
         start, batch = self.model[None].contiguous(), self._batches([signal])
         found = adapt(self.task.derivatives, start, batch, rate, steps, self.settings.clip)
         return [params[0] for _, params in found]
 
-    def _run(self, signals: Sequence[Signal], jobs: list[tuple[int, int]], rates: Sequence[float], to: Outcome) -> None:
+    def _run(
+        self,
+        signals: Sequence[Signal],
+        jobs: list[tuple[int, int]],
+        rates: Sequence[float],
+        to: Outcome,
+    ) -> None:
         model, settings = self.model, self.settings
-        column = torch.tensor([[rates[rate]] for _, rate in jobs], dtype=model.dtype, device=model.device)
+        column = torch.tensor(
+            [[rates[rate]] for _, rate in jobs], dtype=model.dtype, device=model.device
+        )
         start = model.expand(len(jobs), -1).contiguous()
         queries = torch.stack([signals[index].query.inputs for index, _ in jobs]).to(model)
         batch = self._batches([signals[index] for index, _ in jobs])
-        for step, params in adapt(self.task.derivatives, start, batch, column, settings.step_list, settings.clip):
-            for (index, rate), output in zip(jobs, self.task.predict(params, queries).cpu(), strict=True):
+        for step, params in adapt(
+            self.task.derivatives, start, batch, column, settings.step_list, settings.clip
+        ):
+            for (index, rate), output in zip(
+                jobs, self.task.predict(params, queries).cpu(), strict=True
+            ):
                 render = output.reshape(signals[index].shape)
                 if rate == 0:  # the others are only scored
                     to.renders[index, rate, step] = render
                 to.quality[index, rate, step] = psnr(render, signals[index].truth)
 
     def _batches(self, signals: Sequence[Signal]) -> Callable[[int], Batch]:
-        """What each step sees; the draws depend on the signal alone, so every method and step size sees the same."""
+        """What each step sees; the draws depend on the signal alone, so every method and step size
+        sees the same."""
         size, last = self.settings.batch_size, max(self.settings.step_list)
         supports = [signal.support for signal in signals]
         if not size:
@@ -148,16 +181,25 @@ class Adaptation:
         batches = []
         for signal in signals:
             stream = generator("adaptation", signal.name)
-            places, colours = signal.support.at(torch.randint(len(signal.support), (last, size), generator=stream))
+            places, colours = signal.support.at(
+                torch.randint(len(signal.support), (last, size), generator=stream)
+            )
             if self.task.jitter:
                 places = torch.cat([places, torch.rand(last, size, 1, generator=stream)], -1)
             batches.append((places, colours))
-        drawn = Batch(*(torch.stack(parts, 1).to(self.model) for parts in zip(*batches, strict=True)))
+        drawn = Batch(
+            *(torch.stack(parts, 1).to(self.model) for parts in zip(*batches, strict=True))
+        )
         return lambda step: Batch(drawn.inputs[step], drawn.targets[step])
 
     def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
-        """Whether the field has left the data range; one that cannot is told by a start far below a flat colour."""
-        excess, start, floor = metrics["range_excess"], metrics["psnr"][first], metrics["psnr_floor_held_out"]
+        """Whether the field has left the data range; one that cannot is told by a start far below a
+        flat colour."""
+        excess, start, floor = (
+            metrics["range_excess"],
+            metrics["psnr"][first],
+            metrics["psnr_floor_held_out"],
+        )
         if excess is None or excess > DIVERGED or start is None:
             return True
         return self.task.bounded and floor is not None and start < floor - BLACKOUT
@@ -166,24 +208,37 @@ class Adaptation:
         """Mean perceptual distance by step; ``None`` where no network was supplied."""
         if not self.settings.lpips:
             return None
-        network, everyone = load_network("evaluation.lpips", self.settings.lpips), range(len(signals))
+        network, everyone = (
+            load_network("evaluation.lpips", self.settings.lpips),
+            range(len(signals)),
+        )
         return {
-            str(k): mean_of([lpips(network, found.renders[i, 0, k], signals[i].truth) for i in everyone])
+            str(k): mean_of(
+                [lpips(network, found.renders[i, 0, k], signals[i].truth) for i in everyone]
+            )
             for k in self.settings.step_list
         }
 
     def _means(self, quality: Table, everyone: Sequence[int]) -> dict[str, float | None]:
-        return {str(k): mean_of([quality[index, 0, k] for index in everyone]) for k in self.settings.step_list}
+        return {
+            str(k): mean_of([quality[index, 0, k] for index in everyone])
+            for k in self.settings.step_list
+        }
 
     def _tuned(
         self, quality: Table, everyone: Sequence[int], choices: list[int]
     ) -> tuple[dict[str, float | None], dict[str, list[int]]]:
-        """Mean PSNR by step at cross-fitted rates, and the rate indices that were chosen; none for a single signal."""
+        """Mean PSNR by step at cross-fitted rates, and the rate indices that were chosen; none for
+        a single signal."""
         if len(everyone) < 2:
-            return {str(k): None for k in self.settings.step_list}, {str(k): [] for k in self.settings.step_list}
+            return {str(k): None for k in self.settings.step_list}, {
+                str(k): [] for k in self.settings.step_list
+            }
         tuned, chosen = {}, {}
         for k in self.settings.step_list:
-            picks = {index: _best_for_others(quality, everyone, index, k, choices) for index in everyone}
+            picks = {
+                index: _best_for_others(quality, everyone, index, k, choices) for index in everyone
+            }
             tuned[str(k)] = mean_of([quality[index, picks[index], k] for index in everyone])
             chosen[str(k)] = sorted(set(picks.values()))
         return tuned, chosen
@@ -194,7 +249,9 @@ def flat_colour(truth: Tensor) -> Tensor:
     return truth.reshape(-1, truth.shape[-1]).mean(0).expand(truth.shape)
 
 
-def _best_for_others(quality: Table, everyone: Sequence[int], index: int, step: int, choices: list[int]) -> int:
+def _best_for_others(
+    quality: Table, everyone: Sequence[int], index: int, step: int, choices: list[int]
+) -> int:
     """The rate index of ``choices`` with the best mean PSNR over all signals but ``index``."""
     others = [other for other in everyone if other != index]
 

@@ -1,8 +1,10 @@
-"""First and second derivatives of a per-client loss: by automatic differentiation, by hand, compiled.
+"""First and second derivatives of a per-client loss: by automatic differentiation, by hand,
+compiled.
 
-:class:`Autograd` is the reference for hand-written ones (``tasks/fields/siren.py``) and what a task of your own gets
-for free. The loss is written for stacked parameters ``[C, P]`` and returns ``[C]``; since row c of the loss depends on
-row c of the parameters alone, the gradient of the sum is the stack of the clients' gradients, in one backward pass.
+:class:`Autograd` is the reference for hand-written ones (``tasks/fields/siren.py``) and what a task
+of your own gets for free. The loss is written for stacked parameters ``[C, P]`` and returns
+``[C]``; since row c of the loss depends on row c of the parameters alone, the gradient of the sum
+is the stack of the clients' gradients, in one backward pass.
 """
 
 from __future__ import annotations
@@ -45,14 +47,17 @@ class Autograd:
         def hvp(vector: Tensor) -> Tensor:
             if not gradient.requires_grad:  # a loss that is linear in the parameters
                 return torch.zeros_like(vector)
-            (product,) = torch.autograd.grad(gradient, point, grad_outputs=vector, allow_unused=True)
+            (product,) = torch.autograd.grad(
+                gradient, point, grad_outputs=vector, allow_unused=True
+            )
             return torch.zeros_like(vector) if product is None else product
 
         return Linearised(loss.detach(), gradient.detach(), hvp)
 
 
 class ByHand(ABC):
-    """:class:`tasks.types.Derivatives` written out: a field gives :meth:`evaluate` and :meth:`product`, no graph."""
+    """:class:`tasks.types.Derivatives` written out: a field gives :meth:`evaluate` and
+    :meth:`product`, no graph."""
 
     def prepare(self, batch: Any) -> Any:
         """What can be done with a batch before parameters are known."""
@@ -64,7 +69,8 @@ class ByHand(ABC):
 
     @abstractmethod
     def product(self, params: Tensor, vector: Tensor, batch: Any, tape: Any) -> Tensor:
-        """The Hessian-vector product ``[C, P]`` along ``vector [C, P]`` at the point ``tape`` was made."""
+        """The Hessian-vector product ``[C, P]`` along ``vector [C, P]`` at the point ``tape`` was
+        made."""
 
     @torch.no_grad()
     def gradient(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
@@ -89,10 +95,12 @@ def chosen(written: ByHand, compiled: bool) -> ByHand:
 
 
 class Compiled(ByHand):
-    """The same as machine code made for each size of batch (``torch.compile``): slow at first, quicker then.
+    """The same as machine code made for each size of batch (``torch.compile``): slow at first,
+    quicker then.
 
-    The step is compiled, not the loop over steps, so its cost does not depend on K, and no graph is differentiated
-    twice (which ``torch.compile`` cannot). Batches whose size changes from step to step (kept samples) are left alone.
+    The step is compiled, not the loop over steps, so its cost does not depend on K, and no graph is
+    differentiated twice (which ``torch.compile`` cannot). Batches whose size changes from step to
+    step (kept samples) are left alone.
     """
 
     def __init__(self, written: ByHand) -> None:
@@ -114,7 +122,9 @@ class Compiled(ByHand):
         return (self.written.evaluate if _ragged(batch) else self._evaluate)(params, batch)
 
     def product(self, params: Tensor, vector: Tensor, batch: Any, tape: Any) -> Tensor:
-        return (self.written.product if _ragged(batch) else self._product)(params, vector, batch, tape)
+        return (self.written.product if _ragged(batch) else self._product)(
+            params, vector, batch, tape
+        )
 
 
 def _ragged(batch: Any) -> bool:

@@ -1,8 +1,9 @@
 """Fitting fields: what image, video and radiance tasks have in common.
 
-A task of this kind is a field, its derivatives, and a source of signals. Batches are drawn uniformly with replacement
-from all samples of one signal of the client, support and query each from their own, as in FedMeNF
-(https://arxiv.org/abs/2508.06301); a client with several signals takes one at random in every outer step.
+A task of this kind is a field, its derivatives, and a source of signals. Batches are drawn
+uniformly with replacement from all samples of one signal of the client, support and query each from
+their own, as in FedMeNF (https://arxiv.org/abs/2508.06301); a client with several signals takes one
+at random in every outer step.
 """
 
 from __future__ import annotations
@@ -51,18 +52,24 @@ class Source(Protocol):
         """Signals no client holds."""
 
     def strangers(self, count: int) -> Sequence[Signal]:
-        """At most ``count`` signals of which no client holds any part, beyond the held-out ones if there are more."""
+        """At most ``count`` signals of which no client holds any part, beyond the held-out ones if
+        there are more."""
 
 
 class FieldTask:
     """:class:`tasks.types.Task` and :class:`tasks.types.Rendering` for one field on one source.
 
-    ``evaluations``: what one sample costs (samples a ray; 1 for pixels). ``jitter``: training batches carry a random
-    number in [0, 1) as one more input.
+    ``evaluations``: what one sample costs (samples a ray; 1 for pixels). ``jitter``: training
+    batches carry a random number in [0, 1) as one more input.
     """
 
     def __init__(
-        self, field: Field, derivatives: Derivatives, source: Source, evaluations: int = 1, jitter: bool = False
+        self,
+        field: Field,
+        derivatives: Derivatives,
+        source: Source,
+        evaluations: int = 1,
+        jitter: bool = False,
     ) -> None:
         self.field, self.derivatives, self.source = field, derivatives, source
         self.layout = field.layout
@@ -82,7 +89,8 @@ class FieldTask:
         return self.source.held_out()
 
     def strangers(self, count: int) -> list[Holding]:
-        """One to ``count`` people who are no clients and share nothing with one: whom attacks compare with."""
+        """One to ``count`` people who are no clients and share nothing with one: whom attacks
+        compare with."""
         return [Holding(signal.name, (signal,)) for signal in self.source.strangers(count)]
 
     def episodes(
@@ -90,9 +98,14 @@ class FieldTask:
         device: torch.device,
     ) -> Callable[[int], Episode]:  # fmt: skip
         shape = (count, inner_steps + 1, batch_size)
-        draws = [_Draws(holding, shape, key, self.jitter) for holding, key in zip(cohort, keys, strict=True)]
+        draws = [
+            _Draws(holding, shape, key, self.jitter)
+            for holding, key in zip(cohort, keys, strict=True)
+        ]
         width = max(1, SAMPLES_HELD // (len(cohort) * (inner_steps + 1) * batch_size))
-        held: dict[int, Batch] = {}  # the one block of steps that is looked up: what all steps see may be large
+        held: dict[
+            int, Batch
+        ] = {}  # the one block of steps that is looked up: what all steps see may be large
 
         def episode(step: int) -> Episode:
             first = step - step % width
@@ -134,12 +147,15 @@ class FieldTask:
 
 
 class _Draws:
-    """What one client sees in each outer step: K batches from the support and one from the query of one signal.
+    """What one client sees in each outer step: K batches from the support and one from the query of
+    one signal.
 
     ``shape = (count, K + 1, B)``. The first steps do not depend on how many there are.
     """
 
-    def __init__(self, holding: Holding, shape: tuple[int, int, int], key: Key, jitter: bool) -> None:
+    def __init__(
+        self, holding: Holding, shape: tuple[int, int, int], key: Key, jitter: bool
+    ) -> None:
         self.signals, stream = holding.signals, generator(*key)
         count, batches, width = shape
         if len(self.signals) == 1 and self.signals[0].whole:
@@ -147,13 +163,20 @@ class _Draws:
             self.index = torch.randint(len(self.signals[0].support), shape, generator=stream)
         else:
             numbers = torch.rand(count, batches * width + 1, generator=stream, dtype=torch.float64)
-            self.signal = (numbers[:, 0] * len(self.signals)).long().clamp(max=len(self.signals) - 1)
+            self.signal = (
+                (numbers[:, 0] * len(self.signals)).long().clamp(max=len(self.signals) - 1)
+            )
             sizes = torch.tensor(
-                [[len(signal.support)] * (batches - 1) + [len(signal.query)] for signal in self.signals]
+                [
+                    [len(signal.support)] * (batches - 1) + [len(signal.query)]
+                    for signal in self.signals
+                ]
             )
             size = sizes[self.signal][..., None]  # [count, K + 1, 1]
             self.index = torch.minimum((numbers[:, 1:].view(shape) * size).long(), size - 1)
-        self.offset = torch.rand((*shape, 1), generator=generator("jitter", *key)) if jitter else None
+        self.offset = (
+            torch.rand((*shape, 1), generator=generator("jitter", *key)) if jitter else None
+        )
 
     def steps(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Inputs and values ``[steps, K + 1, B, ...]`` of the outer steps ``first`` to ``last``."""
@@ -161,7 +184,10 @@ class _Draws:
         if len(self.signals) == 1:
             inputs, values = _seen(self.signals[0], index)
         else:
-            parts = [_seen(self.signals[int(number)], one) for number, one in zip(which, index, strict=True)]
+            parts = [
+                _seen(self.signals[int(number)], one)
+                for number, one in zip(which, index, strict=True)
+            ]
             inputs, values = (torch.stack(part) for part in zip(*parts, strict=True))
         if self.offset is not None:
             inputs = torch.cat([inputs, self.offset[first:last]], dim=-1)

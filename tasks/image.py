@@ -1,7 +1,7 @@
 """Image fields: a client holds one picture, or several, and fits a SIREN to it.
 
-As in the image experiments of FedMeNF (https://arxiv.org/abs/2508.06301), support and query are the same pixels.
-Pictures of different clients may differ in size.
+As in the image experiments of FedMeNF (https://arxiv.org/abs/2508.06301), support and query are the
+same pixels. Pictures of different clients may differ in size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How close a rendering is to the truth. Signals live in [0, 1]; renderings are clamped to it first."""
+"""How close a rendering is to the truth. Signals live in [0, 1]; renderings are clamped to it
+first."""
 
 from __future__ import annotations
 
@@ -26,10 +27,11 @@ def psnr(rendered: Tensor, truth: Tensor) -> float:
 
 
 def ssim(rendered: Tensor, truth: Tensor) -> float | None:
-    """Structural similarity of ``[H, W, channels]`` pictures (scikit-image, 7 x 7 window, data range 1).
+    """Structural similarity of ``[H, W, channels]`` pictures (scikit-image, 7 x 7 window, data
+    range 1).
 
-    The mean over pictures for stacks of them. ``None`` for samples that form no picture and for pictures smaller than
-    the window; ``nan`` if the rendering is not finite.
+    The mean over pictures for stacks of them. ``None`` for samples that form no picture and for
+    pictures smaller than the window; ``nan`` if the rendering is not finite.
     """
     from skimage.metrics import structural_similarity
 
@@ -51,12 +53,14 @@ def ssim(rendered: Tensor, truth: Tensor) -> float | None:
 
 
 def range_excess(rendered: Tensor) -> float:
-    """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range away."""
+    """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range
+    away."""
     return float((rendered - rendered.clamp(0, 1)).abs().mean())
 
 
 def load_network(key: str, file: str) -> Any:
-    """A TorchScript network that scores pictures; raises :class:`InputError` naming the config key."""
+    """A TorchScript network that scores pictures; raises :class:`InputError` naming the config
+    key."""
     try:
         return torch.jit.load(file, map_location="cpu").eval()
     except (OSError, RuntimeError, ValueError) as error:
@@ -68,12 +72,13 @@ def load_network(key: str, file: str) -> Any:
 
 @torch.no_grad()
 def lpips(network: Any, rendered: Tensor, truth: Tensor) -> float | None:
-    """Mean perceptual distance of pictures ``[..., H, W, 1 or 3]`` by the network the user supplied.
+    """Mean perceptual distance of pictures ``[..., H, W, 1 or 3]`` by the network the user
+    supplied.
 
-    The network takes two batches ``[N, 3, H, W]`` in [-1, 1]. ``None`` without one, or for samples that form no
-    picture; ``nan`` if the rendering is not finite. (*The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric*,
-    R. Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924.)
+    The network takes two batches ``[N, 3, H, W]`` in [-1, 1]. ``None`` without one, or for samples
+    that form no picture; ``nan`` if the rendering is not finite. (*The Unreasonable Effectiveness
+    of Deep Features as a Perceptual Metric*, R. Zhang et al., CVPR 2018,
+    https://arxiv.org/abs/1801.03924.)
     """
     if network is None or truth.dim() < 3:
         return None

@@ -1,8 +1,10 @@
-"""Radiance fields: a client holds a few views of an object, or of several, and fits a field that renders to them.
+"""Radiance fields: a client holds a few views of an object, or of several, and fits a field that
+renders to them.
 
-As in the 3-D experiments of FedMeNF (https://arxiv.org/abs/2508.06301): the field adapts on rays of the support views
-and is judged on rays of the query views, which it has not seen. Default objects are procedural cars or heads;
-``data.path`` takes ShapeNet in the learnit layout, FaceScape, and folders with a ``transforms.json``.
+As in the 3-D experiments of FedMeNF (https://arxiv.org/abs/2508.06301): the field adapts on rays of
+the support views and is judged on rays of the query views, which it has not seen. Default objects
+are procedural cars or heads; ``data.path`` takes ShapeNet in the learnit layout, FaceScape, and
+folders with a ``transforms.json``.
 """
 
 from __future__ import annotations
@@ -38,14 +40,16 @@ KEPT = 0.3  # of all samples, about how many lie in the visual hull of a few vie
 
 
 def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
-    """All pixels of the chosen views: rays ``[N, 6]`` (origin, unit direction) and colours ``[N, 3]``."""
+    """All pixels of the chosen views: rays ``[N, 6]`` (origin, unit direction) and colours ``[N,
+    3]``."""
     images = views.images[chosen]
     places = PixelRays(views.poses[chosen], views.focal, images.shape[1], images.shape[2])
     return Samples(places, compact(images.reshape(-1, 3).contiguous()))
 
 
 def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
-    """The visual hull of the chosen views, in the cube that reaches half of the way from near to far."""
+    """The visual hull of the chosen views, in the cube that reaches half of the way from near to
+    far."""
     masks = views.masks
     if masks is None:  # no silhouettes came with the pictures: what is not background is the object
         masks = (views.images - views.background).abs().amax(-1) > 0.5 / 255
@@ -60,7 +64,8 @@ def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
 
 
 def dealt(views: Views, data: DataSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first ``support-views`` (or fewer: ``views-alpha``) and the next ``query-views`` of a shuffled order."""
+    """The first ``support-views`` (or fewer: ``views-alpha``) and the next ``query-views`` of a
+    shuffled order."""
     name, total = views.name, data.support_views + data.query_views
     if len(views.images) < total:
         raise InputError(
@@ -86,7 +91,9 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
                 "around the origin, or masks and poses do not belong together",
                 "centre the scene, or set field.skip-empty to false",
             )  # fmt: skip
-    return Signal(views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]), len(support))
+    return Signal(
+        views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]), len(support)
+    )
 
 
 def scene(number: int, data: DataSettings) -> Scene:
@@ -125,7 +132,9 @@ class NerfTask(FieldTask):
             raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
         self.cut = shape.skip_empty
         source, bounds = self._source(data)
-        space = Space(bounds[0], bounds[1], shape.samples, bounds[2], KEPT if shape.skip_empty else 1.0)
+        space = Space(
+            bounds[0], bounds[1], shape.samples, bounds[2], KEPT if shape.skip_empty else 1.0
+        )
         field: Radiance | HashGrid
         if shape.encoding == "hash":
             if shape.compiled:
@@ -136,7 +145,9 @@ class NerfTask(FieldTask):
             field = HashGrid(space, shape.width, shape.depth)
             super().__init__(field, Autograd(field.loss), source, shape.samples, jitter=True)
         else:
-            field = Radiance(space, shape.width, shape.depth, shape.frequencies, shape.max_frequency)
+            field = Radiance(
+                space, shape.width, shape.depth, shape.frequencies, shape.max_frequency
+            )
             derivatives = chosen(RadianceDerivatives(field), shape.compiled)
             super().__init__(field, derivatives, source, shape.samples, jitter=True)
         self.data, self.evaluation = data, settings.evaluation
@@ -144,7 +155,10 @@ class NerfTask(FieldTask):
     def check(self, clients: int) -> None:
         if not self.evaluation.batch_size:
             raise InputError(
-                "evaluation.batch-size", 0, "all rays of all views in one step would not fit", "set it to 128 or so"
+                "evaluation.batch-size",
+                0,
+                "all rays of all views in one step would not fit",
+                "set it to 128 or so",
             )
         super().check(clients)
 
@@ -155,8 +169,14 @@ class NerfTask(FieldTask):
         """The source, and (near, far, background), which all objects of a data set share."""
         if not data.path:
             if not data.size:
-                raise InputError("data.size", 0, "ray-cast objects have no native size", "set it to 32 or so")
-            return Numbered(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (NEAR, FAR, 1.0)
+                raise InputError(
+                    "data.size", 0, "ray-cast objects have no native size", "set it to 32 or so"
+                )
+            return Numbered(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (
+                NEAR,
+                FAR,
+                1.0,
+            )
         wanted = data.support_views + data.query_views
 
         source = LaidOut(data, "views", lambda *which: load(*which))
@@ -175,20 +195,33 @@ class NerfTask(FieldTask):
         return source, bounds
 
     def evaluate(self, model: torch.Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
-        """As for any field, and (``tune``) a turntable of the first held-out object before and after adaptation."""
+        """As for any field, and (``tune``) a turntable of the first held-out object before and
+        after adaptation."""
         found = super().evaluate(model, settings, tune)
         if not tune or self.data.path:
             return found
-        return found._replace(videos={"turntable": Video(self.turntable(model, settings), torch.zeros(0))})
+        return found._replace(
+            videos={"turntable": Video(self.turntable(model, settings), torch.zeros(0))}
+        )
 
     def turntable(self, model: torch.Tensor, settings: EvaluationSettings) -> torch.Tensor:
-        """``[T, H, W', 3]``: the object itself, the shared model, and the field adapted to the support views."""
+        """``[T, H, W', 3]``: the object itself, the shared model, and the field adapted to the
+        support views."""
         from tasks.data.shapes.raycast import render
 
         signal = self.held_out()[0]
         side = self.data.size
         poses = orbit(TURN, RADIUS)
-        truth = render(scene(NEWCOMERS, self.data), poses, side / FIELD_OF_VIEW, side, side, NEAR, FAR, samples=4)
+        truth = render(
+            scene(NEWCOMERS, self.data),
+            poses,
+            side / FIELD_OF_VIEW,
+            side,
+            side,
+            NEAR,
+            FAR,
+            samples=4,
+        )
         around = rays_of(truth, torch.arange(TURN))
         if self.cut:
             views = procedural(NEWCOMERS, self.data)

@@ -1,6 +1,7 @@
 r"""Adam on a matrix of clients: each row ``[P]`` is its own problem, all are stepped at once.
 
-*Decoupled Weight Decay Regularization*, I. Loshchilov, F. Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101.
+*Decoupled Weight Decay Regularization*, I. Loshchilov, F. Hutter, ICLR 2019,
+https://arxiv.org/abs/1711.05101.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ class Adam:
         d = \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
     """
 
-    def __init__(self, rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+    ) -> None:
         self.rate, self.betas, self.epsilon, self.steps = rate, betas, epsilon, 0
         self.first: Tensor | None = None
         self.second: Tensor | None = None
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """What to subtract from the parameters, for ``gradient`` of any shape (the same in every call)."""
+        """What to subtract from the parameters, for ``gradient`` of any shape (the same in every
+        call)."""
         if self.first is None or self.second is None:
             self.first, self.second = torch.zeros_like(gradient), torch.zeros_like(gradient)
         self.steps += 1

@@ -1,8 +1,9 @@
 """Parameters as vectors, cohorts as matrices.
 
-A model's parameters are one vector ``[P]``; those of a cohort of C clients are one matrix ``[C, P]``. Rules,
-releases and learners do their algebra on these (a step, a norm or a clip of a whole cohort is one operation);
-only a task looks inside, through the views that :class:`Layout` gives without copying.
+A model's parameters are one vector ``[P]``; those of a cohort of C clients are one matrix ``[C,
+P]``. Rules, releases and learners do their algebra on these (a step, a norm or a clip of a whole
+cohort is one operation); only a task looks inside, through the views that :class:`Layout` gives
+without copying.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each named tensor lies in the flat vector: ``entries`` is ``((name, shape, offset), ...)``."""
+    """Where each named tensor lies in the flat vector: ``entries`` is ``((name, shape, offset),
+    ...)``."""
 
     entries: tuple[tuple[str, tuple[int, ...], int], ...]
     size: int
@@ -33,7 +35,8 @@ class Layout:
         return cls(tuple(entries), offset)
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
-        """Named views of ``vector [..., P]``, each ``[..., *shape]``; writing to a view writes to the vector."""
+        """Named views of ``vector [..., P]``, each ``[..., *shape]``; writing to a view writes to
+        the vector."""
         lead = vector.shape[:-1]
         return {
             name: vector[..., offset : offset + math.prod(shape)].view(*lead, *shape)
@@ -53,8 +56,8 @@ class Layout:
 def is_finite(vector: Tensor) -> bool:
     """Whether a vector holds neither NaN nor infinity.
 
-    Either makes the sum not finite, and summing is several times faster than looking at each number; a sum that
-    merely overflowed is told apart by looking after all.
+    Either makes the sum not finite, and summing is several times faster than looking at each
+    number; a sum that merely overflowed is told apart by looking after all.
     """
     return bool(torch.isfinite(vector.sum())) or bool(torch.isfinite(vector).all())
 
@@ -71,18 +74,27 @@ def clip_factor(norm: Tensor, limit: float) -> Tensor:
 
     ``limit = 0`` means no clipping (factor 1). Differentiable in ``norm`` where the clip is active.
     """
-    return torch.ones_like(norm) if limit == 0 else constant(limit, norm.dtype, norm.device) / norm.clamp(min=limit)
+    return (
+        torch.ones_like(norm)
+        if limit == 0
+        else constant(limit, norm.dtype, norm.device) / norm.clamp(min=limit)
+    )
 
 
 @lru_cache(maxsize=64)
 def constant(value: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor, made once: for operations that would make it anew each time they are given a number."""
+    """Numbers as a tensor, made once: for operations that would make it anew each time they are
+    given a number."""
     return torch.tensor(value, dtype=dtype, device=device)
 
 
 def scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """``scale * bmm(a, b)`` in one product (what it would add to is multiplied by zero)."""
-    return torch.bmm(a, b) if scale == 1.0 else torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
+    return (
+        torch.bmm(a, b)
+        if scale == 1.0
+        else torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
+    )
 
 
 def clip(rows: Tensor, limit: float) -> Tensor:

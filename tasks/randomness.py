@@ -1,8 +1,8 @@
 """Random numbers that depend on what they are for, never on where or when they are drawn.
 
-Every stream is named by a key such as ``("batches", seed, round, client)``. The same key gives the same numbers
-in any process, in any order, however clients are packed. Nothing that *protects* (noise, masks, keys) may come
-from here: those need the operating system's entropy.
+Every stream is named by a key such as ``("batches", seed, round, client)``. The same key gives the
+same numbers in any process, in any order, however clients are packed. Nothing that *protects*
+(noise, masks, keys) may come from here: those need the operating system's entropy.
 """
 
 from __future__ import annotations

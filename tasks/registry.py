@@ -1,8 +1,8 @@
 """Names to objects: literal tables, ``"module:attribute"`` references, installed entry points.
 
-Order of look-up: the table of the axis, a reference that contains a colon, then entry points of the group
-``fedapp.<axis>``. The entry points of a plug-in are found only where it is pip-installed; a reference also
-works inside a Flower bundle.
+Order of look-up: the table of the axis, a reference that contains a colon, then entry points of the
+group ``fedapp.<axis>``. The entry points of a plug-in are found only where it is pip-installed; a
+reference also works inside a Flower bundle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def installed(axis: str) -> dict[str, str]:
 
 
 def reference(axis: str, name: str, table: Mapping[str, str], key: str | None = None) -> str:
-    """The ``"module:attribute"`` that ``name`` stands for on an axis; raises :class:`InputError` if none does."""
+    """The ``"module:attribute"`` that ``name`` stands for on an axis; raises :class:`InputError` if
+    none does."""
     if name in table:
         return table[name]
     if ":" in name:
@@ -30,7 +31,10 @@ def reference(axis: str, name: str, table: Mapping[str, str], key: str | None = 
     if name in plugins:
         return plugins[name]
     raise InputError(
-        key or axis, name, f"no such {axis}", nearest(name, [*table, *plugins]) + ', or "package.module:Name"'
+        key or axis,
+        name,
+        f"no such {axis}",
+        nearest(name, [*table, *plugins]) + ', or "package.module:Name"',
     )
 
 
@@ -42,11 +46,17 @@ def load(axis: str, name: str, table: Mapping[str, str], key: str | None = None)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InputError(
-            key or axis, name, f"cannot import {module_name!r}: {error}", "install the package that holds it"
+            key or axis,
+            name,
+            f"cannot import {module_name!r}: {error}",
+            "install the package that holds it",
         ) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
         raise InputError(
-            key or axis, name, f"{module_name!r} has no {attribute!r}", nearest(attribute, dir(module))
+            key or axis,
+            name,
+            f"{module_name!r} has no {attribute!r}",
+            nearest(attribute, dir(module)),
         ) from error

@@ -1,7 +1,7 @@
 """Configuration of the task axis: what is fitted, on which data, and how it is judged.
 
-Field names are the config keys in snake case (``data.held-out`` is ``DataSettings.held_out``). Keys that name a
-list hold it as one comma-separated string, because Flower's run config has no lists.
+Field names are the config keys in snake case (``data.held-out`` is ``DataSettings.held_out``). Keys
+that name a list hold it as one comma-separated string, because Flower's run config has no lists.
 """
 
 from __future__ import annotations
@@ -103,34 +103,55 @@ class DataSettings(Settings):
         32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size"
     )
     channels: int = Field(3, description="3 for RGB, 1 for grey")
-    held_out: int = Field(6, ge=1, le=1000, description="signals no client holds, for test-time optimisation")
-    objects: int = Field(1, ge=1, le=10_000, description="pictures, clips or objects a client holds (mean, if skewed)")
-    alpha: float = Field(0.0, ge=0, description="Dirichlet concentration of how many a client holds; 0: all the same")
+    held_out: int = Field(
+        6, ge=1, le=1000, description="signals no client holds, for test-time optimisation"
+    )
+    objects: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="pictures, clips or objects a client holds (mean, if skewed)",
+    )
+    alpha: float = Field(
+        0.0, ge=0, description="Dirichlet concentration of how many a client holds; 0: all the same"
+    )
     frames: int = Field(8, ge=0, le=10_000, description="video: frames of a clip; 0: all")
     shape: Literal["cars", "heads"] = Field("cars", description="nerf: which procedural objects")
     support_views: int = Field(4, ge=1, le=10_000, description="nerf: views a field is adapted on")
     query_views: int = Field(4, ge=1, le=10_000, description="nerf: other views it is judged on")
-    views_alpha: float = Field(0.0, ge=0, description="nerf: Dirichlet concentration of support views; 0: all of them")
+    views_alpha: float = Field(
+        0.0, ge=0, description="nerf: Dirichlet concentration of support views; 0: all of them"
+    )
 
     @property
     def spare(self) -> int:
-        """How many under ``path`` are held by no client, the last ones: none on a client's own device."""
+        """How many under ``path`` are held by no client, the last ones: none on a client's own
+        device."""
         return self.held_out if self.hosted in ("", NOBODY) else 0
 
     def hosts(self, clients: int) -> Sequence[int]:
-        """Which of ``clients`` have their data under ``path``, in the order in which they lie there."""
+        """Which of ``clients`` have their data under ``path``, in the order in which they lie
+        there."""
         if not self.hosted:
             return range(clients)
-        return [] if self.hosted == NOBODY else sorted({int(number) for number in self.hosted.split(",")})
+        return (
+            []
+            if self.hosted == NOBODY
+            else sorted({int(number) for number in self.hosted.split(",")})
+        )
 
     def place(self, client: int) -> int:
-        """Where a client's data stand under ``path``; raises :class:`InputError` if they are not there."""
+        """Where a client's data stand under ``path``; raises :class:`InputError` if they are not
+        there."""
         if not self.hosted:
             return client
         hosts = self.hosts(0)
         if client not in hosts:
             raise InputError(
-                "data.hosted", self.hosted, f"the data of client {client} are not here", "ask the device that has them"
+                "data.hosted",
+                self.hosted,
+                f"the data of client {client} are not here",
+                "ask the device that has them",
             )
         return hosts.index(client)
 
@@ -141,59 +162,106 @@ class FieldSettings(Settings):
     width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
     depth: int = Field(3, ge=1, le=32, description="hidden layers")
     omega: float = Field(30.0, gt=0, description="SIREN's frequency factor w0")
-    encoding: Literal["fourier", "hash"] = Field("fourier", description="nerf: what the network sees of a position")
+    encoding: Literal["fourier", "hash"] = Field(
+        "fourier", description="nerf: what the network sees of a position"
+    )
     frequencies: int = Field(20, ge=1, le=64, description="nerf: Fourier frequencies an axis")
     max_frequency: float = Field(8.0, ge=0, le=16, description="nerf: log2 of the highest one")
     samples: int = Field(32, ge=2, le=1024, description="nerf: samples along a ray")
-    compiled: bool = Field(False, description="machine code for each size of batch: needs a C++ compiler")
-    skip_empty: bool = Field(False, description="nerf: sample rays only inside the visual hull of the support views")
+    compiled: bool = Field(
+        False, description="machine code for each size of batch: needs a C++ compiler"
+    )
+    skip_empty: bool = Field(
+        False, description="nerf: sample rays only inside the visual hull of the support views"
+    )
 
 
 class TalkingHeadSettings(Settings):
     """The talking head: its frozen backbone, what adapts, what is minimised, how it is sampled."""
 
-    backbone: str = Field("", description="folder of a frozen backbone; empty: a small one, made once and kept")
-    digest: str = Field("", description="SHA-256 of the backbone's weights that every node must have; empty: any")
+    backbone: str = Field(
+        "", description="folder of a frozen backbone; empty: a small one, made once and kept"
+    )
+    digest: str = Field(
+        "", description="SHA-256 of the backbone's weights that every node must have; empty: any"
+    )
     unet: Literal["frame", "motion"] = Field("frame", description="denoiser of the small backbone")
-    patch: int = Field(8, ge=2, le=32, description="pixels a side of a latent cell (small backbone)")
+    patch: int = Field(
+        8, ge=2, le=32, description="pixels a side of a latent cell (small backbone)"
+    )
     channels: int = Field(32, ge=1, le=512, description="numbers a latent cell (small backbone)")
-    pretrain_people: int = Field(160, ge=2, description="public people the small backbone is trained on")
+    pretrain_people: int = Field(
+        160, ge=2, description="public people the small backbone is trained on"
+    )
     pretrain_steps: int = Field(300, ge=1, description="steps it is trained for")
     layout: str = Field("auto", description="how data.path is organised; auto: found out")
     clips: int = Field(4, ge=1, le=1000, description="clips a client trains on, at most")
-    held_out_clips: int = Field(1, ge=1, le=100, description="clips of each person kept for judging")
+    held_out_clips: int = Field(
+        1, ge=1, le=100, description="clips of each person kept for judging"
+    )
     frames: int = Field(32, ge=2, le=1000, description="frames of a clip, 25 a second")
-    window: int = Field(2, ge=1, le=64, description="consecutive frames that share a step of the schedule")
+    window: int = Field(
+        2, ge=1, le=64, description="consecutive frames that share a step of the schedule"
+    )
     lora: Literal["ffa", "ab", "alternating"] = Field("ffa", description="which factors are shared")
     rank: int = Field(8, ge=1, le=256, description="rank of both adapters")
     alpha: int = Field(8, ge=1, description="adapters are scaled by alpha / rank")
-    adapter_seed: int = Field(0, ge=0, description="seed of the common factor A and of the sampling noise")
+    adapter_seed: int = Field(
+        0, ge=0, description="seed of the common factor A and of the sampling noise"
+    )
     tdc: float = Field(0.05, ge=0, description="weight of temporal denoising consistency")
     identity: float = Field(0.0, ge=0, description="weight of the identity term at low noise")
-    perceptual: float = Field(0.0, ge=0, description="weight of the perceptual term at low noise (needs a judge)")
+    perceptual: float = Field(
+        0.0, ge=0, description="weight of the perceptual term at low noise (needs a judge)"
+    )
     min_snr: float = Field(0.0, ge=0, description="ceiling of min-SNR loss weights; 0: unweighted")
     sampling_steps: int = Field(4, ge=1, le=1000, description="DDIM steps")
-    noise: float = Field(0.0, ge=0, le=1, description="scale of the initial noise; 0: the most likely path")
-    shared_noise: float = Field(1.0, ge=0, le=1, description="how much of it all frames have in common")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="scale of the initial noise; 0: the most likely path"
+    )
+    shared_noise: float = Field(
+        1.0, ge=0, le=1, description="how much of it all frames have in common"
+    )
     guidance: float = Field(1.0, ge=0, le=20, description="classifier-free guidance; 1: none")
-    judges: Options = Field("{}", description="JSON: TorchScript files for lpips, features, face, sync")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the denoiser's passes")
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory")
+    judges: Options = Field(
+        "{}", description="JSON: TorchScript files for lpips, features, face, sync"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the denoiser's passes"
+    )
+    checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory"
+    )
 
 
 class EvaluationSettings(Settings):
     """Test-time optimisation on held-out data."""
 
-    every: int = Field(5, ge=1, description="rounds between evaluations (the last round always has one)")
-    steps: Annotated[str, AfterValidator(_steps)] = Field("0,1,4,16,64", description="steps to report after")
-    rate: float = Field(0.01, gt=0, description="step size of test-time optimisation, the same for all methods")
-    rates: Annotated[str, AfterValidator(_rates)] = Field(
-        "0.003,0.01,0.03,0.1,0.2,0.4", description="step sizes the tuned table chooses from, per method"
+    every: int = Field(
+        5, ge=1, description="rounds between evaluations (the last round always has one)"
     )
-    uploads: bool = Field(True, description="judge each client's upload as a server that renders it would")
-    lpips: str = Field("", description="TorchScript file of an LPIPS network for fields; empty: not computed")
-    batch_size: int = Field(0, ge=0, description="samples of a test-time step; 0: all of the signal")
-    clip: float = Field(5.0, ge=0, description="gradient norm limit in test-time optimisation; 0: none")
+    steps: Annotated[str, AfterValidator(_steps)] = Field(
+        "0,1,4,16,64", description="steps to report after"
+    )
+    rate: float = Field(
+        0.01, gt=0, description="step size of test-time optimisation, the same for all methods"
+    )
+    rates: Annotated[str, AfterValidator(_rates)] = Field(
+        "0.003,0.01,0.03,0.1,0.2,0.4",
+        description="step sizes the tuned table chooses from, per method",
+    )
+    uploads: bool = Field(
+        True, description="judge each client's upload as a server that renders it would"
+    )
+    lpips: str = Field(
+        "", description="TorchScript file of an LPIPS network for fields; empty: not computed"
+    )
+    batch_size: int = Field(
+        0, ge=0, description="samples of a test-time step; 0: all of the signal"
+    )
+    clip: float = Field(
+        5.0, ge=0, description="gradient norm limit in test-time optimisation; 0: none"
+    )
 
     @property
     def step_list(self) -> list[int]:

@@ -1,8 +1,9 @@
 """Signals: what neural fields are fitted to, as samples of a function, and who holds them.
 
-A pixel, a voxel of a clip or a ray is an input; the colour seen there is its value. A field is adapted on a signal's
-*support* samples and judged on its *query* samples: for a picture or a clip both are all of it (as in FedMeNF's image
-experiments), for an object they are the pixels of different views.
+A pixel, a voxel of a clip or a ray is an input; the colour seen there is its value. A field is
+adapted on a signal's *support* samples and judged on its *query* samples: for a picture or a clip
+both are all of it (as in FedMeNF's image experiments), for an object they are the pixels of
+different views.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tasks.randomness import generator
 
 
 class Places(Protocol):
-    """Where N samples lie: listed (a tensor ``[N, in]`` is one), or worked out from their numbers when asked."""
+    """Where N samples lie: listed (a tensor ``[N, in]`` is one), or worked out from their numbers
+    when asked."""
 
     def __len__(self) -> int: ...
 
@@ -30,9 +32,9 @@ class Places(Protocol):
 class Samples:
     """N samples of a function: their places, and what is seen there.
 
-    ``stored [N, channels]`` holds values in [0, 1], or bytes of which 255 is 1. What comes from files of 8 bits is kept
-    as bytes and places that form a pattern are not kept at all: a photograph costs 3 bytes a pixel, not 20 (a view,
-    not 36).
+    ``stored [N, channels]`` holds values in [0, 1], or bytes of which 255 is 1. What comes from
+    files of 8 bits is kept as bytes and places that form a pattern are not kept at all: a
+    photograph costs 3 bytes a pixel, not 20 (a view, not 36).
     """
 
     places: Places
@@ -42,7 +44,8 @@ class Samples:
         return len(self.stored)
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples with the numbers ``index [...]``: inputs ``[..., in]``, values ``[..., channels]``."""
+        """The samples with the numbers ``index [...]``: inputs ``[..., in]``, values ``[...,
+        channels]``."""
         return self.places[index], real(self.stored[index])
 
     @property
@@ -87,7 +90,8 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Signal:
-    """One picture, clip or object. ``shape``: how the query values are arranged, ``[..., H, W, channels]``.
+    """One picture, clip or object. ``shape``: how the query values are arranged, ``[..., H, W,
+    channels]``.
 
     ``views``: of how many pictures its support is made.
     """
@@ -109,7 +113,8 @@ class Signal:
         return self.query is self.support
 
     def halved(self) -> Signal:
-        """The signal with a random half of its support to adapt on and the other half to be judged on."""
+        """The signal with a random half of its support to adapt on and the other half to be judged
+        on."""
         count = len(self.support)
         order = torch.randperm(count, generator=generator("held-out half", self.name, count))
         seen, unseen = order[: count // 2], order[count // 2 :]
@@ -119,14 +124,16 @@ class Signal:
 
 @dataclass(frozen=True)
 class Holding:
-    """What one client holds: one signal or several of the same shape. Satisfies :class:`tasks.types.ClientData`."""
+    """What one client holds: one signal or several of the same shape. Satisfies
+    :class:`tasks.types.ClientData`."""
 
     name: str
     signals: tuple[Signal, ...]
 
     @property
     def examples(self) -> int:
-        """Its weight in an average: pictures, clips, or support views of all its objects (as in FedMeNF's release)."""
+        """Its weight in an average: pictures, clips, or support views of all its objects (as in
+        FedMeNF's release)."""
         return sum(signal.views for signal in self.signals)
 
     @property
@@ -136,18 +143,24 @@ class Holding:
 
     @property
     def parts(self) -> int:
-        """How many pictures, clips or objects are stacked in ``truth``: each is scored on its own."""
+        """How many pictures, clips or objects are stacked in ``truth``: each is scored on its
+        own."""
         return len(self.signals)
 
     @property
     def truth(self) -> Tensor:
         """The truth of its only signal, or those of all of them stacked in front."""
         first = self.signals[0].truth
-        return first if len(self.signals) == 1 else torch.stack([signal.truth for signal in self.signals])
+        return (
+            first
+            if len(self.signals) == 1
+            else torch.stack([signal.truth for signal in self.signals])
+        )
 
 
 def sampled(name: str, values: Tensor) -> Signal:
-    """The signal of a picture ``[H, W, channels]`` or clip ``[T, H, W, channels]`` in [0, 1]: all of it."""
+    """The signal of a picture ``[H, W, channels]`` or clip ``[T, H, W, channels]`` in [0, 1]: all
+    of it."""
     stored = compact(values.reshape(-1, values.shape[-1]).contiguous())
     samples = Samples(Lattice(tuple(values.shape[:-1])), stored)
     return Signal(name, samples, samples, tuple(values.shape))

@@ -1,7 +1,7 @@
 """The seam between what is fitted and how it is trained. ``C`` is always the client axis.
 
-A :class:`Task` supplies data, a per-client loss, its derivatives and ways to look at a result. It never sees
-rounds, servers or messages. One client is simply ``C = 1``.
+A :class:`Task` supplies data, a per-client loss, its derivatives and ways to look at a result. It
+never sees rounds, servers or messages. One client is simply ``C = 1``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tasks.settings import EvaluationSettings
 
 
 class Batch(NamedTuple):
-    """Samples of a cohort: ``inputs [C, B, in]`` and ``targets [C, B, out]``. A task may have a tuple of its own."""
+    """Samples of a cohort: ``inputs [C, B, in]`` and ``targets [C, B, out]``. A task may have a
+    tuple of its own."""
 
     inputs: Tensor
     targets: Tensor
@@ -27,7 +28,8 @@ class Batch(NamedTuple):
 class Episode(NamedTuple):
     """One meta-learning step's data: K support batches :math:`B_k` and one query batch :math:`B_Q`.
 
-    A batch is a :class:`Batch` or whatever the task's derivatives expect, a tuple of tensors ``[C, ...]``.
+    A batch is a :class:`Batch` or whatever the task's derivatives expect, a tuple of tensors ``[C,
+    ...]``.
     """
 
     support: Sequence[Any]
@@ -35,7 +37,8 @@ class Episode(NamedTuple):
 
 
 class Linearised(NamedTuple):
-    """A cohort's loss around a point: ``loss [C]``, ``gradient [C, P]`` and the map ``u [C, P] -> H u [C, P]``."""
+    """A cohort's loss around a point: ``loss [C]``, ``gradient [C, P]`` and the map ``u [C, P] -> H
+    u [C, P]``."""
 
     loss: Tensor
     gradient: Tensor
@@ -50,13 +53,14 @@ class Derivatives(Protocol):
         """``params [C, P] -> (loss [C], gradient [C, P])``."""
 
     def linearise(self, params: Tensor, batch: Any) -> Linearised:
-        """As :meth:`gradient`, with the exact Hessian-vector product at the same point; call it at most once."""
+        """As :meth:`gradient`, with the exact Hessian-vector product at the same point; call it at
+        most once."""
 
 
 class ClientData(Protocol):
-    """What one client holds. ``examples`` is its weight in the average (number of images, clips, views); ``truth`` is
-    what a perfect rendering of the data would be, in the data's own range. It may have ``units``, what its local steps
-    are counted by, if that is something else."""
+    """What one client holds. ``examples`` is its weight in the average (number of images, clips,
+    views); ``truth`` is what a perfect rendering of the data would be, in the data's own range. It
+    may have ``units``, what its local steps are counted by, if that is something else."""
 
     name: str
     examples: int
@@ -71,10 +75,11 @@ class Video(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Quality of a shared model: JSON-ready ``metrics``, named pictures ``[H, W, 3] in [0, 1]`` and videos.
+    """Quality of a shared model: JSON-ready ``metrics``, named pictures ``[H, W, 3] in [0, 1]`` and
+    videos.
 
-    Every metric that is a number, or a table of numbers by name, is shown and becomes part of a method's result (its
-    mean over seeds).
+    Every metric that is a number, or a table of numbers by name, is shown and becomes part of a
+    method's result (its mean over seeds).
     """
 
     metrics: dict[str, Any]
@@ -84,7 +89,8 @@ class Evaluation(NamedTuple):
 
 @runtime_checkable
 class Task(Protocol):
-    """What is being fitted. ``layout`` names the *shared* parameters: the only ones rules and releases see."""
+    """What is being fitted. ``layout`` names the *shared* parameters: the only ones rules and
+    releases see."""
 
     layout: Layout
     derivatives: Derivatives
@@ -96,7 +102,8 @@ class Task(Protocol):
         """Initial shared parameters ``[P]``, the same for the same seed everywhere."""
 
     def client_data(self, client: int) -> Any:
-        """The private data of one client (a :class:`ClientData`); raises ``InputError`` naming what is wrong."""
+        """The private data of one client (a :class:`ClientData`); raises ``InputError`` naming what
+        is wrong."""
 
     def held_out(self) -> Sequence[Any]:
         """Public data of the same kind that no client holds."""
@@ -110,13 +117,15 @@ class Task(Protocol):
         batch_size: int,
         device: torch.device,
     ) -> Callable[[int], Episode]:
-        """Draws for ``count`` outer steps from each client's own stream ``keys [C]``; returns ``step -> Episode``."""
+        """Draws for ``count`` outer steps from each client's own stream ``keys [C]``; returns
+        ``step -> Episode``."""
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         """Bytes one client needs during a second-order step (sizes the chunks of a cohort)."""
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
-        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size search."""
+        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size
+        search."""
 
 
 @runtime_checkable
@@ -124,12 +133,14 @@ class Rendering(Protocol):
     """A task whose shared parameters alone render to a client's data: uploads can be looked at."""
 
     def render(self, params: Tensor, cohort: Sequence[Any]) -> Sequence[Tensor]:
-        """What each client's ``params [C, P]`` render to, shaped like that client's ``truth``, not clamped."""
+        """What each client's ``params [C, P]`` render to, shaped like that client's ``truth``, not
+        clamped."""
 
 
 @runtime_checkable
 class Personalised(Protocol):
-    """A task with parameters that never leave a client: ``personal`` names them, and no rule or release sees them.
+    """A task with parameters that never leave a client: ``personal`` names them, and no rule or
+    release sees them.
 
     ``whole`` takes ``[C, P + Q]``: the shared parameters, then the personal ones.
     """
@@ -145,8 +156,8 @@ class Personalised(Protocol):
         """``[P]`` bool: shared parameters that do not move in ``round``; ``None`` if all do."""
 
     def signals(self, params: Tensor, cohort: Sequence[Any]) -> Mapping[str, Tensor]:
-        """What a client finds, on clips it did not train on, of its shared parameters ``[C, P]``, which alone are sent:
-        each ``[C]`` in [0, 1]."""
+        """What a client finds, on clips it did not train on, of its shared parameters ``[C, P]``,
+        which alone are sent: each ``[C]`` in [0, 1]."""
 
 
 @runtime_checkable
@@ -154,4 +165,5 @@ class Preparing(Protocol):
     """A task that needs something made once on a machine, before any run."""
 
     def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
-        """Make it unless it is there; ``progress(what, done, total)``. Returns config values that pin what there is."""
+        """Make it unless it is there; ``progress(what, done, total)``. Returns config values that
+        pin what there is."""

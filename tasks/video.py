@@ -1,7 +1,8 @@
 """Video fields: a client holds a clip, or several, and fits a SIREN of (t, y, x) to it.
 
-As in the video experiments of FedMeNF (https://arxiv.org/abs/2508.06301), support and query are the same pixels. The
-default clips are made of numbers; ``data.path`` takes GolfDB's swing sequences or folders of clips.
+As in the video experiments of FedMeNF (https://arxiv.org/abs/2508.06301), support and query are the
+same pixels. The default clips are made of numbers; ``data.path`` takes GolfDB's swing sequences or
+folders of clips.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ def source_of(data: DataSettings) -> Source:
     if not data.path:
         if not data.size or not data.frames:
             key = "data.frames" if data.size else "data.size"
-            raise InputError(key, 0, "made clips have neither a length nor a size of their own", "set it to 8 or more")
-        return Numbered(data, lambda number: moving_picture(number, data.frames, data.size, data.channels))
+            raise InputError(
+                key,
+                0,
+                "made clips have neither a length nor a size of their own",
+                "set it to 8 or more",
+            )
+        return Numbered(
+            data, lambda number: moving_picture(number, data.frames, data.size, data.channels)
+        )
 
     def load(layout: Layout, holder: Holder, item: int) -> Signal:
         frames = layout.load_video(holder.items[item], data.size, data.channels, data.frames)
@@ -51,7 +59,8 @@ class VideoTask(FieldTask):
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
-        """As for any field, and (``tune``) films of held-out clips: the truth, the shared model, the adapted field."""
+        """As for any field, and (``tune``) films of held-out clips: the truth, the shared model,
+        the adapted field."""
         found = super().evaluate(model, settings, tune)
         if not tune:
             return found

@@ -13,12 +13,17 @@ from privacy.settings import PrivacySettings
 DELTA = 1e-5
 
 
-def charged(count: int, multiplier: float = 2.0, placement: str = "central", masked: bool = False) -> list[Any]:
+def charged(
+    count: int, multiplier: float = 2.0, placement: str = "central", masked: bool = False
+) -> list[Any]:
     """The entries of so many rounds of clients 0 and 1."""
     reserve = {
         "type": "reserve", "multiplier": multiplier, "rate": 0.0, "placement": placement, "masked": masked, "run": "r",
     }  # fmt: skip
-    cohort, release = {"type": "cohort", "clients": [0, 1], "run": "r"}, {"type": "release", "counted": 2, "run": "r"}
+    cohort, release = (
+        {"type": "cohort", "clients": [0, 1], "run": "r"},
+        {"type": "release", "counted": 2, "run": "r"},
+    )
     return [entry for _ in range(count) for entry in (reserve, cohort, release)]
 
 

@@ -26,16 +26,25 @@ class Cohort:
 
     def __init__(self, folder: Path, n: int, policy: Policy | None = None) -> None:
         keys = [Ed25519PrivateKey.generate() for _ in range(n)]
-        self.roster = Roster({index: public_bytes(key) for index, key in enumerate(keys)}, bytes(32))
+        self.roster = Roster(
+            {index: public_bytes(key) for index, key in enumerate(keys)}, bytes(32)
+        )
         self.policy = policy or Policy(min_nodes=2)
         self.clients = [
-            SecAggClient(index, key, self.roster, self.policy, Vault(folder / f"{index}.vault", key))
+            SecAggClient(
+                index, key, self.roster, self.policy, Vault(folder / f"{index}.vault", key)
+            )
             for index, key in enumerate(keys)
         ]
         self.round = 0
 
     def terms(
-        self, length: int, threshold: int = 0, degree: int = 0, members: list[int] | None = None, model: bytes = MODEL
+        self,
+        length: int,
+        threshold: int = 0,
+        degree: int = 0,
+        members: list[int] | None = None,
+        model: bytes = MODEL,
     ) -> Terms:
         """New terms among ``members`` with fresh prekeys; ``length`` without the check block."""
         self.round += 1
@@ -71,5 +80,7 @@ class Cohort:
         gone |= set(at_unmask)
         for member in server.close_confirmation():
             if member not in gone:
-                server.reveal(member, self.clients[member].unmask(terms.session, server.signatures(member)))
+                server.reveal(
+                    member, self.clients[member].unmask(terms.session, server.signatures(member))
+                )
         return server.finish()

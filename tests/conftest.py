@@ -25,13 +25,16 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained denoiser of 16 x 16 pictures on disk: everything about it is right but what it knows."""
+    """An untrained denoiser of 16 x 16 pictures on disk: everything about it is right but what it
+    knows."""
     from tasks.talking_head.backbone import fresh
     from tasks.talking_head.codec import PatchPCA
     from tasks.talking_head.people import person
 
     folder = tmp_path_factory.mktemp("backbone") / "tiny"
-    pictures = torch.cat([person(9, number, "ordinary", 1, 0, 4, 16).train[0].frames for number in range(8)])
+    pictures = torch.cat(
+        [person(9, number, "ordinary", 1, 0, 4, 16).train[0].frames for number in range(8)]
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = fresh(PatchPCA.fit(pictures, 4, 6), "frame", (16, 32), {"trained": "no: a test"})
@@ -54,10 +57,15 @@ def head(tiny_backbone: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def smoke(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """``smoke(**{"rounds": 3})``: the run config of the smallest recipe in a fresh folder, with changes."""
+    """``smoke(**{"rounds": 3})``: the run config of the smallest recipe in a fresh folder, with
+    changes."""
 
     def config(**changes: Any) -> dict[str, Any]:
-        values = known_keys() | read_recipe("smoke") | {"run-dir": str(tmp_path / "run"), "report.page": False}
+        values = (
+            known_keys()
+            | read_recipe("smoke")
+            | {"run-dir": str(tmp_path / "run"), "report.page": False}
+        )
         return values | changes
 
     return config
@@ -79,7 +87,9 @@ def run(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
         from sim.inprocess import run_in_process
 
         values = smoke(**{"runtime.nodes": nodes, **changes})
-        run_in_process(server_app, client_app, values, nodes, grid(client_app, nodes, values) if grid else None)
+        run_in_process(
+            server_app, client_app, values, nodes, grid(client_app, nodes, values) if grid else None
+        )
         return RunFolder(Path(values["run-dir"]))
 
     return go
@@ -87,7 +97,8 @@ def run(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
 
 @pytest.fixture
 def told(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
-    """``told(events, **changes)``: the folder of a run that never was, with events written by hand."""
+    """``told(events, **changes)``: the folder of a run that never was, with events written by
+    hand."""
 
     def write(events: list[dict[str, Any]], **changes: Any) -> RunFolder:
         config = smoke(**changes)

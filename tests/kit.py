@@ -26,7 +26,9 @@ PRIVATE = {
     "methods": "maml", "clients.total": NODES, "evaluation.uploads": False, "privacy.epsilon-max": 1000.0,
     "learner.outer-steps": 1, "rounds": 2, "rules.server-clip": 0.0,
 }  # fmt: skip
-LEARNER = LearnerSettings(inner_steps=2, inner_rate=0.05, outer_steps=3, outer_rate=0.1, batch_size=4)
+LEARNER = LearnerSettings(
+    inner_steps=2, inner_rate=0.05, outer_steps=3, outer_rate=0.1, batch_size=4
+)
 
 
 class MemoryInRam:
@@ -43,19 +45,31 @@ class MemoryInRam:
 
 
 class Reliable:
-    """A learner that also says how reliable each client found itself: the same for all, or ``signals[client name]``."""
+    """A learner that also says how reliable each client found itself: the same for all, or
+    ``signals[client name]``."""
 
     inner_steps = 0
 
-    def __init__(self, learner: Any, names: tuple[str, ...], signals: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, learner: Any, names: tuple[str, ...], signals: Mapping[str, float] | None = None
+    ) -> None:
         self.learner, self.names, self.known = learner, names, signals or {}
         self.inner_steps = learner.inner_steps
 
     def fit(
-        self, task: Any, rule: Any, received: Any, cohort: Any, memory: Any, keys: Any, settings: Any
+        self,
+        task: Any,
+        rule: Any,
+        received: Any,
+        cohort: Any,
+        memory: Any,
+        keys: Any,
+        settings: Any,
     ) -> LocalResult:
         result = descend(self.learner, task, rule, received, cohort, memory, keys, settings)
-        value = torch.tensor([self.known.get(data.name, 0.5) for data in cohort], dtype=result.delta.dtype)
+        value = torch.tensor(
+            [self.known.get(data.name, 0.5) for data in cohort], dtype=result.delta.dtype
+        )
         return replace(result, signals=dict.fromkeys(self.names, value))
 
 
@@ -73,9 +87,13 @@ class Rounds:
         if getattr(self.rule, "signals", ()):
             trained = Reliable(trained, self.rule.signals, signals)
         release = Plain()
-        if getattr(self.rule, "memory_sizes", None):  # clients stay away only under noise of the nodes
+        if getattr(
+            self.rule, "memory_sizes", None
+        ):  # clients stay away only under noise of the nodes
             release.masked = release.noised = True  # type: ignore[misc]
-        self.trainer = CohortTrainer(task, trained, self.rule, release, settings, self.store, chunk=chunk)
+        self.trainer = CohortTrainer(
+            task, trained, self.rule, release, settings, self.store, chunk=chunk
+        )
         self.federation = Federation.start(self.rule, clients, task.init(seed))
         self.results: list[CohortResult] = []
 

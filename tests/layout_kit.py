@@ -19,7 +19,9 @@ ANGLE = 0.8
 CAR, OTHER_CAR = "100715345ee54d7ae38b52b4ee9d36a3", "100c3076c74ee1874eb766e5a46fceab"
 
 
-def paint(path: Path, colour: tuple[int, ...] = (255, 0, 0), shape: tuple[int, int] = (8, 8)) -> Path:
+def paint(
+    path: Path, colour: tuple[int, ...] = (255, 0, 0), shape: tuple[int, int] = (8, 8)
+) -> Path:
     """A picture of one colour, of ``shape`` (width, height); four numbers make it RGBA."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGBA" if len(colour) == 4 else "RGB", shape, colour).save(path)
@@ -44,7 +46,8 @@ def write(path: Path, content: Any) -> Path:
 
 
 def scene(parent: Path, views: int = 3, prefix: str = "./train/", **keys: Any) -> Path:
-    """An object seen by ``views`` cameras: left half red, right half see-through (with green under it)."""
+    """An object seen by ``views`` cameras: left half red, right half see-through (with green under
+    it)."""
     pixels = np.zeros((8, 8, 4), dtype=np.uint8)
     pixels[:, :4] = 255, 0, 0, 255
     pixels[:, 4:] = 0, 255, 0, 0
@@ -74,7 +77,9 @@ def facescape(root: Path, people: tuple[str, ...] = ("122", "7")) -> None:
             relative = f"/{person}/{expression}/{view}"
             paint(root / f"{relative[1:]}.png", (60 * expression, 60 * view, 90))
             matrix = pose(x=view, z=16.0, turn=0.2 * view)
-            frames.append({"file_path": relative, "expression": str(expression), "transform_matrix": matrix})
+            frames.append(
+                {"file_path": relative, "expression": str(expression), "transform_matrix": matrix}
+            )
         write(root / f"transforms_all_{person}.json", {"camera_angle_x": ANGLE, "frames": frames})
 
 
@@ -85,11 +90,18 @@ def petface(root: Path) -> None:
             paint(root / "images" / "cat" / animal / f"0{number}.{ending}", (80 * number, 0, 0))
     paint(root / "images" / "dog" / "000001" / "a.png")
     paint(root / "images" / "dog" / "000001" / "b.png")
-    write(root / "excluded" / "cat_excluded_images.json", {"000001": ["02.png"], "000003": ["00.png"], "999999": ["x"]})
+    write(
+        root / "excluded" / "cat_excluded_images.json",
+        {"000001": ["02.png"], "000003": ["00.png"], "999999": ["x"]},
+    )
 
 
 def golfdb(root: Path, used: bool = True) -> None:
-    rows = ["11,5,aa,ROSE,m,driver,front", '12,0,bb,"ROSE",m,iron,"down, the line"', "13,7,cc,KERR,f,driver,front"]
+    rows = [
+        "11,5,aa,ROSE,m,driver,front",
+        '12,0,bb,"ROSE",m,iron,"down, the line"',
+        "13,7,cc,KERR,f,driver,front",
+    ]
     rows += ["14,9,dd,KERR,f,driver,front", "15,6,ee,ALONE,m,driver,front"]
     write(root / "golfDB_slice.csv", "\n".join([",id,youtube_id,player,sex,club,view", *rows, ""]))
     for swing in (5, 0, 7, 6) if used else (5, 0, 7, 9, 6):
@@ -104,7 +116,9 @@ def clips(root: Path) -> None:
         paint(root / "ann" / "walk" / f"frame{number}.png", (20 * number, 0, 0))
     (root / "ben").mkdir(parents=True)
     pictures = [Image.new("RGB", (8, 6), (0, 0, 80 * index)) for index in range(3)]
-    pictures[0].save(root / "ben" / "wave.gif", save_all=True, append_images=pictures[1:], duration=40)
+    pictures[0].save(
+        root / "ben" / "wave.gif", save_all=True, append_images=pictures[1:], duration=40
+    )
 
 
 def transforms(root: Path) -> None:

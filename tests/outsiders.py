@@ -1,4 +1,5 @@
-"""What a plug-in author would write, from CONTRIBUTING alone: a task without pictures, a rule, a learner."""
+"""What a plug-in author would write, from CONTRIBUTING alone: a task without pictures, a rule, a
+learner."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ EXAMPLES = 24
 class SmallSteps(FedAvg):
     """A server that goes a hundredth of the way: what clients send is all there."""
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         return model + 0.01 * aggregate.mean, state
 
 
@@ -92,7 +95,11 @@ class Regression:
     def client_data(self, client: int) -> Table:
         draw = generator("line", client)
         inputs = torch.randn(EXAMPLES, 3, generator=draw)
-        return Table(f"line {client}", inputs, (inputs.sum(1, keepdim=True) + 0.1 * torch.randn(1, generator=draw)))
+        return Table(
+            f"line {client}",
+            inputs,
+            (inputs.sum(1, keepdim=True) + 0.1 * torch.randn(1, generator=draw)),
+        )
 
     def held_out(self) -> Sequence[Table]:
         return [self.client_data(1_000_000 + number) for number in range(self.held)]
@@ -102,13 +109,26 @@ class Regression:
         device: torch.device,
     ) -> Callable[[int], Episode]:  # fmt: skip
         draws = [generator(*key) for key in keys]
-        picks = [torch.randint(EXAMPLES, (count, inner_steps + 1, batch_size), generator=draw) for draw in draws]
+        picks = [
+            torch.randint(EXAMPLES, (count, inner_steps + 1, batch_size), generator=draw)
+            for draw in draws
+        ]
 
         def episode(step: int) -> Episode:
             batches = [
                 Batch(
-                    torch.stack([data.inputs[pick[step, k]] for data, pick in zip(cohort, picks, strict=True)]),
-                    torch.stack([data.truth[pick[step, k]] for data, pick in zip(cohort, picks, strict=True)]),
+                    torch.stack(
+                        [
+                            data.inputs[pick[step, k]]
+                            for data, pick in zip(cohort, picks, strict=True)
+                        ]
+                    ),
+                    torch.stack(
+                        [
+                            data.truth[pick[step, k]]
+                            for data, pick in zip(cohort, picks, strict=True)
+                        ]
+                    ),
                 )
                 for k in range(inner_steps + 1)
             ]
@@ -121,6 +141,8 @@ class Regression:
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         held = self.held_out()
-        batch = Batch(torch.stack([data.inputs for data in held]), torch.stack([data.truth for data in held]))
+        batch = Batch(
+            torch.stack([data.inputs for data in held]), torch.stack([data.truth for data in held])
+        )
         loss = self.loss(model.expand(len(held), -1), batch)
         return Evaluation({"mse": float(loss.mean()), "worst": {"mse": float(loss.max())}}, {})

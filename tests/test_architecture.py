@@ -16,7 +16,16 @@ from tasks.settings import flatten
 
 LAYERS = {"tasks": 0, "strategies": 1, "privacy": 2, "sim": 3, "fedapp": 4}
 FLWR_ALLOWED = ("strategies/flower/", "privacy/flower/", "fedapp/", "sim/")
-LAZY = {"torchvision", "peft", "diffusers", "opacus", "transformers", "matplotlib", "skimage", "ray"}
+LAZY = {
+    "torchvision",
+    "peft",
+    "diffusers",
+    "opacus",
+    "transformers",
+    "matplotlib",
+    "skimage",
+    "ray",
+}
 FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -67,11 +76,15 @@ def test_files_stay_small_and_documented(file: Path) -> None:
 def test_every_published_method_cites_its_paper() -> None:
     cited = [ROOT / "tasks/fields/siren.py", *(ROOT / "strategies/rules").glob("[!_]*.py")]
     cited += [
-        ROOT / f"privacy/{name}.py" for name in ("joint", "ring", "accounting", "secagg/__init__", "secagg/shamir")
+        ROOT / f"privacy/{name}.py"
+        for name in ("joint", "ring", "accounting", "secagg/__init__", "secagg/shamir")
     ]
     cited += [ROOT / f"privacy/releases/{name}.py" for name in ("central", "distributed")]
     cited += [ROOT / f"strategies/local/{name}.py" for name in ("meta", "reptile", "adapters")]
-    cited += [ROOT / f"tasks/talking_head/{name}.py" for name in ("adapters", "diffusion", "judges", "task")]
+    cited += [
+        ROOT / f"tasks/talking_head/{name}.py"
+        for name in ("adapters", "diffusion", "judges", "task")
+    ]
     cited += [ROOT / "tasks/optimise.py"]
     for file in cited:
         docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
@@ -81,7 +94,13 @@ def test_every_published_method_cites_its_paper() -> None:
 def test_protecting_code_draws_nothing_from_ordinary_generators() -> None:
     for file in (ROOT / "privacy").rglob("*.py"):
         text = file.read_text()
-        for forbidden in ("np.random", "numpy.random", "torch.rand", "torch.normal", "import random"):
+        for forbidden in (
+            "np.random",
+            "numpy.random",
+            "torch.rand",
+            "torch.normal",
+            "import random",
+        ):
             assert forbidden not in text, f"{file}: {forbidden}"
 
 

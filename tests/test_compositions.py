@@ -1,7 +1,8 @@
 """Everything composes or is refused with a reason: a round of every (task, learner, rule, release).
 
-Every pair of choices on any two axes runs by default: all (task, learner, rule), each under one release in turn. The
-rest of the product, which takes ten minutes more, is marked ``exhaustive`` (``pytest -m exhaustive``).
+Every pair of choices on any two axes runs by default: all (task, learner, rule), each under one
+release in turn. The rest of the product, which takes ten minutes more, is marked ``exhaustive``
+(``pytest -m exhaustive``).
 """
 
 from __future__ import annotations
@@ -59,16 +60,28 @@ def test_the_default_cover_holds_every_pair() -> None:
     kept = [row.values for row in product() if not row.marks]
     for one, other in itertools.combinations(range(4), 2):
         wanted = set(
-            itertools.product(*([list(TASKS), list(LEARNERS), list(RULES), list(RELEASES)][a] for a in (one, other)))
+            itertools.product(
+                *(
+                    [list(TASKS), list(LEARNERS), list(RULES), list(RELEASES)][a]
+                    for a in (one, other)
+                )
+            )
         )
         assert {(values[one], values[other]) for values in kept} == wanted
 
 
 @pytest.mark.parametrize(("task", "learner", "rule", "release"), product())
 def test_a_round_runs_or_is_refused(
-    run: Callable[..., RunFolder], head: dict[str, Any], task: str, learner: str, rule: str, release: str
+    run: Callable[..., RunFolder],
+    head: dict[str, Any],
+    task: str,
+    learner: str,
+    rule: str,
+    release: str,
 ) -> None:
-    changes: dict[str, Any] = (head | SMALLEST) if task == "talking-head" else dict(FIELDS.get(task, {}))
+    changes: dict[str, Any] = (
+        (head | SMALLEST) if task == "talking-head" else dict(FIELDS.get(task, {}))
+    )
     changes |= {
         "task": task,
         "methods": learner,

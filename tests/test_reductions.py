@@ -18,7 +18,11 @@ Run = Callable[..., RunFolder]
 def models(folder: RunFolder) -> dict[str, torch.Tensor]:
     """The final model of every arm."""
     tensors = load_file(list_checkpoints(folder.checkpoints)[-1])
-    return {name.removesuffix("/model"): value for name, value in tensors.items() if name.endswith("/model")}
+    return {
+        name.removesuffix("/model"): value
+        for name, value in tensors.items()
+        if name.endswith("/model")
+    }
 
 
 def only_model(run: Run, tmp_path: Any, name: str, **changes: Any) -> torch.Tensor:
@@ -30,9 +34,17 @@ def only_model(run: Run, tmp_path: Any, name: str, **changes: Any) -> torch.Tens
 @pytest.mark.parametrize(
     ("left", "right"),
     [
-        ({"rule": "fedprox", "rules.fedprox.mu": 0.0, "methods": "maml"}, {"rule": "fedavg", "methods": "maml"}),
         (
-            {"rule": "fedacg", "rules.fedacg.momentum": 0.0, "rules.fedacg.beta": 0.0, "methods": "maml"},
+            {"rule": "fedprox", "rules.fedprox.mu": 0.0, "methods": "maml"},
+            {"rule": "fedavg", "methods": "maml"},
+        ),
+        (
+            {
+                "rule": "fedacg",
+                "rules.fedacg.momentum": 0.0,
+                "rules.fedacg.beta": 0.0,
+                "methods": "maml",
+            },
             {"rule": "fedavg", "methods": "maml"},
         ),
         (
@@ -54,13 +66,17 @@ def only_model(run: Run, tmp_path: Any, name: str, **changes: Any) -> torch.Tens
 )
 def test_reduction(run: Run, tmp_path: Any, left: dict[str, Any], right: dict[str, Any]) -> None:
     # erm draws one batch an outer step and maml(K=0) too: the streams agree
-    assert torch.equal(only_model(run, tmp_path, "left", **left), only_model(run, tmp_path, "right", **right))
+    assert torch.equal(
+        only_model(run, tmp_path, "left", **left), only_model(run, tmp_path, "right", **right)
+    )
 
 
 def test_fednova_with_equal_steps_is_fedavg(run: Run, tmp_path: Any) -> None:
     """Divided by tau and multiplied again: equal up to rounding."""
     nova = only_model(run, tmp_path, "nova", rule="fednova", methods="maml")
-    torch.testing.assert_close(nova, only_model(run, tmp_path, "avg", methods="maml"), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        nova, only_model(run, tmp_path, "avg", methods="maml"), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_the_lattice_is_not_trivial(run: Run, tmp_path: Any) -> None:
@@ -97,5 +113,7 @@ def test_same_seed_same_layout_same_bits(run: Run, tmp_path: Any) -> None:
 
 def test_methods_do_not_influence_each_other(run: Run, tmp_path: Any) -> None:
     alone = models(run(**{"run-dir": str(tmp_path / "alone"), "methods": "maml"}))
-    beside = models(run(**{"run-dir": str(tmp_path / "beside"), "methods": "fedmenf,reptile,maml,local"}))
+    beside = models(
+        run(**{"run-dir": str(tmp_path / "beside"), "methods": "fedmenf,reptile,maml,local"})
+    )
     assert torch.equal(alone["maml-0"], beside["maml-0"])

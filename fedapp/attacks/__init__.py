@@ -1,7 +1,8 @@
-"""``fedapp attack``: what a server could do with a run's updates, under each release, in numbers and pictures.
+"""``fedapp attack``: what a server could do with a run's updates, under each release, in numbers
+and pictures.
 
-``stage`` makes the clients' next updates again and takes the server's view of them; ``fields`` and ``heads`` are what
-can be done with neural fields and with adapters.
+``stage`` makes the clients' next updates again and takes the server's view of them; ``fields`` and
+``heads`` are what can be done with neural fields and with adapters.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ HEAD_ATTACKS = ("linkage", "membership", "transcript")
 ANY_ATTACKS = ("transcript",)
 
 
-def attack_run(folder: RunFolder, name: str, clients: int, tell: Callable[[str], None], method: str = "") -> list[Row]:
-    """Run the named attack (or all that fit) on every trained method of a run's first seed, or on one ``method``.
+def attack_run(
+    folder: RunFolder, name: str, clients: int, tell: Callable[[str], None], method: str = ""
+) -> list[Row]:
+    """Run the named attack (or all that fit) on every trained method of a run's first seed, or on
+    one ``method``.
 
     Raises :class:`InputError` where the run is of another kind than the attack.
     """
@@ -33,7 +37,12 @@ def attack_run(folder: RunFolder, name: str, clients: int, tell: Callable[[str],
     heads, fields = experiment.task == "talking-head", isinstance(build_task(experiment), FieldTask)
     known = HEAD_ATTACKS if heads else FIELD_ATTACKS if fields else ANY_ATTACKS
     if name not in (*known, "all"):
-        raise InputError("--name", name, f"no such attack on task {experiment.task}", nearest(name, [*known, "all"]))
+        raise InputError(
+            "--name",
+            name,
+            f"no such attack on task {experiment.task}",
+            nearest(name, [*known, "all"]),
+        )
     chosen, wanted = list(known) if name == "all" else [name], [method] if method else methods
     if heads:
         from fedapp.attacks.heads import attack_heads

@@ -1,7 +1,8 @@
 """Attacks on adapters: whose is this update, and who took part in that sum?
 
-The attacker owns public recordings of every candidate (clips nobody trained on) and measures how much what the server
-holds lowers the denoising loss on them, at fixed steps and noise, beside the model the round started from.
+The attacker owns public recordings of every candidate (clips nobody trained on) and measures how
+much what the server holds lowers the denoising loss on them, at fixed steps and noise, beside the
+model the round started from.
 """
 
 from __future__ import annotations
@@ -35,17 +36,25 @@ class HeadAttacks(Stage):
         if not self.experiment.data.path:
             self.clients = list(range(clients))
         if len(self.clients) < 3:
-            raise InputError("clients", len(self.clients), "too few people to confuse", "attack at least 3")
+            raise InputError(
+                "clients", len(self.clients), "too few people to confuse", "attack at least 3"
+            )
         cohort = [self.task.client_data(client) for client in self.clients]
         self.model_ = self.task.model(torch.device("cpu"))  # type: ignore[attr-defined]
-        public = [Person(data.name, data.person.reference, data.person.held_out, ()) for data in cohort]
-        self.public = [encode(person, self.model_.backbone.codec, torch.device("cpu")) for person in public]
+        public = [
+            Person(data.name, data.person.reference, data.person.held_out, ()) for data in cohort
+        ]
+        self.public = [
+            encode(person, self.model_.backbone.codec, torch.device("cpu")) for person in public
+        ]
         self._probes = self._draw_probes()
 
     def _draw_probes(self) -> Any:
-        """The same steps and noise for all candidates, at little noise: there a face's own details decide the loss.
+        """The same steps and noise for all candidates, at little noise: there a face's own details
+        decide the loss.
 
-        (Twelve people: 12 of 12 linked from the first 40 % of the schedule, 6 of 12 from its last 40 %.)
+        (Twelve people: 12 of 12 linked from the first 40 % of the schedule, 6 of 12 from its last
+        40 %.)
         """
         window, alphas = self.model_.settings.window, self.model_.alphas
         pairs = max(1, PROBES // window)
@@ -60,7 +69,8 @@ class HeadAttacks(Stage):
 
     @torch.no_grad()
     def losses(self, params: Tensor) -> np.ndarray:
-        """``[candidates]``: the denoising loss of adapter ``params [P]`` on everybody's public clips."""
+        """``[candidates]``: the denoising loss of adapter ``params [P]`` on everybody's public
+        clips."""
         return self.model_.loss(params.expand(len(self.public), -1), self._probes).double().numpy()
 
     def gains(self, base: Tensor, updates: Tensor) -> np.ndarray:
@@ -82,10 +92,15 @@ class HeadAttacks(Stage):
             row = {"attack": "linkage", "method": method, "release": release, "n": n, "floor": None}
             yield row | {"metric": "top1", "value": found.top1, "chance": 1 / n}
             yield row | {"metric": "auc", "value": found.auc, "chance": 0.5}
-            yield row | {"metric": f"tpr@fpr={FALSE_POSITIVES:g}", "value": found.power, "chance": FALSE_POSITIVES}
+            yield row | {
+                "metric": f"tpr@fpr={FALSE_POSITIVES:g}",
+                "value": found.power,
+                "chance": FALSE_POSITIVES,
+            }
 
     def membership(self, method: str, seed: int, updates: Tensor) -> Iterator[Row]:
-        """Who was in a sum of half of the people, pooled over several halves; n counts decisions."""
+        """Who was in a sum of half of the people, pooled over several halves; n counts
+        decisions."""
         base, n = self.model(method, seed), len(self.clients)
         split = np.random.default_rng(0)
         scores: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
@@ -93,9 +108,14 @@ class HeadAttacks(Stage):
             inside = np.zeros(n, bool)
             inside[split.permutation(n)[: n // 2]] = True
             label, noised = self.noised(updates[torch.from_numpy(inside)])
-            for release, held in {"secagg": updates[torch.from_numpy(inside)].mean(0), label: noised}.items():
+            for release, held in {
+                "secagg": updates[torch.from_numpy(inside)].mean(0),
+                label: noised,
+            }.items():
                 gain = self.gains(base, held[None])[0]
-                gain = (gain - gain.mean()) / max(gain.std(), 1e-12)  # sums differ in how much they help everybody
+                gain = (gain - gain.mean()) / max(
+                    gain.std(), 1e-12
+                )  # sums differ in how much they help everybody
                 scores.setdefault(release, []).append((gain[inside], gain[~inside]))
         for release, pairs in scores.items():
             members, others = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
@@ -113,9 +133,12 @@ class HeadAttacks(Stage):
             }  # fmt: skip
 
     def aggregation(self, method: str, updates: Tensor, seed: int) -> Row:
-        """What averaging factors with the rule's weights loses (0 where only one factor travels)."""
+        """What averaging factors with the rule's weights loses (0 where only one factor
+        travels)."""
         adapters: Adapters = self.model_.adapters
-        error = adapters.aggregation_error(self.model(method, seed), updates, self.weights(method, seed))
+        error = adapters.aggregation_error(
+            self.model(method, seed), updates, self.weights(method, seed)
+        )
         return {
             "attack": "aggregation error", "method": method, "release": f"lora {adapters.mode}", "n": len(updates),
             "metric": "relative", "value": error, "floor": None, "chance": None,
@@ -123,7 +146,11 @@ class HeadAttacks(Stage):
 
 
 def attack_heads(
-    folder: RunFolder, names: list[str], clients: int, methods: list[str], tell: Callable[[str], None]
+    folder: RunFolder,
+    names: list[str],
+    clients: int,
+    methods: list[str],
+    tell: Callable[[str], None],
 ) -> list[Row]:
     """The named attacks on ``methods`` at the first seed."""
     attacker = HeadAttacks(folder, clients)

@@ -1,7 +1,9 @@
-"""The stage of an attack: a run's last model, what its clients would send next, and what a server would hold of it.
+"""The stage of an attack: a run's last model, what its clients would send next, and what a server
+would hold of it.
 
-The clients' updates are made again from the last shared model, one round further, as the run would have; then the
-server's view is taken of them: each update (plain), their sum (secure aggregation), the noised sum.
+The clients' updates are made again from the last shared model, one round further, as the run would
+have; then the server's view is taken of them: each update (plain), their sum (secure aggregation),
+the noised sum.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ PARALLEL = 1e-3  # 1 - cosine below which one vector is the other, scaled
 
 
 class LookedAt:
-    """A :class:`strategies.cohort.MemoryStore` that is read and never written: an attack leaves no trace in a run."""
+    """A :class:`strategies.cohort.MemoryStore` that is read and never written: an attack leaves no
+    trace in a run."""
 
     def __init__(self, state: ClientState) -> None:
         self.state = state
@@ -59,7 +62,9 @@ class Stage:
             )  # fmt: skip
         files = list_checkpoints(folder.checkpoints)
         if not files:
-            raise InputError("run", str(folder.path), "has no checkpoint yet", "attack it after its first round")
+            raise InputError(
+                "run", str(folder.path), "has no checkpoint yet", "attack it after its first round"
+            )
         self.checkpoint = load_checkpoint(files[-1], {})
         self.clients = list(range(min(clients, experiment.clients.total)))
         self.rule = build_rule(experiment)
@@ -75,7 +80,9 @@ class Stage:
 
     def received(self, method: str, seed: int) -> Broadcast:
         """What clients would get in the round after the checkpoint."""
-        return self.rule.broadcast(self.model(method, seed), self.state(method, seed), self.checkpoint.round + 1)
+        return self.rule.broadcast(
+            self.model(method, seed), self.state(method, seed), self.checkpoint.round + 1
+        )
 
     def state(self, method: str, seed: int) -> dict[str, Tensor]:
         """The rule's server state at the last checkpoint."""
@@ -86,10 +93,12 @@ class Stage:
         }
 
     def updates(self, method: str, seed: int) -> Tensor:
-        """``[C, P]``: what each client trains in the round after the checkpoint, and under ``plain`` sends.
+        """``[C, P]``: what each client trains in the round after the checkpoint, and under
+        ``plain`` sends.
 
-        However the server goes on with it, and however a rule scales it (FedNova divides it by the client's steps,
-        which the server knows). Raises :class:`InputError` for a rule whose clients send something else.
+        However the server goes on with it, and however a rule scales it (FedNova divides it by the
+        client's steps, which the server knows). Raises :class:`InputError` for a rule whose clients
+        send something else.
         """
         return self._sent(method, seed)[0]
 
@@ -108,9 +117,14 @@ class Stage:
             try:
                 local, contribution = trainer.rehearse(received, order)
             except UnusableDataError as error:
-                raise InputError("run", str(self.folder.path), f"client {client}: {error}", "see its log") from error
+                raise InputError(
+                    "run", str(self.folder.path), f"client {client}: {error}", "see its log"
+                ) from error
             sent = contribution.vector[0, : local.delta.shape[1]]
-            if 1 - torch.cosine_similarity(sent, local.delta[0], dim=0) > PARALLEL and local.delta.any():
+            if (
+                1 - torch.cosine_similarity(sent, local.delta[0], dim=0) > PARALLEL
+                and local.delta.any()
+            ):
                 raise InputError(
                     "rule", self.experiment.rule, "its clients send something else than the update they trained",
                     "attack a run whose clients send updates: what is known here is to invert those",
@@ -124,7 +138,9 @@ class Stage:
         learner = build_learner(self.experiment, method)
         store = LookedAt(ClientState(self.folder.client_state / f"{method}-{seed}"))
         kept = store if remembered(self.task, learner, self.rule) else None
-        return CohortTrainer(self.task, learner, self.rule, Plain(), self.experiment.learner, store=kept)
+        return CohortTrainer(
+            self.task, learner, self.rule, Plain(), self.experiment.learner, store=kept
+        )
 
     def accepted(self, method: str, seed: int) -> dict[int, int]:
         """The round each client's memory is of."""
@@ -134,22 +150,27 @@ class Stage:
     def corrections(self, method: str, seed: int) -> Tensor:
         """``[C, P]``: what the rule by itself took off each update in the same way at every step.
 
-        A server that saw a client's earlier messages in the clear knows its control variate, and adds this back before
-        it looks for data. Zero for rules whose clients remember nothing.
+        A server that saw a client's earlier messages in the clear knows its control variate, and
+        adds this back before it looks for data. Zero for rules whose clients remember nothing.
         """
         received, accepted = self.received(method, seed), self.accepted(method, seed)
         flat = received.model.new_zeros(len(self.clients), received.model.numel())
         if not self.rule.memory:
             return flat
         trainer = self.trainer(method, seed)
-        memory = trainer.recall([(client, accepted.get(client, 0)) for client in self.clients], received.model)
+        memory = trainer.recall(
+            [(client, accepted.get(client, 0)) for client in self.clients], received.model
+        )
         each = self.rule.correct(flat, received.model.expand_as(flat), received, memory)
         return each * (self.experiment.learner.outer_steps * trainer.learner.outer_rate)  # type: ignore[union-attr]
 
     def noised(self, updates: Tensor) -> tuple[str, Tensor]:
-        """The mean update as a noised release gives it: the run's own, or central noise at the config's z and C."""
+        """The mean update as a noised release gives it: the run's own, or central noise at the
+        config's z and C."""
         name, own = self.experiment.release, build_release(self.experiment, updates.shape[1])
-        privacy = resolve_noise(self.experiment).model_copy(update={"metrics": "{}"})  # attacks look at updates alone
+        privacy = resolve_noise(self.experiment).model_copy(
+            update={"metrics": "{}"}
+        )  # attacks look at updates alone
         release: LatticeRelease
         if isinstance(own, LatticeRelease) and own.noised:
             release = type(own)(privacy, updates.shape[1])
@@ -177,11 +198,30 @@ class Stage:
         rows = [update.double().numpy() for update in self.updates(method, seed)]
         uploads, inputs = rehearse(np.stack(rows), self.experiment.privacy.clip_norm)
         score = score_transcript(uploads, inputs)
-        base = {"attack": "transcript", "method": method, "release": "secagg", "n": len(rows), "floor": LARGEST_Z}
-        yield base | {"metric": "upload_input_z", "value": score.input_z, "chance": _expected_largest(len(rows))}
+        base = {
+            "attack": "transcript",
+            "method": method,
+            "release": "secagg",
+            "n": len(rows),
+            "floor": LARGEST_Z,
+        }
+        yield base | {
+            "metric": "upload_input_z",
+            "value": score.input_z,
+            "chance": _expected_largest(len(rows)),
+        }
         pairs = len(rows) * (len(rows) - 1) // 2
-        yield base | {"metric": "upload_pair_z", "value": score.pair_z, "chance": _expected_largest(pairs)}
-        yield base | {"metric": "byte_uniformity_p", "value": score.bytes_p, "floor": 1e-6, "chance": 0.5}
+        yield base | {
+            "metric": "upload_pair_z",
+            "value": score.pair_z,
+            "chance": _expected_largest(pairs),
+        }
+        yield base | {
+            "metric": "byte_uniformity_p",
+            "value": score.bytes_p,
+            "floor": 1e-6,
+            "chance": 0.5,
+        }
 
 
 def _expected_largest(count: int) -> float:

@@ -1,4 +1,5 @@
-"""``fedapp budget plan | report | verify``: what a run will cost, what it did cost, and whether its book is intact."""
+"""``fedapp budget plan | report | verify``: what a run will cost, what it did cost, and whether its
+book is intact."""
 
 from __future__ import annotations
 
@@ -13,22 +14,32 @@ from rich.table import Table
 from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
 from tasks.errors import InputError
 
-budget = typer.Typer(no_args_is_help=True, help="The privacy budget: plan it, report it, verify its ledger.")
+budget = typer.Typer(
+    no_args_is_help=True, help="The privacy budget: plan it, report it, verify its ledger."
+)
 
 
 @budget.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="a recipe; its settings are the defaults of the options")] = "",
+    recipe: Annotated[
+        str, typer.Argument(help="a recipe; its settings are the defaults of the options")
+    ] = "",
     overrides: OverrideOption = [],  # noqa: B006
     sample_rate: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="q, chance of each client in each round")
     ] = None,
     noise_multiplier: Annotated[float | None, typer.Option(min=1e-6, help="z")] = None,
-    target_epsilon: Annotated[float | None, typer.Option(min=1e-6, help="find z for this epsilon instead")] = None,
+    target_epsilon: Annotated[
+        float | None, typer.Option(min=1e-6, help="find z for this epsilon instead")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="T")] = None,
     delta: Annotated[float | None, typer.Option(min=1e-30, max=0.5, help="delta")] = None,
-    clients: Annotated[float | None, typer.Option(min=1, help="m, clients in a round (for noise over signal)")] = None,
-    parameters: Annotated[int | None, typer.Option(min=1, help="d, numbers each client contributes")] = None,
+    clients: Annotated[
+        float | None, typer.Option(min=1, help="m, clients in a round (for noise over signal)")
+    ] = None,
+    parameters: Annotated[
+        int | None, typer.Option(min=1, help="d, numbers each client contributes")
+    ] = None,
     target: JsonOption = "",
 ) -> None:
     """Predict epsilon and noise over signal before a client trains, and what would help."""
@@ -41,15 +52,26 @@ def plan(
     for option, value in (("--rounds", rounds), ("--delta", delta), ("--noise-multiplier", noise_multiplier),
                           ("--clients", clients)):  # fmt: skip
         if recipe and value is not None:
-            raise InputError(option, value, "a recipe says so itself", f"change it with -o {_KEYS[option]}=…")
+            raise InputError(
+                option, value, "a recipe says so itself", f"change it with -o {_KEYS[option]}=…"
+            )
     values: dict[str, Any] = _from_recipe(recipe, overrides) if recipe else {}
     values |= {key: value for key, value in given.items() if value is not None}
     if sample_rate is not None:
         values.pop("participations", None)
     wanted = target_epsilon is not None
-    for key, option in (("rounds", "--rounds"), ("delta", "--delta"), ("multiplier", "--noise-multiplier")):
+    for key, option in (
+        ("rounds", "--rounds"),
+        ("delta", "--delta"),
+        ("multiplier", "--noise-multiplier"),
+    ):
         if key not in values and not (key == "multiplier" and wanted):
-            raise InputError(option, "(missing)", "needed without a recipe", f"for example {option} {_EXAMPLES[key]}")
+            raise InputError(
+                option,
+                "(missing)",
+                "needed without a recipe",
+                f"for example {option} {_EXAMPLES[key]}",
+            )
     made = Plan(**{"multiplier": 1.0, **values})
     if target_epsilon is not None:
         made = replace(made, multiplier=multiplier_for(target_epsilon, made))
@@ -72,12 +94,17 @@ def _from_recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
     from privacy.releases.lattice import LatticeRelease
     from privacy.sampling import Sampler
 
-    experiment = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
+    experiment = Experiment.from_run_config(
+        known_keys() | read_recipe(recipe) | read_overrides(overrides)
+    )
     size = build_rule(experiment).size(build_task(experiment).layout.size)
     release, privacy = build_release(experiment, size), resolve_noise(experiment)
     if not (isinstance(release, LatticeRelease) and release.noised):
         raise InputError(
-            "release", experiment.release, "adds no noise: there is no budget to plan", "try quickstart-dp"
+            "release",
+            experiment.release,
+            "adds no noise: there is no budget to plan",
+            "try quickstart-dp",
         )
     sampler = Sampler(privacy.sampling, 0, experiment.clients.total, experiment.clients.per_round)
     arms = len(experiment.trained_methods) * len(experiment.seed_list)
@@ -95,7 +122,10 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
 
     table = Table(title="privacy plan", show_header=False, title_justify="left")
     for label, value in (
-        (f"epsilon at delta {found['delta']:g}, sample rate {found['sample_rate']:g} (PRV, upper)", found["epsilon"]),
+        (
+            f"epsilon at delta {found['delta']:g}, sample rate {found['sample_rate']:g} (PRV, upper)",
+            found["epsilon"],
+        ),
         (
             f"epsilon if cohorts are known, {found['participations']} rounds a client (exact)",
             found["epsilon_known_cohort"],
@@ -110,9 +140,18 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
     if ratio is not None and ratio > 1:
         console.print(f"[bold yellow]warning[/] noise is up to {ratio:.3g} times the largest signal of a round: "
                       "expect to learn little", highlight=False)  # fmt: skip
-    helps = Table("change alone", "to", "epsilon", "noise over signal", title="what would help", title_justify="left")
+    helps = Table(
+        "change alone",
+        "to",
+        "epsilon",
+        "noise over signal",
+        title="what would help",
+        title_justify="left",
+    )
     for row in found["advice"]:
-        helps.add_row(row["change"], show(row["to"]), show(row["epsilon"]), show(row["noise_to_signal"]))
+        helps.add_row(
+            row["change"], show(row["to"]), show(row["epsilon"]), show(row["noise_to_signal"])
+        )
     console.print(helps)
     if found["within_budget"] is False:
         console.print(f"[bold red]stops early[/] the limit is epsilon {found['epsilon_max']:g} with known cohorts",
@@ -120,8 +159,11 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
 
 
 @budget.command()
-def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: JsonOption = "") -> None:
-    """Write the budget report of a run's population (privacy_report.json and .html) and print its summary."""
+def report(
+    path: Annotated[Path, typer.Argument(help="a run folder")], target: JsonOption = ""
+) -> None:
+    """Write the budget report of a run's population (privacy_report.json and .html) and print its
+    summary."""
     from fedapp.report.budget import show, write_budget
     from fedapp.store.runfolder import RunFolder
 
@@ -143,16 +185,23 @@ def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: J
 
 @budget.command()
 def verify(
-    path: Annotated[Path, typer.Argument(help="a run folder, a population's folder or a ledger.jsonl")],
+    path: Annotated[
+        Path, typer.Argument(help="a run folder, a population's folder or a ledger.jsonl")
+    ],
     target: JsonOption = "",
 ) -> None:
-    """Check a ledger's order, chain and signatures, and that it is no shorter than a run's checkpoint knows."""
+    """Check a ledger's order, chain and signatures, and that it is no shorter than a run's
+    checkpoint knows."""
     from fedapp.cli.ledgers import check
 
     found = check(path.resolve())
     console.print(
         f"intact: {found['entries']} entries, {found['charged']} rounds charged, {found['released']} released"
-        + (f"; checkpoint of round {found['checkpoint_round']} agrees" if found["checkpoint_round"] else ""),
+        + (
+            f"; checkpoint of round {found['checkpoint_round']} agrees"
+            if found["checkpoint_round"]
+            else ""
+        ),
         highlight=False,
     )
     write_json(target, found)

@@ -23,10 +23,15 @@ def catalogue() -> dict[str, dict[str, str]]:
     learners = {**LEARNERS, **installed("learner")}
     return {
         "tasks": _described({**TASKS, **installed("task")}),
-        "learners": {**_described(learners), LOCAL: "no federation: test-time optimisation from the random init"},
+        "learners": {
+            **_described(learners),
+            LOCAL: "no federation: test-time optimisation from the random init",
+        },
         "rules": _described({**RULES, **installed("rule")}),
         "releases": _described({**RELEASES, **installed("release")}),
-        "runtimes": dict(zip(RUNTIMES, ("flwr run on Ray", "the same apps in this process"), strict=True)),
+        "runtimes": dict(
+            zip(RUNTIMES, ("flwr run on Ray", "the same apps in this process"), strict=True)
+        ),
         "recipes": recipe_names(),
         "keys": {key: f"{value!r}  {_describe_key(key)}" for key, value in known_keys().items()},
     }
@@ -42,7 +47,8 @@ def _described(table: dict[str, str]) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """A docstring's line without its markup: the last part of what a role names, formulas as they are."""
+    """A docstring's line without its markup: the last part of what a role names, formulas as they
+    are."""
     text = re.sub(r":(?:class|attr|func|meth|mod):`[^`]*?([^`.]+)`", r"\1", text)
     return re.sub(r":math:`([^`]*)`", r"\1", text).replace("`", "")
 

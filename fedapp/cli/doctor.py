@@ -1,4 +1,5 @@
-"""``fedapp doctor``: what on this machine would make a run fail, crawl, or compute something else."""
+"""``fedapp doctor``: what on this machine would make a run fail, crawl, or compute something
+else."""
 
 from __future__ import annotations
 
@@ -28,21 +29,42 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """All findings, in the order in which one would set a machine up."""
-    return [*_torch(), _cores(), *_broken_packages(), _flower(), _flower_home(), _superlink(), _siblings(), *_extras()]
+    return [
+        *_torch(),
+        _cores(),
+        *_broken_packages(),
+        _flower(),
+        _flower_home(),
+        _superlink(),
+        _siblings(),
+        *_extras(),
+    ]
 
 
 def _torch() -> list[Finding]:
     import torch
 
-    build = f"{torch.__version__}, " + (f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build")
+    build = f"{torch.__version__}, " + (
+        f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    )
     findings = [Finding("ok", "torch", build)]
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         findings.append(Finding("ok", "GPUs", ", ".join(names)))
-        findings.append(Finding("note", "GPUs", "Ray hides them from clients unless runtime.gpus-per-actor is above 0"))
+        findings.append(
+            Finding(
+                "note",
+                "GPUs",
+                "Ray hides them from clients unless runtime.gpus-per-actor is above 0",
+            )
+        )
     elif torch.version.cuda:
         findings.append(
-            Finding("warning", "GPUs", "a CUDA build of torch, but no usable GPU: it costs gigabytes for nothing")
+            Finding(
+                "warning",
+                "GPUs",
+                "a CUDA build of torch, but no usable GPU: it costs gigabytes for nothing",
+            )
         )
     else:
         findings.append(Finding("note", "GPUs", "none: everything runs on the CPU"))
@@ -56,17 +78,26 @@ def _cores() -> Finding:
 
 
 def _broken_packages() -> list[Finding]:
-    """torchvision and torchaudio break peft and diffusers if they do not match torch; we need neither."""
+    """torchvision and torchaudio break peft and diffusers if they do not match torch; we need
+    neither."""
     findings = []
     for package in ("torchvision", "torchaudio"):
         if importlib.util.find_spec(package) is None:
             continue
-        probe = subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, text=True, check=False)
+        probe = subprocess.run(
+            [sys.executable, "-c", f"import {package}"], capture_output=True, text=True, check=False
+        )
         if probe.returncode:
             last = (probe.stderr.strip().splitlines() or ["no message"])[-1]
-            findings.append(Finding("problem", package, f"installed but broken ({last}): pip uninstall {package}"))
+            findings.append(
+                Finding(
+                    "problem", package, f"installed but broken ({last}): pip uninstall {package}"
+                )
+            )
         else:
-            findings.append(Finding("note", package, "installed and importable; fedapp does not need it"))
+            findings.append(
+                Finding("note", package, "installed and importable; fedapp does not need it")
+            )
     return findings or [Finding("ok", "torchvision, torchaudio", "not installed, and not needed")]
 
 
@@ -83,12 +114,17 @@ def _flower_home() -> Finding:
     home = Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr"))
     probe = home if home.exists() else home.parent
     if not os.access(probe, os.W_OK):
-        return Finding("problem", "Flower home", f"{home} is not writable: set FLWR_HOME (plain `flwr run` needs it)")
+        return Finding(
+            "problem",
+            "Flower home",
+            f"{home} is not writable: set FLWR_HOME (plain `flwr run` needs it)",
+        )
     return Finding("ok", "Flower home", f"{home} (fedapp run uses one of its own for each run)")
 
 
 def _superlink() -> Finding:
-    """A SuperLink that somebody else started is used by plain ``flwr run``, with its directory and environment."""
+    """A SuperLink that somebody else started is used by plain ``flwr run``, with its directory and
+    environment."""
     port = int(os.environ.get("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", FLOWER_PORT))
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
@@ -104,10 +140,16 @@ def _superlink() -> Finding:
 
 def _siblings() -> Finding:
     here = Path.cwd().resolve()
-    foreign = [name for name in ("tasks", "sim", "privacy", "strategies") if here != ROOT and (here / name).exists()]
+    foreign = [
+        name
+        for name in ("tasks", "sim", "privacy", "strategies")
+        if here != ROOT and (here / name).exists()
+    ]
     if foreign:
         return Finding(
-            "warning", "directory", f"{here} holds {', '.join(foreign)}: plain `flwr run` started here may import those"
+            "warning",
+            "directory",
+            f"{here} holds {', '.join(foreign)}: plain `flwr run` started here may import those",
         )
     return Finding("ok", "directory", f"no foreign package names in {here}; code in {ROOT}")
 
@@ -120,10 +162,16 @@ def _extras() -> list[Finding]:
     findings = []
     for extra, packages in EXTRAS.items():
         gone = [package for package in packages if importlib.util.find_spec(package) is None]
-        text = f"{' and '.join(gone)} missing: pip install 'fedapp[{extra}]'" if gone else "installed"
+        text = (
+            f"{' and '.join(gone)} missing: pip install 'fedapp[{extra}]'" if gone else "installed"
+        )
         findings.append(Finding("warning" if gone else "ok", extra, text))
     compiler = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), "")
     findings.append(
-        Finding("ok" if compiler else "note", "field.compiled", compiler or "no C++ compiler: leave it off")
+        Finding(
+            "ok" if compiler else "note",
+            "field.compiled",
+            compiler or "no C++ compiler: leave it off",
+        )
     )
     return findings

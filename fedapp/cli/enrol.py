@@ -1,9 +1,10 @@
 """``fedapp enrol``: identity keys for nodes, and the roster everybody pins.
 
-On each device ``fedapp enrol FOLDER`` makes ``identity.key`` and prints its public half. Whoever runs the federation
-collects them, over a channel the server cannot change, into one roster: ``fedapp enrol --roster roster.json 0=KEY
-1=KEY … server=KEY``. Every node gets that file. The server's key is the one that signs its population's ledger:
-``fedapp enrol --server RUNS/populations/NAME``.
+On each device ``fedapp enrol FOLDER`` makes ``identity.key`` and prints its public half. Whoever
+runs the federation collects them, over a channel the server cannot change, into one roster:
+``fedapp enrol --roster roster.json 0=KEY 1=KEY … server=KEY``. Every node gets that file. The
+server's key is the one that signs its population's ledger: ``fedapp enrol --server
+RUNS/populations/NAME``.
 """
 
 from __future__ import annotations
@@ -21,15 +22,27 @@ from tasks.errors import InputError
 
 
 def enrol(
-    what: Annotated[list[str], typer.Argument(help="a folder for a new key; with --roster: NUMBER=KEY … server=KEY")],
-    roster: Annotated[Path | None, typer.Option(help="write these public keys into a roster file")] = None,
-    server: Annotated[bool, typer.Option(help="the folder is a population's: make the key of its ledger")] = False,
+    what: Annotated[
+        list[str],
+        typer.Argument(help="a folder for a new key; with --roster: NUMBER=KEY … server=KEY"),
+    ],
+    roster: Annotated[
+        Path | None, typer.Option(help="write these public keys into a roster file")
+    ] = None,
+    server: Annotated[
+        bool, typer.Option(help="the folder is a population's: make the key of its ledger")
+    ] = False,
     target: JsonOption = "",
 ) -> None:
     """Make a node's identity key or a ledger's, or write the roster of all public keys."""
     if roster is None:
         if len(what) != 1:
-            raise InputError("enrol", " ".join(what), "one folder at a time", "or give --roster FILE NUMBER=KEY …")
+            raise InputError(
+                "enrol",
+                " ".join(what),
+                "one folder at a time",
+                "or give --roster FILE NUMBER=KEY …",
+            )
         folder = Path(what[0]).expanduser().resolve()
         file = folder / (LEDGER_KEY if server else KEY_FILE)
         public = public_bytes(load_identity(file, create=True)).hex()
@@ -57,7 +70,14 @@ def _parse(pairs: list[str]) -> Roster:
             else:
                 members[int(name)] = key
         except ValueError as error:
-            raise InputError("roster", pair, f"not NUMBER=KEY ({error})", "for example 3=<64 hex digits>") from error
+            raise InputError(
+                "roster", pair, f"not NUMBER=KEY ({error})", "for example 3=<64 hex digits>"
+            ) from error
     if not server:
-        raise InputError("roster", " ".join(pairs), "lacks the server's key", "make it with `fedapp enrol --server`")
+        raise InputError(
+            "roster",
+            " ".join(pairs),
+            "lacks the server's key",
+            "make it with `fedapp enrol --server`",
+        )
     return Roster(members, server)

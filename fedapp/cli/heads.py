@@ -1,4 +1,5 @@
-"""``fedapp pretrain``, ``people``, ``ablate``, ``export``, ``speak``: backbones in, adapters and videos out."""
+"""``fedapp pretrain``, ``people``, ``ablate``, ``export``, ``speak``: backbones in, adapters and
+videos out."""
 
 from __future__ import annotations
 
@@ -17,47 +18,71 @@ TUNING_RATE = 1e-5  # a usual step size for fine-tuning a denoiser of Stable Dif
 
 def pretrain(
     task: Annotated[str, typer.Argument(help="talking-head")],
-    out: Annotated[Path | None, typer.Option(help="folder to write; default: where runs look for it")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write; default: where runs look for it")
+    ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", help="Stable-Diffusion weights or a backbone to go on from")
+        Path | None,
+        typer.Option("--from", help="Stable-Diffusion weights or a backbone to go on from"),
     ] = None,
     rate: Annotated[
-        float, typer.Option(min=0, help="peak step size; 0: 2e-3 from nothing, 1e-5 from given weights")
+        float,
+        typer.Option(min=0, help="peak step size; 0: 2e-3 from nothing, 1e-5 from given weights"),
     ] = 0.0,
-    batch: Annotated[int, typer.Option(min=0, help="frames a step; 0: 64 from nothing, 8 from given weights")] = 0,
+    batch: Annotated[
+        int, typer.Option(min=0, help="frames a step; 0: 64 from nothing, 8 from given weights")
+    ] = 0,
     recipe: Annotated[str, typer.Option(help="recipe whose settings count")] = "talking-head",
     overrides: OverrideOption = [],  # noqa: B006
     target: JsonOption = "",
 ) -> None:
-    """Train a backbone on public (parametric) people, or make Stable-Diffusion weights listen, and save it."""
+    """Train a backbone on public (parametric) people, or make Stable-Diffusion weights listen, and
+    save it."""
     from fedapp.cli.runs import progress_bar
     from fedapp.config.experiment import Experiment, known_keys
     from fedapp.config.recipes import read_overrides, read_recipe
 
     if task != "talking-head":
-        raise InputError("pretrain", task, "has no backbone to train", nearest(task, ["talking-head"]))
-    settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
+        raise InputError(
+            "pretrain", task, "has no backbone to train", nearest(task, ["talking-head"])
+        )
+    settings = Experiment.from_run_config(
+        known_keys() | read_recipe(recipe) | read_overrides(overrides)
+    )
     from tasks.talking_head.backbone import Backbone
     from tasks.talking_head.model import backbone_folder, recipe_of, save_whole
     from tasks.talking_head.pretrain import check, going_on
     from tasks.talking_head.pretrain import pretrain as train
 
     if start is not None and out is None:
-        raise InputError("--out", "", "the usual place is for the small backbone alone", "name a folder with --out")
+        raise InputError(
+            "--out",
+            "",
+            "the usual place is for the small backbone alone",
+            "name a folder with --out",
+        )
     folder = out or backbone_folder(settings)
     if (folder / "unet").is_dir():
-        raise InputError("--out", str(folder), "already holds a backbone", "name another folder, or delete it")
+        raise InputError(
+            "--out", str(folder), "already holds a backbone", "name another folder, or delete it"
+        )
     first = Backbone.load(start) if start else None
     wanted = recipe_of(settings)
     if first is not None:  # weights that know something are moved gently
-        wanted = replace(going_on(wanted, first, read_overrides(overrides)), rate=TUNING_RATE, batch=8)
+        wanted = replace(
+            going_on(wanted, first, read_overrides(overrides)), rate=TUNING_RATE, batch=8
+        )
     check(wanted, fitted=first is None)
     wanted = replace(wanted, rate=rate or wanted.rate, batch=batch or wanted.batch)
     with progress_bar() as tell:
-        backbone = train(wanted, lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first)
+        backbone = train(
+            wanted, lambda step, steps, loss: tell(f"backbone, loss {loss:.2f}", step, steps), first
+        )
     save_whole(backbone, folder)
     console.print(f"backbone: {folder}", **PLAIN)
-    write_json(target, {"backbone": str(folder), "digest": backbone.digest, "about": backbone.about})
+    write_json(
+        target, {"backbone": str(folder), "digest": backbone.digest, "about": backbone.about}
+    )
 
 
 def people(
@@ -67,14 +92,17 @@ def people(
     overrides: OverrideOption = [],  # noqa: B006
     target: JsonOption = "",
 ) -> None:
-    """Write parametric people as mp4 and wav files in folders, with a manifest: how own recordings should lie."""
+    """Write parametric people as mp4 and wav files in folders, with a manifest: how own recordings
+    should lie."""
     from fedapp.config.experiment import Experiment, known_keys
     from fedapp.config.recipes import read_overrides, read_recipe
     from tasks.talking_head.source import write_people
 
     if out.exists() and any(out.iterdir()):
         raise InputError("out", str(out), "is not empty", "name a new folder")
-    settings = Experiment.from_run_config(known_keys() | read_recipe(recipe) | read_overrides(overrides))
+    settings = Experiment.from_run_config(
+        known_keys() | read_recipe(recipe) | read_overrides(overrides)
+    )
     manifest = write_people(out.resolve(), count, settings)
     console.print(f"{count} people: {manifest}", **PLAIN)
     write_json(target, {"manifest": str(manifest), "people": count})
@@ -86,7 +114,8 @@ def export(
     method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
     seed: Annotated[int, typer.Option(help="default: the first")] = -1,
     client: Annotated[
-        int | None, typer.Option(help="also this client's personal adapter, if it is on this machine")
+        int | None,
+        typer.Option(help="also this client's personal adapter, if it is on this machine"),
     ] = None,
     target: JsonOption = "",
 ) -> None:
@@ -103,16 +132,23 @@ def _whose(folder: RunFolder, client: int | None) -> str:
     """Whose personal adapter was used: people know each other by name."""
     from fedapp.export import person_of
 
-    return "" if client is None else f", with the personal adapter of client {client}: {person_of(folder, client)}"
+    return (
+        ""
+        if client is None
+        else f", with the personal adapter of client {client}: {person_of(folder, client)}"
+    )
 
 
 def speak(
     path: Annotated[Path, typer.Argument(help="a talking-head run")],
-    picture: Annotated[Path, typer.Option(help="a picture of the person; its centre square is taken")],
+    picture: Annotated[
+        Path, typer.Option(help="a picture of the person; its centre square is taken")
+    ],
     sound: Annotated[Path, typer.Option(help="what to say: any file with sound that FFmpeg reads")],
     out: Annotated[Path, typer.Option(help="mp4 to write")],
     client: Annotated[
-        int | None, typer.Option(help="with this client's personal adapter on top, if it is on this machine")
+        int | None,
+        typer.Option(help="with this client's personal adapter on top, if it is on this machine"),
     ] = None,
     method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
     seed: Annotated[int, typer.Option(help="default: the first")] = -1,
@@ -133,13 +169,14 @@ def speak(
 def ablate(
     recipe: Annotated[str, typer.Argument(help="talking-head")],
     seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0,1,2",
-    folder: Annotated[Path, typer.Option(help="where its runs lie; finished ones are not run again")] = Path(
-        "runs/ablation"
-    ),
+    folder: Annotated[
+        Path, typer.Option(help="where its runs lie; finished ones are not run again")
+    ] = Path("runs/ablation"),
     overrides: OverrideOption = [],  # noqa: B006
     target: JsonOption = "",
 ) -> None:
-    """Run a method with its parts switched on one by one; a table with intervals, gains within noise marked."""
+    """Run a method with its parts switched on one by one; a table with intervals, gains within
+    noise marked."""
     from typing import Any
 
     from fedapp.ablation import ablate as run_all
@@ -148,7 +185,9 @@ def ablate(
     from fedapp.config.recipes import read_overrides, written
 
     def run(changes: dict[str, Any], place: Path) -> None:
-        given = [f"{key}={written(value)}" for key, value in {**changes, "run-dir": str(place)}.items()]
+        given = [
+            f"{key}={written(value)}" for key, value in {**changes, "run-dir": str(place)}.items()
+        ]
         if place.exists():  # begun and cut off: it goes on
             experiment, run_folder, _ = verbs.reopen(place, "in-process")
         else:
@@ -157,7 +196,12 @@ def ablate(
 
     base = folder.resolve()
     result = run_all(
-        recipe, seeds, base, read_overrides(overrides), run, lambda name: console.print(f"[bold]{name}[/]")
+        recipe,
+        seeds,
+        base,
+        read_overrides(overrides),
+        run,
+        lambda name: console.print(f"[bold]{name}[/]"),
     )
     table = markdown(result)
     (base / "ablation.md").write_text(table + "\n")

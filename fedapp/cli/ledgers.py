@@ -15,15 +15,26 @@ from tasks.errors import InputError
 
 
 def check(path: Path) -> dict[str, Any]:
-    """Verify the ledger of a run folder, a population's folder or a file; raises :class:`InputError` if it fails."""
+    """Verify the ledger of a run folder, a population's folder or a file; raises
+    :class:`InputError` if it fails."""
     file, anchor, number = path, None, None
     if not path.exists():
-        raise InputError("path", str(path), "there is no such file or folder", "give a run, a population or a ledger")
+        raise InputError(
+            "path",
+            str(path),
+            "there is no such file or folder",
+            "give a run, a population or a ledger",
+        )
     if path.is_dir() and (path / "config.json").exists():
         folder = RunFolder.open(path)
         experiment = folder.experiment
         if not build_release(experiment, 1).private:
-            raise InputError("run", str(path), f"release {experiment.release} keeps no ledger", "verify a private run")
+            raise InputError(
+                "run",
+                str(path),
+                f"release {experiment.release} keeps no ledger",
+                "verify a private run",
+            )
         file = ledger_folder(experiment) / LEDGER_FILE
         for newest in list_checkpoints(folder.checkpoints)[-1:]:
             header = read_header(newest)
@@ -33,9 +44,13 @@ def check(path: Path) -> dict[str, Any]:
         file = path / LEDGER_FILE
     entries = read_entries(file)
     if not entries:
-        raise InputError("ledger", str(file), "is empty", "restore it: a book without entries proves nothing")
+        raise InputError(
+            "ledger", str(file), "is empty", "restore it: a book without entries proves nothing"
+        )
     lines = file.read_bytes().split(b"\n")[:-1]
-    if anchor is not None and (anchor.seq >= len(lines) or line_hash(lines[anchor.seq]) != anchor.hash):
+    if anchor is not None and (
+        anchor.seq >= len(lines) or line_hash(lines[anchor.seq]) != anchor.hash
+    ):
         raise InputError(
             "ledger", str(file), f"lacks entry {anchor.seq} that the checkpoint of round {number} was written after",
             "restore the full ledger: entries were removed or changed",

@@ -1,8 +1,8 @@
-"""``fedapp``: exit status 0 on success, 2 on bad input, 3 when a run stopped for a stated reason, 130 when it was
-interrupted, 1 on our fault.
+"""``fedapp``: exit status 0 on success, 2 on bad input, 3 when a run stopped for a stated reason,
+130 when it was interrupted, 1 on our fault.
 
-With ``--json`` one JSON object goes to the given path (``-``: standard output) and everything else to standard
-error.
+With ``--json`` one JSON object goes to the given path (``-``: standard output) and everything else
+to standard error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write
 from fedapp.cli.probes import attack, audit
 from tasks.errors import FedappError, InputError, nearest
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False
+)
 app.add_typer(budget, name="budget")
 app.command()(audit)
 app.command()(attack)
@@ -36,7 +38,10 @@ app.command()(people)
 
 def entry() -> None:
     """Run the command line; deliberate errors become one message and their exit status."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # as ^C: what was started is ended, what was computed is kept
+    for ending in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # as ^C: what was started is ended, what was computed is kept
         signal.signal(ending, _end)
     try:
         app(standalone_mode=True)
@@ -51,7 +56,9 @@ def _end(number: int, _: object) -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="a recipe's name (`fedapp list recipes`) or a .toml file")],
+    recipe: Annotated[
+        str, typer.Argument(help="a recipe's name (`fedapp list recipes`) or a .toml file")
+    ],
     overrides: OverrideOption = [],  # noqa: B006
     runtime: Annotated[str, typer.Option(help="ray (through `flwr run`) or in-process")] = "ray",
     runs: Annotated[Path, typer.Option(help="folder that holds run folders")] = Path("runs"),
@@ -69,7 +76,9 @@ def run(
 @app.command()
 def resume(
     path: Annotated[Path, typer.Argument(help="a run folder")],
-    runtime: Annotated[str | None, typer.Option(help="ray or in-process; default: as it was started")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="ray or in-process; default: as it was started")
+    ] = None,
     target: JsonOption = "",
 ) -> None:
     """Continue a run that was killed or stopped; the result is the same as if it had not been."""
@@ -82,7 +91,9 @@ def resume(
 
 
 @app.command()
-def report(path: Annotated[Path, typer.Argument(help="a run folder")], target: JsonOption = "") -> None:
+def report(
+    path: Annotated[Path, typer.Argument(help="a run folder")], target: JsonOption = ""
+) -> None:
     """Write report.html anew from a run's events and pictures."""
     from fedapp.cli.runs import show_result
     from fedapp.report import write_report
@@ -110,7 +121,9 @@ def list_(
     if what != "all" and what not in tables:
         raise InputError("list", what, "nothing of that name", nearest(what, [*tables, "all"]))
     chosen = {
-        name: rows for name, rows in tables.items() if what in (name, "all") and (what != "all" or name != "keys")
+        name: rows
+        for name, rows in tables.items()
+        if what in (name, "all") and (what != "all" or name != "keys")
     }
     for name, rows in chosen.items():
         table = Table("name", "what it is", title=name, title_justify="left")
@@ -122,7 +135,8 @@ def list_(
 
 @app.command()
 def doctor(target: JsonOption = "") -> None:
-    """Check this machine: torch build, cores and GPUs, Flower home, broken packages, a foreign SuperLink."""
+    """Check this machine: torch build, cores and GPUs, Flower home, broken packages, a foreign
+    SuperLink."""
     from fedapp.cli.doctor import examine
 
     findings = examine()
@@ -139,14 +153,23 @@ def doctor(target: JsonOption = "") -> None:
 def bench(
     name: Annotated[str, typer.Argument(help="cohort, secagg, talking-head, fields or methods")],
     quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
-    check: Annotated[bool, typer.Option(help="exit with status 1 where a ratio misses its target")] = False,
-    folder: Annotated[Path | None, typer.Option(help="methods: where its runs lie; finished ones are kept")] = None,
-    seeds: Annotated[str, typer.Option(help="methods: seeds, separated by commas; default 0 (quick) or 0,1,2")] = "",
-    rules: Annotated[str, typer.Option(help="methods: rules instead of ours, a plug-in's too, by comma")] = "",
+    check: Annotated[
+        bool, typer.Option(help="exit with status 1 where a ratio misses its target")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="methods: where its runs lie; finished ones are kept")
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(help="methods: seeds, separated by commas; default 0 (quick) or 0,1,2")
+    ] = "",
+    rules: Annotated[
+        str, typer.Option(help="methods: rules instead of ours, a plug-in's too, by comma")
+    ] = "",
     learners: Annotated[str, typer.Option(help="methods: learners instead of ours, by comma")] = "",
     target: JsonOption = "",
 ) -> None:
-    """Measure ours against a reference, side by side in one run; or every rule with every learner (methods)."""
+    """Measure ours against a reference, side by side in one run; or every rule with every learner
+    (methods)."""
     from sim.bench import BENCHMARKS, machine, missed
     from tasks.errors import InputError
     from tasks.registry import load
@@ -164,7 +187,9 @@ def bench(
         rows.append(row)
         keys = row.get("shown", row)  # a row with a dozen figures says which ones matter
         shown = {key: row[key] for key in keys if row[key] is not None}
-        console.print("  ".join(f"{key} {_brief(value)}" for key, value in shown.items()), highlight=False)
+        console.print(
+            "  ".join(f"{key} {_brief(value)}" for key, value in shown.items()), highlight=False
+        )
     write_json(target, {"rows": rows, "machine": machine()})
     if check and missed(rows):
         raise typer.Exit(1)

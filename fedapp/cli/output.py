@@ -14,21 +14,34 @@ from rich.console import Console
 from tasks.errors import InputError
 
 console = Console(stderr=True)
-PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}  # for lines with paths and reasons
+PLAIN: dict[str, Any] = {
+    "highlight": False,
+    "soft_wrap": True,
+    "markup": False,
+}  # for lines with paths and reasons
 
 
 def _writable(target: str) -> str:
     """Refuse a target that could not be written when the work is done."""
     folder = Path(target).expanduser().resolve().parent
-    if target not in ("", "-") and (not folder.is_dir() or Path(target).is_dir() or not os.access(folder, os.W_OK)):
-        raise InputError("--json", target, "cannot be written", "name a file in a folder that exists, or -")
+    if target not in ("", "-") and (
+        not folder.is_dir() or Path(target).is_dir() or not os.access(folder, os.W_OK)
+    ):
+        raise InputError(
+            "--json", target, "cannot be written", "name a file in a folder that exists, or -"
+        )
     return target
 
 
 JsonOption = Annotated[
-    str, typer.Option("--json", callback=_writable, help="write one JSON object here; - is standard output")
+    str,
+    typer.Option(
+        "--json", callback=_writable, help="write one JSON object here; - is standard output"
+    ),
 ]
-OverrideOption = Annotated[list[str], typer.Option("-o", help="key=value, any config key; may be repeated")]
+OverrideOption = Annotated[
+    list[str], typer.Option("-o", help="key=value, any config key; may be repeated")
+]
 
 
 def escape(text: str) -> str:

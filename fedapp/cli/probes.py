@@ -17,15 +17,20 @@ from tasks.errors import InputError
 
 WIDE = 120  # columns of the table of attacks
 FEWEST = 50  # canaries: with fewer the one-run bound cannot exceed ln(50 / 3) = 2.8
-CANARY_NUMBERS = 400_000_000  # canaries times numbers times rounds: what an audit may spend by default
+CANARY_NUMBERS = (
+    400_000_000  # canaries times numbers times rounds: what an audit may spend by default
+)
 
 
 def audit(
     path: Annotated[Path, typer.Argument(help="a run folder")],
-    canaries: Annotated[int, typer.Option(min=0, help="canary clients; 0: as many as a few minutes allow")] = 0,
+    canaries: Annotated[
+        int, typer.Option(min=0, help="canary clients; 0: as many as a few minutes allow")
+    ] = 0,
     target: JsonOption = "",
 ) -> None:
-    """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound exceeds the claim."""
+    """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound
+    exceeds the claim."""
     from fedapp.config.experiment import Experiment
     from fedapp.config.pieces import build_release, build_rule, build_task, resolve_noise
     from fedapp.report.budget import show
@@ -33,20 +38,31 @@ def audit(
     from privacy.releases.lattice import LatticeRelease
 
     if canaries and canaries < FEWEST:
-        raise InputError("--canaries", canaries, "too few to prove anything", f"use {FEWEST} or more, or 0")
+        raise InputError(
+            "--canaries", canaries, "too few to prove anything", f"use {FEWEST} or more, or 0"
+        )
     folder = RunFolder.open(path.resolve())
     experiment = Experiment.from_run_config(folder.config)
     size = build_rule(experiment).size(build_task(experiment).layout.size)
-    release, privacy, clients = build_release(experiment, size), resolve_noise(experiment), experiment.clients
+    release, privacy, clients = (
+        build_release(experiment, size),
+        resolve_noise(experiment),
+        experiment.clients,
+    )
     if not (isinstance(release, LatticeRelease) and release.noised):
         raise InputError(
-            "release", experiment.release, "claims no epsilon: there is nothing to audit", "try quickstart-dp"
+            "release",
+            experiment.release,
+            "claims no epsilon: there is nothing to audit",
+            "try quickstart-dp",
         )
     count = canaries or max(50, min(1000, CANARY_NUMBERS // (size * experiment.rounds)))
     rate = (clients.per_round or clients.total) / clients.total
     nodes = min(experiment.runtime.nodes, clients.per_round or clients.total)
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"{count} canaries, {experiment.rounds} rounds", total=experiment.rounds)
+        task = bar.add_task(
+            f"{count} canaries, {experiment.rounds} rounds", total=experiment.rounds
+        )
         found = run_canaries(
             release, privacy.sampling, rate, experiment.rounds, size, count, nodes,
             progress=lambda done: bar.update(task, completed=done),
@@ -63,7 +79,9 @@ def audit(
     )
     for row in rows:
         table.add_row(
-            str(row["test"]), *(show(row[key]) for key in ("estimate", "lower_bound", "claimed")), str(row["verdict"])
+            str(row["test"]),
+            *(show(row[key]) for key in ("estimate", "lower_bound", "claimed")),
+            str(row["verdict"]),
         )
     console.print(table)
     write_file(folder.path / "audit.json", result)
@@ -76,25 +94,42 @@ def audit(
 def attack(
     path: Annotated[Path, typer.Argument(help="a run folder")],
     name: Annotated[
-        str, typer.Option(help="fields: render, readout, inversion, membership, transcript; heads: linkage, membership")
+        str,
+        typer.Option(
+            help="fields: render, readout, inversion, membership, transcript; heads: linkage, membership"
+        ),
     ] = "all",
     clients: Annotated[int, typer.Option(min=3, help="clients whose updates are attacked")] = 12,
-    method: Annotated[str, typer.Option(help="one of the run's methods; all of them if empty")] = "",
+    method: Annotated[
+        str, typer.Option(help="one of the run's methods; all of them if empty")
+    ] = "",
     target: JsonOption = "",
 ) -> None:
-    """Attack a run's updates as its server could, under each release; numbers and pictures go into its report."""
+    """Attack a run's updates as its server could, under each release; numbers and pictures go into
+    its report."""
     from fedapp.attacks import attack_run
     from fedapp.report.budget import show
 
     folder = RunFolder.open(path.resolve())
     rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"), method)
     table = Table(box=None)
-    for column in ("attack", "method", "on", "metric", "value", "without information", "by chance", "n"):
+    for column in (
+        "attack",
+        "method",
+        "on",
+        "metric",
+        "value",
+        "without information",
+        "by chance",
+        "n",
+    ):
         table.add_column(column, no_wrap=column != "on", overflow="fold", min_width=len(column))
     for row in rows:
         numbers = [show(row[key]) for key in ("value", "floor", "chance", "n")]
         table.add_row(row["attack"], row["method"], row["release"], row["metric"], *numbers)
-    Console(stderr=True, width=max(console.width, WIDE)).print(table)  # names and numbers are not cut
+    Console(stderr=True, width=max(console.width, WIDE)).print(
+        table
+    )  # names and numbers are not cut
     result = {"run": str(folder.path), "rows": rows}
     write_file(folder.path / "attack.json", result)
     _refresh(folder)

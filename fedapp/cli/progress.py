@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from fedapp.results import own_metrics
 from fedapp.store.runfolder import RunFolder
@@ -37,7 +44,10 @@ class ProgressDisplay:
     def _show(self, event: dict[str, Any]) -> None:
         if event["event"] == "round":
             psnr_p, clients = event.get("psnr_p") or {}, event["clients"]
-            parts = [f"{clients['ok']} ok" + (f", [red]{clients['failed']} failed[/]" if clients["failed"] else "")]
+            parts = [
+                f"{clients['ok']} ok"
+                + (f", [red]{clients['failed']} failed[/]" if clients["failed"] else "")
+            ]
             if psnr_p.get("mean") is not None:
                 parts.append(f"PSNR_p {psnr_p['mean']:.2f} dB (max {psnr_p['max']:.2f})")
             if event.get("epsilon") is not None:
@@ -48,10 +58,19 @@ class ProgressDisplay:
                 self.console.print(f"round {event['round']} {event['method']}: client {client} left out: {reason}",
                                    style="yellow", markup=False, highlight=False)  # fmt: skip
         elif event["event"] == "evaluation":
-            steps = {k: value for k, value in (event.get("psnr") or {}).items() if value is not None}
-            own = {name: value for name, value in own_metrics(event).items() if isinstance(value, int | float)}
+            steps = {
+                k: value for k, value in (event.get("psnr") or {}).items() if value is not None
+            }
+            own = {
+                name: value
+                for name, value in own_metrics(event).items()
+                if isinstance(value, int | float)
+            }
             text = " ".join(f"{k}:{value:.1f}" for k, value in steps.items())
-            text = " ".join([f"PSNR@k {text}"] * bool(steps) + [f"{name} {value:.4g}" for name, value in own.items()])
+            text = " ".join(
+                [f"PSNR@k {text}"] * bool(steps)
+                + [f"{name} {value:.4g}" for name, value in own.items()]
+            )
             warning = "  [red]diverged[/]" if event.get("diverged") else ""
             self.console.print(
                 f"round {event['round']:>3} {event['method']}-{event['seed']} {text}{warning}",
@@ -60,7 +79,8 @@ class ProgressDisplay:
 
     @contextmanager
     def live(self, threaded: bool) -> Iterator[None]:
-        """Show the bar; ``threaded`` reads events from a thread, for runs that occupy the caller's own."""
+        """Show the bar; ``threaded`` reads events from a thread, for runs that occupy the caller's
+        own."""
         stop = threading.Event()
 
         def follow() -> None:

@@ -1,4 +1,5 @@
-"""``fedapp run`` and ``fedapp resume``: prepare, hand over to a runtime, say honestly how it ended."""
+"""``fedapp run`` and ``fedapp resume``: prepare, hand over to a runtime, say honestly how it
+ended."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ RUNTIMES = ("ray", "in-process")
 PATHS = ("run-dir", "data.path", "evaluation.lpips", "talking-head.backbone", "privacy.roster")
 
 
-def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tuple[Experiment, RunFolder]:
+def prepare(
+    recipe: str, overrides: list[str], base: Path, runtime: str
+) -> tuple[Experiment, RunFolder]:
     """Check everything that can be checked before work starts, then create the run folder."""
     _check_runtime(runtime)
     values = known_keys() | read_recipe(recipe) | read_overrides(overrides)
@@ -45,13 +48,17 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
         if values[key]:
             values[key] = str(Path(values[key]).expanduser().resolve())
     judges = options_of(Experiment.from_run_config(values).talking_head.judges)
-    values["talking-head.judges"] = json.dumps({n: str(Path(f).expanduser().resolve()) for n, f in judges.items()})
+    values["talking-head.judges"] = json.dumps(
+        {n: str(Path(f).expanduser().resolve()) for n, f in judges.items()}
+    )
     experiment = Experiment.from_run_config(values)
     task = build_task(experiment)
     if isinstance(task, Preparing):
         with progress_bar() as tell:
             pins = task.prepare(tell)
-        experiment = Experiment.from_run_config({**experiment.to_run_config(), **pins})  # nodes must have the same
+        experiment = Experiment.from_run_config(
+            {**experiment.to_run_config(), **pins}
+        )  # nodes must have the same
     task.check(experiment.clients.total)
     folder = RunFolder(Path(experiment.run_dir))
     folder.create(experiment.to_run_config(), versions() | {"runtime": runtime})
@@ -61,13 +68,20 @@ def prepare(recipe: str, overrides: list[str], base: Path, runtime: str) -> tupl
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error; yields ``tell(what, done, total)``. All cores may work meanwhile."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
         with Progress(*columns, console=console, transient=True) as bar:
             row = bar.add_task("", visible=False)
-            yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total, visible=True)
+            yield lambda what, done, total: bar.update(
+                row, description=what, completed=done, total=total, visible=True
+            )
     finally:
         torch.set_num_threads(threads)
 
@@ -76,7 +90,12 @@ def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
     """A run to be continued; refuses a finished one."""
     folder = RunFolder.open(run.resolve())
     if folder.status.get("state") == FINISHED:
-        raise InputError("run", str(run), "is finished", "start a new run with more rounds, or `fedapp report` it")
+        raise InputError(
+            "run",
+            str(run),
+            "is finished",
+            "start a new run with more rounds, or `fedapp report` it",
+        )
     with folder.locked():
         pass  # refuses a run that is still running
     chosen = runtime or folder.read("run.json").get("runtime", "ray")
@@ -90,7 +109,9 @@ def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
     return experiment, folder, chosen
 
 
-def execute(experiment: Experiment, folder: RunFolder, runtime: str, console: Console) -> dict[str, Any]:
+def execute(
+    experiment: Experiment, folder: RunFolder, runtime: str, console: Console
+) -> dict[str, Any]:
     """Run to the end on a runtime and return the result; raises the error the run ended with."""
     total = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
     display = ProgressDisplay(folder, total, console)
@@ -102,7 +123,9 @@ def execute(experiment: Experiment, folder: RunFolder, runtime: str, console: Co
             _on_ray(experiment, folder, display)
     except (KeyboardInterrupt, SystemExit):
         folder.set_status(STOPPED, INTERRUPTED, "interrupted")
-        console.print(f"interrupted; to go on: fedapp resume {shlex.quote(str(folder.path))}", **PLAIN)
+        console.print(
+            f"interrupted; to go on: fedapp resume {shlex.quote(str(folder.path))}", **PLAIN
+        )
         raise SystemExit(INTERRUPTED) from None
     return summarise(folder)
 
@@ -122,7 +145,9 @@ def _in_process(experiment: Experiment, display: ProgressDisplay) -> None:
     flower_log.setLevel(logging.CRITICAL)  # the display shows the same events
     try:
         with display.live(threaded=True):
-            run_in_process(server_app, client_app, experiment.to_run_config(), experiment.runtime.nodes)
+            run_in_process(
+                server_app, client_app, experiment.to_run_config(), experiment.runtime.nodes
+            )
     finally:
         flower_log.setLevel(level)
 
@@ -159,7 +184,14 @@ def _on_ray(experiment: Experiment, folder: RunFolder, display: ProgressDisplay)
 def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """The comparison as a table, and where the report is."""
     steps = next((list(row["psnr"]) for row in result["methods"].values() if row["psnr"]), [])
-    privacy = Table("method", "PSNR_p mean", "max", "affine fit", "correlation", title="what rendering an upload shows")
+    privacy = Table(
+        "method",
+        "PSNR_p mean",
+        "max",
+        "affine fit",
+        "correlation",
+        title="what rendering an upload shows",
+    )
     quality = Table("method", *[f"k={k}" for k in steps], *[f"tuned k={k}" for k in steps[-2:]],
                     title="PSNR of unseen pictures after k steps")  # fmt: skip
     for table in (privacy, quality):
@@ -167,7 +199,12 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
             column.justify = "right"
     for name, row in result["methods"].items():
         label = name + (" [red](diverged)[/]" if row["diverged"] else "")
-        seen = [("psnr_p", "mean"), ("psnr_p", "max"), ("psnr_p_affine", "mean"), ("correlation_p", "mean")]
+        seen = [
+            ("psnr_p", "mean"),
+            ("psnr_p", "max"),
+            ("psnr_p_affine", "mean"),
+            ("correlation_p", "mean"),
+        ]
         if (row["psnr_p"] or {}).get("mean") is not None:
             privacy.add_row(label, *[_number(row[key], part) for key, part in seen])
         tuned = [_number(row["psnr_tuned"], k) for k in steps[-2:]]
@@ -177,7 +214,11 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
     plain = Table("method", *own, title="measured by the task")
     for name, row in result["methods"].items():
         plain.add_row(name, *["–" if row.get(key) is None else f"{row[key]:.4g}" for key in own])
-    shown = [*([privacy] if privacy.row_count else []), *([quality] if measured else []), *([plain] if own else [])]
+    shown = [
+        *([privacy] if privacy.row_count else []),
+        *([quality] if measured else []),
+        *([plain] if own else []),
+    ]
     for table in (*shown, *own_tables(result)):
         console.print(table)
     if result["epsilon"] is not None:
@@ -205,13 +246,21 @@ def own_tables(result: dict[str, Any]) -> list[Table]:
         return []
     at_once = Table("method", *OWN.values(), title="unseen people, before any adaptation")
     after = Table(
-        "method", "mouth error, everybody", "reserved speakers", title="mouth error after k steps on their own clips"
+        "method",
+        "mouth error, everybody",
+        "reserved speakers",
+        title="mouth error after k steps on their own clips",
     )
     for name, row in rows.items():
         values = [(row["psnr"] or {}).get("0"), *(row.get(key) for key in list(OWN)[1:])]
         at_once.add_row(name, *["–" if value is None else f"{value:.3f}" for value in values])
-        curves = [row["personalised"].get(key) or {} for key in ("mouth_error", "mouth_error_reserved")]
-        after.add_row(name, *["  ".join(f"{k}: {_number(curve, k)}" for k in curve) or "–" for curve in curves])
+        curves = [
+            row["personalised"].get(key) or {} for key in ("mouth_error", "mouth_error_reserved")
+        ]
+        after.add_row(
+            name,
+            *["  ".join(f"{k}: {_number(curve, k)}" for k in curve) or "–" for curve in curves],
+        )
     return [at_once, after]
 
 

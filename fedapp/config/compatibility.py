@@ -1,4 +1,5 @@
-"""Combinations that cannot work, refused before anything starts, each with its reason and what would work.
+"""Combinations that cannot work, refused before anything starts, each with its reason and what
+would work.
 
 Everything not refused here runs a round in ``tests/test_compositions.py``.
 """
@@ -18,16 +19,22 @@ from tasks.errors import InputError
 
 
 def refuse(
-    learners: Mapping[str, Any], clients: ClientsSettings, learner: LearnerSettings, runtime: RuntimeSettings
+    learners: Mapping[str, Any],
+    clients: ClientsSettings,
+    learner: LearnerSettings,
+    runtime: RuntimeSettings,
 ) -> None:
     """Raise :class:`InputError` for the first combination that does not compose.
 
-    ``learners`` are the factories of the methods: what they need they say by attributes, so that whoever derives from
-    one, or names it by its module, is held to the same.
+    ``learners`` are the factories of the methods: what they need they say by attributes, so that
+    whoever derives from one, or names it by its module, is held to the same.
     """
     if clients.per_round > clients.total:
         raise InputError(
-            "clients.per-round", clients.per_round, f"more than clients.total = {clients.total}", "0 means all"
+            "clients.per-round",
+            clients.per_round,
+            f"more than clients.total = {clients.total}",
+            "0 means all",
         )
     if clients.min > (clients.per_round or clients.total):
         raise InputError(
@@ -43,26 +50,37 @@ def refuse(
                 f"{method} steps back from K inner steps; with K = {learner.inner_steps} it stands still",
                 "set learner.inner-steps to 1 or more, or use the method erm",
             )  # fmt: skip
-        if getattr(kind, "spreads_a_budget", False) and learner.steps_by_examples and not learner.fedmenf.total_steps:
+        if (
+            getattr(kind, "spreads_a_budget", False)
+            and learner.steps_by_examples
+            and not learner.fedmenf.total_steps
+        ):
             raise InputError(
                 "learner.fedmenf.total-steps", 0.0, "a budget is spread over steps, which differ by client",
                 "give the most steps a client takes in the whole run, or set learner.steps-by-examples to false",
             )  # fmt: skip
         if getattr(kind, "personal", False) and learner.steps_by_examples:
             raise InputError(
-                "learner.steps-by-examples", True, f"{method} take the same steps everywhere", "set it to false"
+                "learner.steps-by-examples",
+                True,
+                f"{method} take the same steps everywhere",
+                "set it to false",
             )
     gpus = runtime.gpus_per_actor
     if gpus > 1 and gpus != int(gpus):
         raise InputError(
-            "runtime.gpus-per-actor", gpus, "Ray places only whole cards above one", "use 1, 2, ... or a share below 1"
+            "runtime.gpus-per-actor",
+            gpus,
+            "Ray places only whole cards above one",
+            "use 1, 2, ... or a share below 1",
         )
 
 
 def refuse_strangers(
     task: Any, name: str, learners: Mapping[str, Any], rule_name: str, rule: Any, uploads: bool
 ) -> None:
-    """Tasks, learners and rules that ask of each other what the other does not have (classes, not yet built)."""
+    """Tasks, learners and rules that ask of each other what the other does not have (classes, not
+    yet built)."""
     personalised = hasattr(task, "personal_start")
     personal = [method for method, kind in learners.items() if getattr(kind, "personal", False)]
     if personal and not personalised:
@@ -87,7 +105,8 @@ def refuse_strangers(
 
 
 def refuse_noised_steps(rule_name: str, release: Any, name: str, learner: LearnerSettings) -> None:
-    """Numbers of steps (FedNova's) inside a noised sum: where they differ, noise would drown them."""
+    """Numbers of steps (FedNova's) inside a noised sum: where they differ, noise would drown
+    them."""
     if learner.steps_by_examples and getattr(release, "placement", "none") != "none":
         raise InputError(
             "rule", rule_name, f"release {name} noises the clients' numbers of steps by far more than they differ",
@@ -96,7 +115,8 @@ def refuse_noised_steps(rule_name: str, release: Any, name: str, learner: Learne
 
 
 def refuse_attendance(release: Any, name: str, attendance: float, privacy: PrivacySettings) -> None:
-    """Clients who stay away by their own score go only where neither their absence nor a lone presence shows."""
+    """Clients who stay away by their own score go only where neither their absence nor a lone
+    presence shows."""
     if attendance == 1:
         return
     if getattr(release, "placement", "none") != "distributed":
@@ -140,7 +160,10 @@ def refuse_private(
             "set evaluation.uploads to false; `fedapp attack` shows what the server could do",
         )  # fmt: skip
     smallest = Sampler(privacy.sampling, 0, clients.total, clients.per_round).smallest
-    least, nodes = Policy().min_nodes, min(runtime.nodes, smallest or clients.per_round or clients.total)
+    least, nodes = (
+        Policy().min_nodes,
+        min(runtime.nodes, smallest or clients.per_round or clients.total),
+    )
     if release.masked and nodes < least:
         raise InputError(
             "runtime.nodes", runtime.nodes, f"a secure sum hides a node among {least} or more, {nodes} would take part",
@@ -150,7 +173,10 @@ def refuse_private(
     noised = getattr(release, "placement", "none") != "none"
     if sampled and not noised:
         raise InputError(
-            "privacy.sampling", privacy.sampling, f"release {name} has no noise to amplify or account", "use fixed"
+            "privacy.sampling",
+            privacy.sampling,
+            f"release {name} has no noise to amplify or account",
+            "use fixed",
         )
     if sampled and not 0 < clients.per_round < clients.total:
         raise InputError(
@@ -164,7 +190,10 @@ def refuse_private(
         )  # fmt: skip
     if release.masked and privacy.graph == "harary" and release.placement == "distributed":
         raise InputError(
-            "privacy.graph", "harary", "distributed noise is counted over one connected sum", "use auto or complete"
+            "privacy.graph",
+            "harary",
+            "distributed noise is counted over one connected sum",
+            "use auto or complete",
         )
     if noised:
         _check_budget(privacy)
@@ -186,7 +215,11 @@ def _check_budget(privacy: PrivacySettings) -> None:
 
 def _check_metrics(privacy: PrivacySettings) -> None:
     for name, bounds in json.loads(privacy.metrics).items():
-        sound = isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int | float) for b in bounds)
+        sound = (
+            isinstance(bounds, list)
+            and len(bounds) == 2
+            and all(isinstance(b, int | float) for b in bounds)
+        )
         if not sound or not bounds[0] < bounds[1]:
             raise InputError(
                 "privacy.metrics", f"{name}: {bounds}", "each metric needs the range it is bounded to",

@@ -1,7 +1,8 @@
 """One experiment's configuration: parsed once, complete, checked before anything starts.
 
-``[tool.flwr.app.config]`` in pyproject.toml holds every key with its default (a test holds the two together);
-recipes in ``sim/recipes`` and ``-o key=value`` change a few. Each section is declared in the package of its axis.
+``[tool.flwr.app.config]`` in pyproject.toml holds every key with its default (a test holds the two
+together); recipes in ``sim/recipes`` and ``-o key=value`` change a few. Each section is declared in
+the package of its axis.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.compatibility import refuse, refuse_attendance, refuse_noised_steps, refuse_private, refuse_strangers
+from fedapp.config.compatibility import (
+    refuse,
+    refuse_attendance,
+    refuse_noised_steps,
+    refuse_private,
+    refuse_strangers,
+)
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.local import LEARNERS, LOCAL
@@ -34,12 +41,22 @@ def _seeds(text: str) -> str:
     return text
 
 
-ELSEWHERE = ("run-dir", "resume", "data.path", "data.hosted", "privacy.roster", "recipe", "talking-head.backbone")
+ELSEWHERE = (
+    "run-dir",
+    "resume",
+    "data.path",
+    "data.hosted",
+    "privacy.roster",
+    "recipe",
+    "talking-head.backbone",
+)
 
 
 class ReportSettings(Settings):
     page: bool = Field(True, description="write report.html at the end of the run")
-    pictures: bool = Field(True, description="show private pictures in the report (simulation only)")
+    pictures: bool = Field(
+        True, description="show private pictures in the report (simulation only)"
+    )
 
 
 class Experiment(TaskSettings):
@@ -49,9 +66,15 @@ class Experiment(TaskSettings):
     methods: str = Field("fedmenf,maml,local", description="learners to compare, and `local`")
     rule: str = Field("fedavg", description="aggregation rule")
     release: str = Field("plain", description="how the sum over clients is made")
-    rounds: int = Field(10, ge=1, le=1_000_000, description="rounds of training, for every method and seed")
-    seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="seeds, each run for every method")
-    run_dir: str = Field("", description="absolute folder of this run; empty: a new one under ~/fedapp-runs")
+    rounds: int = Field(
+        10, ge=1, le=1_000_000, description="rounds of training, for every method and seed"
+    )
+    seeds: Annotated[str, AfterValidator(_seeds)] = Field(
+        "0", description="seeds, each run for every method"
+    )
+    run_dir: str = Field(
+        "", description="absolute folder of this run; empty: a new one under ~/fedapp-runs"
+    )
     resume: bool = Field(False, description="continue the run in run-dir from its last checkpoint")
     clients: ClientsSettings = Field(default_factory=lambda: ClientsSettings())
     learner: LearnerSettings = Field(default_factory=lambda: LearnerSettings())
@@ -74,7 +97,8 @@ class Experiment(TaskSettings):
 
     @classmethod
     def from_run_config(cls, values: Mapping[str, Any]) -> Experiment:
-        """Parse Flower's flat run config (``{"learner.inner-steps": 4, ...}``); raises :class:`InputError`."""
+        """Parse Flower's flat run config (``{"learner.inner-steps": 4, ...}``); raises
+        :class:`InputError`."""
         try:
             experiment = cls.model_validate(_nest(values))
         except ValidationError as error:
@@ -88,7 +112,8 @@ class Experiment(TaskSettings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that decides what is computed; where a run lives and where data lie is left out."""
+        """SHA-256 of everything that decides what is computed; where a run lives and where data lie
+        is left out."""
         kept = {key: value for key, value in self.to_run_config().items() if key not in ELSEWHERE}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -104,10 +129,17 @@ class Experiment(TaskSettings):
         for method in self.method_list:
             reference("learner", method, {**LEARNERS, LOCAL: ""}, key="methods")
         if len(set(self.method_list)) < len(self.method_list):
-            raise InputError("methods", self.methods, "names a method twice", "name each method once")
+            raise InputError(
+                "methods", self.methods, "names a method twice", "name each method once"
+            )
         if not self.trained_methods:
-            raise InputError("methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS))
-        learners = {method: load("learner", method, LEARNERS, key="methods") for method in self.trained_methods}
+            raise InputError(
+                "methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS)
+            )
+        learners = {
+            method: load("learner", method, LEARNERS, key="methods")
+            for method in self.trained_methods
+        }
         refuse(learners, self.clients, self.learner, self.runtime)
         rule, release = load("rule", self.rule, RULES), load("release", self.release, RELEASES)
         task = load("task", self.task, TASKS)
@@ -116,7 +148,9 @@ class Experiment(TaskSettings):
             refuse_attendance(release, self.release, self.rules.isfa.attendance, self.privacy)
         if getattr(rule, "counts_steps", False):
             refuse_noised_steps(self.rule, release, self.release, self.learner)
-        refuse_private(release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads)
+        refuse_private(
+            release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads
+        )
 
 
 def known_keys() -> dict[str, Any]:
@@ -131,7 +165,9 @@ def unknown_key(key: str) -> InputError:
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
     suggestion = close[0] if close else tails[tail[0]] if tail else None
-    remedy = f"did you mean {suggestion!r}?" if suggestion else "`fedapp list keys` shows all of them"
+    remedy = (
+        f"did you mean {suggestion!r}?" if suggestion else "`fedapp list keys` shows all of them"
+    )
     return InputError(key, "(given)", "no such config key", remedy)
 
 
@@ -150,16 +186,21 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_type_of(default: Any, key: str, value: Any) -> Any:
-    """Flower does not check types: ``rounds = 'abc'`` arrives as given. Whole floats pass for integers."""
+    """Flower does not check types: ``rounds = 'abc'`` arrives as given. Whole floats pass for
+    integers."""
     kind = type(default)
     if kind is bool or isinstance(value, bool):
         if not (kind is bool and isinstance(value, bool)):
-            raise InputError(key, value, f"must be a {kind.__name__}", f"for example {json.dumps(default)}")
+            raise InputError(
+                key, value, f"must be a {kind.__name__}", f"for example {json.dumps(default)}"
+            )
         return value
     if kind is str and not isinstance(value, str):
         return str(value)
     if kind is not str and isinstance(value, str):
-        raise InputError(key, value, f"must be a number ({kind.__name__})", f"for example {default}")
+        raise InputError(
+            key, value, f"must be a number ({kind.__name__})", f"for example {default}"
+        )
     return value
 
 
@@ -168,4 +209,9 @@ def _explain(error: ValidationError) -> InputError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ")
-    return InputError(key, first["input"], reason[0].lower() + reason[1:], f"the default is {known_keys().get(key)!r}")
+    return InputError(
+        key,
+        first["input"],
+        reason[0].lower() + reason[1:],
+        f"the default is {known_keys().get(key)!r}",
+    )

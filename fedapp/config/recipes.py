@@ -56,7 +56,9 @@ def read_overrides(assignments: list[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         key = key.strip()
         if not equals:
-            raise InputError("-o", assignment, "not of the form key=value", "for example -o rounds=20")
+            raise InputError(
+                "-o", assignment, "not of the form key=value", "for example -o rounds=20"
+            )
         if key not in known:
             raise unknown_key(key)
         values[key] = _parse(text.strip(), known[key], key)
@@ -74,7 +76,9 @@ def _parse(text: str, default: Any, key: str) -> Any:
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise InputError(key, text, "must be true or false", f"the default is {str(default).lower()}")
+        raise InputError(
+            key, text, "must be true or false", f"the default is {str(default).lower()}"
+        )
     try:
         return int(text) if isinstance(default, int) else float(text)
     except ValueError:

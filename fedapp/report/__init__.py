@@ -1,4 +1,5 @@
-"""The report of a run: one HTML page with everything inlined, readable offline and without the run folder."""
+"""The report of a run: one HTML page with everything inlined, readable offline and without the run
+folder."""
 
 from __future__ import annotations
 
@@ -28,8 +29,14 @@ def write_report(folder: RunFolder) -> Path:
     from fedapp.report.page import PAGE
     from fedapp.report.plain_page import PLAIN_PAGE
 
-    pages = jinja2.DictLoader({"page": PAGE, "field": FIELD_PAGE, "head": HEAD_PAGE, "plain": PLAIN_PAGE})
-    environment = jinja2.Environment(loader=pages, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = jinja2.DictLoader(
+        {"page": PAGE, "field": FIELD_PAGE, "head": HEAD_PAGE, "plain": PLAIN_PAGE}
+    )
+    environment = jinja2.Environment(
+        loader=pages, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     shown = view(folder)
-    write_bytes(folder.report_file, environment.get_template(shown["page"]).render(**shown).encode())
+    write_bytes(
+        folder.report_file, environment.get_template(shown["page"]).render(**shown).encode()
+    )
     return folder.report_file

@@ -1,4 +1,5 @@
-"""The budget report of a run or a population: gathered from its ledger, written as JSON and as a page."""
+"""The budget report of a run or a population: gathered from its ledger, written as JSON and as a
+page."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
             "run a private release, for example the recipe quickstart-dp",
         )  # fmt: skip
     size = build_rule(experiment).size(build_task(experiment).layout.size)
-    release, privacy, clients = build_release(experiment, size), experiment.privacy, experiment.clients
+    release, privacy, clients = (
+        build_release(experiment, size),
+        experiment.privacy,
+        experiment.clients,
+    )
     assert isinstance(release, LatticeRelease), "a run with a ledger has a private release"
     entries, lines = read_entries(file), file.read_bytes().split(b"\n")
     sampler = Sampler(privacy.sampling, 0, clients.total, clients.per_round)
@@ -58,7 +63,8 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def write_budget(folder: RunFolder) -> tuple[dict[str, Any], Path]:
-    """Write ``privacy_report.json`` and ``.html`` beside the run; returns the report and the page."""
+    """Write ``privacy_report.json`` and ``.html`` beside the run; returns the report and the
+    page."""
     report = budget_of(folder)
     write_json(folder.path / JSON_FILE, report)
     page = folder.path / PAGE_FILE
@@ -77,8 +83,12 @@ def _render(name: str, report: dict[str, Any]) -> str:
             points = [(row["delta"], row["epsilon"]) for row in report["accounting"]["curve"]]
             curve = figures.epsilon_over_delta(points, report["accounting"]["delta"])
         histogram = figures.participations(report["sampling"]["participations"]["histogram"])
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(BUDGET_PAGE)
-    return template.render(name=name, r=report, number=show, plain=_plain, curve=curve, histogram=histogram)
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).from_string(BUDGET_PAGE)
+    return template.render(
+        name=name, r=report, number=show, plain=_plain, curve=curve, histogram=histogram
+    )
 
 
 def show(value: Any) -> str:
@@ -96,7 +106,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         shown = [_plain(item) for item in value]
         return ", ".join(shown if len(shown) <= 12 else [*shown[:5], "…", *shown[-5:]]) or "none"
-    return show(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return (
+        show(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _arms(experiment: Experiment) -> int:

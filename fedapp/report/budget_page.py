@@ -1,4 +1,5 @@
-"""The budget report's page. The template lives in Python because a Flower bundle carries no HTML files."""
+"""The budget report's page. The template lives in Python because a Flower bundle carries no HTML
+files."""
 
 BUDGET_PAGE = """<!doctype html>
 <html lang="en">

@@ -47,7 +47,9 @@ def view(folder: RunFolder) -> dict[str, Any]:
     events, result = list(folder.events()), summarise(folder)
     methods = experiment.method_list
     order = sorted(methods, key=lambda name: (name == LOCAL, methods.index(name)))
-    colours = {name: COLOURS.get(name, SPARE[index % len(SPARE)]) for index, name in enumerate(order)}
+    colours = {
+        name: COLOURS.get(name, SPARE[index % len(SPARE)]) for index, name in enumerate(order)
+    }
     shared = {
         "name": folder.path.name,
         "experiment": experiment,
@@ -65,7 +67,9 @@ def view(folder: RunFolder) -> dict[str, Any]:
         "config": experiment.to_run_config(),
         "defaults": Experiment().to_run_config(),
         "reproduce": _command(folder, experiment),
-        "number": lambda value, digits=2: f"{value:.{digits}f}" if isinstance(value, int | float) else "–",
+        "number": lambda value, digits=2: (
+            f"{value:.{digits}f}" if isinstance(value, int | float) else "–"
+        ),
     }
     if experiment.task == "talking-head":
         from fedapp.report.head import head_view
@@ -83,20 +87,29 @@ def _plain_view(shared: dict[str, Any], events: list[dict[str, Any]]) -> dict[st
 
 
 def _command(folder: RunFolder, experiment: Experiment) -> str:
-    """What to type for the same run: its recipe and what was changed of it, or else its own config.json."""
+    """What to type for the same run: its recipe and what was changed of it, or else its own
+    config.json."""
     runtime, config = folder.read("run.json").get("runtime", "ray"), experiment.to_run_config()
     if experiment.recipe not in recipe_names():
         return f"fedapp run {shlex.quote(str(folder.path / 'config.json'))} --runtime {runtime}"
     base = known_keys() | read_recipe(experiment.recipe)
-    changed = {key: value for key, value in config.items() if key not in ("run-dir", "resume") and value != base[key]}
+    changed = {
+        key: value
+        for key, value in config.items()
+        if key not in ("run-dir", "resume") and value != base[key]
+    }
     options = [f"-o {shlex.quote(f'{key}={written(value)}')}" for key, value in changed.items()]
     return " \\\n  ".join([f"fedapp run {experiment.recipe} --runtime {runtime}", *options])
 
 
-def _field_view(shared: dict[str, Any], events: list[dict[str, Any]], images: Media) -> dict[str, Any]:
+def _field_view(
+    shared: dict[str, Any], events: list[dict[str, Any]], images: Media
+) -> dict[str, Any]:
     """What only reports of neural fields show."""
     experiment, result, order = shared["experiment"], shared["result"], shared["order"]
-    trained, titles, colours, steps = (shared[key] for key in ("trained", "titles", "colours", "steps"))
+    trained, titles, colours, steps = (
+        shared[key] for key in ("trained", "titles", "colours", "steps")
+    )
     seed = experiment.seed_list[0]
     return {
         "page": "field",
@@ -108,9 +121,17 @@ def _field_view(shared: dict[str, Any], events: list[dict[str, Any]], images: Me
         "clients": _clients(events, trained, seed, images) if experiment.release == "plain" else [],
         "attacked": _attacked(trained, images),
         "new_clients": _new_clients(order, seed, steps, images),
-        "curve_p": figures.over_rounds(events, trained, titles, colours, "psnr_p", "mean", "PSNR_p (dB), mean"),
+        "curve_p": figures.over_rounds(
+            events, trained, titles, colours, "psnr_p", "mean", "PSNR_p (dB), mean"
+        ),
         "curve_k": figures.over_rounds(
-            events, trained, titles, colours, "psnr", str(_shown(steps)), f"PSNR after {_shown(steps)} steps (dB)"
+            events,
+            trained,
+            titles,
+            colours,
+            "psnr",
+            str(_shown(steps)),
+            f"PSNR after {_shown(steps)} steps (dB)",
         ),
         "curve_tto": figures.over_steps(result, order, titles, colours),
         "frontier": figures.frontier(result, trained, titles, colours, str(_shown(steps))),
@@ -138,7 +159,10 @@ class Media:
 
     def films(self, prefix: str) -> list[str]:
         """Names of the videos with a prefix."""
-        return [file.stem.removeprefix(f"{prefix}-") for file in self.folder.videos.glob(f"{prefix}-*.gif")]
+        return [
+            file.stem.removeprefix(f"{prefix}-")
+            for file in self.folder.videos.glob(f"{prefix}-*.gif")
+        ]
 
     def __call__(self, name: str) -> str | None:
         file = self.folder.pictures / f"{name}.png"
@@ -151,7 +175,9 @@ class Media:
         return [name.removeprefix(f"{prefix}-") for name in names]
 
 
-def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images: Media) -> list[dict[str, Any]]:
+def _clients(
+    events: list[dict[str, Any]], trained: list[str], seed: int, images: Media
+) -> list[dict[str, Any]]:
     """One row a client: the private picture, and what its upload renders to under each method."""
     last: dict[str, dict[str, Any]] = {}
     for event in events:
@@ -161,17 +187,28 @@ def _clients(events: list[dict[str, Any]], trained: list[str], seed: int, images
     for index in images.indices("private"):
         client = str(int(index))
         numbers = {
-            method: {name: table.get(client) for name, table in last.get(method, {}).items()} for method in trained
+            method: {name: table.get(client) for name, table in last.get(method, {}).items()}
+            for method in trained
         }
         rendered = {method: images(f"{method}-{seed}-rendered-{index}") for method in trained}
-        rows.append({"client": client, "private": images(f"private-{index}"), "rendered": rendered, "numbers": numbers})
+        rows.append(
+            {
+                "client": client,
+                "private": images(f"private-{index}"),
+                "rendered": rendered,
+                "numbers": numbers,
+            }
+        )
     return rows
 
 
 def _films(order: list[str], seed: int, media: Media) -> list[dict[str, Any]]:
     """One row a film (a clip, a turntable) that evaluations made, with each method's."""
     names = sorted({name for m in order for name in media.films(f"{m}-{seed}")})
-    return [{"name": name, "videos": {m: media.video(f"{m}-{seed}-{name}") for m in order}} for name in names]
+    return [
+        {"name": name, "videos": {m: media.video(f"{m}-{seed}-{name}") for m in order}}
+        for name in names
+    ]
 
 
 VIEWS = ("render-plain", "readout-plain", "inversion-plain", "inversion-secagg")
@@ -179,12 +216,15 @@ RUNGS = ("render-", "readout-", "inversion-")
 
 
 def _attacked(trained: list[str], images: Media) -> list[dict[str, Any]]:
-    """One row a client that `fedapp attack` pictured: the truth, and what each attack got from each view."""
+    """One row a client that `fedapp attack` pictured: the truth, and what each attack got from each
+    view."""
     rows = []
     for method in trained:
         # "fedmenf" must not take the pictures of "fedmenf-unbounded"
         own = [
-            index for index in images.indices(f"attack-{method}") if index.startswith(RUNGS) and "known" not in index
+            index
+            for index in images.indices(f"attack-{method}")
+            if index.startswith(RUNGS) and "known" not in index
         ]
         kinds = sorted({index.rsplit("-", 1)[0] for index in own})
         order = [kind for kind in VIEWS if kind in kinds] + [
@@ -192,17 +232,25 @@ def _attacked(trained: list[str], images: Media) -> list[dict[str, Any]]:
         ]
         clients = sorted({index.rsplit("-", 1)[1] for index in own})
         for client in clients:
-            shots = [(kind.replace("-", " on ", 1), images(f"attack-{method}-{kind}-{client}")) for kind in order]
+            shots = [
+                (kind.replace("-", " on ", 1), images(f"attack-{method}-{kind}-{client}"))
+                for kind in order
+            ]
             rows.append({"method": method, "private": images(f"private-{client}"), "shots": shots})
     return rows
 
 
-def _new_clients(order: list[str], seed: int, steps: list[int], images: Media) -> list[dict[str, Any]]:
-    """One row a held-out picture: the truth, and each method's field after k steps of adaptation."""
+def _new_clients(
+    order: list[str], seed: int, steps: list[int], images: Media
+) -> list[dict[str, Any]]:
+    """One row a held-out picture: the truth, and each method's field after k steps of
+    adaptation."""
     return [
         {
             "truth": images(f"held-out-{index}"),
-            "adapted": {m: {k: images(f"{m}-{seed}-adapted-{index}-{k:03d}") for k in steps} for m in order},
+            "adapted": {
+                m: {k: images(f"{m}-{seed}-adapted-{index}-{k:03d}") for k in steps} for m in order
+            },
         }
         for index in images.indices("held-out")
     ]

@@ -44,7 +44,8 @@ def over_rounds(
     events: list[dict[str, Any]], methods: list[str], titles: dict[str, str], colours: dict[str, str],
     metric: str, key: str, label: str,
 ) -> str:  # fmt: skip
-    """One line a method (mean over seeds, band from lowest to highest seed) of ``event[metric][key]``."""
+    """One line a method (mean over seeds, band from lowest to highest seed) of
+    ``event[metric][key]``."""
 
     from matplotlib.ticker import MaxNLocator
 
@@ -52,14 +53,18 @@ def over_rounds(
         for method in methods:
             points: dict[int, list[float]] = {}
             for event in events:
-                value = (event.get(metric) or {}).get(key) if event.get("method") == method else None
+                value = (
+                    (event.get(metric) or {}).get(key) if event.get("method") == method else None
+                )
                 if value is not None:
                     points.setdefault(event["round"], []).append(value)
             rounds = sorted(points)
             if not rounds:
                 continue
             means = [sum(points[r]) / len(points[r]) for r in rounds]
-            axes.plot(rounds, means, "o-", ms=3, lw=1.8, color=colours[method], label=titles[method])
+            axes.plot(
+                rounds, means, "o-", ms=3, lw=1.8, color=colours[method], label=titles[method]
+            )
             low, high = [min(points[r]) for r in rounds], [max(points[r]) for r in rounds]
             axes.fill_between(rounds, low, high, color=colours[method], alpha=0.12, lw=0)
         axes.set_xlabel("round")
@@ -70,8 +75,11 @@ def over_rounds(
     return _svg(draw)
 
 
-def over_steps(result: dict[str, Any], order: list[str], titles: dict[str, str], colours: dict[str, str]) -> str:
-    """PSNR against steps of test-time optimisation: solid at the common step size, dotted at the tuned one."""
+def over_steps(
+    result: dict[str, Any], order: list[str], titles: dict[str, str], colours: dict[str, str]
+) -> str:
+    """PSNR against steps of test-time optimisation: solid at the common step size, dotted at the
+    tuned one."""
 
     def draw(axes: Axes) -> None:
         steps: list[str] = []
@@ -85,7 +93,15 @@ def over_steps(result: dict[str, Any], order: list[str], titles: dict[str, str],
                 steps = list(table)
                 values = [float("nan") if value is None else value for value in table.values()]
                 label = titles[method] if style == "o-" else None
-                axes.plot(range(len(steps)), values, style, ms=3, lw=1.6, color=colours[method], label=label)
+                axes.plot(
+                    range(len(steps)),
+                    values,
+                    style,
+                    ms=3,
+                    lw=1.6,
+                    color=colours[method],
+                    label=label,
+                )
         axes.set_xticks(range(len(steps)), steps)
         axes.set_xlabel("test-time steps (dotted: step size tuned per method)")
         axes.set_ylabel("PSNR on unseen pictures (dB)")
@@ -94,7 +110,9 @@ def over_steps(result: dict[str, Any], order: list[str], titles: dict[str, str],
     return _svg(draw)
 
 
-def personalisation(result: dict[str, Any], order: list[str], titles: dict[str, str], colours: dict[str, str]) -> str:
+def personalisation(
+    result: dict[str, Any], order: list[str], titles: dict[str, str], colours: dict[str, str]
+) -> str:
     """Mouth error against steps on one's own clips: everybody solid, reserved speakers dashed."""
 
     def draw(axes: Axes) -> None:
@@ -105,9 +123,19 @@ def personalisation(result: dict[str, Any], order: list[str], titles: dict[str, 
                 if not curves.get(key):
                     continue
                 steps = list(curves[key])
-                values = [float("nan") if value is None else value for value in curves[key].values()]
+                values = [
+                    float("nan") if value is None else value for value in curves[key].values()
+                ]
                 label = titles[method] + ("" if style == "o-" else ", reserved")
-                axes.plot(range(len(steps)), values, style, ms=3, lw=1.6, color=colours[method], label=label)
+                axes.plot(
+                    range(len(steps)),
+                    values,
+                    style,
+                    ms=3,
+                    lw=1.6,
+                    color=colours[method],
+                    label=label,
+                )
         axes.set_xticks(range(len(steps)), steps)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("steps on a person's own clips")
@@ -118,7 +146,11 @@ def personalisation(result: dict[str, Any], order: list[str], titles: dict[str, 
 
 
 def frontier(
-    result: dict[str, Any], methods: list[str], titles: dict[str, str], colours: dict[str, str], step: str
+    result: dict[str, Any],
+    methods: list[str],
+    titles: dict[str, str],
+    colours: dict[str, str],
+    step: str,
 ) -> str:
     """Privacy against quality: lower PSNR_p is to the left, better adaptation is up."""
 
@@ -129,7 +161,13 @@ def frontier(
             if x is None or y is None:
                 continue
             axes.scatter([x], [y], s=60, color=colours[method], zorder=3)
-            axes.annotate(titles[method], (x, y), xytext=(6, 6), textcoords="offset points", color=colours[method])
+            axes.annotate(
+                titles[method],
+                (x, y),
+                xytext=(6, 6),
+                textcoords="offset points",
+                color=colours[method],
+            )
         local = (result["methods"].get("local") or {}).get("psnr") or {}
         if local.get(step) is not None:
             axes.axhline(local[step], color=colours.get("local", "#64748b"), ls="--", lw=1)
@@ -143,11 +181,14 @@ def frontier(
 
 
 def matrix_frontier(rows: list[dict[str, Any]]) -> str:
-    """Every (rule, learner) of ``bench methods``: privacy against quality, one panel a modality; hollow: diverged."""
+    """Every (rule, learner) of ``bench methods``: privacy against quality, one panel a modality;
+    hollow: diverged."""
     shapes = dict(zip(sorted({row["rule"] for row in rows}), "os^Dv*", strict=False))
     learners = sorted({row["learner"] for row in rows if row["learner"] != "local"})
     palette = dict(zip(learners, PALETTE, strict=False))
-    modalities = [m for m in ("image", "video", "nerf") if any(row["modality"] == m for row in rows)]
+    modalities = [
+        m for m in ("image", "video", "nerf") if any(row["modality"] == m for row in rows)
+    ]
 
     def draw(axes: Axes) -> None:
         figure = axes.figure
@@ -180,7 +221,13 @@ def epsilon_over_delta(points: list[tuple[float, float]], marked: float) -> str:
     """Epsilon against delta; the delta of the claim is marked."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([delta for delta, _ in points], [epsilon for _, epsilon in points], "o-", color="#0f766e", ms=4)
+        axes.plot(
+            [delta for delta, _ in points],
+            [epsilon for _, epsilon in points],
+            "o-",
+            color="#0f766e",
+            ms=4,
+        )
         axes.axvline(marked, color="#94a3b8", ls="--", lw=1)
         axes.set_xscale("log")
         axes.invert_xaxis()

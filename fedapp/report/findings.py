@@ -1,4 +1,5 @@
-"""Sentences a reader should not have to dig for, generated from the numbers and only where they hold."""
+"""Sentences a reader should not have to dig for, generated from the numbers and only where they
+hold."""
 
 from __future__ import annotations
 
@@ -7,11 +8,16 @@ from typing import Any
 from strategies.local import LOCAL
 
 USEFUL = 10.0  # an epsilon above which nobody here speaks of privacy
-AFFINE_MARGIN = 0.5  # dB above the flat colour from which a fitted rendering is said to show something
+AFFINE_MARGIN = (
+    0.5  # dB above the flat colour from which a fitted rendering is said to show something
+)
 
 
-def findings(result: dict[str, Any], titles: dict[str, str], rates: list[float]) -> list[tuple[str, str]]:
-    """``(kind, sentence)`` with kind good, plain or warning; ``rates`` are the step sizes that were searched."""
+def findings(
+    result: dict[str, Any], titles: dict[str, str], rates: list[float]
+) -> list[tuple[str, str]]:
+    """``(kind, sentence)`` with kind good, plain or warning; ``rates`` are the step sizes that were
+    searched."""
     methods = result["methods"]
     sentences: list[tuple[str, str]] = []
     if "maml" in methods and "fedmenf" in methods:
@@ -55,7 +61,9 @@ def findings(result: dict[str, Any], titles: dict[str, str], rates: list[float])
     return sentences
 
 
-def _edge_of_the_search(row: dict[str, Any], title: str, rates: list[float]) -> list[tuple[str, str]]:
+def _edge_of_the_search(
+    row: dict[str, Any], title: str, rates: list[float]
+) -> list[tuple[str, str]]:
     """A best step size at the end of the list may not be the best there is."""
     chosen = (row["rates_tuned"] or {}).get(max(row["rates_tuned"] or {"0": []}, key=int), [])
     if len(rates) > 1 and max(rates) in chosen:
@@ -93,15 +101,22 @@ def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[
 def _release(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the release promised; ``epsilon`` is there only if noise was charged."""
     if result["epsilon"] is None:
-        text = "the server saw only sums over the nodes, without noise. One sum hides which node sent what; sums of many "
+        text = (
+            "the server saw only sums over the nodes, without noise. One sum hides which node sent what; sums of many "
             "rounds together hide less, and what was sent may be recoverable. No epsilon is claimed."
+        )
         return [("plain", f"Release {result['release']}: {text}")]
     text = (
         f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} at delta "
         f"{result['delta']:g}, cohorts known (privacy_report.html says against whom and what is not covered)."
     )
     if result["epsilon"] > USEFUL:
-        return [("warning", f"{text} Above {USEFUL:g} that promises next to nothing: this run is not called private.")]
+        return [
+            (
+                "warning",
+                f"{text} Above {USEFUL:g} that promises next to nothing: this run is not called private.",
+            )
+        ]
     return [("good", text)]
 
 
@@ -167,7 +182,11 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
     for k, local in methods[LOCAL]["psnr_tuned"].items():
         if k == "0":  # no step, nothing to tune
             continue
-        rivals = [_get(row["psnr_tuned"], k) for name, row in methods.items() if name != LOCAL and not row["diverged"]]
+        rivals = [
+            _get(row["psnr_tuned"], k)
+            for name, row in methods.items()
+            if name != LOCAL and not row["diverged"]
+        ]
         known = [value for value in rivals if value is not None]
         if local is not None and known and local > max(known):
             ahead.append(k)

@@ -1,4 +1,5 @@
-"""What a report of talking heads shows: scores beside their controls, videos, what adapters cost and give away."""
+"""What a report of talking heads shows: scores beside their controls, videos, what adapters cost
+and give away."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def head_view(shared: dict[str, Any], events: list[dict[str, Any]], media: Media
     titles, colours, seed = shared["titles"], shared["colours"], shared["experiment"].seed_list[0]
     people = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
     judged = [
-        {**e, "mouth": {"corr": (e.get("own") or {}).get("mouth_corr")}} for e in events if e["event"] == "evaluation"
+        {**e, "mouth": {"corr": (e.get("own") or {}).get("mouth_corr")}}
+        for e in events
+        if e["event"] == "evaluation"
     ]
     return {
         "page": "head",
@@ -59,24 +62,40 @@ def adapter_cost(experiment: Any) -> dict[str, Any]:
     unet = task.model(torch.device("cpu")).backbone.unet  # type: ignore[attr-defined]
     full = sum(p.numel() for name, p in unet.named_parameters() if "lora_" not in name)
     shared = task.layout.size
-    return {"shared": shared, "bytes": 4 * shared, "full": full, "full_bytes": 4 * full, "share": shared / full}
+    return {
+        "shared": shared,
+        "bytes": 4 * shared,
+        "full": full,
+        "full_bytes": 4 * full,
+        "share": shared / full,
+    }
 
 
-def head_findings(result: dict[str, Any], titles: dict[str, str], experiment: Any) -> list[tuple[str, str]]:
+def head_findings(
+    result: dict[str, Any], titles: dict[str, str], experiment: Any
+) -> list[tuple[str, str]]:
     """Sentences a reader should not have to dig for, only where they hold."""
     sentences: list[tuple[str, str]] = []
     local = result["methods"].get(LOCAL) or {}
     for name, row in result["methods"].items():
         if name == LOCAL or row.get("mouth_corr") is None:
             continue
-        wrong, still, psnr = row.get("mouth_corr_shuffled"), row.get("psnr_static"), (row["psnr"] or {}).get("0")
+        wrong, still, psnr = (
+            row.get("mouth_corr_shuffled"),
+            row.get("psnr_static"),
+            (row["psnr"] or {}).get("0"),
+        )
         text = f"On people nobody trained on, the mouth follows the speech with correlation {row['mouth_corr']:.2f}"
         text += f" (wrong speech: {wrong:.2f})" if wrong is not None else ""
         if local.get("mouth_corr") is not None:
             text += f"; the backbone alone, without federation, reaches {local['mouth_corr']:.2f}"
         if psnr is not None and still is not None:
-            text += f". PSNR {psnr:.1f} dB; holding the reference picture still gives {still:.1f} dB"
-        sentences.append(("good" if wrong is None or row["mouth_corr"] > wrong + 0.3 else "warning", text + "."))
+            text += (
+                f". PSNR {psnr:.1f} dB; holding the reference picture still gives {still:.1f} dB"
+            )
+        sentences.append(
+            ("good" if wrong is None or row["mouth_corr"] > wrong + 0.3 else "warning", text + ".")
+        )
         curve = (row.get("personalised") or {}).get("mouth_error_reserved") or {}
         if len(curve) > 1 and curve.get("0"):
             last = list(curve)[-1]
@@ -104,6 +123,10 @@ def _protection(result: dict[str, Any], experiment: Any) -> list[tuple[str, str]
     useful = result["epsilon"] <= USEFUL
     text = (
         f"Release {experiment.release}: epsilon {result['epsilon']:.2f} at delta {result['delta']:g}, cohorts known. "
-        + ("" if useful else f"Above {USEFUL:g} that promises next to nothing: this run is not called private.")
+        + (
+            ""
+            if useful
+            else f"Above {USEFUL:g} that promises next to nothing: this run is not called private."
+        )
     )
     return [("good" if useful else "warning", text)]

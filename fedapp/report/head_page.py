@@ -1,4 +1,5 @@
-"""The report of talking heads: people to look at, scores beside their controls, what adapters cost and give away."""
+"""The report of talking heads: people to look at, scores beside their controls, what adapters cost
+and give away."""
 
 HEAD_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} people, each with a few private clips, adapt one frozen talking-head backbone together

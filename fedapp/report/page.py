@@ -1,5 +1,5 @@
-"""The page every report shares: style, findings, audit, costs, how to reproduce. It lives in Python because a Flower bundle
-carries no HTML files; `field_page` and `head_page` fill its blocks."""
+"""The page every report shares: style, findings, audit, costs, how to reproduce. It lives in Python
+because a Flower bundle carries no HTML files; `field_page` and `head_page` fill its blocks."""
 
 PAGE = """<!doctype html>
 <html lang="en">

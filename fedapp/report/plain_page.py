@@ -1,4 +1,5 @@
-"""The report of a task this package knows nothing about (a plug-in's): the numbers it measured, for each method."""
+"""The report of a task this package knows nothing about (a plug-in's): the numbers it measured, for
+each method."""
 
 PLAIN_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} clients train {% for m in trained %}{{ titles[m] }}{{ ", " if not loop.last }}{% endfor %} on the task <b>{{ experiment.task }}</b> together,{% endblock %}

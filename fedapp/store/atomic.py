@@ -1,4 +1,5 @@
-"""Files that are either the old version or the new one, never half of each, whatever moment the machine dies."""
+"""Files that are either the old version or the new one, never half of each, whatever moment the
+machine dies."""
 
 from __future__ import annotations
 

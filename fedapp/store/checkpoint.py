@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
-One safetensors file a round, written atomically; its header carries the rest as JSON. No pickle. Nothing random is
-stored because nothing random has a state: streams are derived from (seed, round, client).
+One safetensors file a round, written atomically; its header carries the rest as JSON. No pickle.
+Nothing random is stored because nothing random has a state: streams are derived from (seed, round,
+client).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ KEEP = 2
 
 @dataclass
 class Checkpoint:
-    """State after ``round`` rounds. ``identity`` is what must agree with the run: task, methods, rule, sizes."""
+    """State after ``round`` rounds. ``identity`` is what must agree with the run: task, methods,
+    rule, sizes."""
 
     round: int
     identity: dict[str, Any]
@@ -35,7 +37,8 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes checkpoints beside the training: at most one is on its way, so at most one round is ever repeated."""
+    """Writes checkpoints beside the training: at most one is on its way, so at most one round is
+    ever repeated."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +67,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     header = {
         "format": FORMAT, "round": checkpoint.round, "identity": checkpoint.identity, "state": checkpoint.state,
     }  # fmt: skip
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
+    }
     file = folder / f"round-{checkpoint.round:06d}.safetensors"
     write_bytes(file, save(tensors, metadata={"fedapp": json.dumps(header)}))
     for old in list_checkpoints(folder)[:-KEEP]:
@@ -78,7 +83,11 @@ def judged_model(rule: Any, checkpoint: Checkpoint, arm: str) -> Tensor:
     if result is None:
         return last
     prefix = f"{arm}/state/"
-    state = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    state = {
+        name.removeprefix(prefix): t
+        for name, t in checkpoint.tensors.items()
+        if name.startswith(prefix)
+    }
     return result(last, state)
 
 
@@ -94,21 +103,32 @@ def read_header(file: Path) -> dict[str, Any]:
             return json.loads((content.metadata() or {})["fedapp"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(
-            "checkpoint", str(file), f"unreadable ({type(error).__name__}: {error})", "delete it to use the one before"
+            "checkpoint",
+            str(file),
+            f"unreadable ({type(error).__name__}: {error})",
+            "delete it to use the one before",
         ) from error
 
 
 def load_checkpoint(file: Path, identity: Mapping[str, Any]) -> Checkpoint:
-    """Read a checkpoint; raises :class:`InputError` if it is damaged or belongs to another experiment."""
+    """Read a checkpoint; raises :class:`InputError` if it is damaged or belongs to another
+    experiment."""
     remedy = "delete it to continue from the one before, or start a new run"
     try:
         with safe_open(file, framework="pt") as content:
             header = json.loads((content.metadata() or {})["fedapp"])
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError("checkpoint", str(file), f"unreadable ({type(error).__name__}: {error})", remedy) from error
+        raise InputError(
+            "checkpoint", str(file), f"unreadable ({type(error).__name__}: {error})", remedy
+        ) from error
     if header["format"] != FORMAT:
-        raise InputError("checkpoint", str(file), f"has format {header['format']}, this version reads {FORMAT}", remedy)
+        raise InputError(
+            "checkpoint",
+            str(file),
+            f"has format {header['format']}, this version reads {FORMAT}",
+            remedy,
+        )
     for key, expected in identity.items():
         found = header["identity"].get(key)
         if found != expected:

@@ -1,7 +1,9 @@
-"""What clients remember between rounds, on the node that hosts them: one safetensors file a client and round.
+"""What clients remember between rounds, on the node that hosts them: one safetensors file a client
+and round.
 
-The server names the round whose memory a client continues from (the last one it accepted), so a lost reply, a
-repeated message or a resumed run can never continue from a memory the server does not know of.
+The server names the round whose memory a client continues from (the last one it accepted), so a
+lost reply, a repeated message or a resumed run can never continue from a memory the server does not
+know of.
 """
 
 from __future__ import annotations
@@ -32,19 +34,26 @@ class ClientState:
         return self.folder / f"client-{client:06d}" / f"round-{version:06d}.safetensors"
 
     def read(self, client: int, version: int) -> Mapping[str, Tensor]:
-        """What a client left in round ``version``, for those who only look; raises :class:`MissingMemoryError`."""
+        """What a client left in round ``version``, for those who only look; raises
+        :class:`MissingMemoryError`."""
         try:
             return load_file(self._file(client, version))
         except (OSError, SafetensorError) as error:
-            raise MissingMemoryError(f"client {client} has no readable memory of round {version} ({error})") from error
+            raise MissingMemoryError(
+                f"client {client} has no readable memory of round {version} ({error})"
+            ) from error
 
     def load(self, client: int, version: int) -> Mapping[str, Tensor]:
         memory, file = self.read(client, version), self._file(client, version)
         older = sorted(file.parent.glob("round-*.safetensors"))
-        for other in older[: max(older.index(file) - KEEP, 0)]:  # a run may be resumed from either checkpoint there is
+        for other in older[
+            : max(older.index(file) - KEEP, 0)
+        ]:  # a run may be resumed from either checkpoint there is
             other.unlink(missing_ok=True)
         return memory
 
     def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in memory.items()}
+        tensors = {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in memory.items()
+        }
         write_bytes(self._file(client, version), save(tensors))

@@ -55,20 +55,31 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """An existing run; raises :class:`InputError` if the folder is not one."""
         if not (path / "config.json").is_file():
-            raise InputError("run", str(path), "not a run folder (it has no config.json)", "give the path of a run")
+            raise InputError(
+                "run",
+                str(path),
+                "not a run folder (it has no config.json)",
+                "give the path of a run",
+            )
         return cls(path)
 
     def create(self, config: dict[str, Any], about: dict[str, Any]) -> None:
-        """Start the folder of a new run; raises :class:`InputError` if it holds one already or cannot be made."""
+        """Start the folder of a new run; raises :class:`InputError` if it holds one already or
+        cannot be made."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "run.json").touch(exist_ok=False)  # whoever makes this file has the folder
         except FileExistsError:
             raise InputError(
-                "run-dir", str(self.path), "already holds a run (or is a file)", "`fedapp resume` it, or name another"
+                "run-dir",
+                str(self.path),
+                "already holds a run (or is a file)",
+                "`fedapp resume` it, or name another",
             ) from None
         except OSError as error:
-            raise InputError("run-dir", str(self.path), f"cannot be made ({error.strerror})", "name another") from error
+            raise InputError(
+                "run-dir", str(self.path), f"cannot be made ({error.strerror})", "name another"
+            ) from error
         write_json(self.path / "config.json", config)
         created = {"id": uuid.uuid4().hex, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         write_json(self.path / "run.json", {**about, **created})
@@ -86,18 +97,23 @@ class RunFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise InputError("run", str(self.path), "is running in another process", "wait for its end") from error
+                raise InputError(
+                    "run", str(self.path), "is running in another process", "wait for its end"
+                ) from error
             yield
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run, ``{}`` if it does not exist; raises :class:`InputError` if it is damaged."""
+        """A JSON file of the run, ``{}`` if it does not exist; raises :class:`InputError` if it is
+        damaged."""
         file = self.path / name
         try:
             return json.loads(file.read_text())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise InputError(name, str(file), f"unreadable ({error})", "restore the file or start a new run") from error
+            raise InputError(
+                name, str(file), f"unreadable ({error})", "restore the file or start a new run"
+            ) from error
 
     @property
     def config(self) -> dict[str, Any]:
@@ -114,7 +130,9 @@ class RunFolder:
 
     def set_status(self, state: str, exit_code: int = 0, reason: str = "") -> None:
         """Record how far the run is, and why it ended."""
-        write_json(self.path / "status.json", {"state": state, "exit_code": exit_code, "reason": reason})
+        write_json(
+            self.path / "status.json", {"state": state, "exit_code": exit_code, "reason": reason}
+        )
 
     def append(self, event: dict[str, Any]) -> None:
         """Add one event; numbers that are not finite become null, which JSON has."""
@@ -135,7 +153,8 @@ class RunFolder:
     def events_since(self, offset: int) -> tuple[list[dict[str, Any]], int]:
         """The events written after byte ``offset`` (0: all), and the offset to ask with next time.
 
-        A resumed run is shorter than it was: an offset beyond its end starts there anew, showing nothing twice.
+        A resumed run is shorter than it was: an offset beyond its end starts there anew, showing
+        nothing twice.
         """
         if not self.events_file.exists():
             return [], 0
@@ -143,7 +162,9 @@ class RunFolder:
             size = file.seek(0, 2)
             file.seek(min(offset, size))
             whole, newline, _ = file.read().rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines()], min(offset, size) + len(whole + newline)
+        return [json.loads(line) for line in whole.splitlines()], min(offset, size) + len(
+            whole + newline
+        )
 
     def rewind(self, round: int) -> None:
         """Forget events after ``round``: they will happen again."""
@@ -151,7 +172,8 @@ class RunFolder:
         write_bytes(self.events_file, "".join(json.dumps(event) + "\n" for event in kept).encode())
 
     def save_picture(self, name: str, image: Any) -> None:
-        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks a contact sheet.
+        """Save ``[H, W, 1 or 3]`` in [0, 1] (or uint8) as ``pictures/<name>.png``; of stacks a
+        contact sheet.
 
         Signals that are no pictures have nothing to show, and are left out.
         """
@@ -163,13 +185,18 @@ class RunFolder:
         if not is_picture(image):
             return
         image = contact_sheet(image)
-        array = image if image.dtype == torch.uint8 else image.clamp(0, 1).mul(255).round().to(torch.uint8)
+        array = (
+            image
+            if image.dtype == torch.uint8
+            else image.clamp(0, 1).mul(255).round().to(torch.uint8)
+        )
         array = array.expand(*array.shape[:2], 3) if array.shape[-1] == 1 else array
         self.pictures.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array.contiguous().numpy()).save(self.pictures / f"{name}.png")
 
     def save_video(self, name: str, video: Video) -> None:
-        """Save ``videos/<name>.mp4`` with its sound (where PyAV is installed) and ``videos/<name>.gif``."""
+        """Save ``videos/<name>.mp4`` with its sound (where PyAV is installed) and
+        ``videos/<name>.gif``."""
         from tasks.talking_head.clips import Clip
         from tasks.talking_head.video import write_clip, write_gif
 

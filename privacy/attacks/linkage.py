@@ -1,11 +1,14 @@
-r"""Whose update is this? An adapter fits its owner better than others, and the owner's public recordings show it.
+r"""Whose update is this? An adapter fits its owner better than others, and the owner's public
+recordings show it.
 
-The attacker has ``gain[u, c]``: how much update u lowers the loss on public data of candidate c, relative to the model
-it started from. Some candidates gain from any update and some updates help everybody, so both means are taken off:
+The attacker has ``gain[u, c]``: how much update u lowers the loss on public data of candidate c,
+relative to the model it started from. Some candidates gain from any update and some updates help
+everybody, so both means are taken off:
 
 .. math:: s_{uc} = g_{uc} - \bar g_{u\cdot} - \bar g_{\cdot c} + \bar g_{\cdot\cdot}
 
-and update u is said to come from :math:`\arg\max_c s_{uc}`. Membership in a sum uses the gain of that one sum.
+and update u is said to come from :math:`\arg\max_c s_{uc}`. Membership in a sum uses the gain of
+that one sum.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ Matrix = NDArray[np.float64]
 
 
 class Linkage(NamedTuple):
-    """``top1``: share of updates ascribed to their owner; ``auc`` and ``power`` tell owners' pairs from other pairs."""
+    """``top1``: share of updates ascribed to their owner; ``auc`` and ``power`` tell owners' pairs
+    from other pairs."""
 
     top1: float
     auc: float
@@ -34,7 +38,8 @@ def centred(gain: Matrix) -> Matrix:
 
 
 def linkage(gain: Matrix, false_positives: float) -> Linkage:
-    """``gain [U, C]`` with C >= U candidates, candidate u being the owner of update u; ties are shared out."""
+    """``gain [U, C]`` with C >= U candidates, candidate u being the owner of update u; ties are
+    shared out."""
     score = centred(gain)
     owner = np.diagonal(score)
     # an attacker that cannot tell candidates apart guesses among them

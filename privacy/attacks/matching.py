@@ -1,20 +1,25 @@
-r"""Simulate and match: which private values, put through the client's own training, give the upload a server holds?
+r"""Simulate and match: which private values, put through the client's own training, give the upload
+a server holds?
 
-*Data Leakage in Federated Averaging*, D. I. Dimitrov, M. Balunovic, N. Konstantinov, M. Vechev, TMLR 2022,
-https://arxiv.org/abs/2206.12395, after *Inverting Gradients*, J. Geiping, H. Bauermeister, H. Droege, M. Moeller,
-NeurIPS 2020, https://arxiv.org/abs/2003.14053. The server knows what it sent (theta), what it got (w) and how clients
-train (learner, rates, clips, E); the values x at known coordinates are unknown. It looks for
+*Data Leakage in Federated Averaging*, D. I. Dimitrov, M. Balunovic, N. Konstantinov, M. Vechev,
+TMLR 2022, https://arxiv.org/abs/2206.12395, after *Inverting Gradients*, J. Geiping, H.
+Bauermeister, H. Droege, M. Moeller, NeurIPS 2020, https://arxiv.org/abs/2003.14053. The server
+knows what it sent (theta), what it got (w) and how clients train (learner, rates, clips, E); the
+values x at known coordinates are unknown. It looks for
 
 .. math:: \min_x\; \frac{\lVert \mathrm{sim}(\theta, x) - w \rVert^2}{\lVert w - \theta \rVert^2} + \mu\, \mathrm{TV}(x)
 
-where sim is the client's training written as a function of x. Those papers descend by Adam or L-BFGS. For a field under
-squared error gradients are linear in x and sim is nearly so, hence the search here is Gauss-Newton: sim is linearised
-in x by automatic differentiation through the learner's own ``step``, the least-squares problem is solved by conjugate
-gradients, and TV enters as a re-weighted quadratic (lagged diffusivity: C. R. Vogel, M. E. Oman, *Iterative Methods
-for Total Variation Denoising*, SIAM J. Sci. Comput. 17(1), 1996). All targets of a call are solved side by side.
+where sim is the client's training written as a function of x. Those papers descend by Adam or
+L-BFGS. For a field under squared error gradients are linear in x and sim is nearly so, hence the
+search here is Gauss-Newton: sim is linearised in x by automatic differentiation through the
+learner's own ``step``, the least-squares problem is solved by conjugate gradients, and TV enters as
+a re-weighted quadratic (lagged diffusivity: C. R. Vogel, M. E. Oman, *Iterative Methods for Total
+Variation Denoising*, SIAM J. Sci. Comput. 17(1), 1996). All targets of a call are solved side by
+side.
 
-Nothing here reads the truth. Drawn batches may be known: in this system they come from streams the server can name
-(:func:`drawn_samples`). Otherwise every batch is taken to be all samples, which is what batches are on average.
+Nothing here reads the truth. Drawn batches may be known: in this system they come from streams the
+server can name (:func:`drawn_samples`). Otherwise every batch is taken to be all samples, which is
+what batches are on average.
 """
 
 from __future__ import annotations
@@ -42,11 +47,13 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Search:
-    """How hard to look. Nothing here depends on a picture; ``DEFAULT``, ``QUICK`` and ``KNOWN`` are measured choices.
+    """How hard to look. Nothing here depends on a picture; ``DEFAULT``, ``QUICK`` and ``KNOWN`` are
+    measured choices.
 
-    ``smooth``: the weight mu of total variation in [0, inf). ``rounds`` of linearising, each with at most ``steps`` of
-    conjugate gradients. ``stages``: outer steps of the simulation (each as long as E / stages real ones; 0: E itself),
-    of which ``points``, evenly spread, are differentiated (0: all).
+    ``smooth``: the weight mu of total variation in [0, inf). ``rounds`` of linearising, each with
+    at most ``steps`` of conjugate gradients. ``stages``: outer steps of the simulation (each as
+    long as E / stages real ones; 0: E itself), of which ``points``, evenly spread, are
+    differentiated (0: all).
     """
 
     smooth: float = 0.02
@@ -58,11 +65,14 @@ class Search:
 
 DEFAULT = Search()
 QUICK = Search(rounds=3, steps=4, stages=1)
-KNOWN = Search(smooth=1e-3, rounds=5, steps=20)  # batches known: less to smooth away, more to resolve
+KNOWN = Search(
+    smooth=1e-3, rounds=5, steps=20
+)  # batches known: less to smooth away, more to resolve
 
 
 class Matched(NamedTuple):
-    """``values [C, N, channels]``, not clamped, and ``misfit [C]`` = |sim - w|^2 / |w - theta|^2 (0: explains all)."""
+    """``values [C, N, channels]``, not clamped, and ``misfit [C]`` = |sim - w|^2 / |w - theta|^2
+    (0: explains all)."""
 
     values: Tensor
     misfit: Tensor
@@ -72,9 +82,10 @@ class Matched(NamedTuple):
 class Training:
     """What a server knows of how its clients train.
 
-    ``loss`` of the field, the ``learner``, ``coordinates [C, N, inputs]`` of the samples, E ``steps``, the clip on
-    outer gradients (0: none), and ``batches [E, K + 1, C, B]``, the indices of the samples drawn (the last of K + 1 is
-    the query batch), if known. ``derivatives`` of the same loss are faster where nothing is differentiated by x.
+    ``loss`` of the field, the ``learner``, ``coordinates [C, N, inputs]`` of the samples, E
+    ``steps``, the clip on outer gradients (0: none), and ``batches [E, K + 1, C, B]``, the indices
+    of the samples drawn (the last of K + 1 is the query batch), if known. ``derivatives`` of the
+    same loss are faster where nothing is differentiated by x.
     """
 
     loss: Loss
@@ -86,26 +97,36 @@ class Training:
     derivatives: Derivatives | None = None
 
     def episode(self, values: Tensor, steps: Sequence[int]) -> Episode:
-        """The data of the outer ``steps`` if the private values were ``values [C, N, channels]``: rows step by step."""
+        """The data of the outer ``steps`` if the private values were ``values [C, N, channels]``:
+        rows step by step."""
         count = len(steps)
         if self.batches is None:
             everything = Batch(self.coordinates.repeat(count, 1, 1), values.repeat(count, 1, 1))
             return Episode([everything] * self.learner.inner_steps, everything)
         rows = torch.arange(len(values), device=values.device).repeat(count)[:, None]
         drawn = self.batches[list(steps)].transpose(1, 2).flatten(0, 1)  # [steps * C, K + 1, B]
-        batches = [Batch(self.coordinates[rows, index], values[rows, index]) for index in drawn.unbind(1)]
+        batches = [
+            Batch(self.coordinates[rows, index], values[rows, index]) for index in drawn.unbind(1)
+        ]
         return Episode(batches[:-1], batches[-1])
 
     def move(
-        self, derivatives: Derivatives, params: Tensor, values: Tensor, steps: Sequence[int], length: float = 1.0
+        self,
+        derivatives: Derivatives,
+        params: Tensor,
+        values: Tensor,
+        steps: Sequence[int],
+        length: float = 1.0,
     ) -> Tensor:
-        """What each of the outer ``steps``, made ``length`` times as long, adds to ``params [steps * C, P]``."""
+        """What each of the outer ``steps``, made ``length`` times as long, adds to ``params [steps
+        * C, P]``."""
         gradient = self.learner.step(derivatives, params, self.episode(values, steps)).gradient
         return clip(gradient, self.outer_clip) * (-self.learner.outer_rate * length)
 
 
 class Kept:
-    """:class:`tasks.types.Derivatives` that stay on the graph: what a learner makes of them can be differentiated."""
+    """:class:`tasks.types.Derivatives` that stay on the graph: what a learner makes of them can be
+    differentiated."""
 
     def __init__(self, loss: Loss) -> None:
         self.loss = loss
@@ -135,11 +156,13 @@ def simulate(
     batches: Tensor | None = None,
     outer_clip: float = 0.0,
 ) -> Tensor:
-    r"""The models ``w [C, P]`` clients with ``values [C, N, channels]`` would send, differentiable in these.
+    r"""The models ``w [C, P]`` clients with ``values [C, N, channels]`` would send, differentiable
+    in these.
 
     .. math:: w_0 = \theta, \qquad w_{e+1} = w_e - \lambda_o\, \mathrm{clip}(G(w_e; x)), \qquad e = 0, \dots, E - 1
 
-    with G the learner's own ``step``. ``model [P]`` or ``[C, P]``; ``batches``: see :class:`Training`.
+    with G the learner's own ``step``. ``model [P]`` or ``[C, P]``; ``batches``: see
+    :class:`Training`.
     """
     training = Training(field_loss, learner, coordinates, steps, outer_clip, batches)
     derivatives, params = Kept(field_loss), _stacked(model, len(values))
@@ -163,17 +186,24 @@ def match_update(
     .. math:: \min_x\; \frac{\lVert \mathrm{sim}(\theta, x) - w \rVert^2}{\lVert w - \theta \rVert^2}
         + \frac{\mu}{N} \sum_i \sqrt{\lVert (D x)_i \rVert^2 + \epsilon^2}
 
-    ``grid`` is the shape in which the N samples lie, row by row; D are the differences between neighbours along its
-    axes (all channels under one root). Without a grid there is no smoothing. ``start [C, N, channels]``: mid grey if
-    not given. An update may be one client's or a mean: then what comes back is near the mean of the pictures.
+    ``grid`` is the shape in which the N samples lie, row by row; D are the differences between
+    neighbours along its axes (all channels under one root). Without a grid there is no smoothing.
+    ``start [C, N, channels]``: mid grey if not given. An update may be one client's or a mean: then
+    what comes back is near the mean of the pictures.
     """
     solver = _Solver(training, model, updates.detach(), tuple(grid), search)
-    x = training.coordinates.new_full((*training.coordinates.shape[:2], channels), START) if start is None else start
+    x = (
+        training.coordinates.new_full((*training.coordinates.shape[:2], channels), START)
+        if start is None
+        else start
+    )
     here = solver.look(x)
     for _ in range(search.rounds):
         direction = solver.direction(x, here)
         length, better = torch.ones_like(here.cost), torch.zeros_like(here.cost, dtype=torch.bool)
-        for _ in range(4):  # full steps nearly always go down; a cap or a clip that switches may need shorter ones
+        for _ in range(
+            4
+        ):  # full steps nearly always go down; a cap or a clip that switches may need shorter ones
             trial = x + length[:, None, None] * direction
             there = solver.look(trial)
             better = there.cost <= here.cost
@@ -190,9 +220,11 @@ def match_update(
 def match_best(
     candidates: Sequence[Training], model: Tensor, updates: Tensor, channels: int, **options: Any
 ) -> Matched:
-    """:func:`match_update` under several guesses of how clients train; each row keeps what explains it best.
+    """:func:`match_update` under several guesses of how clients train; each row keeps what explains
+    it best.
 
-    The winners are then the start of one more search under the first candidate, which is kept where it explains more.
+    The winners are then the start of one more search under the first candidate, which is kept where
+    it explains more.
     """
     found = [match_update(training, model, updates, channels, **options) for training in candidates]
     if len(found) > 1:
@@ -202,10 +234,12 @@ def match_best(
 
 
 def cap_guesses(training: Training) -> list[Training]:
-    """How a capped objective may have acted: as simulated, or with the subtracted term in a share of the steps.
+    """How a capped objective may have acted: as simulated, or with the subtracted term in a share
+    of the steps.
 
-    Which side of the cap a loss is on depends on the picture and on the batch. From mid grey, or with all samples for
-    a batch, sim may take the wrong side, and then subtracts a term that the client did not, or the reverse.
+    Which side of the cap a loss is on depends on the picture and on the batch. From mid grey, or
+    with all samples for a batch, sim may take the wrong side, and then subtracts a term that the
+    client did not, or the reverse.
     """
     learner = training.learner
     if not (isinstance(learner, Meta) and learner.cap and learner.gamma):
@@ -221,12 +255,18 @@ def _best(found: Sequence[Matched]) -> Matched:
 
 
 def drawn_samples(
-    task: Task, coordinates: Tensor, keys: Sequence[Key], steps: int, inner_steps: int, batch_size: int
+    task: Task,
+    coordinates: Tensor,
+    keys: Sequence[Key],
+    steps: int,
+    inner_steps: int,
+    batch_size: int,
 ) -> Tensor:
-    """Redraw the batches of clients: ``[E, K + 1, C, B]`` indices into ``coordinates [C, N, inputs]``.
+    """Redraw the batches of clients: ``[E, K + 1, C, B]`` indices into ``coordinates [C, N,
+    inputs]``.
 
-    The streams are named by ``("batches", seed, round, client)`` and the server chose the seed. The task draws, from
-    stand-ins whose value at each sample is the sample's number.
+    The streams are named by ``("batches", seed, round, client)`` and the server chose the seed. The
+    task draws, from stand-ins whose value at each sample is the sample's number.
     """
     count = coordinates.shape[1]
     numbered = torch.arange(count, dtype=torch.float64)[:, None]
@@ -235,13 +275,16 @@ def drawn_samples(
         samples = Samples(rows, numbered)
         cohort.append(Holding("", (Signal("", samples, samples, tuple(numbered.shape)),)))
     episode = task.episodes(cohort, keys, steps, inner_steps, batch_size, coordinates.device)
-    drawn = [[batch.targets[..., 0] for batch in (*one.support, one.query)] for one in map(episode, range(steps))]
+    drawn = [
+        [batch.targets[..., 0] for batch in (*one.support, one.query)]
+        for one in map(episode, range(steps))
+    ]
     return torch.stack([torch.stack(batches) for batches in drawn]).long()
 
 
 class _Place(NamedTuple):
-    """What a simulation from x found: ``gap [C, P]`` = (w - sim) / |w - theta|, its square, the whole objective, and
-    the points ``[stages][C, P]`` it went through."""
+    """What a simulation from x found: ``gap [C, P]`` = (w - sim) / |w - theta|, its square, the
+    whole objective, and the points ``[stages][C, P]`` it went through."""
 
     gap: Tensor
     misfit: Tensor
@@ -253,14 +296,21 @@ class _Solver:
     """One Gauss-Newton problem for C targets."""
 
     def __init__(
-        self, training: Training, model: Tensor, updates: Tensor, grid: tuple[int, ...], search: Search
+        self,
+        training: Training,
+        model: Tensor,
+        updates: Tensor,
+        grid: tuple[int, ...],
+        search: Search,
     ) -> None:
         self.training, self.search, self.grid = training, search, grid
         self.model, self.target = _stacked(model, len(updates)), updates
         self.scale = norms(updates).clamp(min=TINY)
         # a batch belongs to its own step, so with known batches no step can stand for others
         known = training.batches is not None
-        self.stages = training.steps if known else min(search.stages or training.steps, training.steps)
+        self.stages = (
+            training.steps if known else min(search.stages or training.steps, training.steps)
+        )
         points = self.stages if known else min(search.points or self.stages, self.stages)
         self.points = [int((index + 0.5) * self.stages / points) for index in range(points)]
         self.kept = Kept(training.loss)
@@ -278,10 +328,12 @@ class _Solver:
         return _Place(gap, misfit, misfit + self.search.smooth * rough, path)
 
     def direction(self, x: Tensor, here: _Place) -> Tensor:
-        r"""Conjugate gradients on :math:`(A^\top A + \tfrac{\mu}{2N} D^\top W D)\, d = A^\top \mathrm{gap} - \ldots x`.
+        r"""Conjugate gradients on :math:`(A^\top A + \tfrac{\mu}{2N} D^\top W D)\, d = A^\top
+        \mathrm{gap} - \ldots x`.
 
-        A is the derivative of sim by x with the points of the path held still: how x moves later points is left out.
-        That is of second order in the length of the update, and the next simulation sees what it missed.
+        A is the derivative of sim by x with the points of the path held still: how x moves later
+        points is left out. That is of second order in the length of the update, and the next
+        simulation sees what it missed.
         """
         value = x.detach().requires_grad_()
         length = self.training.steps / len(self.points)
@@ -289,7 +341,9 @@ class _Solver:
             along = torch.cat([here.path[point] for point in self.points])
             moved = self.training.move(self.kept, along, value, self.points, length)
             moved = moved.reshape(len(self.points), *self.target.shape).sum(0)
-            dummy = torch.zeros_like(here.gap, requires_grad=True)  # A^T u is linear in u: its derivative by u is A
+            dummy = torch.zeros_like(
+                here.gap, requires_grad=True
+            )  # A^T u is linear in u: its derivative by u is A
             (pulled,) = torch.autograd.grad(moved / self.scale, value, dummy, create_graph=True)
 
         def transposed(u: Tensor) -> Tensor:
@@ -302,7 +356,9 @@ class _Solver:
         weights = 1 / _roughness(x, self.grid) if self.grid else None
 
         def smoothing(v: Tensor) -> Tensor:
-            return torch.zeros_like(v) if weights is None else weight * _diffuse(v, weights, self.grid)
+            return (
+                torch.zeros_like(v) if weights is None else weight * _diffuse(v, weights, self.grid)
+            )
 
         def normal(v: Tensor) -> Tensor:
             return transposed(forward(v)) + smoothing(v)
@@ -315,7 +371,9 @@ class _Forgetful(Kept):
 
     def linearise(self, params: Tensor, batch: Batch) -> Linearised:
         with torch.enable_grad():
-            loss, gradient, hvp = super().linearise(params.detach(), Batch(batch.inputs, batch.targets.detach()))
+            loss, gradient, hvp = super().linearise(
+                params.detach(), Batch(batch.inputs, batch.targets.detach())
+            )
         return Linearised(loss.detach(), gradient.detach(), lambda vector: hvp(vector).detach())
 
 
@@ -329,7 +387,8 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, steps: int) -> Tensor:
-    """``normal(x) = right`` from zero, row by row; ``normal`` is symmetric, not negative. Finished rows stay."""
+    """``normal(x) = right`` from zero, row by row; ``normal`` is symmetric, not negative. Finished
+    rows stay."""
     x, left, direction = torch.zeros_like(right), right, right
     energy = first = _dot(right, right)
     for _ in range(steps):
@@ -346,7 +405,8 @@ def _conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, step
 
 
 def _differences(x: Tensor, grid: tuple[int, ...]) -> list[Tensor]:
-    """Forward differences of ``x [C, N, channels]`` along each axis, ``[C, *grid, channels]`` each; 0 at the end."""
+    """Forward differences of ``x [C, N, channels]`` along each axis, ``[C, *grid, channels]`` each;
+    0 at the end."""
     field = x.reshape(len(x), *grid, x.shape[-1])
     return [
         torch.cat([field.diff(dim=axis), torch.zeros_like(field.narrow(axis, 0, 1))], dim=axis)

@@ -1,4 +1,5 @@
-"""Did this picture take part? The loss of the shared model on it says something, if members are fitted better.
+"""Did this picture take part? The loss of the shared model on it says something, if members are
+fitted better.
 
 Loss-threshold membership inference (S. Yeom, I. Giacomelli, M. Fredrikson, S. Jha, CSF 2018,
 https://arxiv.org/abs/1709.01604): the cheap test. A low score here is no proof of privacy.
@@ -17,8 +18,11 @@ def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
     return float(less + equal / 2)
 
 
-def power_at(members: NDArray[np.float64], others: NDArray[np.float64], false_positives: float) -> float:
-    """Share of members found by the loss threshold that calls at most this share of outsiders members."""
+def power_at(
+    members: NDArray[np.float64], others: NDArray[np.float64], false_positives: float
+) -> float:
+    """Share of members found by the loss threshold that calls at most this share of outsiders
+    members."""
     allowed = int(np.floor(false_positives * len(others)))
     threshold = np.sort(others)[allowed] if allowed < len(others) else np.inf
     return float((members < threshold).mean())

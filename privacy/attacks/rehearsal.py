@@ -1,4 +1,5 @@
-"""A secure sum among nodes that only exist for it, to look at its messages: real keys, shares and masks."""
+"""A secure sum among nodes that only exist for it, to look at its messages: real keys, shares and
+masks."""
 
 from __future__ import annotations
 
@@ -21,8 +22,11 @@ from privacy.secagg.server import SecAggServer
 from privacy.secagg.vault import Vault
 
 
-def rehearse(vectors: NDArray[np.float64], clip: float) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
-    """Masked uploads ``[n, d]`` of the vectors ``[n, d]``, and the clipped inputs they hide (n of at least 3)."""
+def rehearse(
+    vectors: NDArray[np.float64], clip: float
+) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
+    """Masked uploads ``[n, d]`` of the vectors ``[n, d]``, and the clipped inputs they hide (n of
+    at least 3)."""
     count, size = vectors.shape
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     inputs = vectors * np.minimum(1.0, clip / np.maximum(norms, 1e-300)) / clip
@@ -31,11 +35,24 @@ def rehearse(vectors: NDArray[np.float64], clip: float) -> tuple[NDArray[np.uint
     uploads = np.zeros((count, size), np.uint32)
     with tempfile.TemporaryDirectory() as folder:
         nodes = [
-            SecAggClient(index, key, roster, Policy(min_nodes=2), Vault(Path(folder) / f"{index}.vault", key))
+            SecAggClient(
+                index, key, roster, Policy(min_nodes=2), Vault(Path(folder) / f"{index}.vault", key)
+            )
             for index, key in enumerate(keys)
         ]
         prekeys = tuple(node.advertise(1)[0] for node in nodes)
-        terms = Terms(1, 1, prekeys, default_threshold(count), count - 1, 2, size + CHECK, "{}", "{}", bytes(32))
+        terms = Terms(
+            1,
+            1,
+            prekeys,
+            default_threshold(count),
+            count - 1,
+            2,
+            size + CHECK,
+            "{}",
+            "{}",
+            bytes(32),
+        )
         server = SecAggServer(terms, roster.members)
         for node in nodes:
             server.shared(node.member, node.share(terms))

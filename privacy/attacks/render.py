@@ -1,10 +1,11 @@
 r"""The simplest attack on a federated neural field: render what a client uploads.
 
-PSNR_p of *Privacy-Preserving Federated Meta-Learning for Neural Fields* (J. Yun, M. Hong, G. Kim, ICCV 2025,
-https://arxiv.org/abs/2508.06301) is the PSNR between the rendering of a client's shared meta-learner and that
-client's private signal. It is not invariant to offset and scale, so a field that is merely shifted looks protected.
-Two numbers a sceptic asks for stand beside it: the PSNR after the best affine intensity map, and the correlation.
-None of them bounds what a stronger attack (inverting the update) can recover.
+PSNR_p of *Privacy-Preserving Federated Meta-Learning for Neural Fields* (J. Yun, M. Hong, G. Kim,
+ICCV 2025, https://arxiv.org/abs/2508.06301) is the PSNR between the rendering of a client's shared
+meta-learner and that client's private signal. It is not invariant to offset and scale, so a field
+that is merely shifted looks protected. Two numbers a sceptic asks for stand beside it: the PSNR
+after the best affine intensity map, and the correlation. None of them bounds what a stronger attack
+(inverting the update) can recover.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ METRICS = ("psnr_p", "psnr_p_affine", "correlation_p", "psnr_floor", "range_exce
 
 
 def best_affine(rendered: Tensor, truth: Tensor) -> Tensor:
-    r"""The rendering after the least-squares intensity map, channel by channel: shapes ``[..., channels]``.
+    r"""The rendering after the least-squares intensity map, channel by channel: shapes ``[...,
+    channels]``.
 
     .. math:: \min_{a, b} \lVert a \hat x + b - x \rVert^2
     """
-    x, t = rendered.double().reshape(-1, rendered.shape[-1]), truth.double().reshape(-1, truth.shape[-1])
+    x, t = (
+        rendered.double().reshape(-1, rendered.shape[-1]),
+        truth.double().reshape(-1, truth.shape[-1]),
+    )
     x_mean, t_mean = x.mean(0), t.mean(0)
     variance = (x - x_mean).square().mean(0)
     scale = ((x - x_mean) * (t - t_mean)).mean(0) / variance.clamp(min=1e-20)
@@ -32,18 +37,23 @@ def best_affine(rendered: Tensor, truth: Tensor) -> Tensor:
 
 
 def correlation(rendered: Tensor, truth: Tensor) -> float:
-    """Pearson correlation over all samples and channels, each channel centred on its own mean; 0 if constant."""
-    x, t = rendered.double().reshape(-1, rendered.shape[-1]), truth.double().reshape(-1, truth.shape[-1])
+    """Pearson correlation over all samples and channels, each channel centred on its own mean; 0 if
+    constant."""
+    x, t = (
+        rendered.double().reshape(-1, rendered.shape[-1]),
+        truth.double().reshape(-1, truth.shape[-1]),
+    )
     x, t = x - x.mean(0), t - t.mean(0)
     scale = float((x.square().sum() * t.square().sum()).sqrt())
     return float((x * t).sum()) / scale if scale > 1e-12 else 0.0
 
 
 def render_attack(rendered: Sequence[Tensor], truths: Sequence[Tensor]) -> dict[str, list[float]]:
-    """Per client: PSNR_p, PSNR_p after the best affine fit, correlation, and the floors they are read against.
+    """Per client: PSNR_p, PSNR_p after the best affine fit, correlation, and the floors they are
+    read against.
 
-    ``psnr_floor`` is what the best constant colour scores: a rendering below it tells less than a grey card.
-    ``range_excess`` is how far the rendering lies outside the data range on average.
+    ``psnr_floor`` is what the best constant colour scores: a rendering below it tells less than a
+    grey card. ``range_excess`` is how far the rendering lies outside the data range on average.
     """
     rows = []
     for image, truth in zip(rendered, truths, strict=True):

@@ -1,7 +1,9 @@
-"""What the messages of a secure sum show by themselves: tests a curious server would run on its transcript.
+"""What the messages of a secure sum show by themselves: tests a curious server would run on its
+transcript.
 
-If masks are uniform, an upload is uniform bytes, uncorrelated with the input it hides and with any other upload.
-Each statistic is a standard normal (or a p-value) under that hypothesis, whatever the inputs are.
+If masks are uniform, an upload is uniform bytes, uncorrelated with the input it hides and with any
+other upload. Each statistic is a standard normal (or a p-value) under that hypothesis, whatever the
+inputs are.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ SMALLEST_P = 1e-6
 
 
 class TranscriptScore(NamedTuple):
-    """``bytes_p``: chi-square p-value of the upload's bytes; ``input_z``: largest sqrt(d) |corr(upload, input)|;
-    ``pair_z``: the same between uploads."""
+    """``bytes_p``: chi-square p-value of the upload's bytes; ``input_z``: largest sqrt(d)
+    |corr(upload, input)|; ``pair_z``: the same between uploads."""
 
     bytes_p: float
     input_z: float

@@ -1,8 +1,10 @@
-"""Canary clients through the real release: the same clip, rounding, noise, sum and decoding as a run.
+"""Canary clients through the real release: the same clip, rounding, noise, sum and decoding as a
+run.
 
-Every canary contributes as much as the clip allows, in a direction of its own; half of them, by a coin each, do not
-contribute although they are drawn. Nothing else is in the sums, because an attacker may know everybody else's
-update and subtract it: what an audit finds here, a run can lose to such an attacker.
+Every canary contributes as much as the clip allows, in a direction of its own; half of them, by a
+coin each, do not contribute although they are drawn. Nothing else is in the sums, because an
+attacker may know everybody else's update and subtract it: what an audit finds here, a run can lose
+to such an attacker.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Canaries:
-    """``cosines [M]`` of each canary's direction with what was released in its rounds; who was ``included``; how
-    often each was drawn (``times``)."""
+    """``cosines [M]`` of each canary's direction with what was released in its rounds; who was
+    ``included``; how often each was drawn (``times``)."""
 
     cosines: NDArray[np.float64]
     included: NDArray[np.bool_]
@@ -40,7 +42,8 @@ def run_canaries(
     release: LatticeRelease, sampling: str, rate: float, rounds: int, size: int, canaries: int, nodes: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Canaries:  # fmt: skip
-    """``rounds`` rounds of ``canaries`` directions in ``size`` numbers; each round draws a share ``rate`` of them."""
+    """``rounds`` rounds of ``canaries`` directions in ``size`` numbers; each round draws a share
+    ``rate`` of them."""
     sampler = Sampler(sampling, 0, canaries, max(1, round(rate * canaries)))
     directions = np.stack([_direction(size) for _ in range(canaries)])
     coin = Entropy()
@@ -50,7 +53,9 @@ def run_canaries(
     for index in range(rounds):
         chosen = sampler.draw(index + 1)
         drawn[chosen, index] = 1.0
-        released[index] = _round(release, directions[[j for j in chosen if included[j]]], nodes, len(chosen))
+        released[index] = _round(
+            release, directions[[j for j in chosen if included[j]]], nodes, len(chosen)
+        )
         progress(index + 1)
     seen = drawn @ released
     length = np.maximum(np.linalg.norm(seen, axis=1), 1e-30)
@@ -63,16 +68,22 @@ def _direction(size: int) -> NDArray[np.float32]:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def _round(release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expected: int) -> NDArray[np.float32]:
-    """What the server ends up with, over the clip norm of the round: of the nodes' noise only what is counted on."""
+def _round(
+    release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expected: int
+) -> NDArray[np.float32]:
+    """What the server ends up with, over the clip norm of the round: of the nodes' noise only what
+    is counted on."""
     least = default_threshold(nodes) if release.masked else nodes
     public = release.open(max(len(rows), 1), max(expected, 1), nodes, least)
     clip, total = float(public["clip"]), None
-    for share in np.array_split(rows, int(public["honest"]) if release.placement == "distributed" else 1):
+    for share in np.array_split(
+        rows, int(public["honest"]) if release.placement == "distributed" else 1
+    ):
         vector = torch.from_numpy(share * np.float32(clip * 1e6))  # clipped to exactly C
         weight = torch.full((len(share),), 1e12)
         scalars = {
-            name: Scalar(_highest(bounds, clip, len(share)), bounds) for name, bounds in release.joint.ranges.items()
+            name: Scalar(_highest(bounds, clip, len(share)), bounds)
+            for name, bounds in release.joint.ranges.items()
         }
         contribution = Contribution(vector, weight, scalars)
         payload: Payload | None = release.encode(contribution, public) if len(share) else None
@@ -91,14 +102,20 @@ def _highest(bounds: Bounds, clip: float, count: int) -> torch.Tensor:
     return torch.full((count,), bounds.high * clip**bounds.clip_power)
 
 
-def judge(found: Canaries, multiplier: float, delta: float) -> list[dict[str, float | str | int | None]]:
-    """One row a test. FAIL: a lower bound exceeds the claim (both bounds together hold with 95 % confidence). WARN:
-    95 % of the estimate's bootstrap resamples exceed it; an estimate bounds nothing, so it never fails a run."""
+def judge(
+    found: Canaries, multiplier: float, delta: float
+) -> list[dict[str, float | str | int | None]]:
+    """One row a test. FAIL: a lower bound exceeds the claim (both bounds together hold with 95 %
+    confidence). WARN: 95 % of the estimate's bootstrap resamples exceed it; an estimate bounds
+    nothing, so it never fails a run."""
     most = int(found.times.max(initial=0))
     claimed = gaussian_epsilon(most**0.5 / multiplier, delta)
     taken = found.included & (found.times > 0)
     inside, outside = found.cosines[taken], found.cosines[~taken]
-    estimate, low = one_shot(inside, outside, delta), one_shot_low(inside, outside, delta, CONFIDENCE)
+    estimate, low = (
+        one_shot(inside, outside, delta),
+        one_shot_low(inside, outside, delta, CONFIDENCE),
+    )
     each = 1 - (1 - CONFIDENCE) / 2
     bounds = {
         "closed-form null": null_bound(inside, found.dimension, delta, each),
@@ -112,7 +129,12 @@ def judge(found: Canaries, multiplier: float, delta: float) -> list[dict[str, fl
         rows.append({"test": name, "estimate": None, "lower_bound": bound, "claimed": claimed,
                      "verdict": "FAIL" if bound > claimed else "PASS"})  # fmt: skip
     for row in rows:
-        row |= {"canaries": len(found.cosines), "participations": most, "delta": delta, "dimension": found.dimension}
+        row |= {
+            "canaries": len(found.cosines),
+            "participations": most,
+            "delta": delta,
+            "dimension": found.dimension,
+        }
     return rows
 
 

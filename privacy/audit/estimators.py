@@ -1,8 +1,9 @@
 r"""Epsilon from canary scores: an estimate and two lower bounds.
 
 - *One-shot* (G. Andrew, P. Kairouz, S. Oh, A. Oprea, H. B. McMahan, V. Suriyakumar, *One-shot Empirical Privacy
-  Estimation for Federated Learning*, ICLR 2024, https://arxiv.org/abs/2302.03098): normals fitted to the scores of
-  canaries inside and outside. An estimate, exact in the limit for a Gaussian mechanism; it bounds nothing.
+  Estimation for Federated Learning*, ICLR 2024, https://arxiv.org/abs/2302.03098): normals fitted
+  to the scores of canaries inside and outside. An estimate, exact in the limit for a Gaussian
+  mechanism; it bounds nothing.
 - *Closed-form null*: the cosine of a fixed vector with a random direction has a known distribution, so the
   false-positive rate of any threshold is exact and only the misses are counted.
 - *One run* (T. Steinke, M. Nasr, M. Jagielski, *Privacy Auditing with One (1) Training Run*, NeurIPS 2023,
@@ -25,10 +26,11 @@ LARGEST = 1000.0
 
 # ---------------------------------------------------------------- one-shot
 def normal_epsilon(mean0: float, std0: float, mean1: float, std1: float, delta: float) -> float:
-    r"""The epsilon at which :math:`N(\mu_0, s_0^2)` and :math:`N(\mu_1, s_1^2)` are (epsilon, delta)-close.
+    r"""The epsilon at which :math:`N(\mu_0, s_0^2)` and :math:`N(\mu_1, s_1^2)` are (epsilon,
+    delta)-close.
 
-    The larger of both directions of :math:`\delta(\epsilon) = P_1[l > \epsilon] - e^\epsilon P_0[l > \epsilon]`,
-    with the log-likelihood ratio :math:`l(y) = a y^2 + b y + c`.
+    The larger of both directions of :math:`\delta(\epsilon) = P_1[l > \epsilon] - e^\epsilon P_0[l
+    > \epsilon]`, with the log-likelihood ratio :math:`l(y) = a y^2 + b y + c`.
     """
     from scipy.optimize import brentq
 
@@ -36,7 +38,9 @@ def normal_epsilon(mean0: float, std0: float, mean1: float, std1: float, delta: 
         return math.inf if mean0 != mean1 else 0.0
     worst = 0.0
     for m0, s0, m1, s1 in ((mean0, std0, mean1, std1), (mean1, std1, mean0, std0)):
-        excess = lambda epsilon, m0=m0, s0=s0, m1=m1, s1=s1: _hockey_stick(epsilon, m0, s0, m1, s1) - delta  # noqa: E731
+        excess = lambda epsilon, m0=m0, s0=s0, m1=m1, s1=s1: (
+            _hockey_stick(epsilon, m0, s0, m1, s1) - delta
+        )  # noqa: E731
         if excess(0.0) <= 0:
             continue
         if excess(LARGEST) > 0:
@@ -74,23 +78,34 @@ def _hockey_stick(epsilon: float, m0: float, s0: float, m1: float, s1: float) ->
         pieces = [(low, high)] if a < 0 else [(-math.inf, low), (high, math.inf)]
     total = 0.0
     for low, high in pieces:
-        total += math.exp(mass(m1, s1, low, high)) - math.exp(min(epsilon + mass(m0, s0, low, high), 700.0))
+        total += math.exp(mass(m1, s1, low, high)) - math.exp(
+            min(epsilon + mass(m0, s0, low, high), 700.0)
+        )
     return total
 
 
 def one_shot(inside: Array, outside: Array, delta: float) -> float:
     """The estimate from scores of canaries that took part and that did not."""
     return normal_epsilon(
-        float(outside.mean()), float(outside.std(ddof=1)), float(inside.mean()), float(inside.std(ddof=1)), delta
+        float(outside.mean()),
+        float(outside.std(ddof=1)),
+        float(inside.mean()),
+        float(inside.std(ddof=1)),
+        delta,
     )
 
 
-def one_shot_low(inside: Array, outside: Array, delta: float, confidence: float, resamples: int = 100) -> float:
-    """The estimate's lower bootstrap quantile: fitted variances differ by chance, and delta is far in the tail."""
+def one_shot_low(
+    inside: Array, outside: Array, delta: float, confidence: float, resamples: int = 100
+) -> float:
+    """The estimate's lower bootstrap quantile: fitted variances differ by chance, and delta is far
+    in the tail."""
     entropy = Entropy()
 
     def again(scores: Array) -> Array:
-        return scores[np.minimum((entropy.uniform(len(scores)) * len(scores)).astype(int), len(scores) - 1)]
+        return scores[
+            np.minimum((entropy.uniform(len(scores)) * len(scores)).astype(int), len(scores) - 1)
+        ]
 
     drawn = [one_shot(again(inside), again(outside), delta) for _ in range(resamples)]
     return float(np.quantile(drawn, 1 - confidence))
@@ -98,7 +113,8 @@ def one_shot_low(inside: Array, outside: Array, delta: float, confidence: float,
 
 # ---------------------------------------------------------------- closed-form null
 def log_null_tail(cosine: float, dimension: int) -> float:
-    """log of the probability that a random unit vector has at least this cosine with a fixed one."""
+    """log of the probability that a random unit vector has at least this cosine with a fixed
+    one."""
     from scipy.special import log_ndtr
     from scipy.stats import beta
 
@@ -108,8 +124,11 @@ def log_null_tail(cosine: float, dimension: int) -> float:
     return float(beta.logsf((cosine + 1) / 2, half, half))
 
 
-def null_bound(inside: Array, dimension: int, delta: float, confidence: float, thresholds: int = 20) -> float:
-    """Lower bound from the cosines of canaries that took part: exact false positives, Clopper-Pearson misses."""
+def null_bound(
+    inside: Array, dimension: int, delta: float, confidence: float, thresholds: int = 20
+) -> float:
+    """Lower bound from the cosines of canaries that took part: exact false positives,
+    Clopper-Pearson misses."""
     from scipy.stats import beta
 
     count, level = len(inside), (1 - confidence) / thresholds
@@ -124,8 +143,11 @@ def null_bound(inside: Array, dimension: int, delta: float, confidence: float, t
 
 
 # ---------------------------------------------------------------- one training run
-def one_run_p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
-    r"""How likely so many correct guesses are under (epsilon, delta)-DP (theorem 5.2 of Steinke et al.).
+def one_run_p_value(
+    canaries: int, guesses: int, correct: int, epsilon: float, delta: float
+) -> float:
+    r"""How likely so many correct guesses are under (epsilon, delta)-DP (theorem 5.2 of Steinke et
+    al.).
 
     :math:`p \le P[W \ge v] + 2 m \delta \max_{1 \le i \le v} (P[W \ge v - i] - P[W \ge v])/i`, with
     :math:`W \sim \mathrm{Bin}(r, e^\epsilon/(1 + e^\epsilon))`.
@@ -141,7 +163,9 @@ def one_run_p_value(canaries: int, guesses: int, correct: int, epsilon: float, d
     return min(1.0, tail + 2 * canaries * delta * float(slopes.max(initial=0.0)))
 
 
-def one_run_bound(canaries: int, guesses: int, correct: int, delta: float, confidence: float) -> float:
+def one_run_bound(
+    canaries: int, guesses: int, correct: int, delta: float, confidence: float
+) -> float:
     """The largest epsilon at which so many correct guesses would be a surprise."""
     from scipy.optimize import brentq
 
@@ -154,7 +178,8 @@ def one_run_bound(canaries: int, guesses: int, correct: int, delta: float, confi
 
 
 def guess(scores: Array, included: NDArray[np.bool_], guesses: int) -> int:
-    """Correct guesses when the highest half of ``guesses`` scores is called in and the lowest half out."""
+    """Correct guesses when the highest half of ``guesses`` scores is called in and the lowest half
+    out."""
     order, half = np.argsort(scores), guesses // 2
     return int(included[order[-half:]].sum() + (~included[order[:half]]).sum())
 
@@ -171,5 +196,7 @@ def one_run(
     best = 0.0
     for share in shares:
         guesses = max(2, int(count * share) // 2 * 2)
-        best = max(best, one_run_bound(count, guesses, guess(scores, included, guesses), delta, level))
+        best = max(
+            best, one_run_bound(count, guesses, guess(scores, included, guesses), delta, level)
+        )
     return best

@@ -15,7 +15,8 @@ REMEDY = "more clients or noise would cost less a round (`fedapp budget plan`); 
 
 @dataclass
 class Charging:
-    """A :class:`strategies.types.Charge` for one arm; arms of one population share ``ledger`` and ``spent``."""
+    """A :class:`strategies.types.Charge` for one arm; arms of one population share ``ledger`` and
+    ``spent``."""
 
     ledger: Ledger
     spent: Spent
@@ -32,7 +33,9 @@ class Charging:
     def reserve(self, round: int) -> None:
         candidates = None if self.sampler.name == "poisson" else self.sampler.draw(round)
         after = self.spent.after(self.multiplier, candidates, self.delta)
-        if self.multiplier > 0 and after > self.epsilon_max:  # without noise nothing is claimed, and it is on record
+        if (
+            self.multiplier > 0 and after > self.epsilon_max
+        ):  # without noise nothing is claimed, and it is on record
             now = self.spent.headline(self.delta)
             reason = (
                 f"privacy budget: round {round} of {self.arm} would bring epsilon from {now:.4g} to {after:.4g} "
@@ -51,7 +54,9 @@ class Charging:
 
     def released(self, clients: list[int]) -> None:
         epsilon = self.spent.headline(self.delta)
-        self._write("release", counted=len(clients), epsilon=epsilon if math.isfinite(epsilon) else None)
+        self._write(
+            "release", counted=len(clients), epsilon=epsilon if math.isfinite(epsilon) else None
+        )
 
     def aborted(self, reason: str) -> None:
         self._write("abort", reason=reason.splitlines()[0] if reason else "")

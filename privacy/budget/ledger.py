@@ -1,9 +1,10 @@
-"""The budget's book: append-only JSON lines, each hashed into the next, signed, and on disk before its effect.
+"""The budget's book: append-only JSON lines, each hashed into the next, signed, and on disk before
+its effect.
 
-It belongs to a population: every run over the same people writes into the same book, so tuning runs count. A round
-is *reserved* before its clients are drawn and *released* after its sum was used; a reserve without a release is
-spent, which is what a crash leaves. Rolled-back books are noticed by checkpoints and by nodes, which remember how
-far it was.
+It belongs to a population: every run over the same people writes into the same book, so tuning runs
+count. A round is *reserved* before its clients are drawn and *released* after its sum was used; a
+reserve without a release is spent, which is what a crash leaves. Rolled-back books are noticed by
+checkpoints and by nodes, which remember how far it was.
 
 Entries: open · config · resume · reserve · cohort · release · abort · stop.
 """
@@ -53,14 +54,22 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
         data = file.read_bytes()
     except OSError as error:
         raise InputError(
-            "ledger", str(file), f"unreadable ({error})", "restore it: a budget without its book is spent"
+            "ledger",
+            str(file),
+            f"unreadable ({error})",
+            "restore it: a budget without its book is spent",
         ) from error
     return _check(data, file)
 
 
 def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
     def refuse(number: int, reason: str) -> InputError:
-        return InputError("ledger", f"{file}, line {number}", reason, "restore the file; a changed book proves nothing")
+        return InputError(
+            "ledger",
+            f"{file}, line {number}",
+            reason,
+            "restore the file; a changed book proves nothing",
+        )
 
     if not data:
         return []
@@ -92,11 +101,13 @@ def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
 class Ledger:
     """An open book. Only one process writes at a time; a second one is refused.
 
-    ``pins`` are what belongs to the people and not to a run: how many they are, whose data they are, their delta and
-    their limit. The first run writes them down; a run with others is refused.
+    ``pins`` are what belongs to the people and not to a run: how many they are, whose data they
+    are, their delta and their limit. The first run writes them down; a run with others is refused.
     """
 
-    def __init__(self, folder: Path, population: str = "", pins: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, population: str = "", pins: Mapping[str, Any] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / LEDGER_FILE
         opened = folder / OPENED_FILE
@@ -116,15 +127,21 @@ class Ledger:
         self.entries = read_entries(self.file) if self.file.exists() else []
         if self.entries:
             if self.entries[0]["public"] != self.public.hex():
-                raise InputError("ledger", str(self.file), "was opened under another key", "restore ledger.key")
-            self.head = Head(len(self.entries) - 1, line_hash(self.file.read_bytes().split(b"\n")[-2]))
+                raise InputError(
+                    "ledger", str(self.file), "was opened under another key", "restore ledger.key"
+                )
+            self.head = Head(
+                len(self.entries) - 1, line_hash(self.file.read_bytes().split(b"\n")[-2])
+            )
             self._agree(dict(pins or {}))
         elif opened.exists():
             self._lock.close()
             raise self._lost("is empty")
         else:
             self.head = Head(-1, GENESIS)
-            self.append("open", population=population, public=self.public.hex(), pins=dict(pins or {}))
+            self.append(
+                "open", population=population, public=self.public.hex(), pins=dict(pins or {})
+            )
             opened.touch()
 
     def _lost(self, flaw: str) -> InputError:
@@ -172,15 +189,21 @@ class Ledger:
         return entry
 
     def require(self, head: Head) -> None:
-        """Raise :class:`InputError` unless the book still holds the entry ``head`` a checkpoint was written after."""
+        """Raise :class:`InputError` unless the book still holds the entry ``head`` a checkpoint was
+        written after."""
         reason = ""
         if head.seq > self.head.seq:
-            reason = f"ends at entry {self.head.seq}, the checkpoint was written after entry {head.seq}"
+            reason = (
+                f"ends at entry {self.head.seq}, the checkpoint was written after entry {head.seq}"
+            )
         elif line_hash(self.file.read_bytes().split(b"\n")[head.seq]) != head.hash:
             reason = f"has another entry {head.seq} than when the checkpoint was written"
         if reason:
             raise InputError(
-                "ledger", str(self.file), reason, "restore the full ledger: entries were removed or changed"
+                "ledger",
+                str(self.file),
+                reason,
+                "restore the full ledger: entries were removed or changed",
             )
 
     def witness(self) -> dict[str, int | str]:
@@ -194,7 +217,8 @@ class Ledger:
         self._lock.close()
 
     def _drop_torn_line(self) -> None:
-        """What a process killed while writing left: part of a line, without effect (entries act after their sync)."""
+        """What a process killed while writing left: part of a line, without effect (entries act
+        after their sync)."""
         if not self.file.exists():
             return
         data = self.file.read_bytes()

@@ -1,6 +1,7 @@
 r"""What a run will cost, and whether its noise leaves anything to learn, before a client trains.
 
-The noise on the mean has norm about :math:`z S C \sqrt d / m`, a clipped update at most C: their ratio
+The noise on the mean has norm about :math:`z S C \sqrt d / m`, a clipped update at most C: their
+ratio
 :math:`z S\sqrt d/m` says how far the model is pushed by noise for every step of signal. With 10 clients, z = 1 and
 100 000 numbers it is 32: such a run learns nothing, whatever its epsilon.
 """
@@ -11,14 +12,25 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from privacy.accounting import Event, calibrate, calibrate_known_cohort, epsilon, gaussian_epsilon, gdp, pld, prv, rdp
+from privacy.accounting import (
+    Event,
+    calibrate,
+    calibrate_known_cohort,
+    epsilon,
+    gaussian_epsilon,
+    gdp,
+    pld,
+    prv,
+    rdp,
+)
 
 GOOD_RATIO = 1.0  # noise no larger than the largest possible signal
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run to be judged: ``clients`` per round (m) of ``population``, ``parameters`` contributed (d)."""
+    """A run to be judged: ``clients`` per round (m) of ``population``, ``parameters`` contributed
+    (d)."""
 
     multiplier: float
     rounds: int
@@ -33,10 +45,17 @@ class Plan:
 
 
 def predict(plan: Plan) -> dict[str, Any]:
-    """Epsilon under each accountant and what would help. ``epsilon`` is the upper value for the given sample rate."""
+    """Epsilon under each accountant and what would help. ``epsilon`` is the upper value for the
+    given sample rate."""
     events = [Event(plan.multiplier, plan.rate, plan.rounds)]
     most = plan.rounds if plan.participations is None else plan.participations
-    mu = math.inf if plan.multiplier == 0 and most else math.sqrt(most) / plan.multiplier if most else 0.0
+    mu = (
+        math.inf
+        if plan.multiplier == 0 and most
+        else math.sqrt(most) / plan.multiplier
+        if most
+        else 0.0
+    )
     renyi, order = rdp(events, plan.delta)
     known = gaussian_epsilon(mu, plan.delta)
     ratio = noise_to_signal(plan)
@@ -65,17 +84,27 @@ def noise_to_signal(plan: Plan) -> float | None:
 
 
 def advice(plan: Plan, ratio: float | None) -> list[dict[str, Any]]:
-    """What one change alone would do: ``{"change", "to", "epsilon", "noise_to_signal"}``; epsilon is the one that is
-    held against the limit: with known cohorts if the plan says how often a client takes part."""
+    """What one change alone would do: ``{"change", "to", "epsilon", "noise_to_signal"}``; epsilon
+    is the one that is held against the limit: with known cohorts if the plan says how often a
+    client takes part."""
     rows: list[dict[str, Any]] = []
 
     def row(change: str, to: float, changed: Plan) -> None:
         if changed.participations is None:
-            found = epsilon([Event(changed.multiplier, changed.rate, changed.rounds)], changed.delta)
+            found = epsilon(
+                [Event(changed.multiplier, changed.rate, changed.rounds)], changed.delta
+            )
         else:
-            found = gaussian_epsilon(math.sqrt(changed.participations) / changed.multiplier, changed.delta)
+            found = gaussian_epsilon(
+                math.sqrt(changed.participations) / changed.multiplier, changed.delta
+            )
         rows.append(
-            {"change": change, "to": to, "epsilon": _finite(found), "noise_to_signal": noise_to_signal(changed)}
+            {
+                "change": change,
+                "to": to,
+                "epsilon": _finite(found),
+                "noise_to_signal": noise_to_signal(changed),
+            }
         )
 
     half = plan.rounds // plan.arms // 2
@@ -83,16 +112,20 @@ def advice(plan: Plan, ratio: float | None) -> list[dict[str, Any]]:
         row("rounds", half, _with(plan, rounds=half * plan.arms))
     row("noise multiplier", plan.multiplier * 2, _with(plan, multiplier=plan.multiplier * 2))
     if ratio is not None and ratio > GOOD_RATIO and plan.clients and plan.parameters:
-        needed = math.ceil(plan.multiplier * plan.sensitivity * math.sqrt(plan.parameters) / GOOD_RATIO)
+        needed = math.ceil(
+            plan.multiplier * plan.sensitivity * math.sqrt(plan.parameters) / GOOD_RATIO
+        )
         row("clients a round", needed, _with(plan, clients=float(needed)))
-        fewer = max(1, math.floor((GOOD_RATIO * plan.clients / (plan.multiplier * plan.sensitivity)) ** 2))
+        fewer = max(
+            1, math.floor((GOOD_RATIO * plan.clients / (plan.multiplier * plan.sensitivity)) ** 2)
+        )
         row("numbers shared (smaller field, lower rank)", fewer, _with(plan, parameters=fewer))
     return rows
 
 
 def multiplier_for(target: float, plan: Plan) -> float:
-    """The noise multiplier that meets ``target``: with known cohorts exactly if the plan says how often a client takes
-    part, else under the plan's sample rate."""
+    """The noise multiplier that meets ``target``: with known cohorts exactly if the plan says how
+    often a client takes part, else under the plan's sample rate."""
     if plan.participations is not None:
         return calibrate_known_cohort(target, plan.delta, plan.participations)
     return calibrate(target, plan.delta, plan.rate, plan.rounds)
@@ -102,7 +135,9 @@ def _with(plan: Plan, **changes: Any) -> Plan:
     changed = replace(plan, **changes)
     if plan.participations is not None and "rounds" in changes:
         # the product first: a share rounded to a float would lift whole numbers to the next
-        changed = replace(changed, participations=math.ceil(plan.participations * changed.rounds / plan.rounds))
+        changed = replace(
+            changed, participations=math.ceil(plan.participations * changed.rounds / plan.rounds)
+        )
     return changed
 
 

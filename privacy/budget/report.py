@@ -1,7 +1,8 @@
-r"""The budget report: what was promised to whom, what it cost, and what it does not cover, in twelve parts.
+r"""The budget report: what was promised to whom, what it cost, and what it does not cover, in
+twelve parts.
 
-Everything is computed from the ledger (never from what a config says was planned), the release object and the table
-of fields that leave a node. A number that was not computed is ``null``.
+Everything is computed from the ledger (never from what a config says was planned), the release
+object and the table of fields that leave a node. A number that was not computed is ``null``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from privacy.entropy import LARGEST_NORMAL
 from privacy.releases.lattice import LatticeRelease
 
 SCHEMA = 1
-TOLERANCE = 0.25  # relative spread of valid accountants above which the report says that they disagree
+TOLERANCE = (
+    0.25  # relative spread of valid accountants above which the report says that they disagree
+)
 CURVE = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 FALSE_POSITIVES = (0.001, 0.01, 0.1)
-TAIL = 2.0**-64  # two-sided mass of a normal beyond what 64-bit uniforms reach, per coordinate, generously
+TAIL = (
+    2.0**-64
+)  # two-sided mass of a normal beyond what 64-bit uniforms reach, per coordinate, generously
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class Facts:
     colluding: int
     parameters: int
     fields: Mapping[str, tuple[str, str]]
-    realised: Sequence[Mapping[str, Any]] = ()  # per round: clip norm, noise and signal norms, where they were logged
+    realised: Sequence[
+        Mapping[str, Any]
+    ] = ()  # per round: clip norm, noise and signal norms, where they were logged
     audit: Sequence[Mapping[str, Any]] = ()
     attacks: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +90,11 @@ def build_report(facts: Facts) -> dict[str, Any]:
 def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
     placement, masked = weakest(facts)
     if placement == "none":
-        sees = "the exact sum over the nodes and no node's own vector" if masked else "each node's clipped sum"
+        sees = (
+            "the exact sum over the nodes and no node's own vector"
+            if masked
+            else "each node's clipped sum"
+        )
         return f"No differential privacy: rounds without noise are in this ledger. The server saw {sees}."
     distributed = placement == "distributed"
     against = "everyone, the server included," if distributed else "whoever sees the models"
@@ -101,8 +112,16 @@ def _claim(facts: Facts, accounting: Mapping[str, Any]) -> str:
 
 def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]]:
     placement, masked = weakest(facts)
-    budget = f"epsilon {_number(accounting['epsilon'])}" if placement != "none" else "no differential privacy"
-    sums = "sees only the sum over all nodes of each round" if masked else "sees each node's clipped sum"
+    budget = (
+        f"epsilon {_number(accounting['epsilon'])}"
+        if placement != "none"
+        else "no differential privacy"
+    )
+    sums = (
+        "sees only the sum over all nodes of each round"
+        if masked
+        else "sees each node's clipped sum"
+    )
     server = {
         "none": sums, "central": f"{sums}, without noise", "distributed": f"sees only the noisy sum: {budget}",
     }[placement]  # fmt: skip
@@ -129,12 +148,15 @@ def _against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]
 
 
 def weakest(facts: Facts) -> tuple[str, bool]:
-    """(placement, masked): the least that any charged round in the ledger gave; this run's own if none was charged."""
+    """(placement, masked): the least that any charged round in the ledger gave; this run's own if
+    none was charged."""
     reserves = [entry for entry in facts.entries if entry["type"] == "reserve"]
     if not reserves:
         return facts.release.placement, facts.release.masked
     order = ("none", "central", "distributed")
-    return min((str(entry["placement"]) for entry in reserves), key=order.index), all(e["masked"] for e in reserves)
+    return min((str(entry["placement"]) for entry in reserves), key=order.index), all(
+        e["masked"] for e in reserves
+    )
 
 
 # ---------------------------------------------------------------- 3 and 4: mechanism, sampling
@@ -180,9 +202,21 @@ def _sampling(facts: Facts, spent: Spent) -> dict[str, Any]:
 # ---------------------------------------------------------------- 5 and 6: accounting, meaning
 def _accounting(facts: Facts, spent: Spent) -> dict[str, Any]:
     delta = facts.delta
-    base = {"charged": spent.charged, "released": spent.released, "aborted": spent.aborted, "delta": delta}
+    base = {
+        "charged": spent.charged,
+        "released": spent.released,
+        "aborted": spent.aborted,
+        "delta": delta,
+    }
     if weakest(facts)[0] == "none":
-        return {**base, "epsilon": None, "epsilon_replace_one": None, "amplified": None, "curve": None, "check": None}
+        return {
+            **base,
+            "epsilon": None,
+            "epsilon_replace_one": None,
+            "amplified": None,
+            "curve": None,
+            "check": None,
+        }
     mu = math.sqrt(max(spent.square(), 0.0))
     renyi, order = rdp(spent.events, delta)
     values = {"prv_upper": prv(spent.events, delta), "rdp": renyi, "pld": pld(spent.events, delta)}
@@ -211,29 +245,47 @@ def _accounting(facts: Facts, spent: Spent) -> dict[str, Any]:
 
 
 def _meaning(spent: Spent) -> dict[str, Any] | None:
-    """What mu means for a test that decides whether a client took part: power at a false-positive rate, advantage."""
+    """What mu means for a test that decides whether a client took part: power at a false-positive
+    rate, advantage."""
     from scipy.stats import norm
 
     if not spent.events or not math.isfinite(spent.square()):
         return None
     mu = math.sqrt(max(spent.square(), 0.0))
     power = {str(rate): float(norm.cdf(norm.ppf(rate) + mu)) for rate in FALSE_POSITIVES}
-    return {"mu": mu, "max_true_positive_rate": power, "max_advantage": float(2 * norm.cdf(mu / 2) - 1)}
+    return {
+        "mu": mu,
+        "max_true_positive_rate": power,
+        "max_advantage": float(2 * norm.cdf(mu / 2) - 1),
+    }
 
 
 # ---------------------------------------------------------------- 7: not covered
 def _not_covered(facts: Facts) -> list[dict[str, str]]:
-    wire = [{"what": name, "why": why} for name, (kind, why) in sorted(facts.fields.items()) if kind == "public"]
+    wire = [
+        {"what": name, "why": why}
+        for name, (kind, why) in sorted(facts.fields.items())
+        if kind == "public"
+    ]
     rest = [
         ("timing and size of messages", "not hidden by any release"),
-        ("who takes part in which round", "the server asks the nodes: membership is not hidden from it"),
-        ("evaluation pictures and numbers", "computed by the server on held-out data that no client owns"),
+        (
+            "who takes part in which round",
+            "the server asks the nodes: membership is not hidden from it",
+        ),
+        (
+            "evaluation pictures and numbers",
+            "computed by the server on held-out data that no client owns",
+        ),
         ("what stays on a node", "personal state and logs of a node are its owner's to protect"),
         ("other populations' ledgers", "a person in two populations pays in both"),
     ]
     runs = sorted({str(entry["run"]) for entry in facts.entries if entry.get("run")})
     rest.append(
-        ("tuning runs", f"charged here if run on this population; runs in this ledger: {', '.join(runs) or 'none'}")
+        (
+            "tuning runs",
+            f"charged here if run on this population; runs in this ledger: {', '.join(runs) or 'none'}",
+        )
     )
     return wire + [{"what": what, "why": why} for what, why in rest]
 
@@ -245,7 +297,8 @@ def _budget(facts: Facts, spent: Spent, accounting: Mapping[str, Any]) -> dict[s
     limit, multiplier = facts.epsilon_max, facts.release.multiplier
     most = gaussian_mu(limit, facts.delta) ** 2
     left = max(most - spent.square(), 0.0)
-    # a client that pays once in `separation` rounds: others can still be drawn while the busiest one has room
+    # a client that pays once in `separation` rounds: others can still be drawn while the busiest
+    # one has room
     rounds_left = math.floor(left * multiplier**2 + 1e-9) * facts.separation
     done = sum(entry["type"] == "reserve" and entry["run"] == facts.run for entry in facts.entries)
     missing = max(facts.planned_rounds * facts.arms - done, 0)
@@ -319,4 +372,10 @@ def _mean(values: Sequence[int]) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return "not computed" if value is None else "infinite" if not math.isfinite(value) else f"{value:.4g}"
+    return (
+        "not computed"
+        if value is None
+        else "infinite"
+        if not math.isfinite(value)
+        else f"{value:.4g}"
+    )

@@ -1,8 +1,9 @@
 r"""From a ledger's entries to what was spent, under each accountant.
 
-Two numbers. The *headline* holds when the server knows who took part (it always does in federated learning): for the
-client with the most participations, :math:`\mu^2 = \sum 1/z_t^2` over its rounds, and the exact Gaussian epsilon of
-that mu. The *amplified* one counts on cohorts being drawn by secret coins and kept secret from whoever is meant.
+Two numbers. The *headline* holds when the server knows who took part (it always does in federated
+learning): for the client with the most participations, :math:`\mu^2 = \sum 1/z_t^2` over its
+rounds, and the exact Gaussian epsilon of that mu. The *amplified* one counts on cohorts being drawn
+by secret coins and kept secret from whoever is meant.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from privacy.accounting import Event, check_events, gaussian_epsilon
 
 @dataclass
 class Spent:
-    """Everything charged so far. ``squares[client]``: sum of 1/z^2 over the rounds it was charged for."""
+    """Everything charged so far. ``squares[client]``: sum of 1/z^2 over the rounds it was charged
+    for."""
 
     squares: dict[int, float] = field(default_factory=dict)
-    everyone: float = 0.0  # rounds whose cohort is unknown (a crash before it was written): charged to all
+    everyone: float = (
+        0.0  # rounds whose cohort is unknown (a crash before it was written): charged to all
+    )
     participations: Counter[int] = field(default_factory=Counter)
     events: list[Event] = field(default_factory=list)
     charged: int = 0
@@ -40,14 +44,17 @@ class Spent:
         return spent
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Take one more entry in. A reserve is charged at once, to everyone until its cohort is known."""
+        """Take one more entry in. A reserve is charged at once, to everyone until its cohort is
+        known."""
         kind = entry["type"]
         if kind == "reserve":
             self.charged += 1
             self._settle()
             self._open = _cost(entry["multiplier"])
             self.fixed |= entry["rate"] <= 0
-            self.events = check_events([*self.events, Event(entry["multiplier"], entry["rate"] or 1.0, 1)])
+            self.events = check_events(
+                [*self.events, Event(entry["multiplier"], entry["rate"] or 1.0, 1)]
+            )
         elif kind == "cohort" and self._open is not None:
             cost, self._open = self._open, None
             self.cohorts.append(len(entry["clients"]))
@@ -61,7 +68,11 @@ class Spent:
 
     def square(self, clients: Iterable[int] | None = None) -> float:
         """The largest mu^2 of any client, or of any of ``clients``."""
-        own = self.squares.values() if clients is None else (self.squares.get(client, 0.0) for client in clients)
+        own = (
+            self.squares.values()
+            if clients is None
+            else (self.squares.get(client, 0.0) for client in clients)
+        )
         return self.everyone + (self._open or 0.0) + max(own, default=0.0)
 
     def _settle(self) -> None:
@@ -74,7 +85,8 @@ class Spent:
         return gaussian_epsilon(math.sqrt(max(self.square(), 0.0)), delta)
 
     def after(self, multiplier: float, candidates: Iterable[int] | None, delta: float) -> float:
-        """The headline if one more round with ``multiplier`` hit the worst of ``candidates`` (``None``: anyone)."""
+        """The headline if one more round with ``multiplier`` hit the worst of ``candidates``
+        (``None``: anyone)."""
         worst = max(self.square(candidates) + _cost(multiplier), self.square())
         return gaussian_epsilon(math.sqrt(worst), delta)
 

@@ -1,7 +1,9 @@
-"""What a node answers to the legs of a secure sum. Its keys, limits and protocol state are on its own disk.
+"""What a node answers to the legs of a secure sum. Its keys, limits and protocol state are on its
+own disk.
 
-``<state-dir>/`` of a node holds ``identity.key``, ``roster.json``, and, if its owner wants other limits than the
-default ones, ``policy.json``. In simulation all nodes share a machine and each gets ``node-<partition>/``.
+``<state-dir>/`` of a node holds ``identity.key``, ``roster.json``, and, if its owner wants other
+limits than the default ones, ``policy.json``. In simulation all nodes share a machine and each gets
+``node-<partition>/``.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ from privacy.flower.wire import (
 )
 from privacy.releases.lattice import LatticeRelease, own_noise
 from privacy.secagg.client import SecAggClient
-from privacy.secagg.identity import KEY_FILE, POLICY_FILE, ROSTER_FILE, Policy, Roster, load_identity
+from privacy.secagg.identity import (
+    KEY_FILE,
+    POLICY_FILE,
+    ROSTER_FILE,
+    Policy,
+    Roster,
+    load_identity,
+)
 from privacy.secagg.messages import RefusalError, Terms
 from privacy.secagg.vault import Vault
 from privacy.witness import Witness
@@ -37,30 +46,47 @@ from tasks.errors import InputError
 
 
 def node_folder(content: RecordDict, context: Context, simulated: bool) -> Path:
-    """Where this node keeps what must last. A deployed node is told at its start, a simulated one by the server."""
+    """Where this node keeps what must last. A deployed node is told at its start, a simulated one
+    by the server."""
     number = int(context.node_config.get("partition-id", 0))
     if "state-dir" in context.node_config:
         return Path(str(context.node_config["state-dir"]))
-    given = str(record(content, "at", ConfigRecord)["state-dir"]) if simulated and "at" in content else ""
+    given = (
+        str(record(content, "at", ConfigRecord)["state-dir"])
+        if simulated and "at" in content
+        else ""
+    )
     if not given:
         raise InputError(
-            "state-dir", "", "a private round needs a folder with this node's keys", 'use --node-config "state-dir=…"'
+            "state-dir",
+            "",
+            "a private round needs a folder with this node's keys",
+            'use --node-config "state-dir=…"',
         )
     return Path(given) / f"node-{number:04d}"
 
 
 class SecureNode:
-    """One node's answers. ``config`` is the hash of this node's configuration, ``hosts`` the clients it has."""
+    """One node's answers. ``config`` is the hash of this node's configuration, ``hosts`` the
+    clients it has."""
 
     def __init__(
-        self, folder: Path, member: int, roster: str, colluding: int, config: str, hosts: frozenset[int] | None
+        self,
+        folder: Path,
+        member: int,
+        roster: str,
+        colluding: int,
+        config: str,
+        hosts: frozenset[int] | None,
     ) -> None:
         identity = load_identity(folder / KEY_FILE)
         own = folder / ROSTER_FILE
         file = Path(roster) if roster else own if own.exists() else folder.parent / ROSTER_FILE
         self.roster, policy = Roster.read(file), Policy.read(folder / POLICY_FILE)
         self.policy = replace(policy, colluding=max(policy.colluding, colluding))
-        self.client = SecAggClient(member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity))
+        self.client = SecAggClient(
+            member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity)
+        )
         limits = (self.policy.epsilon_max, self.policy.delta)
         self.witness = Witness(folder / "ledger-seen.json", self.roster.server, *limits)
         self.member, self.config, self.hosts = member, config, hosts
@@ -87,30 +113,50 @@ class SecureNode:
         return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
 
     def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
-        """Why this work is refused: each client once, on one node, and as many as the public numbers say."""
+        """Why this work is refused: each client once, on one node, and as many as the public
+        numbers say."""
         if work["config"] != self.config:
             return "the server's configuration is not this node's"
-        lists = {int(member): [int(client) for client in clients] for member, clients in work["clients"].items()}
+        lists = {
+            int(member): [int(client) for client in clients]
+            for member, clients in work["clients"].items()
+        }
         everyone = [client for clients in lists.values() for client in clients]
         if sorted(lists) != list(terms.members) or not all(lists.values()):
             return "some member has no clients to train"
         if len(set(everyone)) < len(everyone) or len(everyone) != public["clients"]:
-            return (
-                f"{len(everyone)} clients, {len(set(everyone))} different, are named; {public['clients']} are counted"
-            )
+            return f"{len(everyone)} clients, {len(set(everyone))} different, are named; {public['clients']} are counted"
         if self.hosts is not None and not set(lists[self.member]) <= self.hosts:
             return f"this node does not have the clients {sorted(set(lists[self.member]) - self.hosts)}"
         return ""
 
-    def masked(self, content: RecordDict, order: Order, train: Callable[[], CohortResult]) -> RecordDict:
-        """Train and mask, if this is what was agreed on: nothing is trained or remembered otherwise."""
+    def masked(
+        self, content: RecordDict, order: Order, train: Callable[[], CohortResult]
+    ) -> RecordDict:
+        """Train and mask, if this is what was agreed on: nothing is trained or remembered
+        otherwise."""
         said = record(content, RECORD, ConfigRecord)
         session = as_bytes(said["session"])
         terms, assignment = self.client.agreed(session), order.assignment
         public, work = json.dumps(dict(assignment.public), sort_keys=True), json.loads(terms.work)
-        model, own = model_digest(record(content, "broadcast", ArrayRecord), terms.public), str(self.member)
-        ordered = [order.method, assignment.seed, assignment.round, list(assignment.clients), list(assignment.versions)]
-        agreed = [work["method"], work["seed"], work["round"], work["clients"][own], work["versions"][own]]
+        model, own = (
+            model_digest(record(content, "broadcast", ArrayRecord), terms.public),
+            str(self.member),
+        )
+        ordered = [
+            order.method,
+            assignment.seed,
+            assignment.round,
+            list(assignment.clients),
+            list(assignment.versions),
+        ]
+        agreed = [
+            work["method"],
+            work["seed"],
+            work["round"],
+            work["clients"][own],
+            work["versions"][own],
+        ]
         if public != terms.public or model != terms.model or ordered != agreed:
             raise RefusalError("the order or the model is not what was agreed on")
         result = train()
@@ -130,9 +176,11 @@ class SecureNode:
         shares = self.client.unmask(as_bytes(said["session"]), unpack_table(said, "signatures"))
         return RecordDict({RECORD: pack_table(b"", shares, "shares")})
 
-    def see_ledger(self, content: RecordDict, multiplier: float, agreed: list[Any] | None = None) -> None:
-        """Under a budget the server must show how far its book is, further than ever before, to all alike; and the node
-        counts the round itself."""
+    def see_ledger(
+        self, content: RecordDict, multiplier: float, agreed: list[Any] | None = None
+    ) -> None:
+        """Under a budget the server must show how far its book is, further than ever before, to all
+        alike; and the node counts the round itself."""
         if "ledger" not in content:
             raise RefusalError("a noised round without the state of the budget's ledger")
         shown = dict(record(content, "ledger", ConfigRecord))

@@ -1,8 +1,8 @@
 """A round whose sum is made by secure aggregation: the server's legs.
 
-One advertise leg fills a stock of one-time keys for many rounds, so a round costs four legs: share, masked (which
-carries the model and trains), confirm, unmask. Whoever does not answer a leg is out; the round goes on while enough
-remain and reveals nothing otherwise.
+One advertise leg fills a stock of one-time keys for many rounds, so a round costs four legs: share,
+masked (which carries the model and trains), confirm, unmask. Whoever does not answer a leg is out;
+the round goes on while enough remain and reveals nothing otherwise.
 """
 
 from __future__ import annotations
@@ -51,9 +51,12 @@ STOCK = 64  # prekeys asked for at once
 
 @dataclass
 class Sessions:
-    """What the arms of a run share: the count of secure sums, which only grows, and the nodes' unused keys."""
+    """What the arms of a run share: the count of secure sums, which only grows, and the nodes'
+    unused keys."""
 
-    epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)  # a restarted server is always later
+    epoch: int = field(
+        default_factory=lambda: time.time_ns() // 1_000_000
+    )  # a restarted server is always later
     number: int = 0
     stock: dict[int, list[Prekey]] = field(default_factory=dict)
 
@@ -66,8 +69,8 @@ class Sessions:
 class SecureRounds(FederatedRounds):
     """:class:`FederatedRounds` whose sums are masked.
 
-    ``identities`` are the nodes' public keys by partition, ``config`` the hash of what nodes must have been
-    configured with, ``sessions`` shared by all arms of a run.
+    ``identities`` are the nodes' public keys by partition, ``config`` the hash of what nodes must
+    have been configured with, ``sessions`` shared by all arms of a run.
     """
 
     def __init__(
@@ -75,7 +78,12 @@ class SecureRounds(FederatedRounds):
         sessions: Sessions, **named: Any,
     ) -> None:  # fmt: skip
         super().__init__(*arguments, **named)
-        self.identities, self.privacy, self.config, self.sessions = identities, privacy, config, sessions
+        self.identities, self.privacy, self.config, self.sessions = (
+            identities,
+            privacy,
+            config,
+            sessions,
+        )
 
     def _too_small(self, orders: Sequence[tuple[Node, Order]]) -> bool:
         return super()._too_small(orders) or len(orders) < Policy().min_nodes
@@ -88,7 +96,9 @@ class SecureRounds(FederatedRounds):
         try:
             return self._secure_sum(grid, nodes, own, report)
         except (AbortedError, ValueError) as error:
-            reasons = "\n".join(f"  client {client}: {why}" for client, why in sorted(report.failures.items()))
+            reasons = "\n".join(
+                f"  client {client}: {why}" for client, why in sorted(report.failures.items())
+            )
             raise StoppedError(
                 f"round {report.round} of {self.method}: no sum was unmasked: {error}\n{reasons}"
             ) from error
@@ -100,7 +110,10 @@ class SecureRounds(FederatedRounds):
         ready = [member for member in sorted(nodes) if self.sessions.stock.get(member)]
         broadcast = pack_broadcast(self.federation.broadcast(report.round))
         public = self._public(ready, orders)
-        orders = {m: replace(orders[m], assignment=replace(orders[m].assignment, public=public)) for m in ready}
+        orders = {
+            m: replace(orders[m], assignment=replace(orders[m].assignment, public=public))
+            for m in ready
+        }
         witness = self.charge.witness() if self.charge else None
         terms = self._terms(public, pack_work(orders, self.config, witness), broadcast, ready)
         server = SecAggServer(terms, self.identities)
@@ -110,11 +123,15 @@ class SecureRounds(FederatedRounds):
         if witness:
             opening["ledger"] = ConfigRecord(witness)  # type: ignore[arg-type]
         leg.ask(
-            SHARE, dict.fromkeys(ready, opening), lambda m, r: server.shared(m, unpack_table(read_reply(r), "boxes"))
+            SHARE,
+            dict.fromkeys(ready, opening),
+            lambda m, r: server.shared(m, unpack_table(read_reply(r), "boxes")),
         )
 
         content: dict[int, RecordDict] = {}
-        for member in set(ready) - set(server.sharers):  # its keys may be gone with a restart: ask for new ones
+        for member in set(ready) - set(
+            server.sharers
+        ):  # its keys may be gone with a restart: ask for new ones
             self.sessions.stock.pop(member, None)
         for member in server.close_sharing():
             content[member] = pack_order(orders[member], broadcast, self.fingerprint, self.root)
@@ -123,14 +140,22 @@ class SecureRounds(FederatedRounds):
         leg.ask(MASKED, content, lambda m, r: self._upload(server, m, r, orders[m], report))
 
         survivors = server.close_uploads()
-        asked = RecordDict({RECORD: ConfigRecord({"session": terms.session, "survivors": survivors})})
-        leg.ask(CONFIRM, dict.fromkeys(survivors, asked), lambda m, r: server.confirmed(m, _signature(r)))
+        asked = RecordDict(
+            {RECORD: ConfigRecord({"session": terms.session, "survivors": survivors})}
+        )
+        leg.ask(
+            CONFIRM,
+            dict.fromkeys(survivors, asked),
+            lambda m, r: server.confirmed(m, _signature(r)),
+        )
 
         content = {}
         for member in server.close_confirmation():
             shown = pack_table(terms.session, server.signatures(member), "signatures")
             content[member] = RecordDict({RECORD: shown})
-        leg.ask(UNMASK, content, lambda m, r: server.reveal(m, unpack_table(read_reply(r), "shares")))
+        leg.ask(
+            UNMASK, content, lambda m, r: server.reveal(m, unpack_table(read_reply(r), "shares"))
+        )
 
         total = server.finish()
         for member in survivors:  # in the sum, whatever became of the node afterwards
@@ -141,20 +166,31 @@ class SecureRounds(FederatedRounds):
         return Payload(torch.from_numpy(total.view("int32")), 0.0, {}, len(report.clients)), public
 
     def _upload(
-        self, server: SecAggServer, member: int, content: RecordDict, order: Order, report: RoundReport
+        self,
+        server: SecAggServer,
+        member: int,
+        content: RecordDict,
+        order: Order,
+        report: RoundReport,
     ) -> None:
         answer = unpack_sum(content, order, self.release.length)
         assert answer.result.payload is not None, "unpack_sum always gives one"
         server.upload(member, answer.result.payload.vector.numpy().view("uint32"))
         report.bytes_up += answer.bytes_up
 
-    def _restock(self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport) -> None:
+    def _restock(
+        self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
+    ) -> None:
         empty = [member for member in nodes if not self.sessions.stock.get(member)]
         asked = RecordDict({RECORD: ConfigRecord({"count": STOCK})})
-        _Leg(self, grid, nodes, orders, report).ask(ADVERTISE, dict.fromkeys(empty, asked), self._stock_up)
+        _Leg(self, grid, nodes, orders, report).ask(
+            ADVERTISE, dict.fromkeys(empty, asked), self._stock_up
+        )
 
     def _stock_up(self, member: int, content: RecordDict) -> None:
-        keys = [Prekey.from_bytes(member, data) for data in unpack_list(read_reply(content), "prekeys")]
+        keys = [
+            Prekey.from_bytes(member, data) for data in unpack_list(read_reply(content), "prekeys")
+        ]
         if member not in self.identities:
             raise ReplyError(f"node {member} is not in the roster")
         if not all(key.is_authentic(self.identities[member]) for key in keys):
@@ -167,11 +203,16 @@ class SecureRounds(FederatedRounds):
         least = graph_of(len(ready), self.privacy, self.release).least
         return self.release.open(max(clients, 1), self.expected or clients, len(ready), least)
 
-    def _terms(self, public: Public, work: str, broadcast: ArrayRecord, members: list[int]) -> Terms:
+    def _terms(
+        self, public: Public, work: str, broadcast: ArrayRecord, members: list[int]
+    ) -> Terms:
         if not members:
             raise AbortedError("no node has keys to take part with")
         keys = tuple(self.sessions.stock[member].pop() for member in members)
-        graph, text = graph_of(len(members), self.privacy, self.release), json.dumps(public, sort_keys=True)
+        graph, text = (
+            graph_of(len(members), self.privacy, self.release),
+            json.dumps(public, sort_keys=True),
+        )
         return Terms(
             self.sessions.epoch, self.sessions.next(), keys, graph.threshold, graph.degree, graph.least,
             self.release.length, text, work, model_digest(broadcast, text),
@@ -179,27 +220,50 @@ class SecureRounds(FederatedRounds):
 
 
 class _Leg:
-    """Asks nodes, takes their answers in, and names the clients of those who do not answer or answer wrongly."""
+    """Asks nodes, takes their answers in, and names the clients of those who do not answer or
+    answer wrongly."""
 
     def __init__(
-        self, rounds: SecureRounds, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
+        self,
+        rounds: SecureRounds,
+        grid: Grid,
+        nodes: dict[int, Node],
+        orders: dict[int, Order],
+        report: RoundReport,
     ) -> None:
-        self.rounds, self.grid, self.nodes, self.orders, self.report = rounds, grid, nodes, orders, report
+        self.rounds, self.grid, self.nodes, self.orders, self.report = (
+            rounds,
+            grid,
+            nodes,
+            orders,
+            report,
+        )
 
-    def ask(self, kind: str, content: Mapping[int, RecordDict], take: Callable[[int, RecordDict], None]) -> None:
-        """Send each member its content; ``take(member, reply)`` as replies come. An error concerns its node only."""
+    def ask(
+        self, kind: str, content: Mapping[int, RecordDict], take: Callable[[int, RecordDict], None]
+    ) -> None:
+        """Send each member its content; ``take(member, reply)`` as replies come. An error concerns
+        its node only."""
         members, settings = list(content), self.rounds.settings
         at, group = ConfigRecord({"state-dir": settings.state_dir}), str(self.report.round)
         messages, ttl = [], lifetime(settings.timeout, len(members), settings.in_flight)
         for member in members:
             whole = RecordDict({**content[member], "at": at})
-            messages.append(Message(whole, self.nodes[member].node_id, kind, ttl=ttl, group_id=group))
+            messages.append(
+                Message(whole, self.nodes[member].node_id, kind, ttl=ttl, group_id=group)
+            )
         for slot, reply in exchange(self.grid, messages, settings.timeout, settings.in_flight):
             try:
                 take(members[slot], content_of(reply, settings.timeout))
             except (ReplyError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-                reason = str(error) if isinstance(error, ReplyError) else f"{type(error).__name__}: {error}"
-                self.report.failures |= dict.fromkeys(self.orders[members[slot]].assignment.clients, reason)
+                reason = (
+                    str(error)
+                    if isinstance(error, ReplyError)
+                    else f"{type(error).__name__}: {error}"
+                )
+                self.report.failures |= dict.fromkeys(
+                    self.orders[members[slot]].assignment.clients, reason
+                )
 
 
 def _signature(content: RecordDict) -> bytes:
@@ -207,7 +271,8 @@ def _signature(content: RecordDict) -> bytes:
 
 
 class Graph(NamedTuple):
-    """``degree`` neighbours each, ``threshold`` share holders and ``least`` vectors that must remain."""
+    """``degree`` neighbours each, ``threshold`` share holders and ``least`` vectors that must
+    remain."""
 
     degree: int
     threshold: int
@@ -215,13 +280,19 @@ class Graph(NamedTuple):
 
 
 def graph_of(nodes: int, privacy: PrivacySettings, release: Release) -> Graph:
-    """The graph for so many nodes, as configured. Distributed noise is counted over one connected sum: complete.
+    """The graph for so many nodes, as configured. Distributed noise is counted over one connected
+    sum: complete.
 
-    At least as many vectors remain as nodes insist on, whatever the threshold: they would refuse to unmask fewer.
+    At least as many vectors remain as nodes insist on, whatever the threshold: they would refuse to
+    unmask fewer.
     """
     threshold = privacy.threshold or default_threshold(nodes)
     least = max(threshold, Policy().min_nodes)
-    everybody = privacy.graph == "complete" or nodes <= COMPLETE_UP_TO or placement_of(release) == "distributed"
+    everybody = (
+        privacy.graph == "complete"
+        or nodes <= COMPLETE_UP_TO
+        or placement_of(release) == "distributed"
+    )
     if privacy.graph != "harary" and everybody:
         return Graph(max(nodes - 1, 1), threshold, least)
     degree, threshold = harary(nodes, max(privacy.colluding, 1), dropouts(nodes))

@@ -6,8 +6,8 @@ masked     {order, broadcast, inbox}     → {origin, sum}     (the train leg)
 confirm    {session, survivors}          → {signature}
 unmask     {session, members, signatures}→ {members, shares}
 
-``OUTGOING`` is the law: a test reads real replies and fails on any field that is not in it; the budget report lists
-its ``public`` rows as what is not covered.
+``OUTGOING`` is the law: a test reads real replies and fails on any field that is not in it; the
+budget report lists its ``public`` rows as what is not covered.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ ADVERTISE, SHARE, MASKED = "query.advertise", "query.share", "train.masked"
 CONFIRM, UNMASK = "query.confirm", "query.unmask"
 RECORD = "secagg"
 
-# field of a private reply: (what it is, why it may leave). masked: inside the secure sum; charged: inside the noised
-# sum; public: from randomness, from the server's own words, or from the node's set-up, never from data.
+# field of a private reply: (what it is, why it may leave). masked: inside the secure sum; charged:
+# inside the noised sum; public: from randomness, from the server's own words, or from the node's
+# set-up, never from data.
 OUTGOING: dict[str, tuple[str, str]] = {
-    "sum.vector": ("masked or charged", "the clipped joint vectors of the node's clients, masked and/or noised"),
+    "sum.vector": (
+        "masked or charged",
+        "the clipped joint vectors of the node's clients, masked and/or noised",
+    ),
     "origin.round": ("public", "the server's own round number"),
     "origin.session": ("public", "the server's own session"),
     "hello.partition": ("public", "which node this is"),
@@ -40,12 +44,18 @@ OUTGOING: dict[str, tuple[str, str]] = {
     "secagg.boxes": ("public", "shares of random seeds, sealed for other nodes"),
     "secagg.signature": ("public", "a signature on the server's own list of survivors"),
     "secagg.shares": ("public", "shares of random seeds; of one kind for each peer"),
-    "failure.reason": ("public", "that the node could not take part: a protocol reason, or the type of the error"),
+    "failure.reason": (
+        "public",
+        "that the node could not take part: a protocol reason, or the type of the error",
+    ),
 }
 
 
-def pack_work(orders: Mapping[int, Order], config: str, ledger: Mapping[str, int | str] | None) -> str:
-    """The JSON text that binds a sum to its work: every member's clients and versions, method, seed, round, config."""
+def pack_work(
+    orders: Mapping[int, Order], config: str, ledger: Mapping[str, int | str] | None
+) -> str:
+    """The JSON text that binds a sum to its work: every member's clients and versions, method,
+    seed, round, config."""
     first = next(iter(orders.values()))
     return json.dumps(
         {
@@ -59,7 +69,8 @@ def pack_work(orders: Mapping[int, Order], config: str, ledger: Mapping[str, int
 
 
 def model_digest(broadcast: ArrayRecord, public: str) -> bytes:
-    """SHA-256 of everything a client trains from: names, types, shapes, bytes, and the public numbers."""
+    """SHA-256 of everything a client trains from: names, types, shapes, bytes, and the public
+    numbers."""
     state = sha256(public.encode())
     for name, array in broadcast.items():
         state.update(f"|{name}|{array.dtype}|{tuple(array.shape)}|{len(array.data)}|".encode())
@@ -91,7 +102,8 @@ def unpack_terms(said: ConfigRecord) -> Terms:
 
 
 def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> ConfigRecord:
-    """``{member: bytes}`` as two lists, in order; ``session`` only on the server's side (empty: left out)."""
+    """``{member: bytes}`` as two lists, in order; ``session`` only on the server's side (empty:
+    left out)."""
     members = sorted(table)
     content: dict[str, bytes | list[int] | list[bytes]] = {"session": session} if session else {}
     content |= {"members": members, values: [table[member] for member in members]}
@@ -99,7 +111,8 @@ def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> Confi
 
 
 def unpack_table(said: ConfigRecord, values: str) -> dict[int, bytes]:
-    """What :func:`pack_table` packed; raises ``ValueError`` for a repeated member or uneven lists."""
+    """What :func:`pack_table` packed; raises ``ValueError`` for a repeated member or uneven
+    lists."""
     members, data = _integers(said["members"]), _byte_list(said[values])
     table = dict(zip(members, data, strict=True))
     if len(table) < len(members):
@@ -118,7 +131,8 @@ def unpack_list(said: ConfigRecord, name: str) -> list[bytes]:
 
 
 def read_reply(content: RecordDict) -> ConfigRecord:
-    """The record of a leg's reply; raises :class:`ReplyError` with the node's reason if it refused."""
+    """The record of a leg's reply; raises :class:`ReplyError` with the node's reason if it
+    refused."""
     if FAILURE in content:
         raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
     try:
@@ -128,7 +142,8 @@ def read_reply(content: RecordDict) -> ConfigRecord:
 
 
 def as_bytes(value: object) -> bytes:
-    """``value`` if it is bytes (``bytes(10**12)`` of a hostile number would be a terabyte of zeros)."""
+    """``value`` if it is bytes (``bytes(10**12)`` of a hostile number would be a terabyte of
+    zeros)."""
     if not isinstance(value, bytes):
         raise ValueError(f"expected bytes, got {type(value).__name__}")
     return value

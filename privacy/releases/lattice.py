@@ -1,7 +1,8 @@
-"""What all private releases share: the joint vector on the integer lattice, and one Gaussian on its sum.
+"""What all private releases share: the joint vector on the integer lattice, and one Gaussian on its
+sum.
 
-``masked`` says whether the sum is made under secure aggregation, ``placement`` who adds the noise: nobody, the
-server to the sum, or every node a share that the server never sees apart.
+``masked`` says whether the sum is made under secure aggregation, ``placement`` who adds the noise:
+nobody, the server to the sum, or every node a share that the server never sees apart.
 """
 
 from __future__ import annotations
@@ -25,20 +26,31 @@ RHO_BIT, RHO_SCALAR = 0.1, 0.1  # shares of the sensitivity that the clip bit an
 
 
 class LatticeRelease:
-    """Base of the private releases; ``size`` is V, the numbers a rule contributes, ``scalars`` what it sums beside."""
+    """Base of the private releases; ``size`` is V, the numbers a rule contributes, ``scalars`` what
+    it sums beside."""
 
     private = True
     masked = False
     placement = "none"
 
-    def __init__(self, settings: PrivacySettings, size: int, scalars: Mapping[str, Bounds] | None = None) -> None:
+    def __init__(
+        self, settings: PrivacySettings, size: int, scalars: Mapping[str, Bounds] | None = None
+    ) -> None:
         self.settings = settings
-        metrics = {name: (float(low), float(high)) for name, (low, high) in json.loads(settings.metrics).items()}
+        metrics = {
+            name: (float(low), float(high))
+            for name, (low, high) in json.loads(settings.metrics).items()
+        }
         self.metric_ranges: Mapping[str, tuple[float, float]] = metrics
-        ranges = {**(scalars or {}), **{f"metric.{name}": Bounds(*bounds) for name, bounds in metrics.items()}}
+        ranges = {
+            **(scalars or {}),
+            **{f"metric.{name}": Bounds(*bounds) for name, bounds in metrics.items()},
+        }
         self.joint = JointVector(
             size,
-            rho_weight=0.0 if self.noised else 1.0,  # without noise the exact mean; with it a public denominator
+            rho_weight=0.0
+            if self.noised
+            else 1.0,  # without noise the exact mean; with it a public denominator
             rho_bit=RHO_BIT if settings.adaptive_clip else 0.0,
             rho_scalar=RHO_SCALAR if ranges else 0.0,
             ranges=ranges,
@@ -58,7 +70,8 @@ class LatticeRelease:
 
     # ------------------------------------------------------------------ one round
     def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
-        """The public numbers of a round; ``honest`` of the ``least`` nodes in a sum are counted on for noise (h).
+        """The public numbers of a round; ``honest`` of the ``least`` nodes in a sum are counted on
+        for noise (h).
 
         At least one is not: whoever looks at the result may be a node, and knows its own share.
         """
@@ -73,17 +86,26 @@ class LatticeRelease:
         """K, which follows from the other public numbers, so that nobody chooses it."""
         if self.placement != "distributed":
             return levels(clients, 0.0)
-        count = levels(clients, self.multiplier * self.joint.sensitivity * math.sqrt(nodes / honest))
-        if rounded_norm(count, self.joint.sensitivity, self.joint.length) > 1.1 * count * self.joint.sensitivity:
+        count = levels(
+            clients, self.multiplier * self.joint.sensitivity * math.sqrt(nodes / honest)
+        )
+        if (
+            rounded_norm(count, self.joint.sensitivity, self.joint.length)
+            > 1.1 * count * self.joint.sensitivity
+        ):
             raise ValueError(f"{count} levels are too few to round {self.joint.length} numbers to")
         if self.multiplier * count * self.joint.sensitivity / math.sqrt(honest) < FINEST:
-            raise ValueError(f"noise of multiplier {self.multiplier:g} is too small for {count} levels")
+            raise ValueError(
+                f"noise of multiplier {self.multiplier:g} is too small for {count} levels"
+            )
         return count
 
     def objection(self, public: Public, nodes: int, least: int, colluding: int) -> str:
-        """Why a node refuses these public numbers (they come from the server); empty if it does not.
+        """Why a node refuses these public numbers (they come from the server); empty if it does
+        not.
 
-        ``nodes`` really are members, ``least`` of them must be in the sum, ``colluding`` may be hostile.
+        ``nodes`` really are members, ``least`` of them must be in the sum, ``colluding`` may be
+        hostile.
         """
         try:
             clip, honest = float(public["clip"]), int(public["honest"])
@@ -99,7 +121,8 @@ class LatticeRelease:
         return ""
 
     def encode(self, contribution: Contribution, public: Public) -> Payload:
-        """On the node: each client clipped and rounded on its own, then added. No check block yet."""
+        """On the node: each client clipped and rounded on its own, then added. No check block
+        yet."""
         total, count = np.zeros(self.joint.length, np.uint32), int(public["levels"])
         entropy = Entropy()
         for row in self.joint.pack(contribution, float(public["clip"])):
@@ -109,11 +132,13 @@ class LatticeRelease:
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 
     def kept(self, contribution: Contribution, public: Public) -> torch.Tensor:
-        """The share of each client's vector that the clip lets through ``[C]``, in (0, 1]; 0 where it abstains."""
+        """The share of each client's vector that the clip lets through ``[C]``, in (0, 1]; 0 where
+        it abstains."""
         return torch.from_numpy(self.joint.kept(contribution, float(public["clip"])))
 
     def close(self, payload: Payload | None, public: Public) -> Payload | None:
-        """The node's last word: its share of distributed noise, and the check block of zeros, which gets none."""
+        """The node's last word: its share of distributed noise, and the check block of zeros, which
+        gets none."""
         vector = np.zeros(self.length, np.uint32)
         if payload is not None:
             vector[:-CHECK] = payload.vector.numpy().view(np.uint32)
@@ -122,8 +147,11 @@ class LatticeRelease:
         return Payload(torch.from_numpy(vector.view(np.int32)), 0.0, {}, 0)
 
     def _deviation(self, public: Public) -> float:
-        """Of the noise a sum must carry, in quanta: z times the largest norm of a rounded vector."""
-        return self.multiplier * rounded_norm(int(public["levels"]), self.joint.sensitivity, self.joint.length)
+        """Of the noise a sum must carry, in quanta: z times the largest norm of a rounded
+        vector."""
+        return self.multiplier * rounded_norm(
+            int(public["levels"]), self.joint.sensitivity, self.joint.length
+        )
 
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: noise if it is central, then back to real numbers and the mean."""
@@ -132,20 +160,29 @@ class LatticeRelease:
             values = values[:-CHECK]
         count, clip = int(public["levels"]), float(public["clip"])
         whole = signed(values)
-        if self.placement == "central":  # added as integers: a sum of two rounded reals would tell its summands apart
+        if (
+            self.placement == "central"
+        ):  # added as integers: a sum of two rounded reals would tell its summands apart
             whole += Entropy().integer_noise(len(whole), self._deviation(public))
         real = whole / count
         sums = self.joint.unpack(real)
         denominator = float(public["denominator"]) if sums.weight is None else sums.weight
         if not denominator > 0:
             raise EmptySumError("no client contributed anything: nothing to average")
-        clients = float(public["denominator"]) if self.noised or not total.count else float(total.count)
+        clients = (
+            float(public["denominator"]) if self.noised or not total.count else float(total.count)
+        )
         if sums.bit is not None:
             unclipped = sums.bit / clients + 0.5
             quantile, rate = self.settings.clip_quantile, self.settings.clip_rate
-            self.state["clip"] = adapt_clip(clip, unclipped, quantile, rate, self.settings.clip_norm)
+            self.state["clip"] = adapt_clip(
+                clip, unclipped, quantile, rate, self.settings.clip_norm
+            )
         mean = torch.from_numpy(sums.vector * (clip / denominator)).float()
-        scalars = {name: self.joint.scalar_sum(name, value, clients, clip) for name, value in sums.scalars.items()}
+        scalars = {
+            name: self.joint.scalar_sum(name, value, clients, clip)
+            for name, value in sums.scalars.items()
+        }
         return Aggregate(mean, denominator, scalars, clients)
 
 
@@ -156,7 +193,11 @@ def placement_of(release: object) -> str:
 
 def own_noise(release: object) -> float:
     """The multiplier of the noise that nodes themselves add; a server's promise counts nothing."""
-    return release.multiplier if isinstance(release, LatticeRelease) and release.placement == "distributed" else 0.0
+    return (
+        release.multiplier
+        if isinstance(release, LatticeRelease) and release.placement == "distributed"
+        else 0.0
+    )
 
 
 def add_noise(vector: np.typing.NDArray[np.uint32], deviation: float) -> None:

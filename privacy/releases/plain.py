@@ -13,14 +13,18 @@ from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
 class Plain:
     r"""Adds :math:`\sum_i w_i v_i`, :math:`\sum_i w_i` and the scalars as they are.
 
-    **Guarantee**: none. The server sees each node's sum exactly; with one client a node, each client's update.
+    **Guarantee**: none. The server sees each node's sum exactly; with one client a node, each
+    client's update.
     """
 
     private = masked = noised = False
     metric_ranges: Mapping[str, tuple[float, float]] = {}
 
     def __init__(
-        self, settings: PrivacySettings | None = None, size: int = 0, scalars: Mapping[str, Bounds] | None = None
+        self,
+        settings: PrivacySettings | None = None,
+        size: int = 0,
+        scalars: Mapping[str, Bounds] | None = None,
     ) -> None:
         self.state: dict[str, float] = {}
         self.length = size
@@ -43,4 +47,6 @@ class Plain:
     def decode(self, total: Payload, public: Public) -> Aggregate:
         if not total.weight > 0:
             raise ValueError(f"the weights of a round add up to {total.weight}: nothing to average")
-        return Aggregate(total.vector / total.weight, total.weight, dict(total.scalars), total.count)
+        return Aggregate(
+            total.vector / total.weight, total.weight, dict(total.scalars), total.count
+        )

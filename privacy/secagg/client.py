@@ -1,8 +1,9 @@
 """A node's side of a secure sum: a state machine that only moves forward.
 
-advertise → share → mask → confirm → unmask. Whatever the server says, a node never gives two kinds of share of one
-peer, never signs two survivor lists, never masks twice with the same keys, and never takes part in an older round.
-What its own policy does not allow it refuses; what is left of a session it gives up is erased.
+advertise → share → mask → confirm → unmask. Whatever the server says, a node never gives two kinds
+of share of one peer, never signs two survivor lists, never masks twice with the same keys, and
+never takes part in an older round. What its own policy does not allow it refuses; what is left of a
+session it gives up is erased.
 """
 
 from __future__ import annotations
@@ -39,14 +40,24 @@ MOST_PREKEYS = 1024  # in stock; older ones are forgotten first
 
 
 class SecAggClient:
-    """One member. ``identity`` is its key, ``roster`` whom it believes, ``policy`` what it accepts."""
+    """One member. ``identity`` is its key, ``roster`` whom it believes, ``policy`` what it
+    accepts."""
 
-    def __init__(self, member: int, identity: Ed25519PrivateKey, roster: Roster, policy: Policy, vault: Vault) -> None:
-        self.member, self.identity, self.roster, self.policy, self.vault = member, identity, roster, policy, vault
+    def __init__(
+        self, member: int, identity: Ed25519PrivateKey, roster: Roster, policy: Policy, vault: Vault
+    ) -> None:
+        self.member, self.identity, self.roster, self.policy, self.vault = (
+            member,
+            identity,
+            roster,
+            policy,
+            vault,
+        )
 
     # ------------------------------------------------------------------ advertise
     def advertise(self, count: int) -> list[Prekey]:
-        """``count`` new one-time public keys; each serves one session, so a run asks once for many rounds."""
+        """``count`` new one-time public keys; each serves one session, so a run asks once for many
+        rounds."""
         if not 1 <= count <= MOST_PREKEYS:
             raise RefusalError(f"{count} prekeys asked for, at most {MOST_PREKEYS} are given")
         made = []
@@ -60,38 +71,63 @@ class SecAggClient:
                     public_bytes(agreement_key(transport, "transport")), public_bytes(agreement_key(mask, "mask")),
                 )  # fmt: skip
                 signature = self.identity.sign(blank.text)
-                made.append(Prekey(blank.member, blank.serial, blank.transport, blank.mask, signature))
+                made.append(
+                    Prekey(blank.member, blank.serial, blank.transport, blank.mask, signature)
+                )
             for old in sorted(state["prekeys"], key=int)[:-MOST_PREKEYS]:
                 del state["prekeys"][old]
         return made
 
     # ------------------------------------------------------------------ share
     def share(self, terms: Terms) -> dict[int, bytes]:
-        """Accept the terms; for each neighbour a sealed box with its share of this node's two secrets."""
+        """Accept the terms; for each neighbour a sealed box with its share of this node's two
+        secrets."""
         self._examine(terms)
-        if terms.epoch > time.time_ns() // 1_000_000 + DAY:  # once accepted, no earlier one ever would be again
+        if (
+            terms.epoch > time.time_ns() // 1_000_000 + DAY
+        ):  # once accepted, no earlier one ever would be again
             raise RefusalError(f"epoch {terms.epoch} is more than a day ahead of this node's clock")
         own, graph = terms.prekey(self.member), terms.graph
         with self.vault.open() as state:
             if [terms.epoch, terms.number] <= state["latest"]:
-                raise RefusalError(f"sum {terms.number} of epoch {terms.epoch} is not newer than {state['latest']}")
+                raise RefusalError(
+                    f"sum {terms.number} of epoch {terms.epoch} is not newer than {state['latest']}"
+                )
             seeds = state["prekeys"].pop(str(own.serial), None)
             if seeds is None:
                 raise RefusalError(f"prekey {own.serial} is not in stock: used, or never made")
-            transport, mask, alone = bytes.fromhex(seeds[0]), bytes.fromhex(seeds[1]), os.urandom(SEED_BYTES)
+            transport, mask, alone = (
+                bytes.fromhex(seeds[0]),
+                bytes.fromhex(seeds[1]),
+                os.urandom(SEED_BYTES),
+            )
             key = agreement_key(transport, "transport")
-            if (public_bytes(key), public_bytes(agreement_key(mask, "mask"))) != (own.transport, own.mask):
+            if (public_bytes(key), public_bytes(agreement_key(mask, "mask"))) != (
+                own.transport,
+                own.mask,
+            ):
                 raise RefusalError("the public keys under this node's name are not its own")
             holders = sorted({*graph[self.member], self.member})
             points = [point(holder) for holder in holders]
-            pairs = zip(split(mask, points, terms.threshold), split(alone, points, terms.threshold), strict=True)
-            shares = {holder: first + second for holder, (first, second) in zip(holders, pairs, strict=True)}
+            pairs = zip(
+                split(mask, points, terms.threshold),
+                split(alone, points, terms.threshold),
+                strict=True,
+            )
+            shares = {
+                holder: first + second
+                for holder, (first, second) in zip(holders, pairs, strict=True)
+            }
             boxes, opening = {}, {}
             for holder in graph[self.member]:
                 secret = agree(key, terms.prekey(holder).transport)
                 box_key = _transport_key(secret, terms.session, self.member, holder)
-                boxes[holder] = seal(box_key, shares[holder], _associated(terms.session, self.member, holder))
-                opening[str(holder)] = _transport_key(secret, terms.session, holder, self.member).hex()
+                boxes[holder] = seal(
+                    box_key, shares[holder], _associated(terms.session, self.member, holder)
+                )
+                opening[str(holder)] = _transport_key(
+                    secret, terms.session, holder, self.member
+                ).hex()
             state["latest"] = [terms.epoch, terms.number]
             state["session"] = {
                 "id": terms.session.hex(), "stage": "shared", "opening": opening, "mask": mask.hex(),
@@ -109,7 +145,8 @@ class SecAggClient:
             raise RefusalError(objection)
         if self.member not in terms.members:
             raise RefusalError("this node is not among the members")
-        # Signatures of neighbours are enough: they check theirs, so every honest node in a connected graph is real
+        # Signatures of neighbours are enough: they check theirs, so every honest node in a
+        # connected graph is real
         near = set(terms.graph[self.member])  # its own keys are compared with those in stock
         for prekey in terms.prekeys:
             identity = self.roster.members.get(prekey.member)
@@ -120,14 +157,18 @@ class SecAggClient:
 
     # ------------------------------------------------------------------ mask
     def agreed(self, session: bytes) -> Terms:
-        """The terms this node shared under, if its vector is still to come: to be compared with what it is sent."""
+        """The terms this node shared under, if its vector is still to come: to be compared with
+        what it is sent."""
         with self.vault.open() as state:
             return _terms_from_state(self._session(state, session, "shared")["terms"])
 
-    def mask(self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]) -> None:
+    def mask(
+        self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]
+    ) -> None:
         """Mask ``vector`` in place, for a sum among those whose boxes arrived.
 
-        ``model`` is the SHA-256 of the broadcast this vector was trained from; it must be the one in the terms.
+        ``model`` is the SHA-256 of the broadcast this vector was trained from; it must be the one
+        in the terms.
         """
         with self.vault.open() as state:
             current = self._session(state, session, "shared")
@@ -136,21 +177,30 @@ class SecAggClient:
                 raise RefusalError("the model is not the one that was agreed on", ends=True)
             if vector.dtype != np.uint32 or vector.shape != (terms.length,):
                 raise RefusalError(
-                    f"a vector of {vector.shape} {vector.dtype}, agreed were {terms.length} uint32", ends=True
+                    f"a vector of {vector.shape} {vector.dtype}, agreed were {terms.length} uint32",
+                    ends=True,
                 )
             strangers = set(inbox) - set(terms.graph[self.member])
             if strangers:
-                raise RefusalError(f"boxes from {sorted(strangers)}, who are no neighbours", ends=True)
+                raise RefusalError(
+                    f"boxes from {sorted(strangers)}, who are no neighbours", ends=True
+                )
             if len(inbox) + 1 < terms.threshold:
-                raise RefusalError(f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True)
+                raise RefusalError(
+                    f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True
+                )
             for sender, box in sorted(inbox.items()):
                 try:
                     box_key = bytes.fromhex(current["opening"][str(sender)])
                     share = unseal(box_key, box, _associated(session, sender, self.member))
                 except ValueError as error:
-                    raise RefusalError(f"the share from member {sender} is not authentic", ends=True) from error
+                    raise RefusalError(
+                        f"the share from member {sender} is not authentic", ends=True
+                    ) from error
                 if len(share) != 2 * SHARE_BYTES:
-                    raise RefusalError(f"the share from member {sender} has {len(share)} bytes", ends=True)
+                    raise RefusalError(
+                        f"the share from member {sender} has {len(share)} bytes", ends=True
+                    )
                 current["shares"][str(sender)] = share.hex()
             own = agreement_key(bytes.fromhex(current["mask"]), "mask")
             masks = [(self_mask_key(bytes.fromhex(current["alone"]), session, self.member), 1)]
@@ -158,12 +208,19 @@ class SecAggClient:
                 pair = pair_mask_key(own, terms.prekey(peer).mask, session, self.member, peer)
                 masks.append((pair, 1 if peer > self.member else -1))
             current["stage"] = "masked"
-            current |= {"opening": {}, "mask": "", "alone": ""}  # only the peers' shares are needed from here on
-        add_masks(vector, masks)  # after the state is on disk: these keys can never mask another vector
+            current |= {
+                "opening": {},
+                "mask": "",
+                "alone": "",
+            }  # only the peers' shares are needed from here on
+        add_masks(
+            vector, masks
+        )  # after the state is on disk: these keys can never mask another vector
 
     # ------------------------------------------------------------------ confirm, unmask
     def confirm(self, session: bytes, survivors: list[int]) -> bytes:
-        """Sign the one list of those whose masked vectors arrived; raises if this node must not be in that sum."""
+        """Sign the one list of those whose masked vectors arrived; raises if this node must not be
+        in that sum."""
         with self.vault.open() as state:
             current = self._session(state, session, "masked")
             terms = _terms_from_state(current["terms"])
@@ -184,37 +241,51 @@ class SecAggClient:
             return self.identity.sign(survivors_text(session, survivors))
 
     def unmask(self, session: bytes, signatures: Mapping[int, bytes]) -> dict[int, bytes]:
-        """For each neighbour that shared, one share: of its own mask if its vector is in, else of its pair masks.
+        """For each neighbour that shared, one share: of its own mask if its vector is in, else of
+        its pair masks.
 
-        Only after at least the threshold of neighbours signed the very list this node signed. The session ends
-        before the shares leave.
+        Only after at least the threshold of neighbours signed the very list this node signed. The
+        session ends before the shares leave.
         """
         with self.vault.open() as state:
             current = self._session(state, session, "confirmed")
             terms, survivors = _terms_from_state(current["terms"]), current["survivors"]
             text, valid = survivors_text(session, survivors), 0
             for member, signature in signatures.items():
-                if member not in survivors or (member != self.member and member not in terms.graph[self.member]):
-                    raise RefusalError(f"a signature from {member}, who is no surviving neighbour", ends=True)
-                if valid < terms.threshold:  # its own it need not verify: it signed this list, or would not be here
-                    valid += member == self.member or is_signed(self.roster.members[member], signature, text)
+                if member not in survivors or (
+                    member != self.member and member not in terms.graph[self.member]
+                ):
+                    raise RefusalError(
+                        f"a signature from {member}, who is no surviving neighbour", ends=True
+                    )
+                if (
+                    valid < terms.threshold
+                ):  # its own it need not verify: it signed this list, or would not be here
+                    valid += member == self.member or is_signed(
+                        self.roster.members[member], signature, text
+                    )
             if valid < terms.threshold:
                 raise RefusalError(
-                    f"{valid} valid signatures on the survivors, {terms.threshold} are needed", ends=True
+                    f"{valid} valid signatures on the survivors, {terms.threshold} are needed",
+                    ends=True,
                 )
             shares = {int(peer): bytes.fromhex(share) for peer, share in current["shares"].items()}
             state["session"] = None
         return {
-            peer: share[SHARE_BYTES:] if peer in survivors else share[:SHARE_BYTES] for peer, share in shares.items()
+            peer: share[SHARE_BYTES:] if peer in survivors else share[:SHARE_BYTES]
+            for peer, share in shares.items()
         }
 
     def _session(self, state: dict[str, Any], session: bytes, stage: str) -> dict[str, Any]:
-        """The open session, if it is this one and at this stage. A repeated or early message changes nothing."""
+        """The open session, if it is this one and at this stage. A repeated or early message
+        changes nothing."""
         current = state["session"]
         if current is None or current["id"] != session.hex():
             raise RefusalError("no such session is open here")
         if current["stage"] != stage:
-            raise RefusalError(f"the session is at the stage {current['stage']!r}, this message needs {stage!r}")
+            raise RefusalError(
+                f"the session is at the stage {current['stage']!r}, this message needs {stage!r}"
+            )
         return current
 
 
@@ -238,7 +309,8 @@ def _terms_to_state(terms: Terms) -> dict[str, Any]:
 
 def _terms_from_state(kept: dict[str, Any]) -> Terms:
     prekeys = {
-        int(member): Prekey.from_bytes(int(member), bytes.fromhex(key)) for member, key in kept["prekeys"].items()
+        int(member): Prekey.from_bytes(int(member), bytes.fromhex(key))
+        for member, key in kept["prekeys"].items()
     }
     return Terms(
         kept["epoch"], kept["number"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],

@@ -1,7 +1,8 @@
 """Who takes part, known beforehand, and what a node refuses whatever the server asks.
 
-Without pinned identities the server is the one who says whose key is whose, and could sit in every pair. The roster
-is a file that every node and the server hold; a node's own limits (:class:`Policy`) no server can change.
+Without pinned identities the server is the one who says whose key is whose, and could sit in every
+pair. The roster is a file that every node and the server hold; a node's own limits
+(:class:`Policy`) no server can change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, dropouts, harary, lowest_threshold
+from privacy.secagg.graph import (
+    COMPLETE_UP_TO,
+    default_threshold,
+    dropouts,
+    harary,
+    lowest_threshold,
+)
 from privacy.secagg.primitives import public_bytes
 from tasks.errors import InputError
 
@@ -22,7 +29,8 @@ KEY_FILE, ROSTER_FILE, POLICY_FILE = "identity.key", "roster.json", "policy.json
 
 @dataclass(frozen=True)
 class Roster:
-    """Ed25519 public keys: of each member by number, and of the server (which signs the budget ledger)."""
+    """Ed25519 public keys: of each member by number, and of the server (which signs the budget
+    ledger)."""
 
     members: dict[int, bytes]
     server: bytes
@@ -32,25 +40,34 @@ class Roster:
         """Raises :class:`InputError` if the file is missing or is not a roster."""
         try:
             content = json.loads(file.read_text())
-            members = {int(number): bytes.fromhex(key) for number, key in content["members"].items()}
+            members = {
+                int(number): bytes.fromhex(key) for number, key in content["members"].items()
+            }
             roster = cls(members, bytes.fromhex(content["server"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 "privacy.roster", str(file), f"not a roster ({type(error).__name__}: {error})",
                 "write it with `fedapp enrol` and give every node and the server the same file",
             ) from error  # fmt: skip
-        if len(set(members.values())) < len(members) or any(len(key) != 32 for key in members.values()):
-            raise InputError("privacy.roster", str(file), "a key is repeated or not 32 bytes", "one key a member")
+        if len(set(members.values())) < len(members) or any(
+            len(key) != 32 for key in members.values()
+        ):
+            raise InputError(
+                "privacy.roster", str(file), "a key is repeated or not 32 bytes", "one key a member"
+            )
         return roster
 
     def write(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         members = {str(number): key.hex() for number, key in sorted(self.members.items())}
-        file.write_text(json.dumps({"members": members, "server": self.server.hex()}, indent=1) + "\n")
+        file.write_text(
+            json.dumps({"members": members, "server": self.server.hex()}, indent=1) + "\n"
+        )
 
 
 def load_identity(file: Path, create: bool = False) -> Ed25519PrivateKey:
-    """The private key in ``file`` (32 raw bytes, mode 600); with ``create`` a new one where there is none."""
+    """The private key in ``file`` (32 raw bytes, mode 600); with ``create`` a new one where there
+    is none."""
     if create and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         key = Ed25519PrivateKey.generate()
@@ -60,12 +77,18 @@ def load_identity(file: Path, create: bool = False) -> Ed25519PrivateKey:
     try:
         return Ed25519PrivateKey.from_private_bytes(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError("identity", str(file), f"no private key ({error})", "make one with `fedapp enrol`") from error
+        raise InputError(
+            "identity", str(file), f"no private key ({error})", "make one with `fedapp enrol`"
+        ) from error
 
 
 def enrol_simulated(folder: Path, nodes: list[int], server: bytes) -> Roster:
-    """Keys for nodes that only exist in a simulation, all on this machine. A real node makes its own."""
-    keys = {number: load_identity(folder / f"node-{number:04d}" / KEY_FILE, create=True) for number in nodes}
+    """Keys for nodes that only exist in a simulation, all on this machine. A real node makes its
+    own."""
+    keys = {
+        number: load_identity(folder / f"node-{number:04d}" / KEY_FILE, create=True)
+        for number in nodes
+    }
     roster = Roster({number: public_bytes(key) for number, key in keys.items()}, server)
     roster.write(folder / ROSTER_FILE)
     return roster
@@ -75,11 +98,12 @@ def enrol_simulated(folder: Path, nodes: list[int], server: bytes) -> Roster:
 class Policy:
     """A node's own limits, which no server can change.
 
-    ``min_nodes`` vectors must be in a sum; ``colluding`` nodes are assumed hostile; up to ``complete_up_to`` nodes
-    everybody masks with everybody; ``releases`` this node takes part in (empty: whatever a run says); ``min_noise``
-    the noise multiplier that nodes themselves add together (a server's promise to add some does not count).
-    ``epsilon_max`` at ``delta`` is what the noised rounds this node takes part in may cost, by its own count (0: no
-    limit): a server may keep more than one book, but no node is charged more than it allows.
+    ``min_nodes`` vectors must be in a sum; ``colluding`` nodes are assumed hostile; up to
+    ``complete_up_to`` nodes everybody masks with everybody; ``releases`` this node takes part in
+    (empty: whatever a run says); ``min_noise`` the noise multiplier that nodes themselves add
+    together (a server's promise to add some does not count). ``epsilon_max`` at ``delta`` is what
+    the noised rounds this node takes part in may cost, by its own count (0: no limit): a server may
+    keep more than one book, but no node is charged more than it allows.
     """
 
     min_nodes: int = 5
@@ -100,10 +124,13 @@ class Policy:
             given = json.loads(file.read_text())
             return cls(**{**given, "releases": tuple(given.get("releases", ()))})
         except (OSError, ValueError, TypeError) as error:
-            raise InputError("policy", str(file), f"not a policy ({error})", "see docs/privacy.md") from error
+            raise InputError(
+                "policy", str(file), f"not a policy ({error})", "see docs/privacy.md"
+            ) from error
 
     def forbids(self, release: str, own_noise: float) -> str:
-        """Why this node takes no part in a run with this release, whose nodes add noise of this multiplier."""
+        """Why this node takes no part in a run with this release, whose nodes add noise of this
+        multiplier."""
         if self.releases and release not in self.releases:
             return f"release {release} is not among those this node takes part in: {', '.join(self.releases)}"
         if own_noise < self.min_noise:
@@ -126,17 +153,18 @@ class Policy:
         return self._objection_to_length(length)
 
     def _objection_to_graph(self, nodes: int, threshold: int, degree: int, length: int) -> str:
-        """The same for a k-regular graph: k is this node's own, or larger, and t what that k needs, or larger."""
+        """The same for a k-regular graph: k is this node's own, or larger, and t what that k needs,
+        or larger."""
         if nodes <= self.complete_up_to:
-            return (
-                f"{degree} neighbours among {nodes} nodes, up to {self.complete_up_to} everybody masks with everybody"
-            )
+            return f"{degree} neighbours among {nodes} nodes, up to {self.complete_up_to} everybody masks with everybody"
         hostile = max(self.colluding, 1)
         try:
             own_degree, _ = harary(nodes, hostile, dropouts(nodes))
         except ValueError as error:
             return str(error)
-        least = max(lowest_threshold(nodes, degree, hostile), (degree + 1 + self.colluding) // 2 + 1)
+        least = max(
+            lowest_threshold(nodes, degree, hostile), (degree + 1 + self.colluding) // 2 + 1
+        )
         if degree < own_degree or not least <= threshold <= degree + 1:
             return (
                 f"{degree} neighbours and threshold {threshold}, this node asks for {own_degree} neighbours and, among "

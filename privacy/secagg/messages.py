@@ -1,7 +1,9 @@
-"""What server and nodes agree on before a secure sum, and what they say to each other, as plain bytes and numbers.
+"""What server and nodes agree on before a secure sum, and what they say to each other, as plain
+bytes and numbers.
 
-``Terms`` are hashed into the session: masks are derived from it, so they cancel only between nodes that were given
-the same members, keys, threshold, model and public numbers. A server that shows nodes different models gets noise.
+``Terms`` are hashed into the session: masks are derived from it, so they cancel only between nodes
+that were given the same members, keys, threshold, model and public numbers. A server that shows
+nodes different models gets noise.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ PREKEY_BYTES = 8 + 32 + 32 + 64
 
 
 class RefusalError(Exception):
-    """A node does not do what it was asked. ``ends`` says whether it gave the session up (secrets erased)."""
+    """A node does not do what it was asked. ``ends`` says whether it gave the session up (secrets
+    erased)."""
 
     def __init__(self, reason: str, ends: bool = False) -> None:
         super().__init__(reason)
@@ -29,7 +32,8 @@ class AbortedError(Exception):
 
 @dataclass(frozen=True)
 class Prekey:
-    """Public keys of a member for one session, signed: ``transport`` (shares travel under it) and ``mask``."""
+    """Public keys of a member for one session, signed: ``transport`` (shares travel under it) and
+    ``mask``."""
 
     member: int
     serial: int
@@ -40,7 +44,9 @@ class Prekey:
     @property
     def text(self) -> bytes:
         """What is signed."""
-        return canonical(["fedapp prekey 1", self.member, self.serial, self.transport.hex(), self.mask.hex()])
+        return canonical(
+            ["fedapp prekey 1", self.member, self.serial, self.transport.hex(), self.mask.hex()]
+        )
 
     def to_bytes(self) -> bytes:
         return self.serial.to_bytes(8, "big") + self.transport + self.mask + self.signature
@@ -61,11 +67,11 @@ class Prekey:
 class Terms:
     """One secure sum.
 
-    ``epoch`` and ``number`` only move forward (a server's start, and its sums since); ``threshold`` holders of a
-    secret restore it, of ``degree`` neighbours and the owner; ``least`` vectors must be in the sum; ``length``
-    coordinates, check block included; ``public`` is a JSON text with the release's numbers, ``work`` one with who
-    trains whom, as what, from which configuration and after which entry of the ledger; ``model`` the SHA-256 of what
-    is broadcast.
+    ``epoch`` and ``number`` only move forward (a server's start, and its sums since); ``threshold``
+    holders of a secret restore it, of ``degree`` neighbours and the owner; ``least`` vectors must
+    be in the sum; ``length`` coordinates, check block included; ``public`` is a JSON text with the
+    release's numbers, ``work`` one with who trains whom, as what, from which configuration and
+    after which entry of the ledger; ``model`` the SHA-256 of what is broadcast.
     """
 
     epoch: int
@@ -88,7 +94,9 @@ class Terms:
         """32 bytes that stand for all of this."""
         keys = [prekey.to_bytes().hex() for prekey in self.prekeys]
         numbers = [self.epoch, self.number, self.threshold, self.degree, self.least, self.length]
-        return digest(canonical([*numbers, list(self.members), keys, self.public, self.work]), self.model)
+        return digest(
+            canonical([*numbers, list(self.members), keys, self.public, self.work]), self.model
+        )
 
     @cached_property
     def graph(self) -> dict[int, tuple[int, ...]]:
@@ -103,7 +111,10 @@ class Terms:
         members = self.members
         if list(members) != sorted(set(members)) or any(member < 0 for member in members):
             return "the members are not in order, or one is named twice"
-        if not 1 <= self.degree <= max(len(members) - 1, 1) or min(self.epoch, self.number, self.least) < 0:
+        if (
+            not 1 <= self.degree <= max(len(members) - 1, 1)
+            or min(self.epoch, self.number, self.least) < 0
+        ):
             return "a number is out of its range"
         if self.degree < len(members) - 1 and self.degree % 2 and len(members) % 2:
             return f"no {self.degree}-regular graph on {len(members)} nodes"

@@ -1,7 +1,8 @@
 """Keys, key derivation, authenticated transport and masks, all from ``cryptography``.
 
-Identities are Ed25519, agreements X25519, derivations HKDF-SHA256 salted with the session, transport AES-256-GCM
-with associated data, masks AES-256-CTR. Every derived key is used once, for one purpose that its label names.
+Identities are Ed25519, agreements X25519, derivations HKDF-SHA256 salted with the session,
+transport AES-256-GCM with associated data, masks AES-256-CTR. Every derived key is used once, for
+one purpose that its label names.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ from numpy.typing import NDArray
 from privacy.entropy import BLOCK, Keystream
 
 SEED_BYTES = 16
-LEAST_WORDS = 2 * BLOCK  # of a vector, for each thread that adds masks to it: fewer are done before it runs
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+LEAST_WORDS = (
+    2 * BLOCK
+)  # of a vector, for each thread that adds masks to it: fewer are done before it runs
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
 NONCE_BYTES = 12
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of a value of strings, integers, lists and tables: what is hashed and signed."""
+    """The one JSON text of a value of strings, integers, lists and tables: what is hashed and
+    signed."""
     return _CANONICAL.encode(value).encode()
 
 
@@ -53,7 +59,8 @@ def derive(secret: bytes, salt: bytes, *info: object) -> bytes:
 
 # ---------------------------------------------------------------- agreement
 def agreement_key(seed: bytes, label: str) -> X25519PrivateKey:
-    """The X25519 key a 16-byte seed stands for (the seed is short enough to be shared among peers)."""
+    """The X25519 key a 16-byte seed stands for (the seed is short enough to be shared among
+    peers)."""
     return X25519PrivateKey.from_private_bytes(derive(seed, b"", "fedapp x25519", label))
 
 
@@ -92,7 +99,9 @@ def is_signed(public: bytes, signature: bytes, text: bytes) -> bool:
 
 
 # ---------------------------------------------------------------- masks
-def pair_mask_key(own: X25519PrivateKey, peer: bytes, session: bytes, one: int, other: int) -> bytes:
+def pair_mask_key(
+    own: X25519PrivateKey, peer: bytes, session: bytes, one: int, other: int
+) -> bytes:
     """The mask key of two members, the same from either side, for one session."""
     return derive(agree(own, peer), session, "fedapp pair mask", min(one, other), max(one, other))
 
@@ -105,9 +114,9 @@ def self_mask_key(seed: bytes, session: bytes, member: int) -> bytes:
 def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
     """Add each mask ``(key, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
 
-    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes one buffer a
-    thread. A vector is cut into one run for each core this process may use: a counter can start anywhere (each 16
-    bytes), and both AES and the addition let other threads work.
+    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes
+    one buffer a thread. A vector is cut into one run for each core this process may use: a counter
+    can start anywhere (each 16 bytes), and both AES and the addition let other threads work.
     """
     given = list(masks)
     threads = min(_cores(), len(vector) // LEAST_WORDS)
@@ -115,7 +124,9 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) ->
         return _add_masks(vector, given, 0, len(vector))
     edges = [*(len(vector) * part // threads // 4 * 4 for part in range(threads)), len(vector)]
     with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(_add_masks, vector, given, first, last) for first, last in pairwise(edges)]
+        runs = [
+            pool.submit(_add_masks, vector, given, first, last) for first, last in pairwise(edges)
+        ]
         for run in runs:
             run.result()
 
@@ -125,7 +136,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _add_masks(vector: NDArray[np.uint32], masks: Sequence[tuple[bytes, int]], first: int, last: int) -> None:
+def _add_masks(
+    vector: NDArray[np.uint32], masks: Sequence[tuple[bytes, int]], first: int, last: int
+) -> None:
     """The masks' words ``first`` (a multiple of 4) to ``last``."""
     buffer = bytearray(8 * BLOCK)
     streams = [(Keystream(key, buffer, first), sign) for key, sign in masks]

@@ -1,8 +1,9 @@
-"""The server's side of a secure sum: collect, unmask, check; survive whoever is missing while enough remain.
+"""The server's side of a secure sum: collect, unmask, check; survive whoever is missing while
+enough remain.
 
-Uploads are added as they come, block by block if they come so; the server holds one vector. It never holds a share
-it could misuse before the sum is closed, and what it gives back is a sum over at least ``threshold`` nodes or
-nothing.
+Uploads are added as they come, block by block if they come so; the server holds one vector. It
+never holds a share it could misuse before the sum is closed, and what it gives back is a sum over
+at least ``threshold`` nodes or nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ BOX_BYTES = 12 + 2 * SHARE_BYTES + 16
 
 
 class SecAggServer:
-    """One secure sum under ``terms``; ``identities`` are the members' public keys from the roster."""
+    """One secure sum under ``terms``; ``identities`` are the members' public keys from the
+    roster."""
 
     def __init__(self, terms: Terms, identities: Mapping[int, bytes]) -> None:
         objection = terms.objection()
@@ -45,10 +47,15 @@ class SecAggServer:
 
     # ------------------------------------------------------------------ share
     def shared(self, sender: int, boxes: Mapping[int, bytes]) -> None:
-        """A member's sealed shares, one for each neighbour; raises ``ValueError`` if they are not that."""
+        """A member's sealed shares, one for each neighbour; raises ``ValueError`` if they are not
+        that."""
         self._at("share")
-        if set(boxes) != set(self.terms.graph[sender]) or any(len(box) != BOX_BYTES for box in boxes.values()):
-            raise ValueError(f"member {sender} did not send one box of {BOX_BYTES} bytes to each neighbour")
+        if set(boxes) != set(self.terms.graph[sender]) or any(
+            len(box) != BOX_BYTES for box in boxes.values()
+        ):
+            raise ValueError(
+                f"member {sender} did not send one box of {BOX_BYTES} bytes to each neighbour"
+            )
         self._boxes[sender] = dict(boxes)
 
     @property
@@ -60,7 +67,9 @@ class SecAggServer:
         """Who takes part: those who shared and see enough neighbours who did."""
         self._at("share")
         sharers = set(self._boxes)
-        lonely = {m for m in sharers if len(sharers & set(self.terms.graph[m])) + 1 < self.terms.threshold}
+        lonely = {
+            m for m in sharers if len(sharers & set(self.terms.graph[m])) + 1 < self.terms.threshold
+        }
         if lonely or not sharers:
             raise AbortedError(
                 f"{len(sharers)} of {len(self.terms.members)} nodes shared their secrets; "
@@ -76,28 +85,39 @@ class SecAggServer:
 
     def inbox(self, receiver: int) -> dict[int, bytes]:
         """The boxes for one member."""
-        return {sender: self._boxes[sender][receiver] for sender in self.terms.graph[receiver] if sender in self._boxes}
+        return {
+            sender: self._boxes[sender][receiver]
+            for sender in self.terms.graph[receiver]
+            if sender in self._boxes
+        }
 
     # ------------------------------------------------------------------ upload
     def upload(self, sender: int, vector: NDArray[np.uint32]) -> None:
         """Add a masked vector. Its array is not kept."""
         if vector.dtype != np.uint32 or vector.shape != self.total.shape:
-            raise ValueError(f"a vector of {vector.shape} {vector.dtype}, expected {self.total.shape} uint32")
+            raise ValueError(
+                f"a vector of {vector.shape} {vector.dtype}, expected {self.total.shape} uint32"
+            )
         self.upload_blocks(sender, [vector])
 
     def upload_blocks(self, sender: int, blocks: Iterable[NDArray[np.uint32]]) -> None:
-        """The same from consecutive blocks; a stream of the wrong length spoils the sum and aborts it."""
+        """The same from consecutive blocks; a stream of the wrong length spoils the sum and aborts
+        it."""
         self._at("upload")
         if sender not in self._sharers or sender in self._survivors:
             raise ValueError(f"member {sender} is not expected to upload (again)")
         place = 0
         for block in blocks:
             if place + len(block) > len(self.total):
-                raise AbortedError(f"member {sender} sent more than {len(self.total)} numbers; the sum is spoilt")
+                raise AbortedError(
+                    f"member {sender} sent more than {len(self.total)} numbers; the sum is spoilt"
+                )
             self.total[place : place + len(block)] += block
             place += len(block)
         if place != len(self.total):
-            raise AbortedError(f"member {sender} sent {place} of {len(self.total)} numbers; the sum is spoilt")
+            raise AbortedError(
+                f"member {sender} sent {place} of {len(self.total)} numbers; the sum is spoilt"
+            )
         self._survivors.add(sender)
 
     def close_uploads(self) -> list[int]:
@@ -106,9 +126,13 @@ class SecAggServer:
         for member in self._survivors:
             near = self._survivors & {*self.terms.graph[member], member}
             if len(near) < self.terms.threshold:
-                raise AbortedError(f"{len(self._survivors)} vectors arrived, {self.terms.threshold} are needed")
+                raise AbortedError(
+                    f"{len(self._survivors)} vectors arrived, {self.terms.threshold} are needed"
+                )
         if len(self._survivors) < max(self.terms.least, 1):
-            raise AbortedError(f"{len(self._survivors)} vectors arrived, {self.terms.least} are needed")
+            raise AbortedError(
+                f"{len(self._survivors)} vectors arrived, {self.terms.least} are needed"
+            )
         self._stage = "confirm"
         return self.survivors
 
@@ -130,7 +154,9 @@ class SecAggServer:
         self._at("confirm")
         for member in self._signatures:
             if len(self.signatures(member)) < self.terms.threshold:
-                raise AbortedError(f"{len(self._signatures)} nodes confirmed the survivors, too few to unmask")
+                raise AbortedError(
+                    f"{len(self._signatures)} nodes confirmed the survivors, too few to unmask"
+                )
         if not self._signatures:
             raise AbortedError("nobody confirmed the survivors")
         self._stage = "unmask"
@@ -139,11 +165,14 @@ class SecAggServer:
     def signatures(self, receiver: int) -> dict[int, bytes]:
         """The signatures one member is shown: its neighbours' and its own."""
         near = {*self.terms.graph[receiver], receiver}
-        return {member: signature for member, signature in self._signatures.items() if member in near}
+        return {
+            member: signature for member, signature in self._signatures.items() if member in near
+        }
 
     # ------------------------------------------------------------------ unmask
     def reveal(self, sender: int, shares: Mapping[int, bytes]) -> None:
-        """A member's shares, one for each neighbour that shared and for itself; raises ``ValueError`` otherwise."""
+        """A member's shares, one for each neighbour that shared and for itself; raises
+        ``ValueError`` otherwise."""
         self._at("unmask")
         expected = {*self.terms.graph[sender], sender} & set(self._sharers)
         if set(shares) != expected or any(len(share) != SHARE_BYTES for share in shares.values()):
@@ -152,7 +181,8 @@ class SecAggServer:
             self._revealed.setdefault(owner, {})[point(sender)] = share
 
     def finish(self) -> NDArray[np.uint32]:
-        """The sum without the check block; raises :class:`AbortedError` if it cannot be unmasked or does not check."""
+        """The sum without the check block; raises :class:`AbortedError` if it cannot be unmasked or
+        does not check."""
         self._at("unmask")
         self._stage = "closed"
         session, masks = self.terms.session, []
@@ -165,7 +195,9 @@ class SecAggServer:
             if public_bytes(key) != self.terms.prekey(member).mask:
                 raise AbortedError(f"the revealed shares of member {member} do not give its key")
             for peer in self.terms.graph[member]:
-                if peer in self._survivors:  # take out what the peer added for its pair with the one who left
+                if (
+                    peer in self._survivors
+                ):  # take out what the peer added for its pair with the one who left
                     pair = pair_mask_key(key, self.terms.prekey(peer).mask, session, member, peer)
                     masks.append((pair, -1 if member > peer else 1))
         add_masks(self.total, masks)
@@ -179,7 +211,9 @@ class SecAggServer:
         try:
             return combine(self._revealed.get(member, {}), self.terms.threshold)
         except ValueError as error:
-            raise AbortedError(f"the secret of member {member} cannot be restored: {error}") from error
+            raise AbortedError(
+                f"the secret of member {member} cannot be restored: {error}"
+            ) from error
 
     def _at(self, stage: str) -> None:
         if self._stage != stage:

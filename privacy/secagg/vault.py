@@ -1,12 +1,14 @@
-"""A node's protocol state on its own disk: locked, encrypted at rest, written before anything is said.
+"""A node's protocol state on its own disk: locked, encrypted at rest, written before anything is
+said.
 
-Flower's ``context.state`` is copied to every process that answers a message, so two messages at once would both
-see the same state, and a server could get both secrets of a peer by asking twice at the same moment. A lock and one
-place per node close that.
+Flower's ``context.state`` is copied to every process that answers a message, so two messages at
+once would both see the same state, and a server could get both secrets of a peer by asking twice at
+the same moment. A lock and one place per node close that.
 
-State is written to two slots in turn, so a process killed while writing leaves the state before. Nothing is synced:
-what the kernel has survives a killed process, and after a power cut the machine has another boot id, under which
-no session is continued and no unused key is touched (where there is no boot id, every write is synced instead).
+State is written to two slots in turn, so a process killed while writing leaves the state before.
+Nothing is synced: what the kernel has survives a killed process, and after a power cut the machine
+has another boot id, under which no session is continued and no unused key is touched (where there
+is no boot id, every write is synced instead).
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def boot_id() -> str:
 class Vault:
     """``with vault.open() as state``: an exclusive view of a JSON table, saved when the block ends.
 
-    A :class:`RefusalError` that ends the session is saved too (the session is dropped); other errors change nothing.
+    A :class:`RefusalError` that ends the session is saved too (the session is dropped); other
+    errors change nothing.
     """
 
     def __init__(self, file: Path, identity: Ed25519PrivateKey) -> None:
@@ -79,9 +82,18 @@ class Vault:
             if state is not None:
                 break
         else:
-            if len(found) == 2:  # one torn slot alone is what a process killed in its first write leaves
+            if (
+                len(found) == 2
+            ):  # one torn slot alone is what a process killed in its first write leaves
                 raise FedappError(f"{self.file} is damaged or was written under another identity")
-            return {"turn": 0, "boot": self._boot, "serial": 0, "prekeys": {}, "latest": [0, 0], "session": None}
+            return {
+                "turn": 0,
+                "boot": self._boot,
+                "serial": 0,
+                "prekeys": {},
+                "latest": [0, 0],
+                "session": None,
+            }
         if state["boot"] != self._boot:
             state |= {"boot": self._boot, "prekeys": {}, "session": None}
         return state
@@ -91,7 +103,9 @@ class Vault:
         turn, length = data[:TURN_BYTES], data[TURN_BYTES : TURN_BYTES + LENGTH_BYTES]
         start = TURN_BYTES + LENGTH_BYTES
         try:
-            text = unseal(self._key, data[start : start + int.from_bytes(length, "big")], ASSOCIATED + turn)
+            text = unseal(
+                self._key, data[start : start + int.from_bytes(length, "big")], ASSOCIATED + turn
+            )
             return json.loads(text)
         except ValueError:
             return None
@@ -103,8 +117,12 @@ class Vault:
         descriptor = os.open(self._slots[state["turn"] % 2], os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             data = turn + len(box).to_bytes(LENGTH_BYTES, "big") + box
-            data += bytes(max(os.fstat(descriptor).st_size - len(data), 0))  # overwritten in place, to its old end
-            while data:  # a full disk must raise here, before anything that depends on this state is said
+            data += bytes(
+                max(os.fstat(descriptor).st_size - len(data), 0)
+            )  # overwritten in place, to its old end
+            while (
+                data
+            ):  # a full disk must raise here, before anything that depends on this state is said
                 data = data[os.write(descriptor, data) :]
             if not self._boot:
                 os.fsync(descriptor)

@@ -1,4 +1,5 @@
-"""``fedapp bench cohort``: what packing clients into cohorts is worth, in rounds and in training."""
+"""``fedapp bench cohort``: what packing clients into cohorts is worth, in rounds and in
+training."""
 
 from __future__ import annotations
 

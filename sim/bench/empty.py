@@ -1,4 +1,5 @@
-"""Empty space left out: a meta-step on real silhouettes against the published loop, which samples all of every ray."""
+"""Empty space left out: a meta-step on real silhouettes against the published loop, which samples
+all of every ray."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ class Car(NamedTuple):
 
 def cars(clients: int, count: int) -> list[Car]:
     """Procedural cars seen from all around, and ``K + 1`` batches of ``count`` rays for each."""
-    data, draw, made = DataSettings(size=SIDE, support_views=VIEWS, query_views=QUERY), torch.Generator(), []
+    data, draw, made = (
+        DataSettings(size=SIDE, support_views=VIEWS, query_views=QUERY),
+        torch.Generator(),
+        [],
+    )
     draw.manual_seed(0)
     for number in range(clients):
         views = procedural(number, data)
@@ -75,14 +80,17 @@ def share(episode: Episode, field: Radiance) -> float:
 
 
 def measure(repeats: int) -> Iterator[Row]:
-    """One thread, float32: the gradient on kept samples, and what leaving the others out does to unseen views."""
+    """One thread, float32: the gradient on kept samples, and what leaving the others out does to
+    unseen views."""
     for clients, count, samples in ((8, 64, 16), (4, 128, 32)):
         yield _against_published(cars(clients, count), count, samples, repeats)
     signals = [car.signal for car in cars(3, 1)]
     field = Radiance(Space(NEAR, FAR, 16), 64, 3, 8, 4.0)
     found = [_unseen(field, signals, cut) for cut in (True, False)]
     if found[0] < found[1] - LOST:
-        raise FedappError(f"leaving empty space out costs {found[1] - found[0]:.2f} dB on unseen views: no ratio")
+        raise FedappError(
+            f"leaving empty space out costs {found[1] - found[0]:.2f} dB on unseen views: no ratio"
+        )
     case = f"unseen views of 3 cars after {STEPS} steps of Adam, kept samples; reference: all"
     yield row(case, "dB", found[0], found[1], None)
 
@@ -107,7 +115,13 @@ def _against_published(cohort: list[Car], count: int, samples: int, repeats: int
     agree(ours(), lean(field, inner, params, bounded), 1e-3)  # kept samples, both
     mine, theirs = interleaved(ours, published, repeats)
     name = f"radiance field 4×128, {count} rays × {samples}, {100 * kept:.0f} % of them kept, C = {clients}"
-    return row(f"{name}, against published (all)", "CPU ms/client", 1e3 * mine / clients, 1e3 * theirs / clients, 8.0)
+    return row(
+        f"{name}, against published (all)",
+        "CPU ms/client",
+        1e3 * mine / clients,
+        1e3 * theirs / clients,
+        8.0,
+    )
 
 
 def _unseen(field: Radiance, signals: list[Signal], cut: bool) -> float:
@@ -120,7 +134,9 @@ def _unseen(field: Radiance, signals: list[Signal], cut: bool) -> float:
         index = torch.randint(VIEWS * SIDE * SIDE, (BATCH,), generator=draw)
         drawn = [signal.support.at(index) for signal in signals]
         rays, values = (torch.stack(part) for part in zip(*drawn, strict=True))
-        params = params - adam.direction(derivatives.gradient(params, Batch(rays[..., :numbers], values))[1])
+        params = params - adam.direction(
+            derivatives.gradient(params, Batch(rays[..., :numbers], values))[1]
+        )
     with torch.no_grad():
         shown = field(params, torch.stack([signal.query.inputs[:, :numbers] for signal in signals]))
     scores = [psnr(shown[i].view(signal.shape), signal.truth) for i, signal in enumerate(signals)]

@@ -1,9 +1,11 @@
-"""The batched trainer on every field, against two loops: CPU seconds of a client's outer step, side by side.
+"""The batched trainer on every field, against two loops: CPU seconds of a client's outer step, side
+by side.
 
-Rows named "published" compare with the loop that works as the release of FedMeNF does (graph, coordinates and rays
-built anew for every batch, one client at a time), rows named "lean" with plain autograd on batches at hand. Each side
-is called in turn in this process, on one thread unless the row says two; gradients agree first. ``bf16`` rows let
-matrix products use bfloat16 arithmetic on float32 tensors (``runtime.matmul-precision = medium``).
+Rows named "published" compare with the loop that works as the release of FedMeNF does (graph,
+coordinates and rays built anew for every batch, one client at a time), rows named "lean" with plain
+autograd on batches at hand. Each side is called in turn in this process, on one thread unless the
+row says two; gradients agree first. ``bf16`` rows let matrix products use bfloat16 arithmetic on
+float32 tensors (``runtime.matmul-precision = medium``).
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ SYNCS = ("_local_scalar_dense", "item", "equal", "is_nonzero")
 
 
 class Problem(NamedTuple):
-    """A field, what trains it, a cohort in both forms: batches at hand, and everything to build them from."""
+    """A field, what trains it, a cohort in both forms: batches at hand, and everything to build
+    them from."""
 
     name: str
     field: Siren | Radiance
@@ -88,7 +91,10 @@ def objects(width: int, depth: int, clients: int, count: int, samples: int) -> P
 
 def _episode(cohort: list[Holding]) -> Episode:
     parts = [[holding.batch(k) for holding in cohort] for k in range(INNER_STEPS + 1)]
-    batches = [Batch(torch.stack([b.inputs for b in row]), torch.stack([b.targets for b in row])) for row in parts]
+    batches = [
+        Batch(torch.stack([b.inputs for b in row]), torch.stack([b.targets for b in row]))
+        for row in parts
+    ]
     return Episode(batches[:-1], batches[-1])
 
 
@@ -97,7 +103,9 @@ def batched(problem: Problem, learner: Meta) -> Callable[[], Tensor]:
     samples = problem.cohort[0].index.shape[1]
     width = chunk_width(problem.field.working_set(samples, INNER_STEPS), problem.params.device)
     chunks = split(problem.params, problem.episode, width)
-    return lambda: torch.cat([learner.step(problem.derivatives, *chunk).gradient for chunk in chunks])
+    return lambda: torch.cat(
+        [learner.step(problem.derivatives, *chunk).gradient for chunk in chunks]
+    )
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -121,8 +129,18 @@ def measure(quick: bool) -> Iterator[Row]:
         small, wide = images(64, 3, 4, 64), images(64, 3, 32, 64)
         for problem in (small, wide, images(256, 5, 4, 128), objects(128, 4, 2, 64, 16)):
             launched = launches(problem)
-            yield limit(f"kernel launches of an outer step, {problem.name}", "launches", launched.total, 1000)
-            yield limit(f"host synchronisations of an outer step, {problem.name}", "syncs + 1", launched.syncs + 1, 1)
+            yield limit(
+                f"kernel launches of an outer step, {problem.name}",
+                "launches",
+                launched.total,
+                1000,
+            )
+            yield limit(
+                f"host synchronisations of an outer step, {problem.name}",
+                "syncs + 1",
+                launched.syncs + 1,
+                1,
+            )
         yield from _scaling(quick)
         yield limit("memory growth of a cohort, SIREN 5×256, C = 128", "MB", _memory(), 1000)
     finally:
@@ -134,7 +152,9 @@ def measure(quick: bool) -> Iterator[Row]:
     yield {"case": "SIREN 5×256, C = 50, GPU", "unit": "ms/client", **unknown, "note": note}
 
 
-def _against_loops(problem: Problem, targets: dict[tuple[int, str], float], repeats: int) -> Iterator[Row]:
+def _against_loops(
+    problem: Problem, targets: dict[tuple[int, str], float], repeats: int
+) -> Iterator[Row]:
     learner, inner = Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0), Inner(RATE, CLIP)
     ours = batched(problem, learner)
 
@@ -177,8 +197,15 @@ def _compiled(problem: Problem, target: float, repeats: int) -> Row:
         derivatives = Compiled(problem.derivatives)  # type: ignore[arg-type]
     except InputError as error:
         unknown = dict.fromkeys(("ours", "reference", "ratio", "target"))
-        return {"case": case, "unit": "CPU ms/client", **unknown, "note": f"not measured: {error.reason}"}
-    ours = batched(problem._replace(derivatives=derivatives), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))
+        return {
+            "case": case,
+            "unit": "CPU ms/client",
+            **unknown,
+            "note": f"not measured: {error.reason}",
+        }
+    ours = batched(
+        problem._replace(derivatives=derivatives), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0)
+    )
     inner, count = Inner(RATE, CLIP), len(problem.params)
 
     def published() -> Tensor:
@@ -206,7 +233,8 @@ class _Counter(TorchDispatchMode):
 
 
 def launches(problem: Problem, gamma: float = 0.75) -> Launched:
-    """Operations of one FedMeNF step of the whole cohort that a GPU would launch, and those it would wait for."""
+    """Operations of one FedMeNF step of the whole cohort that a GPU would launch, and those it
+    would wait for."""
     learner, episode = Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0, gamma=gamma), problem.episode
     rows = [*episode.support, episode.query]
     batches = Batch(torch.stack([b.inputs for b in rows]), torch.stack([b.targets for b in rows]))
@@ -230,7 +258,9 @@ def _scaling(quick: bool) -> Iterator[Row]:
         return interleaved(ours, ours, 3 if quick else 6)[0]
 
     few, many = (16, 64) if quick else (32, 256)
-    found = math.log(seconds(images(64, 3, many, 64)) / seconds(images(64, 3, few, 64))) / math.log(many / few)
+    found = math.log(seconds(images(64, 3, many, 64)) / seconds(images(64, 3, few, 64))) / math.log(
+        many / few
+    )
     yield limit(f"exponent of time in clients, {few} to {many}, SIREN 3×64", "p", found, 1.05)
     small, large = images(128, 5, 8, 128), images(256, 5, 8, 128)
     growth = math.log(large.field.layout.size / small.field.layout.size)
@@ -246,10 +276,13 @@ def _memory() -> float:
 
 
 def grown(clients: int) -> float:
-    """MB between what this process holds and the most it held while the cohort took a step (Linux)."""
+    """MB between what this process holds and the most it held while the cohort took a step
+    (Linux)."""
     torch.set_num_threads(1)
     ours = batched(images(256, 5, clients, 128), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))
-    batched(images(256, 5, 1, 128), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))()  # libraries warm up
+    batched(
+        images(256, 5, 1, 128), Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0)
+    )()  # libraries warm up
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew from here
     before = _status("VmRSS")
     ours()
@@ -257,5 +290,7 @@ def grown(clients: int) -> float:
 
 
 def _status(name: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)
+    )
     return int(line.split()[1]) / 1024

@@ -1,9 +1,11 @@
-"""What ``fedapp bench fields`` measures against: a MAML step of one client after another, written two ways.
+"""What ``fedapp bench fields`` measures against: a MAML step of one client after another, written
+two ways.
 
-*Lean*: one client's tensors, plain autograd with ``create_graph=True``, batches at hand. *As published*: the way the
-released code of FedMeNF (https://arxiv.org/abs/2508.06301) works, in our own words: a ``torch.nn.Module`` called with
-replaced parameters, all coordinates or rays of the client built anew for every batch, a data loader made for every
-step, transmittance by cumulative product, losses read back by ``.item()``.
+*Lean*: one client's tensors, plain autograd with ``create_graph=True``, batches at hand. *As
+published*: the way the released code of FedMeNF (https://arxiv.org/abs/2508.06301) works, in our
+own words: a ``torch.nn.Module`` called with replaced parameters, all coordinates or rays of the
+client built anew for every batch, a data loader made for every step, transmittance by cumulative
+product, losses read back by ``.item()``.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def siren_loss(field: Siren) -> Objective:
     def loss(weights: list[Tensor], batch: Batch) -> Tensor:
         activation = batch.inputs
         for index in range(0, len(weights) - 2, 2):
-            activation = torch.sin(field.omega * torch.addmm(weights[index + 1], activation, weights[index].T))
+            activation = torch.sin(
+                field.omega * torch.addmm(weights[index + 1], activation, weights[index].T)
+            )
         output = torch.addmm(weights[-1], activation, weights[-2].T) + 0.5
         return (output - batch.targets).square().mean()
 
@@ -75,13 +79,21 @@ def lean(field: Siren | Radiance, inner: Inner, params: Tensor, episode: Episode
     loss = siren_loss(field) if isinstance(field, Siren) else radiance_loss(field)
     rows = []
     for client in range(len(params)):
-        start = [tensor.clone().requires_grad_() for tensor in field.layout.unflatten(params[client]).values()]
+        start = [
+            tensor.clone().requires_grad_()
+            for tensor in field.layout.unflatten(params[client]).values()
+        ]
         point = start
         for batch in episode.support:
-            gradients = torch.autograd.grad(loss(point, _of(batch, client)), point, create_graph=True)
+            gradients = torch.autograd.grad(
+                loss(point, _of(batch, client)), point, create_graph=True
+            )
             norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
             factor = inner.rate * inner.clip / norm.clamp(min=inner.clip)
-            point = [tensor - factor * gradient for tensor, gradient in zip(point, gradients, strict=True)]
+            point = [
+                tensor - factor * gradient
+                for tensor, gradient in zip(point, gradients, strict=True)
+            ]
         gradients = torch.autograd.grad(loss(point, _of(episode.query, client)), start)
         rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
     return torch.stack(rows)
@@ -124,14 +136,19 @@ class RadianceModule(nn.Module):
         raw = self.layers[-1](raw)
         colour, density = torch.sigmoid(raw[..., :3]), nn.functional.softplus(raw[..., 3])
         alpha = 1 - torch.exp(-density * ((space.far - space.near) / space.samples))
-        through = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-10], 1), 1)[:, :-1]
+        through = torch.cumprod(
+            torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-10], 1), 1
+        )[:, :-1]
         weight = alpha * through
-        return (weight[..., None] * colour).sum(1) + (1 - weight.sum(1, keepdim=True)) * space.background
+        return (weight[..., None] * colour).sum(1) + (
+            1 - weight.sum(1, keepdim=True)
+        ) * space.background
 
 
 @dataclass(frozen=True)
 class Holding:
-    """One client's data and the samples each batch takes: ``index [K + 1, B]`` into all of them, ``offset`` alike."""
+    """One client's data and the samples each batch takes: ``index [K + 1, B]`` into all of them,
+    ``offset`` alike."""
 
     picture: Tensor  # [H, W, 3], or [V, H, W, 3] with poses
     index: Tensor
@@ -145,7 +162,9 @@ class Holding:
             rows, columns = (torch.linspace(-1, 1, n) for n in self.picture.shape[:2])
             grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
             return grid, self.picture.reshape(-1, 3)
-        origins, directions = rays(self.poses, self.focal, self.picture.shape[1], self.picture.shape[2])
+        origins, directions = rays(
+            self.poses, self.focal, self.picture.shape[1], self.picture.shape[2]
+        )
         return torch.cat([origins, directions], -1).reshape(-1, RAY), self.picture.reshape(-1, 3)
 
     def batch(self, k: int) -> Batch:
@@ -158,8 +177,11 @@ class Holding:
         return Batch(inputs, values)
 
 
-def as_published(field: Siren | Radiance, inner: Inner, params: Tensor, cohort: list[Holding]) -> Tensor:
-    """MAML's gradient of each client ``[C, P]``, the way the release works; every loss is read back."""
+def as_published(
+    field: Siren | Radiance, inner: Inner, params: Tensor, cohort: list[Holding]
+) -> Tensor:
+    """MAML's gradient of each client ``[C, P]``, the way the release works; every loss is read
+    back."""
     module = SirenModule(field) if isinstance(field, Siren) else RadianceModule(field)
     names, read = list(dict(module.named_parameters())), []
 
@@ -170,18 +192,26 @@ def as_published(field: Siren | Radiance, inner: Inner, params: Tensor, cohort: 
 
     rows = []
     for client, holding in enumerate(cohort):
-        start = tuple(t[None].clone().requires_grad_() for t in field.layout.unflatten(params[client]).values())
+        start = tuple(
+            t[None].clone().requires_grad_()
+            for t in field.layout.unflatten(params[client]).values()
+        )
         point = start
         for k in range(len(holding.index) - 1):
             found = loss(point, holding.batch(k))
             gradients = torch.autograd.grad(found, point, create_graph=True)
             norm = torch.norm(torch.stack([torch.norm(gradient) for gradient in gradients]))
             factor = inner.rate * torch.clamp(inner.clip / (norm + 1e-6), max=1.0)
-            point = tuple(tensor - factor * gradient for tensor, gradient in zip(point, gradients, strict=True))
+            point = tuple(
+                tensor - factor * gradient
+                for tensor, gradient in zip(point, gradients, strict=True)
+            )
             read.append(found.item())
         found = loss(point, holding.batch(len(holding.index) - 1))
         read.append(found.item())
-        rows.append(torch.cat([gradient.reshape(-1) for gradient in torch.autograd.grad(found, start)]))
+        rows.append(
+            torch.cat([gradient.reshape(-1) for gradient in torch.autograd.grad(found, start)])
+        )
     return torch.stack(rows)
 
 
@@ -198,14 +228,19 @@ def task_of(config: dict[str, Any]) -> ImageTask:
 
 
 def train_alone(config: dict[str, Any], model: np.ndarray, number: int, client: int) -> np.ndarray:
-    """``outer`` MAML steps of one client from ``model [P]``, lean: the same batches as our trainer draws."""
+    """``outer`` MAML steps of one client from ``model [P]``, lean: the same batches as our trainer
+    draws."""
     torch.set_num_threads(1)
     task = task_of(config)
     assert isinstance(task.field, Siren), "image tasks fit SIRENs"
     keys: list[Key] = [("batches", 0, number, client)]
     steps, samples = config["outer"], config["samples"]
-    episode = task.episodes([task.client_data(client)], keys, steps, INNER_STEPS, samples, torch.device("cpu"))
+    episode = task.episodes(
+        [task.client_data(client)], keys, steps, INNER_STEPS, samples, torch.device("cpu")
+    )
     params = torch.from_numpy(np.array(model))[None]
     for step in range(steps):
-        params = params - STOCK_RATE * clip(lean(task.field, Inner(RATE, CLIP), params, episode(step)), CLIP)
+        params = params - STOCK_RATE * clip(
+            lean(task.field, Inner(RATE, CLIP), params, episode(step)), CLIP
+        )
     return params[0].numpy()

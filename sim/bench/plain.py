@@ -30,11 +30,18 @@ DP_LIMIT, ROUNDS = 1.05, 7
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    """CPU seconds and memory of one aggregation; seconds of a round with and without a private release."""
+    """CPU seconds and memory of one aggregation; seconds of a round with and without a private
+    release."""
     mine, theirs = _fold(UPDATES), _flwr(UPDATES)
     if not torch.allclose(mine[1], theirs[1], atol=1e-6):
         raise FedappError("the two aggregations disagree: no ratio")
-    yield row(f"server CPU, {UPDATES} clients of 1 M, each its own message", "s", mine[0], theirs[0], TARGET)
+    yield row(
+        f"server CPU, {UPDATES} clients of 1 M, each its own message",
+        "s",
+        mine[0],
+        theirs[0],
+        TARGET,
+    )
     packed = _fold(UPDATES // CLIENTS_A_NODE)
     case = f"server CPU, {UPDATES} clients of 1 M, {CLIENTS_A_NODE} a node (added there)"
     yield row(case, "s", packed[0], theirs[0], TARGET)
@@ -54,7 +61,9 @@ def _order(index: int) -> Order:
 
 def _reply(index: int) -> RecordDict:
     vector, weight = _vector(index), float(index + 1)
-    return pack_answer(CohortResult(Payload(vector * weight, weight, {}, 1), [index]), _order(index))
+    return pack_answer(
+        CohortResult(Payload(vector * weight, weight, {}, 1), [index]), _order(index)
+    )
 
 
 def _fold(count: int) -> tuple[float, torch.Tensor]:

@@ -1,8 +1,10 @@
-"""What a round itself costs: virtual clients packed into two nodes against one stock Flower node per client.
+"""What a round itself costs: virtual clients packed into two nodes against one stock Flower node
+per client.
 
-Both sides run through ``flwr run`` on two Ray actors, clients do no work, and the time is taken between the ends of
-rounds, so it holds everything a round does (ours also writes a checkpoint and an event). The in-process rows run the
-same apps without Ray, in a fresh interpreter each, which also gives the peak memory.
+Both sides run through ``flwr run`` on two Ray actors, clients do no work, and the time is taken
+between the ends of rounds, so it holds everything a round does (ours also writes a checkpoint and
+an event). The in-process rows run the same apps without Ray, in a fresh interpreter each, which
+also gives the peak memory.
 """
 
 from __future__ import annotations
@@ -71,7 +73,15 @@ def stock_on_ray(clients: int, parameters: int, rounds: int) -> float:
 def in_process(clients: int, parameters: int, rounds: int) -> dict[str, float]:
     """``{"seconds", "peak_mb"}`` of our rounds in one process, measured in a fresh interpreter."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sim.bench.rounds", folder, str(clients), str(parameters), str(rounds)]
+        command = [
+            sys.executable,
+            "-m",
+            "sim.bench.rounds",
+            folder,
+            str(clients),
+            str(parameters),
+            str(rounds),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=OURS)
         if done.returncode:
             raise FedappError(f"the in-process run failed:\n{done.stderr[-2000:]}")
@@ -79,28 +89,48 @@ def in_process(clients: int, parameters: int, rounds: int) -> dict[str, float]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    """All rows about rounds; ``quick`` changes nothing here: each case is needed and none is long."""
+    """All rows about rounds; ``quick`` changes nothing here: each case is needed and none is
+    long."""
     for clients, parameters, target, rounds, stock_rounds in CASES:
         name = f"{clients} clients × {parameters / 1e6:g} M"
-        ours, stock = ours_on_ray(clients, parameters, rounds), stock_on_ray(clients, parameters, stock_rounds)
+        ours, stock = (
+            ours_on_ray(clients, parameters, rounds),
+            stock_on_ray(clients, parameters, stock_rounds),
+        )
         yield row(f"round on Ray, {name}, against stock", "s", ours, stock, target)
         if parameters == 100_000:
             yield limit(f"round on Ray, {name}, at most", "s", ours, RAY_LIMIT)
     first = None
     for clients in (10, 200, 1000):
         found = in_process(clients, 100_000, 40)
-        yield limit(f"round in process, {clients} clients × 0.1 M, at most", "s", found["seconds"], PROCESS_LIMIT)
+        yield limit(
+            f"round in process, {clients} clients × 0.1 M, at most",
+            "s",
+            found["seconds"],
+            PROCESS_LIMIT,
+        )
         first = first or found["peak_mb"]
-        yield limit(f"peak memory in process, {clients} clients × 0.1 M", "MB", found["peak_mb"], GROWTH_LIMIT * first)
+        yield limit(
+            f"peak memory in process, {clients} clients × 0.1 M",
+            "MB",
+            found["peak_mb"],
+            GROWTH_LIMIT * first,
+        )
 
 
 def clock_of(run_dir: Path, rounds: int, clients: int, details: str) -> list[float]:
     """Round ends from the events; refuses a run in which any client of any round is missing."""
     file = run_dir / "metrics.jsonl"
     events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    clock = [e["clock"] for e in events if e["event"] == "round" and e["clients"] == {"ok": clients, "failed": 0}]
+    clock = [
+        e["clock"]
+        for e in events
+        if e["event"] == "round" and e["clients"] == {"ok": clients, "failed": 0}
+    ]
     if len(clock) < rounds:
-        raise FedappError(f"only {len(clock)} of {rounds} rounds were complete ({details}): no ratio")
+        raise FedappError(
+            f"only {len(clock)} of {rounds} rounds were complete ({details}): no ratio"
+        )
     return clock
 
 

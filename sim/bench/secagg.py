@@ -1,9 +1,11 @@
-"""Secure aggregation: a client's and the server's time, and bytes, against the installed flwr's own SecAgg+ functions.
+"""Secure aggregation: a client's and the server's time, and bytes, against the installed flwr's own
+SecAgg+ functions.
 
-Ours is the real protocol between n nodes (keys, signatures, vaults on disk, check block), whose sum is compared with
-the plain sum, bit for bit, before a row is given. flwr's side calls its functions in the order of its mod and
-workflow, for the same n, graph, threshold, dropouts and d. Where that would take minutes, identical operations
-(masks of one pair, restoring one secret) are timed a few times and multiplied; ``measured`` says which share was.
+Ours is the real protocol between n nodes (keys, signatures, vaults on disk, check block), whose sum
+is compared with the plain sum, bit for bit, before a row is given. flwr's side calls its functions
+in the order of its mod and workflow, for the same n, graph, threshold, dropouts and d. Where that
+would take minutes, identical operations (masks of one pair, restoring one secret) are timed a few
+times and multiplied; ``measured`` says which share was.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ PATIENCE = 4.0  # seconds of one kind of operation of the reference before the r
 
 
 class Case(NamedTuple):
-    """``nodes`` of which ``gone`` vanish after sharing; ``degree`` neighbours, ``threshold`` to restore."""
+    """``nodes`` of which ``gone`` vanish after sharing; ``degree`` neighbours, ``threshold`` to
+    restore."""
 
     nodes: int
     gone: int
@@ -59,7 +62,8 @@ class Case(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Seconds of one client and of the server; bytes of one client up, and down beside the model."""
+    """Seconds of one client and of the server; bytes of one client up, and down beside the
+    model."""
 
     client: float
     server: float
@@ -81,7 +85,8 @@ class Clock:
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """The grid of the benchmark; k-regular graphs where they have fewer edges than the complete one."""
+    """The grid of the benchmark; k-regular graphs where they have fewer edges than the complete
+    one."""
     for nodes in QUICK_NODES if quick else NODES:
         for size in QUICK_SIZES if quick else SIZES:
             for share in DROPOUTS:
@@ -104,7 +109,8 @@ def _ours(case: Case, folder: Path) -> Cost:
     roster = Roster({index: public_bytes(key) for index, key in enumerate(keys)}, bytes(32))
     policy = Policy(min_nodes=2, colluding=max(1, case.nodes // 20), complete_up_to=20)
     nodes = [
-        SecAggClient(index, key, roster, policy, Vault(folder / str(index), key)) for index, key in enumerate(keys)
+        SecAggClient(index, key, roster, policy, Vault(folder / str(index), key))
+        for index, key in enumerate(keys)
     ]
     watched, others, clock = case.nodes // 2, Clock(), Clock()
     client = Clock()
@@ -114,7 +120,9 @@ def _ours(case: Case, folder: Path) -> Cost:
 
     stock = [node.advertise(1)[0] for node in nodes]
     client.seconds += _seconds_of_a_prekey(nodes[watched])
-    terms = Terms(1, 1, tuple(stock), case.threshold, case.degree, 2, case.size + CHECK, "{}", "{}", bytes(32))
+    terms = Terms(
+        1, 1, tuple(stock), case.threshold, case.degree, 2, case.size + CHECK, "{}", "{}", bytes(32)
+    )
     server = SecAggServer(terms, roster.members)
     for node in nodes:
         boxes = own(node.member)(node.share, terms)
@@ -123,11 +131,16 @@ def _ours(case: Case, folder: Path) -> Cost:
             up, down = _bytes(boxes, "boxes") + PREKEY_BYTES, PREKEY_BYTES * case.nodes
     clock(server.close_sharing)
 
-    expected, values = np.zeros(case.size, np.uint32), np.sin(np.arange(case.size, dtype=np.float64)) / case.size**0.5
+    expected, values = (
+        np.zeros(case.size, np.uint32),
+        np.sin(np.arange(case.size, dtype=np.float64)) / case.size**0.5,
+    )
     for node in nodes[: case.nodes - case.gone]:
         inbox = clock(server.inbox, node.member)
         vector = np.zeros(case.size + CHECK, np.uint32)
-        own(node.member)(add_rounded, vector[: case.size], values, levels(case.nodes, 0.0), Entropy())
+        own(node.member)(
+            add_rounded, vector[: case.size], values, levels(case.nodes, 0.0), Entropy()
+        )
         expected += vector[: case.size]
         own(node.member)(node.mask, terms.session, terms.model, inbox, vector)
         clock(server.upload_blocks, node.member, np.array_split(vector, 64))
@@ -158,19 +171,27 @@ def _seconds_of_a_prekey(node: SecAggClient, count: int = 64) -> float:
 
 
 def server_memory(size: int, nodes: int = 6) -> float:
-    """Peak memory of the server from its creation to the sum, over the vector's own bytes, blocks streamed in."""
+    """Peak memory of the server from its creation to the sum, over the vector's own bytes, blocks
+    streamed in."""
     with tempfile.TemporaryDirectory() as folder:
         keys = [Ed25519PrivateKey.generate() for _ in range(nodes)]
         roster = Roster({index: public_bytes(key) for index, key in enumerate(keys)}, bytes(32))
         members = [
-            SecAggClient(index, key, roster, Policy(min_nodes=2), Vault(Path(folder) / str(index), key))
+            SecAggClient(
+                index, key, roster, Policy(min_nodes=2), Vault(Path(folder) / str(index), key)
+            )
             for index, key in enumerate(keys)
         ]
         stock = tuple(member.advertise(1)[0] for member in members)
-        terms = Terms(1, 1, stock, default_threshold(nodes), nodes - 1, 2, size + CHECK, "{}", "{}", bytes(32))
+        terms = Terms(
+            1, 1, stock, default_threshold(nodes), nodes - 1, 2, size + CHECK, "{}", "{}", bytes(32)
+        )
         boxes = [member.share(terms) for member in members]
         uploads = [folder + f"/{member.member}.npy" for member in members]
-        inboxes = {m.member: {o.member: boxes[o.member][m.member] for o in members if o is not m} for m in members}
+        inboxes = {
+            m.member: {o.member: boxes[o.member][m.member] for o in members if o is not m}
+            for m in members
+        }
         for member, file in zip(members, uploads, strict=True):
             vector = np.ones(size + CHECK, np.uint32)
             vector[size:] = 0
@@ -189,7 +210,9 @@ def server_memory(size: int, nodes: int = 6) -> float:
             server.confirmed(member.member, member.confirm(terms.session, survivors))
         server.close_confirmation()
         for member in members:
-            server.reveal(member.member, member.unmask(terms.session, server.signatures(member.member)))
+            server.reveal(
+                member.member, member.unmask(terms.session, server.signatures(member.member))
+            )
         total = server.finish()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -223,7 +246,10 @@ def flwr_functions(case: Case) -> Reference:
     from flwr.common.secure_aggregation import ndarrays_arithmetic as arithmetic
     from flwr.common.secure_aggregation import quantization
     from flwr.common.secure_aggregation.crypto import shamir, symmetric_encryption
-    from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen, share_keys_plaintext_concat
+    from flwr.common.secure_aggregation.secaggplus_utils import (
+        pseudo_rand_gen,
+        share_keys_plaintext_concat,
+    )
     from flwr.supercore.primitives.asymmetric import (
         bytes_to_private_key,
         bytes_to_public_key,
@@ -242,7 +268,8 @@ def flwr_functions(case: Case) -> Reference:
     measured = total = 0.0
 
     def repeat(step: Callable[[], Any], times: int) -> float:
-        """Seconds of ``times`` calls, of which as many are made as patience allows (at least two)."""
+        """Seconds of ``times`` calls, of which as many are made as patience allows (at least
+        two)."""
         nonlocal measured, total
         made, started = 0, time.perf_counter()
         while made < times and (made < 2 or time.perf_counter() - started < PATIENCE):
@@ -253,7 +280,8 @@ def flwr_functions(case: Case) -> Reference:
         total += spent * times / max(made, 1)
         return spent * times / max(made, 1)
 
-    # client: two key pairs, shares of both secrets, a sealed box for each neighbour, and their boxes opened
+    # client: two key pairs, shares of both secrets, a sealed box for each neighbour, and their
+    # boxes opened
     seed = os.urandom(32)
     client = repeat(generate_key_pairs, 2)
     client += repeat(lambda: shamir.create_shares(seed, case.threshold, holders), 1)
@@ -262,7 +290,9 @@ def flwr_functions(case: Case) -> Reference:
     text = share_keys_plaintext_concat(1, 2, bytes(48), bytes(340))
 
     def agree() -> bytes:
-        return symmetric_encryption.generate_shared_key(bytes_to_private_key(private_bytes), bytes_to_public_key(peer))
+        return symmetric_encryption.generate_shared_key(
+            bytes_to_private_key(private_bytes), bytes_to_public_key(peer)
+        )
 
     def box() -> None:
         symmetric_encryption.decrypt(shared, symmetric_encryption.encrypt(agree(), text) and sealed)
@@ -273,7 +303,9 @@ def flwr_functions(case: Case) -> Reference:
 
     def quantise() -> list[NDArray[Any]]:
         scaled = arithmetic.parameters_multiply(values, 0.5)
-        return arithmetic.factor_combine(target // 2, quantization.quantize(scaled, clipping, target))
+        return arithmetic.factor_combine(
+            target // 2, quantization.quantize(scaled, clipping, target)
+        )
 
     client += repeat(quantise, 1)
     masked = [np.zeros(case.size, np.int64)]
@@ -305,19 +337,25 @@ def flwr_functions(case: Case) -> Reference:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    """Client, server, bytes and memory for every case; then sums in the clear, and what a DP release adds."""
+    """Client, server, bytes and memory for every case; then sums in the clear, and what a DP
+    release adds."""
     for case in cases(quick):
         mine, theirs = ours(case), flwr_functions(case)
         complete = case.degree == case.nodes - 1
         target = (COMPLETE_TARGET if complete else REGULAR_TARGET) if case.gone else None
         extra = {"measured": round(theirs.measured, 4)}
         if complete or case.gone:
-            yield row(f"client, {case.name}", "s", mine.client, theirs.client, CLIENT_TARGET) | extra
+            yield (
+                row(f"client, {case.name}", "s", mine.client, theirs.client, CLIENT_TARGET) | extra
+            )
         yield row(f"server, {case.name}", "s", mine.server, theirs.server, target) | extra
         yield limit(f"bytes up per coordinate, {case.name}", "B", mine.up / case.size, BYTES_LIMIT)
         yield row(f"bytes down beside the model, {case.name}", "B", float(mine.down), None, None)
     size = max(QUICK_SIZES if quick else SIZES)
     yield limit(
-        f"server memory over the vector, d = {size:.0e}, blocks streamed", "×", server_memory(size), MEMORY_LIMIT
+        f"server memory over the vector, d = {size:.0e}, blocks streamed",
+        "×",
+        server_memory(size),
+        MEMORY_LIMIT,
     )
     yield from plain_sums.measure(quick)

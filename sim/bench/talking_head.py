@@ -1,9 +1,11 @@
-"""``fedapp bench talking-head``: our adapter steps against a plain diffusers + PEFT training loop on the same model.
+"""``fedapp bench talking-head``: our adapter steps against a plain diffusers + PEFT training loop
+on the same model.
 
-The reference is what one would write first: one client, one LoRA adapter through ``add_adapter``, ``DDPMScheduler``'s
-``add_noise`` and ``get_velocity``, ``torch.optim.AdamW``; unless "cached", it encodes its frames and its sound in every
-step. Both sides run in this process, interleaved, on one thread, in CPU seconds; gradients are compared first. The
-backbone is untrained: its speed does not depend on what it knows.
+The reference is what one would write first: one client, one LoRA adapter through ``add_adapter``,
+``DDPMScheduler``'s ``add_noise`` and ``get_velocity``, ``torch.optim.AdamW``; unless "cached", it
+encodes its frames and its sound in every step. Both sides run in this process, interleaved, on one
+thread, in CPU seconds; gradients are compared first. The backbone is untrained: its speed does not
+depend on what it knows.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def small(codec_people: Tensor) -> Backbone:
 
 
 def narrow_sd(_: Tensor) -> Backbone:
-    """Stable Diffusion 1.5's codec and denoiser at an eighth of their width: about the same share of work in each.
+    """Stable Diffusion 1.5's codec and denoiser at an eighth of their width: about the same share
+    of work in each.
 
     One head where the original has eight, so that a head is as wide as there.
     """
@@ -72,8 +75,15 @@ class Problem:
         device: torch.device = CPU,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
-        people = [person(0, number, "ordinary", CLIPS, 1, 2 * FRAMES, size) for number in range(clients)]
-        first = make(torch.cat([who.train[0].frames for who in people])).requires_grad_(False).eval().to(device)
+        people = [
+            person(0, number, "ordinary", CLIPS, 1, 2 * FRAMES, size) for number in range(clients)
+        ]
+        first = (
+            make(torch.cat([who.train[0].frames for who in people]))
+            .requires_grad_(False)
+            .eval()
+            .to(device)
+        )
         second = copy.deepcopy(first)
         self.plain, self.frames = PlainLoop(first, frames), frames
         self.ours = HeadModel(second, TalkingHeadSettings(window=1, tdc=0.0, rank=RANK), device)
@@ -98,7 +108,8 @@ class Problem:
 
 
 class PlainLoop:
-    """One LoRA adapter through diffusers and PEFT, B trained over a fixed A, AdamW on the adapter's parameters."""
+    """One LoRA adapter through diffusers and PEFT, B trained over a fixed A, AdamW on the adapter's
+    parameters."""
 
     def __init__(self, backbone: Backbone, frames: int) -> None:
         from diffusers import DDPMScheduler
@@ -107,7 +118,9 @@ class PlainLoop:
         self.backbone, self.unet, self.frames = backbone, backbone.unet, frames
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), "default")
+            self.unet.add_adapter(
+                LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), "default"
+            )
         self.trained = []
         for name, parameter in self.unet.named_parameters():
             parameter.requires_grad_("lora_B" in name)
@@ -115,7 +128,10 @@ class PlainLoop:
                 self.trained.append(parameter)
         self.optimiser = torch.optim.AdamW(self.trained, lr=RATE, weight_decay=0.0)
         self.scheduler: Any = DDPMScheduler(
-            STEPS, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True, prediction_type="v_prediction"
+            STEPS,
+            beta_schedule="squaredcos_cap_v2",
+            rescale_betas_zero_snr=True,
+            prediction_type="v_prediction",
         )
 
     def take(self, model: HeadModel) -> None:
@@ -130,12 +146,18 @@ class PlainLoop:
         clip = int(torch.randint(len(data.residual), ()))
         pick = torch.randint(len(data.residual[clip]), (self.frames,))
         if cached:
-            latents, mel, reference = data.residual[clip][pick], data.mel[clip][pick], data.reference
+            latents, mel, reference = (
+                data.residual[clip][pick],
+                data.mel[clip][pick],
+                data.reference,
+            )
         else:
             raw, codec, device = data.person.train[clip], self.backbone.codec, data.reference.device
             with torch.no_grad():
                 reference = codec.encode(data.person.reference[None].to(device))[0]
-                latents = (codec.encode(raw.frames[pick].to(device)) - reference) / codec.residual_scale
+                latents = (
+                    codec.encode(raw.frames[pick].to(device)) - reference
+                ) / codec.residual_scale
             mel = tokens(raw.audio.to(device), len(raw.frames))[pick]
         noise = torch.randn_like(latents)
         at = torch.randint(STEPS, (self.frames,), device=latents.device)
@@ -145,28 +167,41 @@ class PlainLoop:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
-    def loss(self, sample: Tensor, target: Tensor, reference: Tensor, mel: Tensor, at: Tensor) -> Tensor:
+    def loss(
+        self, sample: Tensor, target: Tensor, reference: Tensor, mel: Tensor, at: Tensor
+    ) -> Tensor:
         inputs, heard = torch.cat([sample, reference], 1), self.backbone.hearing(mel)
-        return torch.nn.functional.mse_loss(self.unet(inputs, at, encoder_hidden_states=heard).sample, target)
+        return torch.nn.functional.mse_loss(
+            self.unet(inputs, at, encoder_hidden_states=heard).sample, target
+        )
 
 
 def agree(problem: Problem) -> None:
     """The two gradients at one batch; raises if they differ by more than float32 does."""
     batch = problem.draws.batch(0, 0)
     _, ours = problem.ours.gradient(problem.point, batch)
-    named = {name: parameter for name, parameter in problem.plain.unet.named_parameters() if "lora_B" in name}
-    loss = problem.plain.loss(batch.sample[0], batch.target[0], batch.reference[0], batch.mel[0], batch.steps[0])
+    named = {
+        name: parameter
+        for name, parameter in problem.plain.unet.named_parameters()
+        if "lora_B" in name
+    }
+    loss = problem.plain.loss(
+        batch.sample[0], batch.target[0], batch.reference[0], batch.mel[0], batch.steps[0]
+    )
     theirs = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
     flat = problem.ours.adapters.shared.flatten(
         {key: theirs[f"{key}.default.weight"] for key, _, _ in problem.ours.adapters.shared.entries}
     )
     difference = float((ours[0] - flat).abs().max() / flat.abs().max())
     if not difference <= TOLERANCE:
-        raise FedappError(f"our gradient and PEFT's differ by {difference:.2e} (tolerance {TOLERANCE}): no ratio")
+        raise FedappError(
+            f"our gradient and PEFT's differ by {difference:.2e} (tolerance {TOLERANCE}): no ratio"
+        )
 
 
 def _interleaved(a: Callable[[], None], b: Callable[[], None], repeats: int) -> tuple[float, float]:
-    """Least CPU seconds of a call of each, taken in turn after one call of each that does not count."""
+    """Least CPU seconds of a call of each, taken in turn after one call of each that does not
+    count."""
     best = [float("inf"), float("inf")]
     for turn in range(repeats + 1):
         for index, function in enumerate((a, b)):
@@ -196,32 +231,50 @@ def _steps(repeats: int) -> Iterator[Row]:
     one = Problem(small, 1)
     agree(one)
     mine, theirs = _interleaved(one.step, one.reference, repeats)
-    yield row(f"step, 1 client, {FRAMES} frames, both cached", "CPU ms", 1e3 * mine, 1e3 * theirs, 1.0)
+    yield row(
+        f"step, 1 client, {FRAMES} frames, both cached", "CPU ms", 1e3 * mine, 1e3 * theirs, 1.0
+    )
     mine, theirs = _interleaved(one.step, lambda: one.reference(False), repeats)
-    yield row("the same, reference encodes frames and sound each step", "CPU ms", 1e3 * mine, 1e3 * theirs, None)
+    yield row(
+        "the same, reference encodes frames and sound each step",
+        "CPU ms",
+        1e3 * mine,
+        1e3 * theirs,
+        None,
+    )
     wide = Problem(narrow_sd, 1, frames=2, size=256)
     mine, theirs = _interleaved(wide.step, lambda: wide.reference(False), max(2, repeats // 2))
     case = "SD-1.5's shape at 1/8 width, 256², 2 frames, reference encodes each step"
     yield row(case, "CPU ms", 1e3 * mine, 1e3 * theirs, 1.6)
     six = Problem(small, 6)
     mine, theirs = _interleaved(six.step, six.reference, max(2, repeats // 3))
-    yield row("6 clients' adapters in one grouped step", "CPU ms/client", 1e3 * mine / 6, 1e3 * theirs / 6, 1.3)
+    yield row(
+        "6 clients' adapters in one grouped step",
+        "CPU ms/client",
+        1e3 * mine / 6,
+        1e3 * theirs / 6,
+        1.3,
+    )
 
 
 def _peak(side: str) -> float:
-    """MB a step needs at most beyond what is held between steps, in a process that takes steps of one side alone.
+    """MB a step needs at most beyond what is held between steps, in a process that takes steps of
+    one side alone.
 
-    That process hands freed blocks back to the system at once (``mallopt(3)``): what a heap keeps for later would
-    count as held, and hide most of a peak.
+    That process hands freed blocks back to the system at once (``mallopt(3)``): what a heap keeps
+    for later would count as held, and hide most of a peak.
     """
     body = f"from sim.bench.talking_head import print_peak; print_peak({side!r})"
     frugal = os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
-    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True, env=frugal)
+    done = subprocess.run(
+        [sys.executable, "-c", body], capture_output=True, text=True, check=True, env=frugal
+    )
     return float(done.stdout.split()[-1])
 
 
 def print_peak(side: str) -> None:
-    """Linux keeps the high-water mark of resident memory and can be told to forget it (``proc(5)``, clear_refs)."""
+    """Linux keeps the high-water mark of resident memory and can be told to forget it (``proc(5)``,
+    clear_refs)."""
 
     def kilobytes(name: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -248,22 +301,30 @@ def _sizes() -> Iterator[Row]:
     yield limit(case, "bytes", 4 * model.adapters.shared.size, allowed)
     both = TalkingHeadSettings(rank=RANK, lora="ab")
     model = HeadModel(fresh(PatchPCA(8, 32), "frame", (32, 64), {}), both, CPU)
-    yield limit(f"adapter bytes, A and B r{RANK}, the same", "bytes", 4 * model.adapters.shared.size, allowed)
+    yield limit(
+        f"adapter bytes, A and B r{RANK}, the same",
+        "bytes",
+        4 * model.adapters.shared.size,
+        allowed,
+    )
 
 
 # ---------------------------------------------------------------------- Stable Diffusion's shape, without its weights
 def _modelled() -> Row:
-    r"""Peak of a low-memory step at 512 x 512 on the SD-1.5 denoiser: counted on the meta device, nothing allocated.
+    r"""Peak of a low-memory step at 512 x 512 on the SD-1.5 denoiser: counted on the meta device,
+    nothing allocated.
 
-    bf16 weights (``talking-head.precision = bfloat16``) + what autograd keeps with checkpointing, which is the
-    inputs of checkpointed blocks and all between them + what the largest block keeps while it is recomputed + fp32
-    adapters, their gradient and two moments. Latents are cached, so no codec is in memory. The allocator's
-    fragmentation and attention workspaces are not counted.
+    bf16 weights (``talking-head.precision = bfloat16``) + what autograd keeps with checkpointing,
+    which is the inputs of checkpointed blocks and all between them + what the largest block keeps
+    while it is recomputed + fp32 adapters, their gradient and two moments. Latents are cached, so
+    no codec is in memory. The allocator's fragmentation and attention workspaces are not counted.
     """
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel(in_channels=8, out_channels=4, cross_attention_dim=768, attention_head_dim=8)
+        unet: Any = UNet2DConditionModel(
+            in_channels=8, out_channels=4, cross_attention_dim=768, attention_head_dim=8
+        )
     unet = unet.to(torch.bfloat16).requires_grad_(False)
     weights = 2 * sum(parameter.numel() for parameter in unet.parameters())
     adapters = 4 * 4 * RANK * sum(
@@ -300,7 +361,9 @@ def _modelled() -> Row:
     assert out.shape == (1, 4, 64, 64), "a denoiser gives back what it was given"
     largest = max(size for name, size in kept.items() if name != "between")
     peak = weights + adapters + kept.get("between", 0) + entered[0] + largest
-    return limit("modelled peak, SD-1.5 shape at 512², bf16, checkpointing, batch 1", "GiB", peak / GIB, 6.5)
+    return limit(
+        "modelled peak, SD-1.5 shape at 512², bf16, checkpointing, batch 1", "GiB", peak / GIB, 6.5
+    )
 
 
 def _on_gpu(repeats: int) -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """Clients without work, for measuring what a round itself costs.
 
-A stock client returns the model it got. The equivalent here is an update of zero; what remains is real: each virtual
-client is one row of a matrix that is read once to be added up, checked, packed, sent and folded.
+A stock client returns the model it got. The equivalent here is an update of zero; what remains is
+real: each virtual client is one row of a matrix that is read once to be added up, checked, packed,
+sent and folded.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class ToyTask:
         return []
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        return self.layout.size // 8  # rows are read once and kept nowhere: a fraction of their 4 bytes a number
+        return (
+            self.layout.size // 8
+        )  # rows are read once and kept nowhere: a fraction of their 4 bytes a number
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         return Evaluation({}, {})

@@ -1,7 +1,8 @@
 """The batched trainer against the same meta-step called client after client with plain autograd.
 
-The reference is the lean loop of ``sim/bench/loops.py``. Both sides run in this process, interleaved, on
-one thread, in process-CPU seconds; their gradients are compared before any ratio is printed.
+The reference is the lean loop of ``sim/bench/loops.py``. Both sides run in this process,
+interleaved, on one thread, in process-CPU seconds; their gradients are compared before any ratio is
+printed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def problem(field: Siren, clients: int) -> tuple[Tensor, Episode]:
 def split(params: Tensor, episode: Episode, width: int) -> list[tuple[Tensor, Episode]]:
     """The cohort in chunks, as the trainer runs it."""
     parts = [
-        [Batch(*pair) for pair in zip(batch.inputs.split(width), batch.targets.split(width), strict=True)]
+        [
+            Batch(*pair)
+            for pair in zip(batch.inputs.split(width), batch.targets.split(width), strict=True)
+        ]
         for batch in (*episode.support, episode.query)
     ]
     return [
@@ -59,7 +63,9 @@ def measure(quick: bool) -> Iterator[Row]:
         for clients, target in ((1, 1.0), (8, None), (32, 3.0)):
             params, episode = problem(field, clients)
 
-            chunks = split(params, episode, chunk_width(field.working_set(SAMPLES, INNER_STEPS), params.device))
+            chunks = split(
+                params, episode, chunk_width(field.working_set(SAMPLES, INNER_STEPS), params.device)
+            )
 
             def ours(chunks: list[tuple[Tensor, Episode]] = chunks) -> Tensor:
                 return torch.cat([learner.step(derivatives, *chunk).gradient for chunk in chunks])
@@ -77,10 +83,13 @@ def measure(quick: bool) -> Iterator[Row]:
 
 
 def agree(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) -> None:
-    """Raise unless the two sides compute the same gradient (largest difference over largest entry)."""
+    """Raise unless the two sides compute the same gradient (largest difference over largest
+    entry)."""
     difference = float((ours - reference).abs().max() / reference.abs().max())
     if not difference <= tolerance:
-        raise FedappError(f"the two trainers differ by {difference:.2e} (tolerance {tolerance}): no ratio")
+        raise FedappError(
+            f"the two trainers differ by {difference:.2e} (tolerance {tolerance}): no ratio"
+        )
 
 
 def interleaved(

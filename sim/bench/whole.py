@@ -1,7 +1,9 @@
-"""A federated round end to end on Ray: 32 clients packed into two nodes against one stock Flower node a client.
+"""A federated round end to end on Ray: 32 clients packed into two nodes against one stock Flower
+node a client.
 
-Both sides meta-learn the same pictures from the same batches, two actors of one core each. Stock clients run the lean
-loop of ``sim/bench/loops.py``. The models after the last round agree, or there is no ratio.
+Both sides meta-learn the same pictures from the same batches, two actors of one core each. Stock
+clients run the lean loop of ``sim/bench/loops.py``. The models after the last round agree, or there
+is no ratio.
 """
 
 from __future__ import annotations
@@ -39,15 +41,19 @@ def end_to_end(quick: bool) -> Iterator[Row]:
         stock, reference = _stock(config)
         apart = float(np.linalg.norm(model - reference) / np.linalg.norm(reference - start))
         if not apart <= TOLERANCE:
-            raise FedappError(f"the two sides end {apart:.1e} of their way apart (tolerance {TOLERANCE}): no ratio")
-        arithmetic = ("fp32" if precision == "highest" else "bf16 products") + ", compiled" * compiled
-        case = (
-            f"round on Ray, {CLIENTS} clients × {outer} MAML steps, SIREN {depth}×{width}, {arithmetic}, against stock"
-        )
+            raise FedappError(
+                f"the two sides end {apart:.1e} of their way apart (tolerance {TOLERANCE}): no ratio"
+            )
+        arithmetic = (
+            "fp32" if precision == "highest" else "bf16 products"
+        ) + ", compiled" * compiled
+        case = f"round on Ray, {CLIENTS} clients × {outer} MAML steps, SIREN {depth}×{width}, {arithmetic}, against stock"
         yield row(case, "s", ours, stock, target)
 
 
-def _ours(config: dict[str, Any], precision: str, compiled: bool) -> tuple[float, np.ndarray, np.ndarray]:
+def _ours(
+    config: dict[str, Any], precision: str, compiled: bool
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Median seconds a round, the last model, and the first."""
     from sim.bench.loops import task_of
 
@@ -73,7 +79,12 @@ def _stock(config: dict[str, Any]) -> tuple[float, np.ndarray]:
     """Median seconds a round, one SuperNode a client, and the last model."""
     with tempfile.TemporaryDirectory() as folder:
         out, log = Path(folder) / "out.json", Path(folder) / "flower.log"
-        ending = flwr_run(STOCK, {**config, "rounds": ROUNDS, "out": str(out)}, RuntimeSettings(nodes=CLIENTS), log)
+        ending = flwr_run(
+            STOCK,
+            {**config, "rounds": ROUNDS, "out": str(out)},
+            RuntimeSettings(nodes=CLIENTS),
+            log,
+        )
         if not out.exists():
             raise FedappError(f"the stock run failed: {ending.details}\n{log.read_text()[-2000:]}")
         found = json.loads(out.read_text())

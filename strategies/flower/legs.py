@@ -1,8 +1,9 @@
-"""One leg of a conversation: push messages in a window, take replies as they come, mind the deadline.
+"""One leg of a conversation: push messages in a window, take replies as they come, mind the
+deadline.
 
-Flower's ``send_and_receive`` keeps every reply until the last one and says nothing of the missing ones. Here each
-reply is handed over once and dropped, a missing one is reported by name, and at most ``in_flight`` messages are
-out at a time, which bounds what the server has to hold.
+Flower's ``send_and_receive`` keeps every reply until the last one and says nothing of the missing
+ones. Here each reply is handed over once and dropped, a missing one is reported by name, and at
+most ``in_flight`` messages are out at a time, which bounds what the server has to hold.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ POLL_RANGE = (0.002, 0.2)  # seconds
 def lifetime(timeout: float, messages: int, in_flight: int) -> float:
     """Seconds for which the messages of a leg and their replies are good.
 
-    Flower counts from a message's creation, and the last one waits until the windows before it are through.
+    Flower counts from a message's creation, and the last one waits until the windows before it are
+    through.
     """
     return timeout * -(-max(messages, 1) // in_flight)
 
@@ -30,11 +32,13 @@ def lifetime(timeout: float, messages: int, in_flight: int) -> float:
 def exchange(
     grid: Grid, messages: Sequence[Message], timeout: float, in_flight: int
 ) -> Iterator[tuple[int, Message | None]]:
-    """Yield ``(index of the message, its reply)`` as replies arrive; ``None`` for one that missed its deadline.
+    """Yield ``(index of the message, its reply)`` as replies arrive; ``None`` for one that missed
+    its deadline.
 
-    ``timeout`` is in seconds and counts from the moment a message was pushed. No message is pushed that is further than
-    ``AHEAD`` windows from the oldest one out: what is kept in order meanwhile stays bounded. A grid that works while it
-    is asked for replies (``serial``) is given one message at a time, or the second one's time would run with the first.
+    ``timeout`` is in seconds and counts from the moment a message was pushed. No message is pushed
+    that is further than ``AHEAD`` windows from the oldest one out: what is kept in order meanwhile
+    stays bounded. A grid that works while it is asked for replies (``serial``) is given one message
+    at a time, or the second one's time would run with the first.
     """
     queue = deque(enumerate(messages))
     waiting: dict[str, tuple[int, float]] = {}

@@ -20,7 +20,8 @@ WINDOW = 64  # greetings at a time
 
 @dataclass(frozen=True)
 class Node:
-    """A SuperNode: ``hosts`` is the clients whose data it holds, or ``None`` if it can host any (simulation)."""
+    """A SuperNode: ``hosts`` is the clients whose data it holds, or ``None`` if it can host any
+    (simulation)."""
 
     node_id: int
     partition: int
@@ -28,11 +29,18 @@ class Node:
 
 
 def gather(
-    grid: Grid, expected: int, patience: float, fingerprint: str, root: str, report: Callable[[str], None]
+    grid: Grid,
+    expected: int,
+    patience: float,
+    fingerprint: str,
+    root: str,
+    report: Callable[[str], None],
 ) -> list[Node]:
-    """Wait for ``expected`` nodes, greet them, and return those that run this very code, by partition.
+    """Wait for ``expected`` nodes, greet them, and return those that run this very code, by
+    partition.
 
-    Flower's own sampling waits for ever; here ``patience`` seconds without enough nodes is an error.
+    Flower's own sampling waits for ever; here ``patience`` seconds without enough nodes is an
+    error.
     """
     identifiers = _wait(grid, expected, patience)
     nodes: list[Node] = []
@@ -51,9 +59,15 @@ def gather(
 
 
 def renewed(
-    grid: Grid, nodes: list[Node], patience: float, fingerprint: str, root: str, report: Callable[[str], None]
+    grid: Grid,
+    nodes: list[Node],
+    patience: float,
+    fingerprint: str,
+    root: str,
+    report: Callable[[str], None],
 ) -> list[Node]:
-    """The nodes, where a device that restarted has its old place again: Flower knows it by a new id.
+    """The nodes, where a device that restarted has its old place again: Flower knows it by a new
+    id.
 
     Simulated nodes do not restart, so nothing is asked of them.
     """
@@ -80,7 +94,8 @@ def renewed(
 def _greet(
     grid: Grid, identifiers: list[int], patience: float, fingerprint: str, root: str
 ) -> tuple[list[Node], list[str], int]:
-    """(those who run this very code, why others are left out, how many nodes they say there are)."""
+    """(those who run this very code, why others are left out, how many nodes they say there
+    are)."""
     greeting = RecordDict({"hello": ConfigRecord({"fingerprint": fingerprint, "root": root})})
     ttl = lifetime(patience, len(identifiers), WINDOW)
     messages = [Message(greeting, node_id, HELLO, ttl=ttl) for node_id in identifiers]
@@ -103,7 +118,8 @@ def _greet(
 
 
 def without_doubles(nodes: list[Node], reasons: list[str]) -> list[Node]:
-    """The nodes, but for those whose partition or clients an earlier one has: answers would replace each other."""
+    """The nodes, but for those whose partition or clients an earlier one has: answers would replace
+    each other."""
     kept: list[Node] = []
     for node in nodes:
         same = [other for other in kept if other.partition == node.partition]
@@ -137,11 +153,17 @@ def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node
     elif reply.has_error():
         reasons.append(f"node {node_id}: {reply.error.reason or f'error code {reply.error.code}'}")
     elif FAILURE in reply.content:
-        reasons.append(f"node {node_id}: {record(reply.content, FAILURE, ConfigRecord)['reason']!s}")
+        reasons.append(
+            f"node {node_id}: {record(reply.content, FAILURE, ConfigRecord)['reason']!s}"
+        )
     else:
         answer = record(reply.content, "hello", ConfigRecord)
         hosts = str(answer["hosts"])
-        clients = None if hosts == ANY else frozenset(int(part) for part in hosts.split(",") if part.strip())
+        clients = (
+            None
+            if hosts == ANY
+            else frozenset(int(part) for part in hosts.split(",") if part.strip())
+        )
         partition = int(answer["partition"])  # type: ignore[arg-type]
         return Node(node_id, partition, clients), int(answer["partitions"])  # type: ignore[arg-type]
     return None
@@ -150,7 +172,8 @@ def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node
 def spread(clients: Sequence[int], nodes: Sequence[Node]) -> list[tuple[Node, list[int]]]:
     """Give each client to a node: its own host if it has one, else contiguous shares of equal size.
 
-    Depends only on the clients and on the order of the nodes, so a resumed run spreads them the same way.
+    Depends only on the clients and on the order of the nodes, so a resumed run spreads them the
+    same way.
     """
     shares: dict[int, list[int]] = {node.node_id: [] for node in nodes}
     home = {client: node.node_id for node in reversed(nodes) for client in node.hosts or ()}

@@ -1,8 +1,9 @@
 """Rounds of sums as a Flower ``Strategy``: any rule, any learner, any release.
 
-Flower's own loop collects all replies of a round and has no resume, no early stop and no per-client failure. This
-one adds replies as they come, names who is missing and why, and can be entered at any round. It stays a normal
-``Strategy``: ``start`` runs it alone, ``run_round`` lets a ServerApp interleave several.
+Flower's own loop collects all replies of a round and has no resume, no early stop and no per-client
+failure. This one adds replies as they come, names who is missing and why, and can be entered at any
+round. It stays a normal ``Strategy``: ``start`` runs it alone, ``run_round`` lets a ServerApp
+interleave several.
 """
 
 from __future__ import annotations
@@ -53,13 +54,16 @@ class RoundSettings:
 
 @dataclass
 class RoundReport:
-    """What happened in a round: who was counted, who failed and why, metrics by client, and its cost."""
+    """What happened in a round: who was counted, who failed and why, metrics by client, and its
+    cost."""
 
     round: int
     clients: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
     metrics: dict[str, dict[int, float]] = field(default_factory=dict)
-    means: dict[str, float] = field(default_factory=dict)  # of metrics that came inside a private sum
+    means: dict[str, float] = field(
+        default_factory=dict
+    )  # of metrics that came inside a private sum
     pictures: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     skipped: str = ""
     bytes_up: int = 0
@@ -68,10 +72,12 @@ class RoundReport:
 
 
 class FederatedRounds(Strategy):
-    """One method at one seed: its :class:`Federation`, and how a round of it is carried by messages.
+    """One method at one seed: its :class:`Federation`, and how a round of it is carried by
+    messages.
 
-    ``sample`` names the participants of a round (default: the seeded draw of :func:`participants`) and ``expected``
-    how many there are on average; ``charge`` writes private rounds down before they happen.
+    ``sample`` names the participants of a round (default: the seeded draw of :func:`participants`)
+    and ``expected`` how many there are on average; ``charge`` writes private rounds down before
+    they happen.
     """
 
     def __init__(
@@ -90,7 +96,12 @@ class FederatedRounds(Strategy):
         expected: float = 0.0,
         charge: Charge | None = None,
     ) -> None:
-        self.federation, self.release, self.nodes, self.settings = federation, release, nodes, settings
+        self.federation, self.release, self.nodes, self.settings = (
+            federation,
+            release,
+            nodes,
+            settings,
+        )
         self.method, self.seed, self.session = method, seed, session
         self.fingerprint, self.root = fingerprint, root
         self.vector_size = federation.rule.size(federation.model.numel())
@@ -103,10 +114,12 @@ class FederatedRounds(Strategy):
 
     # ------------------------------------------------------------------ one round
     def run_round(self, grid: Grid, number: int, pictures: bool = False) -> RoundReport:
-        """Train round ``number`` and move the model; raises :class:`StoppedError` below ``min_clients``.
+        """Train round ``number`` and move the model; raises :class:`StoppedError` below
+        ``min_clients``.
 
-        A private round is charged before its clients are drawn, and stays charged however it ends. If the draw
-        itself gives too few (Poisson sampling does, now and then), the round is skipped: the model stays.
+        A private round is charged before its clients are drawn, and stays charged however it ends.
+        If the draw itself gives too few (Poisson sampling does, now and then), the round is
+        skipped: the model stays.
         """
         started = time.monotonic()
         report = RoundReport(number)
@@ -141,8 +154,12 @@ class FederatedRounds(Strategy):
         chosen = self.sample(number)
         shares = spread(chosen, self.nodes)
         hosted = {client for _, clients in shares for client in clients}
-        report.failures |= {client: "no node hosts this client" for client in chosen if client not in hosted}
-        public = self.release.open(max(len(hosted), 1), self.expected or len(hosted), len(shares), len(shares))
+        report.failures |= {
+            client: "no node hosts this client" for client in chosen if client not in hosted
+        }
+        public = self.release.open(
+            max(len(hosted), 1), self.expected or len(hosted), len(shares), len(shares)
+        )
         orders = []
         for node, clients in shares:
             versions = tuple(federation.accepted.get(client, 0) for client in clients)
@@ -170,7 +187,8 @@ class FederatedRounds(Strategy):
     def _collect(
         self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
     ) -> tuple[Payload | None, Public]:
-        """One leg: train, and add up the answers as they come. Returns the sum and the numbers it was made with."""
+        """One leg: train, and add up the answers as they come. Returns the sum and the numbers it
+        was made with."""
         fold = Fold()
         messages = self._messages(orders, report)
         for slot, reply in exchange(grid, messages, self.settings.timeout, self.settings.in_flight):
@@ -192,12 +210,18 @@ class FederatedRounds(Strategy):
         self.federation.apply(aggregate, report.clients, report.round)
 
     def _keep_public(self, aggregate: Aggregate, public: Public, report: RoundReport) -> None:
-        """What may be logged of a private sum: its norm, the clip it was made with, metrics that came inside it."""
-        report.means |= {"update_norm": float(aggregate.mean.norm()), "clip": float(public.get("clip", 0.0))}
+        """What may be logged of a private sum: its norm, the clip it was made with, metrics that
+        came inside it."""
+        report.means |= {
+            "update_norm": float(aggregate.mean.norm()),
+            "clip": float(public.get("clip", 0.0)),
+        }
         for name in self.release.metric_ranges:
             report.means[name] = aggregate.scalars[f"metric.{name}"] / aggregate.count
 
-    def _take(self, slot: int, reply: Message | None, order: Order, fold: Fold, report: RoundReport) -> None:
+    def _take(
+        self, slot: int, reply: Message | None, order: Order, fold: Fold, report: RoundReport
+    ) -> None:
         """Add one reply to the sum, or note why it cannot be."""
         try:
             answer = self._read(content_of(reply, self.settings.timeout), order)
@@ -218,18 +242,24 @@ class FederatedRounds(Strategy):
 
     def _read(self, content: RecordDict, order: Order) -> Answer:
         if not self.release.private:
-            return unpack_answer(content, order, self.vector_size, getattr(self.federation.rule, "scalars", {}))
+            return unpack_answer(
+                content, order, self.vector_size, getattr(self.federation.rule, "scalars", {})
+            )
         return unpack_sum(content, order, self.release.length)
 
     def _too_few(self, report: RoundReport) -> str:
-        reasons = "\n".join(f"  client {client}: {reason}" for client, reason in sorted(report.failures.items()))
+        reasons = "\n".join(
+            f"  client {client}: {reason}" for client, reason in sorted(report.failures.items())
+        )
         return (
             f"round {report.round} of {self.method}: {len(report.clients)} clients answered, "
             f"clients.min is {self.settings.min_clients}\n{reasons}"
         )
 
     # ------------------------------------------------------------------ Flower's interface
-    def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *_: Any, **__: Any) -> Result:
+    def start(
+        self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *_: Any, **__: Any
+    ) -> Result:
         """Run rounds from the federation's own to ``num_rounds``, as ``Strategy.start`` does.
 
         ``initial_arrays`` replaces the model if it holds one under ``"model"``.
@@ -262,17 +292,23 @@ class FederatedRounds(Strategy):
         report = RoundReport(server_round)
         orders = self._orders(server_round, False, report)
         messages = self._messages(orders, report)
-        self._open = (report, [(message, order) for message, (_, order) in zip(messages, orders, strict=True)])
+        self._open = (
+            report,
+            [(message, order) for message, (_, order) in zip(messages, orders, strict=True)],
+        )
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Close the round that :meth:`configure_train` opened; a node without a reply is a failure."""
+        """Close the round that :meth:`configure_train` opened; a node without a reply is a
+        failure."""
         if self._open is None or self._open[0].round != server_round:
             raise ValueError(f"round {server_round} was not opened by configure_train")
         (report, orders), self._open = self._open, None
-        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}  # an error may have another sender
+        answers = {
+            reply.metadata.reply_to_message_id: reply for reply in replies
+        }  # an error may have another sender
         fold = Fold()
         for slot, (message, order) in enumerate(orders):
             self._take(slot, answers.get(message.metadata.message_id), order, fold, report)
@@ -282,10 +318,13 @@ class FederatedRounds(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """No evaluation leg: clients judge their upload within the train leg, the server the shared model."""
+        """No evaluation leg: clients judge their upload within the train leg, the server the shared
+        model."""
         return []
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
         return None
 
     def summary(self) -> None:
@@ -293,7 +332,11 @@ class FederatedRounds(Strategy):
 
 
 def _means(report: RoundReport) -> MetricRecord:
-    means = {name: sum(values.values()) / len(values) for name, values in report.metrics.items() if values}
+    means = {
+        name: sum(values.values()) / len(values)
+        for name, values in report.metrics.items()
+        if values
+    }
     return MetricRecord(means)  # type: ignore[arg-type]
 
 

@@ -1,11 +1,12 @@
 """Messages to types and back. Everything that crosses the network is declared here.
 
-Train order (server to node): ``ArrayRecord "broadcast"`` {model, extra.<name>} and ``ConfigRecord "order"``.
-Under a private release the answer is :func:`pack_sum`: ``ArrayRecord "sum"`` {vector} and ``"origin"``, no more.
-Answer otherwise: ``ArrayRecord "sum"`` {vector}, ``MetricRecord "sum.meta"`` {weight, count, scalar.<name>},
-``MetricRecord "clients"`` {id, <metric>}, ``ConfigRecord "failures"`` {ids, reasons}, ``ConfigRecord "origin"``
-{round, session}, and only if pictures were asked for ``ArrayRecord "pictures"``. A node that could not do its work
-answers with ``ConfigRecord "failure"`` {reason}.
+Train order (server to node): ``ArrayRecord "broadcast"`` {model, extra.<name>} and ``ConfigRecord
+"order"``. Under a private release the answer is :func:`pack_sum`: ``ArrayRecord "sum"`` {vector}
+and ``"origin"``, no more. Answer otherwise: ``ArrayRecord "sum"`` {vector}, ``MetricRecord
+"sum.meta"`` {weight, count, scalar.<name>}, ``MetricRecord "clients"`` {id, <metric>},
+``ConfigRecord "failures"`` {ids, reasons}, ``ConfigRecord "origin"`` {round, session}, and only if
+pictures were asked for ``ArrayRecord "pictures"``. A node that could not do its work answers with
+``ConfigRecord "failure"`` {reason}.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from tasks.params import is_finite
 
 FAILURE = "failure"
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
-NPY_VERSION_1 = b"\x93NUMPY\x01\x00"  # what numpy writes; Flower's metadata already says shape and dtype
+NPY_VERSION_1 = (
+    b"\x93NUMPY\x01\x00"  # what numpy writes; Flower's metadata already says shape and dtype
+)
 SLACK = 1e-5  # of a sum in float32
 NPY_PREFIX = 10  # magic, version, and two bytes with the length of the header that follows
 
@@ -60,7 +63,8 @@ class Answer:
 def record(content: RecordDict, name: str, kind: type[R]) -> R:
     """A record of a message by name; raises ``KeyError`` if there is none of that kind.
 
-    Flower's own ``content.config_records`` copies all records at every access, which costs more than a small round.
+    Flower's own ``content.config_records`` copies all records at every access, which costs more
+    than a small round.
     """
     found = content[name]
     if not isinstance(found, kind):
@@ -74,7 +78,9 @@ def to_array(tensor: Tensor) -> Array:
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
     data = b"".join((header.getvalue(), values.data.cast("B") if values.size else b""))
-    return Array(dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", data=data)
+    return Array(
+        dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", data=data
+    )
 
 
 def from_array(array: Array) -> Tensor:
@@ -85,17 +91,24 @@ def from_array(array: Array) -> Tensor:
     data, dtype = array.data, np.dtype(array.dtype)
     offset = NPY_PREFIX + int.from_bytes(data[NPY_PREFIX - 2 : NPY_PREFIX], "little")
     if array.stype != "numpy.ndarray" or data[:8] != NPY_VERSION_1 or dtype.kind not in "fiu":
-        raise ReplyError(f"an array of type {array.stype}, dtype {array.dtype} is not part of the protocol")
+        raise ReplyError(
+            f"an array of type {array.stype}, dtype {array.dtype} is not part of the protocol"
+        )
     if len(data) - offset != dtype.itemsize * math.prod(array.shape):
-        raise ReplyError(f"an array of shape {array.shape} arrived with {len(data) - offset} bytes of data")
+        raise ReplyError(
+            f"an array of shape {array.shape} arrived with {len(data) - offset} bytes of data"
+        )
     values = np.frombuffer(data, dtype, offset=offset).reshape(array.shape)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that it cannot stop anyone from writing to a view of bytes
+        warnings.simplefilter(
+            "ignore"
+        )  # torch warns that it cannot stop anyone from writing to a view of bytes
         return torch.from_numpy(values)
 
 
 def pack_broadcast(received: Broadcast) -> ArrayRecord:
-    """The arrays every node of a round gets; build it once a round and share it between messages."""
+    """The arrays every node of a round gets; build it once a round and share it between
+    messages."""
     arrays = {"model": to_array(received.model)}
     arrays |= {f"extra.{name}": to_array(value) for name, value in received.extra.items()}
     return ArrayRecord(arrays)
@@ -127,7 +140,10 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
 
 def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
     """What :func:`pack_order` packed."""
-    config, arrays = record(content, "order", ConfigRecord), record(content, "broadcast", ArrayRecord)
+    config, arrays = (
+        record(content, "order", ConfigRecord),
+        record(content, "broadcast", ArrayRecord),
+    )
     number = int(config["round"])  # type: ignore[arg-type]
     assignment = Assignment(
         round=number,
@@ -147,7 +163,9 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         pins=str(config["pins"]),
     )
     tensors = {name: from_array(array).clone() for name, array in arrays.items()}
-    extra = {name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"}
+    extra = {
+        name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"
+    }
     return order, Broadcast(tensors["model"], extra, number)
 
 
@@ -157,14 +175,18 @@ def pack_answer(result: CohortResult, order: Order) -> RecordDict:
         {
             "origin": ConfigRecord({"round": order.assignment.round, "session": order.session}),
             "clients": MetricRecord({"id": result.clients, **result.metrics}),
-            "failures": ConfigRecord({"ids": list(result.failures), "reasons": list(result.failures.values())}),
+            "failures": ConfigRecord(
+                {"ids": list(result.failures), "reasons": list(result.failures.values())}
+            ),
         }
     )
     if result.payload is not None:
         payload = result.payload
         content["sum"] = ArrayRecord({"vector": to_array(payload.vector)})
         scalars = {f"scalar.{name}": value for name, value in payload.scalars.items()}
-        content["sum.meta"] = MetricRecord({"weight": payload.weight, "count": payload.count, **scalars})
+        content["sum.meta"] = MetricRecord(
+            {"weight": payload.weight, "count": payload.count, **scalars}
+        )
     if result.pictures:
         content["pictures"] = ArrayRecord(
             {
@@ -177,13 +199,15 @@ def pack_answer(result: CohortResult, order: Order) -> RecordDict:
 
 
 def pack_sum(vector: Tensor, order: Order) -> RecordDict:
-    """A private train reply's content: the (noised or masked) sum and which round it is for, nothing else."""
+    """A private train reply's content: the (noised or masked) sum and which round it is for,
+    nothing else."""
     origin = ConfigRecord({"round": order.assignment.round, "session": order.session})
     return RecordDict({"origin": origin, "sum": ArrayRecord({"vector": to_array(vector)})})
 
 
 def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
-    """A node's private answer: an integer vector of ``size`` numbers over all clients it was asked to train.
+    """A node's private answer: an integer vector of ``size`` numbers over all clients it was asked
+    to train.
 
     Raises :class:`ReplyError` for whatever is wrong with it.
     """
@@ -193,10 +217,14 @@ def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
         _same_round(content, order)
         array = record(content, "sum", ArrayRecord)["vector"]
         if array.dtype != "int32" or tuple(array.shape) != (size,):
-            raise ReplyError(f"the sum is {array.dtype} {tuple(array.shape)}, expected int32 ({size},)")
+            raise ReplyError(
+                f"the sum is {array.dtype} {tuple(array.shape)}, expected int32 ({size},)"
+            )
         clients = list(order.assignment.clients)
         payload = Payload(from_array(array), 0.0, {}, len(clients))
-        return Answer(CohortResult(payload, clients), record(content, "sum", ArrayRecord).count_bytes())
+        return Answer(
+            CohortResult(payload, clients), record(content, "sum", ArrayRecord).count_bytes()
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
@@ -204,11 +232,16 @@ def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
 def _same_round(content: RecordDict, order: Order) -> None:
     origin = record(content, "origin", ConfigRecord)
     if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
-        raise ReplyError(f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one")
+        raise ReplyError(
+            f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one"
+        )
 
 
-def unpack_answer(content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]) -> Answer:
-    """A node's answer, checked against the order, the vector ``size`` V and the ``scalars`` the rule sums beside it.
+def unpack_answer(
+    content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]
+) -> Answer:
+    """A node's answer, checked against the order, the vector ``size`` V and the ``scalars`` the
+    rule sums beside it.
 
     Raises :class:`ReplyError` for whatever is wrong with it: no reply can make the server fail.
     """
@@ -218,7 +251,9 @@ def unpack_answer(content: RecordDict, order: Order, size: int, scalars: Mapping
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
 
-def _unpack_answer(content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]) -> Answer:
+def _unpack_answer(
+    content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]
+) -> Answer:
     if FAILURE in content:
         raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
     try:
@@ -229,38 +264,58 @@ def _unpack_answer(content: RecordDict, order: Order, size: int, scalars: Mappin
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
     result = CohortResult(clients=ids)
-    result.failures = dict(zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True))  # type: ignore[arg-type]
+    result.failures = dict(
+        zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True)
+    )  # type: ignore[arg-type]
     strangers = {*ids, *result.failures} - set(order.assignment.clients)
     if strangers:
-        raise ReplyError(f"the reply counts clients {sorted(strangers)} which it was not asked to train")
+        raise ReplyError(
+            f"the reply counts clients {sorted(strangers)} which it was not asked to train"
+        )
     result.metrics = {name: list(values) for name, values in metrics.items()}  # type: ignore[arg-type]
     uneven = [name for name, values in result.metrics.items() if len(values) != len(ids)]
     if uneven or len(set(ids)) < len(ids):
-        raise ReplyError(f"the reply lists {len(ids)} clients, but {uneven or 'some of them twice'}")
+        raise ReplyError(
+            f"the reply lists {len(ids)} clients, but {uneven or 'some of them twice'}"
+        )
     if ids:
         result.payload = _payload(content, size, len(ids), scalars)
     if "pictures" in content:
         if not order.pictures:
             raise ReplyError("the reply holds pictures that nobody asked for")
-        images = {name: _picture(array) for name, array in record(content, "pictures", ArrayRecord).items()}
+        images = {
+            name: _picture(array)
+            for name, array in record(content, "pictures", ArrayRecord).items()
+        }
         result.pictures = {
             client: (images[f"{client}.private"], images[f"{client}.rendered"])
             for client in ids
             if f"{client}.private" in images
         }
-    return Answer(result, sum(part.count_bytes() for part in content.values() if isinstance(part, ArrayRecord)))
+    return Answer(
+        result,
+        sum(part.count_bytes() for part in content.values() if isinstance(part, ArrayRecord)),
+    )
 
 
 def _picture(array: Array) -> Tensor:
     image = from_array(array)
-    if image.dtype != torch.uint8 or image.dim() < 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+    if (
+        image.dtype != torch.uint8
+        or image.dim() < 3
+        or image.shape[-1] not in (1, 3)
+        or 0 in image.shape
+    ):
         raise ReplyError(f"a picture of shape {tuple(image.shape)} and type {image.dtype}")
     return image
 
 
 def _payload(content: RecordDict, size: int, count: int, scalars: Mapping[str, Bounds]) -> Payload:
     try:
-        array, meta = record(content, "sum", ArrayRecord)["vector"], dict(record(content, "sum.meta", MetricRecord))
+        array, meta = (
+            record(content, "sum", ArrayRecord)["vector"],
+            dict(record(content, "sum.meta", MetricRecord)),
+        )
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
     if array.dtype != "float32":
@@ -273,15 +328,21 @@ def _payload(content: RecordDict, size: int, count: int, scalars: Mapping[str, B
     weight = float(meta.pop("weight"))  # type: ignore[arg-type]
     counted = int(meta.pop("count"))  # type: ignore[arg-type]
     if counted != count or not 0 < weight < float("inf"):
-        raise ReplyError(f"the sum claims weight {weight} over {counted} clients, but lists {count}")
+        raise ReplyError(
+            f"the sum claims weight {weight} over {counted} clients, but lists {count}"
+        )
     sums = {name.removeprefix("scalar."): float(value) for name, value in meta.items()}  # type: ignore[arg-type]
     if sums.keys() != scalars.keys():
         raise ReplyError(f"the reply sums the scalars {sorted(sums)}, the rule {sorted(scalars)}")
     for name, (low, high, power, weighted) in scalars.items():
         over = weight if weighted else count
-        top = math.inf if power else high * over * (1 + SLACK)  # in units of a clip that a plain sum does not have
+        top = (
+            math.inf if power else high * over * (1 + SLACK)
+        )  # in units of a clip that a plain sum does not have
         if not low * over * (1 - SLACK) <= sums[name] <= top or not math.isfinite(sums[name]):
-            raise ReplyError(f"the sum of {name} is {sums[name]}, which {count} clients cannot give")
+            raise ReplyError(
+                f"the sum of {name} is {sums[name]}, which {count} clients cannot give"
+            )
     return Payload(vector, weight, sums, counted)
 
 

@@ -1,8 +1,10 @@
-"""Local learners: how a client's data become a step. One family, one file; ``LEARNERS`` holds factories.
+"""Local learners: how a client's data become a step. One family, one file; ``LEARNERS`` holds
+factories.
 
 One whose steps are themselves noised lives in ``privacy/``, beside the entropy it draws from.
 
-A learner of your own is one file and one line here, or its ``"package.module:factory"`` in ``methods``.
+A learner of your own is one file and one line here, or its ``"package.module:factory"`` in
+``methods``.
 """
 
 LEARNERS: dict[str, str] = {

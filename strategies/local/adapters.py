@@ -1,16 +1,18 @@
-r"""Training a shared adapter, and a personal one on top of it, with AdamW, for a whole cohort at once.
+r"""Training a shared adapter, and a personal one on top of it, with AdamW, for a whole cohort at
+once.
 
-*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized Talking-Head Generation*,
-2026, https://arxiv.org/abs/2604.08037.
+*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized
+Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037.
 
 .. math::
     s \leftarrow s - \mathrm{AdamW}(\mathrm{correct}(\mathrm{clip}_C(\nabla_s L(s, 0)))) \quad (E \text{ times}) \\
     p \leftarrow p - \mathrm{AdamW}(\mathrm{clip}_C(\nabla_p L(s, p))) \quad (E_p \text{ times})
 
-s is what the client received and sends back; it is trained without the personal adapter, so that it has to carry what
-people have in common (trained together, the personal one learns it too, and newcomers get nothing: measured). p is
-remembered on the client's own device from round to round and is no part of any
-:class:`strategies.types.Contribution`. Any task that is :class:`tasks.types.Personalised` can be trained so.
+s is what the client received and sends back; it is trained without the personal adapter, so that it
+has to carry what people have in common (trained together, the personal one learns it too, and
+newcomers get nothing: measured). p is remembered on the client's own device from round to round and
+is no part of any :class:`strategies.types.Contribution`. Any task that is
+:class:`tasks.types.Personalised` can be trained so.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ PERSONAL = "personal"
 
 
 class AdapterFit:
-    """A shared adapter, then a personal one on top (none with ``learner.adapters.personal-steps = 0``).
+    """A shared adapter, then a personal one on top (none with ``learner.adapters.personal-steps =
+    0``).
 
     A :class:`strategies.types.WholeFit`.
     """
@@ -44,7 +47,8 @@ class AdapterFit:
         self.personal_steps = settings.adapters.personal_steps
 
     def memory(self, task: Task) -> Mapping[str, int]:
-        """What a client keeps between rounds, and how many numbers: how far its personal adapter has moved."""
+        """What a client keeps between rounds, and how many numbers: how far its personal adapter
+        has moved."""
         if not self.personal_steps:
             return {}
         assert isinstance(task, Personalised), "compatibility.py refuses other tasks"
@@ -59,12 +63,18 @@ class AdapterFit:
         batches = settings.outer_steps + self.personal_steps
         episode = task.episodes(cohort, keys, batches, 0, settings.batch_size, model.device)
         resting = task.resting(received.round)
-        point, optimiser, loss = model.expand(len(cohort), -1), Adam(self.rate), torch.zeros(len(cohort))
+        point, optimiser, loss = (
+            model.expand(len(cohort), -1),
+            Adam(self.rate),
+            torch.zeros(len(cohort)),
+        )
         for step in range(settings.outer_steps):
             loss, gradient = task.derivatives.gradient(point, episode(step).query)
             gradient = rule.correct(clip(gradient, settings.outer_clip), point, received, memory)
             change = optimiser.direction(gradient) + self.rate * self.decay * point
-            point = point - (change if resting is None else change.masked_fill(resting.to(change.device), 0.0))
+            point = point - (
+                change if resting is None else change.masked_fill(resting.to(change.device), 0.0)
+            )
         start = task.personal_start().to(model)
         own = start + memory[PERSONAL] if self.personal_steps else start.expand(len(cohort), -1)
         optimiser = Adam(self.rate)
@@ -72,7 +82,9 @@ class AdapterFit:
             _, gradient = task.whole.gradient(torch.cat([point, own], 1), episode(step).query)
             change = optimiser.direction(clip(gradient[:, model.numel() :], settings.outer_clip))
             own = own - change - self.rate * self.decay * own
-        signals = task.signals(point, cohort) if rule_signals(rule) else {}  # they weigh what is sent, and that alone
+        signals = (
+            task.signals(point, cohort) if rule_signals(rule) else {}
+        )  # they weigh what is sent, and that alone
         return LocalResult(
             delta=point - model,
             steps=torch.full((len(cohort),), float(settings.outer_steps), device=model.device),

@@ -16,7 +16,8 @@ from tasks.types import Derivatives, Episode
 
 
 class Reptile:
-    r"""The pseudo-gradient is the way back from the adapted field: :math:`G = w - \phi_K` (algorithm 1)."""
+    r"""The pseudo-gradient is the way back from the adapted field: :math:`G = w - \phi_K`
+    (algorithm 1)."""
 
     least_inner_steps = 1
 

@@ -2,8 +2,9 @@ r"""The local loop every gradient oracle shares: E outer steps from the received
 
 .. math:: w_{i+1} = w_i - \lambda_o\,\mathrm{correct}\big(\mathrm{clip}_C(G_i)\big)
 
-for the whole cohort at once: ``w`` is a matrix ``[C, P]``. The client's own gradient is clipped first and the rule's
-correction added after, so that SCAFFOLD's control variates are averages of clipped gradients and cancel exactly.
+for the whole cohort at once: ``w`` is a matrix ``[C, P]``. The client's own gradient is clipped
+first and the rule's correction added after, so that SCAFFOLD's control variates are averages of
+clipped gradients and cancel exactly.
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ def descend(
     keys: Sequence[Key],
     settings: LearnerSettings,
 ) -> LocalResult:
-    """Train every client of ``cohort`` from the received model; nothing is synchronised with the host inside.
+    """Train every client of ``cohort`` from the received model; nothing is synchronised with the
+    host inside.
 
-    With ``learner.steps-by-examples`` a client takes E steps for each picture, clip or object it holds; those who are
-    through rest while the others of the cohort go on.
+    With ``learner.steps-by-examples`` a client takes E steps for each picture, clip or object it
+    holds; those who are through rest while the others of the cohort go on.
     """
     device = received.model.device
     examples = [int(data.examples) for data in cohort]
     units = [int(getattr(data, "units", data.examples)) for data in cohort]
     steps = [settings.outer_steps * (count if settings.steps_by_examples else 1) for count in units]
-    episode = task.episodes(cohort, keys, max(steps), learner.inner_steps, settings.batch_size, device)
+    episode = task.episodes(
+        cohort, keys, max(steps), learner.inner_steps, settings.batch_size, device
+    )
     params = received.model.expand(len(cohort), -1).clone()
     left = torch.tensor(steps, device=device)
     limit = 0.0 if getattr(learner, "clips_itself", False) else settings.outer_clip
@@ -51,7 +55,10 @@ def descend(
         gradient = rule.correct(clip(gradient, limit), params, received, memory)
         if index < min(steps):
             params = params - learner.outer_rate * gradient
-            metrics, lowest = dict(found), objective if lowest is None else torch.minimum(lowest, objective)
+            metrics, lowest = (
+                dict(found),
+                objective if lowest is None else torch.minimum(lowest, objective),
+            )
             continue
         going = left > index
         params = torch.where(going[:, None], params - learner.outer_rate * gradient, params)

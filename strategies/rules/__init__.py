@@ -1,7 +1,7 @@
 """Aggregation rules: one paper, one file, both halves (what a client adds, what the server does).
 
-A rule of your own is one file and one line here, or ``rule = "package.module:Class"`` in the config. The contract
-tests in ``tests/strategies`` run on everything in this table.
+A rule of your own is one file and one line here, or ``rule = "package.module:Class"`` in the
+config. The contract tests in ``tests/strategies`` run on everything in this table.
 """
 
 RULES: dict[str, str] = {

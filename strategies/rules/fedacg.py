@@ -1,7 +1,7 @@
 """FedACG.
 
-*Communication-Efficient Federated Learning with Accelerated Client Gradient*, G. Kim, J. Kim, B. Han, CVPR 2024,
-https://arxiv.org/abs/2201.03172.
+*Communication-Efficient Federated Learning with Accelerated Client Gradient*, G. Kim, J. Kim, B.
+Han, CVPR 2024, https://arxiv.org/abs/2201.03172.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class FedACG(FedAvg):
         \text{client:}\quad & \text{step gains } \beta (w_i - \tilde w), \qquad \Delta_i = w_i - \tilde w \\
         \text{server:}\quad & m \leftarrow \lambda m + \mathrm{clip}_C(\overline{\Delta}), \qquad w \leftarrow w + m
 
-    so that, without the clip, the new w is the mean of the clients' models. With :math:`\lambda = \beta = 0` this is
-    FedAvg. Nothing beside one model travels either way.
+    so that, without the clip, the new w is the mean of the clients' models. With :math:`\lambda =
+    \beta = 0` this is FedAvg. Nothing beside one model travels either way.
     """
 
     def __init__(self, settings: RuleSettings) -> None:
@@ -37,9 +37,13 @@ class FedACG(FedAvg):
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
         return Broadcast(model + self.momentum * state["momentum"], {}, round)
 
-    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+    def correct(
+        self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory
+    ) -> Tensor:
         return gradient + self.beta * (params - received.model)
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         momentum = self.momentum * state["momentum"] + clip(aggregate.mean, self.server_clip)
         return model + momentum, {"momentum": momentum}

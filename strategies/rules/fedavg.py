@@ -1,7 +1,7 @@
 """FedAvg.
 
-*Communication-Efficient Learning of Deep Networks from Decentralized Data*, B. McMahan, E. Moore, D. Ramage,
-S. Hampson, B. Aguera y Arcas, AISTATS 2017, https://arxiv.org/abs/1602.05629.
+*Communication-Efficient Learning of Deep Networks from Decentralized Data*, B. McMahan, E. Moore,
+D. Ramage, S. Hampson, B. Aguera y Arcas, AISTATS 2017, https://arxiv.org/abs/1602.05629.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class FedAvg:
     .. math:: w \leftarrow w + \mathrm{clip}_C\Big(\frac{\sum_i n_i \Delta_i}{\sum_i n_i}\Big),
         \qquad \Delta_i = w_i - w
 
-    The clip on the averaged update is FedMeNF's server step; ``rules.server-clip = 0`` is the rule as published.
+    The clip on the averaged update is FedMeNF's server step; ``rules.server-clip = 0`` is the rule
+    as published.
     """
 
     memory: tuple[str, ...] = ()
@@ -36,7 +37,9 @@ class FedAvg:
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
         return Broadcast(model, {}, round)
 
-    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+    def correct(
+        self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory
+    ) -> Tensor:
         return gradient
 
     def contribute(
@@ -44,5 +47,7 @@ class FedAvg:
     ) -> tuple[Contribution, dict[str, Tensor]]:
         return Contribution(result.delta, result.examples), {}
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         return model + clip(aggregate.mean, self.server_clip), state

@@ -1,7 +1,7 @@
 """FedExP.
 
-*FedExP: Speeding Up Federated Averaging via Extrapolation*, D. Jhunjhunwala, S. Wang, G. Joshi, ICLR 2023,
-https://arxiv.org/abs/2301.09604.
+*FedExP: Speeding Up Federated Averaging via Extrapolation*, D. Jhunjhunwala, S. Wang, G. Joshi,
+ICLR 2023, https://arxiv.org/abs/2301.09604.
 """
 
 from __future__ import annotations
@@ -13,23 +13,34 @@ from torch import Tensor
 
 from strategies.rules.fedavg import FedAvg
 from strategies.settings import RuleSettings
-from strategies.types import Aggregate, Bounds, Broadcast, Contribution, LocalResult, Memory, Scalar, State
+from strategies.types import (
+    Aggregate,
+    Bounds,
+    Broadcast,
+    Contribution,
+    LocalResult,
+    Memory,
+    Scalar,
+    State,
+)
 from tasks.params import clip
 
 
 class FedExP(FedAvg):
-    r"""FedAvg that goes further the more the clients' updates disagree (eq. 10, M clients, equal weights).
+    r"""FedAvg that goes further the more the clients' updates disagree (eq. 10, M clients, equal
+    weights).
 
     .. math:: w \leftarrow w + \mathrm{clip}_C(\eta_g \overline{\Delta}), \qquad
         \eta_g = \max\Big(1, \frac{\sum_i \lVert\Delta_i\rVert^2}{2 M (\lVert\overline{\Delta}\rVert^2 + \epsilon)}\Big)
 
-    For M orthogonal updates of equal norm :math:`\eta_g = M/2` (as :math:`\epsilon \to 0`); for equal ones it is 1.
-    Under a private release each :math:`\lVert\Delta_i\rVert^2` is that of the clipped update, at most :math:`C^2`,
-    and travels inside the sum. Noise lengthens :math:`\overline{\Delta}`, so that :math:`\eta_g` falls towards 1: the
-    rule then turns into FedAvg rather than overshoot.
+    For M orthogonal updates of equal norm :math:`\eta_g = M/2` (as :math:`\epsilon \to 0`); for
+    equal ones it is 1. Under a private release each :math:`\lVert\Delta_i\rVert^2` is that of the
+    clipped update, at most :math:`C^2`, and travels inside the sum. Noise lengthens
+    :math:`\overline{\Delta}`, so that :math:`\eta_g` falls towards 1: the rule then turns into
+    FedAvg rather than overshoot.
 
-    Extrapolated iterates swing around where they go; as in the paper's experiments, what is judged is the mean of the
-    last two.
+    Extrapolated iterates swing around where they go; as in the paper's experiments, what is judged
+    is the mean of the last two.
     """
 
     scalars: Mapping[str, Bounds] = {"square_norm": Bounds(0.0, 1.0, clip_power=2, weighted=True)}
@@ -55,8 +66,12 @@ class FedExP(FedAvg):
     def extrapolation(self, aggregate: Aggregate) -> float:
         r""":math:`\eta_g`, at least 1; the weights are all one, so their sum is M."""
         size = float(aggregate.mean.double().square().sum())
-        return max(1.0, aggregate.scalars["square_norm"] / (2 * aggregate.weight * (size + self.epsilon)))
+        return max(
+            1.0, aggregate.scalars["square_norm"] / (2 * aggregate.weight * (size + self.epsilon))
+        )
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         moved = model + clip(self.extrapolation(aggregate) * aggregate.mean, self.server_clip)
         return moved, {"previous": model}

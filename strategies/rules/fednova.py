@@ -1,7 +1,7 @@
 """FedNova.
 
-*Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization*, J. Wang, Q. Liu, H. Liang,
-G. Joshi, H. V. Poor, NeurIPS 2020, https://arxiv.org/abs/2007.07481.
+*Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization*, J. Wang, Q.
+Liu, H. Liang, G. Joshi, H. V. Poor, NeurIPS 2020, https://arxiv.org/abs/2007.07481.
 """
 
 from __future__ import annotations
@@ -12,20 +12,31 @@ from torch import Tensor
 
 from strategies.rules.fedavg import FedAvg
 from strategies.settings import RuleSettings
-from strategies.types import Aggregate, Bounds, Broadcast, Contribution, LocalResult, Memory, Scalar, State
+from strategies.types import (
+    Aggregate,
+    Bounds,
+    Broadcast,
+    Contribution,
+    LocalResult,
+    Memory,
+    Scalar,
+    State,
+)
 from tasks.errors import InputError
 from tasks.params import clip
 
 
 class FedNova(FedAvg):
-    r"""Average of *normalised* updates: who takes more local steps does not pull harder (eq. 8, local SGD).
+    r"""Average of *normalised* updates: who takes more local steps does not pull harder (eq. 8,
+    local SGD).
 
     .. math::
         w \leftarrow w + \mathrm{clip}_C\Big(\tau_{\mathrm{eff}} \frac{\sum_i n_i \Delta_i / \tau_i}{\sum_i n_i}\Big),
         \qquad \tau_{\mathrm{eff}} = \frac{\sum_i n_i \tau_i}{\sum_i n_i}
 
     :math:`\tau_i` is the number of local outer steps of client i. Where all take E steps, as they do unless
-    ``learner.steps-by-examples`` is set, this is FedAvg and nothing more than FedAvg's sum travels. Where they differ,
+    ``learner.steps-by-examples`` is set, this is FedAvg and nothing more than FedAvg's sum travels.
+    Where they differ,
     :math:`\tau_i` (at most ``rules.fednova.max-steps``) travels inside the sum, weighted as the update is. Noise would
     drown it, so that is refused under noised releases.
     """
@@ -52,7 +63,9 @@ class FedNova(FedAvg):
         scalars = {"steps": Scalar(result.steps.to(result.delta), self.scalars["steps"])}
         return Contribution(result.delta / result.steps[:, None], result.examples, scalars), {}
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         if self.equal:
             return super().apply(model, state, aggregate, population)
         effective = aggregate.scalars["steps"] / aggregate.weight

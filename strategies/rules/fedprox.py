@@ -1,7 +1,7 @@
 """FedProx.
 
-*Federated Optimization in Heterogeneous Networks*, T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar,
-V. Smith, MLSys 2020, https://arxiv.org/abs/1812.06127.
+*Federated Optimization in Heterogeneous Networks*, T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A.
+Talwalkar, V. Smith, MLSys 2020, https://arxiv.org/abs/1812.06127.
 """
 
 from __future__ import annotations
@@ -24,5 +24,7 @@ class FedProx(FedAvg):
         super().__init__(settings)
         self.mu = settings.fedprox.mu
 
-    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+    def correct(
+        self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory
+    ) -> Tensor:
         return gradient + self.mu * (params - received.model)

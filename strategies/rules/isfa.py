@@ -1,7 +1,7 @@
 r"""ISFA: identity-stable federated aggregation, with the reliability weight inside the sum.
 
-*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized Talking-Head Generation*,
-2026, https://arxiv.org/abs/2604.08037.
+*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized
+Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from strategies.types import Broadcast, Contribution, LocalResult, Memory
 
 
 class Isfa(FedAvg):
-    r"""FedAvg with weights that each device computes for itself and that leave it only inside the sum.
+    r"""FedAvg with weights that each device computes for itself and that leave it only inside the
+    sum.
 
     .. math:: s_k = \alpha\, \mathrm{ID}_k + (1 - \alpha)\, \mathrm{TS}_k, \qquad
         a_k = \frac{\min(n_k, N)}{N} \exp(\gamma (s_k - 1)) \in [0, 1], \qquad
         w \leftarrow w + \frac{\sum_k a_k \Delta_k}{\sum_k a_k}
 
-    ID and TS are the client's identity consistency and temporal stability in [0, 1] on clips it did not train on. The
-    published rule sends scores and counts to the server, which normalises :math:`n_k e^{\gamma s_k}` over the cohort:
-    the same mean, since the common factor :math:`e^{-\gamma}/N` cancels, but then one client's data move every other
-    client's weight. Here :math:`a_k` is bounded by 1 whatever others do, so a release can mask it and account for it
-    (under noise the denominator is public; see ``privacy/joint.py``). N = ``rules.isfa.max-examples``.
+    ID and TS are the client's identity consistency and temporal stability in [0, 1] on clips it did
+    not train on. The published rule sends scores and counts to the server, which normalises
+    :math:`n_k e^{\gamma s_k}` over the cohort: the same mean, since the common factor
+    :math:`e^{-\gamma}/N` cancels, but then one client's data move every other client's weight. Here
+    :math:`a_k` is bounded by 1 whatever others do, so a release can mask it and account for it
+    (under noise the denominator is public; see ``privacy/joint.py``). N =
+    ``rules.isfa.max-examples``.
 
-    *Adaptive participation* (``rules.isfa.attendance`` = q < 1): a drawn client whose last score was s trains only with
-    probability :math:`p = q + (1 - q)(1 - s)` and then counts :math:`a\, q/p \le 1`, which keeps the sum's expectation
-    (times q). Otherwise it adds zero. The coin is no secret and a server may choose it, so that a sum could hold one
-    client alone: this is only for releases whose nodes add the noise, whose guarantee does not depend on who trained.
-    Absence shows in how long a node takes: it is not covered.
+    *Adaptive participation* (``rules.isfa.attendance`` = q < 1): a drawn client whose last score
+    was s trains only with probability :math:`p = q + (1 - q)(1 - s)` and then counts :math:`a\, q/p
+    \le 1`, which keeps the sum's expectation (times q). Otherwise it adds zero. The coin is no
+    secret and a server may choose it, so that a sum could hold one client alone: this is only for
+    releases whose nodes add the noise, whose guarantee does not depend on who trained. Absence
+    shows in how long a node takes: it is not covered.
     """
 
     signals: tuple[str, ...] = ("identity", "stability")
@@ -54,7 +58,11 @@ class Isfa(FedAvg):
     def weight(self, result: LocalResult) -> Tensor:
         """a ``[C]`` in [0, 1]."""
         score = self.score(result)
-        share = result.examples.clamp(max=self.most) / self.most if self.most else torch.ones_like(score)
+        share = (
+            result.examples.clamp(max=self.most) / self.most
+            if self.most
+            else torch.ones_like(score)
+        )
         return share * torch.exp(self.gamma * (score - 1))
 
     def contribute(
@@ -64,4 +72,6 @@ class Isfa(FedAvg):
         if not self.memory_sizes:
             return Contribution(result.delta, weight, largest=1.0), {}
         weight = weight * self.least / self.attendance(memory)
-        return Contribution(result.delta, weight, largest=1.0), {"score": self.score(result)[:, None]}
+        return Contribution(result.delta, weight, largest=1.0), {
+            "score": self.score(result)[:, None]
+        }

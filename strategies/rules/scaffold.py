@@ -1,7 +1,7 @@
 """SCAFFOLD.
 
-*SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, S. P. Karimireddy, S. Kale, M. Mohri, S. Reddi,
-S. Stich, A. T. Suresh, ICML 2020, https://arxiv.org/abs/1910.06378.
+*SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, S. P. Karimireddy, S. Kale, M.
+Mohri, S. Reddi, S. Stich, A. T. Suresh, ICML 2020, https://arxiv.org/abs/1910.06378.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tasks.params import clip
 
 
 class Scaffold:
-    r"""Control variates remove the drift of heterogeneous clients (algorithm 1, option II, eta_g = 1).
+    r"""Control variates remove the drift of heterogeneous clients (algorithm 1, option II, eta_g =
+    1).
 
     .. math::
         \text{step:}\quad & w \leftarrow w - \lambda (g_i - c_i + c) \\
@@ -24,16 +25,19 @@ class Scaffold:
         \text{server:}\quad & w \leftarrow w + \mathrm{clip}_C(\overline{\Delta}), \qquad
             c \leftarrow c + \frac{|S|}{N}\,\overline{c^+ - c}
 
-    The two halves of the vector are one contribution, so that a private release clips and noises them jointly. The
-    scale s (:math:`E\lambda`, ``rules.scaffold.scale``) makes them alike in size: a variate is a gradient, an update a
-    step size times E of them, and a clip would leave next to nothing of it. A client remembers of its change what the
-    clip let through. So :math:`c = \frac1N\sum_i c_i` holds after every round, whoever took part or failed (a client's
-    new variate counts only once the server has accepted its contribution), up to the quantum of a secure sum and the
-    noise of a noised one.
+    The two halves of the vector are one contribution, so that a private release clips and noises
+    them jointly. The scale s (:math:`E\lambda`, ``rules.scaffold.scale``) makes them alike in size:
+    a variate is a gradient, an update a step size times E of them, and a clip would leave next to
+    nothing of it. A client remembers of its change what the clip let through. So :math:`c =
+    \frac1N\sum_i c_i` holds after every round, whoever took part or failed (a client's new variate
+    counts only once the server has accepted its contribution), up to the quantum of a secure sum
+    and the noise of a noised one.
     """
 
     memory: tuple[str, ...] = ("control",)
-    averages_gradients = True  # of plain descent: an optimiser with a state of its own has none to vary around
+    averages_gradients = (
+        True  # of plain descent: an optimiser with a state of its own has none to vary around
+    )
 
     def __init__(self, settings: RuleSettings) -> None:
         self.server_clip, self.scale = settings.server_clip, settings.scaffold.scale or 1.0
@@ -47,23 +51,30 @@ class Scaffold:
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
         return Broadcast(model, {"control": state["control"]}, round)
 
-    def correct(self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory) -> Tensor:
+    def correct(
+        self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory
+    ) -> Tensor:
         return gradient - memory["control"] + received.extra["control"]
 
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
-        change = -received.extra["control"] - result.delta / (result.steps[:, None] * result.step_size)
+        change = -received.extra["control"] - result.delta / (
+            result.steps[:, None] * result.step_size
+        )
         vector = torch.cat([result.delta, self.scale * change], dim=-1)
         weight = torch.ones_like(result.examples)
         return Contribution(vector, weight, largest=1.0), {"control": memory["control"] + change}
 
     def settled(self, memory: Memory, renewed: Memory, kept: Tensor) -> dict[str, Tensor]:
-        """What clients remember if a release let through the share ``kept [C, 1]`` of what they contributed."""
+        """What clients remember if a release let through the share ``kept [C, 1]`` of what they
+        contributed."""
         before = memory["control"]
         return {"control": before + kept * (renewed["control"] - before)}
 
-    def apply(self, model: Tensor, state: State, aggregate: Aggregate, population: int) -> tuple[Tensor, State]:
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
         delta, change = aggregate.mean.chunk(2)
         control = state["control"] + (aggregate.count / population) * change / self.scale
         return model + clip(delta, self.server_clip), {"control": control}

@@ -1,1 +1,2 @@
-"""Where data come from: pictures bundled with an installed library, and folders of the user's own."""
+"""Where data come from: pictures bundled with an installed library, and folders of the user's
+own."""

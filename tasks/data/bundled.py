@@ -1,7 +1,8 @@
 """Real photographs that ship inside scikit-image, so that nothing is downloaded.
 
-All are public domain or CC0 (their docstrings in ``skimage.data`` say which); the scraped face subset of the same
-package is deliberately not used. The private and the held-out pictures are disjoint sets.
+All are public domain or CC0 (their docstrings in ``skimage.data`` say which); the scraped face
+subset of the same package is deliberately not used. The private and the held-out pictures are
+disjoint sets.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def _photograph(name: str) -> Image.Image:
 
 
 def _picture(names: tuple[str, ...], index: int, size: int, channels: int) -> Signal:
-    """Picture ``index``: first each photograph's central square, then seeded crops of 60 % of its side."""
+    """Picture ``index``: first each photograph's central square, then seeded crops of 60 % of its
+    side."""
     name, turn = names[index % len(names)], index // len(names)
     image = _photograph(name)
     if turn == 0 or size == 0:

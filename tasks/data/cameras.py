@@ -1,8 +1,10 @@
-"""Pinhole cameras: where they stand, the ray of every pixel, and the pictures an object's cameras took.
+"""Pinhole cameras: where they stand, the ray of every pixel, and the pictures an object's cameras
+took.
 
-Conventions (OpenGL, as in the Blender and SRN data sets): the world has y up; a pose is a 4 x 4 camera-to-world
-matrix whose columns are the camera's right, its up, the way opposite to its gaze, and its position. Image rows run
-downwards. Angles are degrees; an azimuth of 0 stands on the +z axis and grows towards +x.
+Conventions (OpenGL, as in the Blender and SRN data sets): the world has y up; a pose is a 4 x 4
+camera-to-world matrix whose columns are the camera's right, its up, the way opposite to its gaze,
+and its position. Image rows run downwards. Angles are degrees; an azimuth of 0 stands on the +z
+axis and grows towards +x.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ ORIGIN = (0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Views:
-    """V pictures of one object and the cameras that took them. ``near`` and ``far`` bound it along every ray."""
+    """V pictures of one object and the cameras that took them. ``near`` and ``far`` bound it along
+    every ray."""
 
     name: str
     images: Tensor  # [V, H, W, 3] in [0, 1], composited on the background
@@ -34,12 +37,14 @@ class Views:
 
 
 def rays(poses: Tensor, focal: float, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The ray through each pixel's centre: ``origins, directions [V, H, W, 3]``, directions of unit length.
+    """The ray through each pixel's centre: ``origins, directions [V, H, W, 3]``, directions of unit
+    length.
 
-    Pixel (row i, column j) is seen along :math:`((j + 1/2 - W/2) / f, -(i + 1/2 - H/2) / f, -1)` in the camera's
-    frame, so the middle of the picture is the optical axis. The published FedMeNF code leaves the halves out and
-    shoots through each pixel's upper left corner; pictures and rays made by the same rule fit together either way,
-    but the two rules differ by half a pixel and must not be mixed.
+    Pixel (row i, column j) is seen along :math:`((j + 1/2 - W/2) / f, -(i + 1/2 - H/2) / f, -1)` in
+    the camera's frame, so the middle of the picture is the optical axis. The published FedMeNF code
+    leaves the halves out and shoots through each pixel's upper left corner; pictures and rays made
+    by the same rule fit together either way, but the two rules differ by half a pixel and must not
+    be mixed.
     """
     row = torch.arange(height, dtype=poses.dtype, device=poses.device)[:, None]
     column = torch.arange(width, dtype=poses.dtype, device=poses.device)
@@ -50,16 +55,19 @@ def rays(poses: Tensor, focal: float, height: int, width: int) -> tuple[Tensor, 
 
 def _through(row: Tensor, column: Tensor, focal: float, height: int, width: int) -> Tensor:
     """Unit directions ``[..., 3]`` through the centres of pixels, in the camera's frame."""
-    x, y = torch.broadcast_tensors((column + 0.5 - width / 2) / focal, -(row + 0.5 - height / 2) / focal)
+    x, y = torch.broadcast_tensors(
+        (column + 0.5 - width / 2) / focal, -(row + 0.5 - height / 2) / focal
+    )
     return torch.nn.functional.normalize(torch.stack([x, y, torch.full_like(x, -1)], -1), dim=-1)
 
 
 @dataclass(frozen=True)
 class PixelRays:
-    """:class:`tasks.signals.Places` of all pixels of V views, one view after another, worked out when asked.
+    """:class:`tasks.signals.Places` of all pixels of V views, one view after another, worked out
+    when asked.
 
-    A ray is ``[origin, unit direction]``; with ``reach [N, 2]`` two more numbers: between which distances it may meet
-    something.
+    A ray is ``[origin, unit direction]``; with ``reach [N, 2]`` two more numbers: between which
+    distances it may meet something.
     """
 
     poses: Tensor  # [V, 4, 4]
@@ -80,7 +88,8 @@ class PixelRays:
 
 
 def look_at(eye: Tensor, target: Tensor | None = None, up: Tensor | None = None) -> Tensor:
-    """Poses ``[..., 4, 4]`` of cameras at ``eye [..., 3]`` that look at ``target`` (default the origin).
+    """Poses ``[..., 4, 4]`` of cameras at ``eye [..., 3]`` that look at ``target`` (default the
+    origin).
 
     ``up`` (default +y) is what is vertical in the picture; it must not be parallel to the gaze.
     """
@@ -88,35 +97,46 @@ def look_at(eye: Tensor, target: Tensor | None = None, up: Tensor | None = None)
     up = (eye.new_tensor(UP) if up is None else up).expand_as(eye)
     back = eye - target
     right = torch.linalg.cross(up, back, dim=-1)
-    # |up x back| = |up| |back| sin(angle); below 1e-6 rad the picture's rotation would be rounding noise.
+    # |up x back| = |up| |back| sin(angle); below 1e-6 rad the picture's rotation would be rounding
+    # noise.
     least = 1e-6 * torch.linalg.vector_norm(up, dim=-1) * torch.linalg.vector_norm(back, dim=-1)
     if bool((torch.linalg.vector_norm(right, dim=-1) <= least).any()):
         reason = "a camera stands on its target or looks straight along the vertical"
         raise InputError("eye", eye.tolist(), reason, "move the camera or choose another up")
     back, right = (torch.nn.functional.normalize(axis, dim=-1) for axis in (back, right))
     pose = torch.zeros(*eye.shape[:-1], 4, 4, dtype=eye.dtype, device=eye.device)
-    pose[..., :3, :] = torch.stack([right, torch.linalg.cross(back, right, dim=-1), back, eye], dim=-1)
+    pose[..., :3, :] = torch.stack(
+        [right, torch.linalg.cross(back, right, dim=-1), back, eye], dim=-1
+    )
     pose[..., 3, 3] = 1
     return pose
 
 
 def on_sphere(
-    count: int, radius: float, generator: torch.Generator, lowest: float = 0.0, highest: float = 60.0
+    count: int,
+    radius: float,
+    generator: torch.Generator,
+    lowest: float = 0.0,
+    highest: float = 60.0,
 ) -> Tensor:
-    """``[count, 4, 4]``: cameras on a sphere about the origin, looking at it, uniform by area between two elevations.
+    """``[count, 4, 4]``: cameras on a sphere about the origin, looking at it, uniform by area
+    between two elevations.
 
     ``lowest`` and ``highest`` are degrees above the horizon, strictly between -90 and 90.
     """
     if not -90 < lowest <= highest < 90:
         reason = "elevations are degrees with -90 < lowest <= highest < 90"
-        raise InputError("elevation", (lowest, highest), reason, "a camera overhead has no upright picture")
+        raise InputError(
+            "elevation", (lowest, highest), reason, "a camera overhead has no upright picture"
+        )
     draw = torch.rand(2, count, generator=generator)
     low, high = (math.sin(math.radians(angle)) for angle in (lowest, highest))
     return _looking_inwards(2 * math.pi * draw[0], torch.asin(low + (high - low) * draw[1]), radius)
 
 
 def orbit(count: int, radius: float, elevation: float = 20.0) -> Tensor:
-    """``[count, 4, 4]``: a turntable, one full turn in ``count`` equal steps from azimuth 0 at one elevation."""
+    """``[count, 4, 4]``: a turntable, one full turn in ``count`` equal steps from azimuth 0 at one
+    elevation."""
     if not -90 < elevation < 90:
         reason = "an elevation is degrees strictly between -90 and 90"
         raise InputError("elevation", elevation, reason, "a camera overhead has no upright picture")
@@ -126,6 +146,14 @@ def orbit(count: int, radius: float, elevation: float = 20.0) -> Tensor:
 
 def _looking_inwards(azimuth: Tensor, elevation: Tensor, radius: float) -> Tensor:
     if not radius > 0:
-        raise InputError("radius", radius, "a camera's distance is a positive length", "use about 2 for unit objects")
+        raise InputError(
+            "radius",
+            radius,
+            "a camera's distance is a positive length",
+            "use about 2 for unit objects",
+        )
     level = torch.cos(elevation)
-    return look_at(radius * torch.stack([level * azimuth.sin(), elevation.sin(), level * azimuth.cos()], dim=-1))
+    return look_at(
+        radius
+        * torch.stack([level * azimuth.sin(), elevation.sin(), level * azimuth.cos()], dim=-1)
+    )

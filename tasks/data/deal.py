@@ -1,8 +1,9 @@
 """Which objects a client gets, and how many views of each: equal shares, or skewed ones.
 
-With concentration alpha the shares of all clients together are Dirichlet(alpha) distributed, as in FedMeNF's non-IID
-experiments (one class of objects: the skew is in quantity). They are made of independent Gamma(alpha) draws, one a
-client, which normalised are a Dirichlet sample: so a client knows its own share without knowing how many others exist.
+With concentration alpha the shares of all clients together are Dirichlet(alpha) distributed, as in
+FedMeNF's non-IID experiments (one class of objects: the skew is in quantity). They are made of
+independent Gamma(alpha) draws, one a client, which normalised are a Dirichlet sample: so a client
+knows its own share without knowing how many others exist.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from tasks.randomness import generator
 
 
 def gamma(alpha: float, *key: object) -> float:
-    """A Gamma(alpha) draw over its mean, for any ``alpha`` above 0, from the stream named by ``key``."""
+    """A Gamma(alpha) draw over its mean, for any ``alpha`` above 0, from the stream named by
+    ``key``."""
     stream = np.random.Generator(np.random.PCG64(generator(*key).initial_seed()))
     return float(stream.standard_gamma(alpha)) / alpha
 
 
 def share(mean: int, alpha: float, most: int, *key: object) -> int:
-    """How many things one party gets: ``mean`` if ``alpha`` is 0, else around it, from 1 to ``most`` (0: no limit)."""
+    """How many things one party gets: ``mean`` if ``alpha`` is 0, else around it, from 1 to
+    ``most`` (0: no limit)."""
     count = mean if alpha == 0 else max(1, round(mean * gamma(alpha, *key)))
     return min(count, most) if most else count
 

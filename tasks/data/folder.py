@@ -1,7 +1,8 @@
 """The user's own images: a folder, one private image a client.
 
-Files are taken in the order of their names; the last ``data.held-out`` of them are held by no client. Hidden files
-are passed over; anything else that is not an image is an error, because a silently missing client is worse.
+Files are taken in the order of their names; the last ``data.held-out`` of them are held by no
+client. Hidden files are passed over; anything else that is not an image is an error, because a
+silently missing client is worse.
 """
 
 from __future__ import annotations
@@ -18,25 +19,37 @@ from tasks.signals import Signal, sampled
 
 @lru_cache(maxsize=8)
 def image_files(path: str) -> tuple[Path, ...]:
-    """The image files of a folder in name order; raises :class:`InputError` for anything that is not an image."""
+    """The image files of a folder in name order; raises :class:`InputError` for anything that is
+    not an image."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise InputError("data.path", path, "no such folder", "give a folder that holds one image a client")
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+        raise InputError(
+            "data.path", path, "no such folder", "give a folder that holds one image a client"
+        )
+    files = sorted(
+        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
+    )
     if not files:
-        raise InputError("data.path", path, "the folder holds no files", "put one image a client into it")
+        raise InputError(
+            "data.path", path, "the folder holds no files", "put one image a client into it"
+        )
     for file in files:
         try:
             with Image.open(file) as image:
                 image.verify()
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise InputError(
-                "data.path", str(file), f"not a readable image ({error})", "move the file out of the folder"
+                "data.path",
+                str(file),
+                f"not a readable image ({error})",
+                "move the file out of the folder",
             ) from error
     return tuple(files)
 
 
-def split(path: str, held_out: int, needed: int, clients: int = 0) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def split(
+    path: str, held_out: int, needed: int, clients: int = 0
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """(private files, held-out files); refuses a folder with fewer than ``needed`` private ones.
 
     ``clients``: how many share them, if not one each.
@@ -46,7 +59,11 @@ def split(path: str, held_out: int, needed: int, clients: int = 0) -> tuple[tupl
     private, test = files[:free], files[free:]
     if len(private) < needed:
         whose = f"{clients} clients ({needed} images)" if clients else f"{needed} clients"
-        remedy = "lower clients.total or data.objects" if clients else f"set clients.total to {len(private)} or fewer"
+        remedy = (
+            "lower clients.total or data.objects"
+            if clients
+            else f"set clients.total to {len(private)} or fewer"
+        )
         raise InputError(
             "data.path", path, f"{len(files)} images are too few for {whose} and {held_out} held-out pictures",
             f"{remedy}, lower data.held-out, or add images",
@@ -60,4 +77,6 @@ def load(file: Path, size: int, channels: int) -> Signal:
         with Image.open(file) as image:
             return sampled(file.stem, prepare(image, size, channels))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError("data.path", str(file), f"cannot be decoded ({error})", "replace the file") from error
+        raise InputError(
+            "data.path", str(file), f"cannot be decoded ({error})", "replace the file"
+        ) from error

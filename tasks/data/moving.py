@@ -1,7 +1,8 @@
-"""Moving pictures out of numbers: a patterned backdrop and a few coloured discs on their ways across it.
+"""Moving pictures out of numbers: a patterned backdrop and a few coloured discs on their ways
+across it.
 
-Every clip is a closed form of its number: the same on every machine, different for every number, with motion that a
-field of (t, y, x) can interpolate.
+Every clip is a closed form of its number: the same on every machine, different for every number,
+with motion that a field of (t, y, x) can interpolate.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def moving_picture(number: int, frames: int, size: int, channels: int) -> Signal
         radius, colour = uniform(0.15, 0.4), uniform(0.0, 1.0, channels)
         row = centre[0] + speed[0] * t + bend[0] * torch.sin(math.pi * t + turn)
         column = centre[1] + speed[1] * t + bend[1] * torch.cos(math.pi * t + turn)
-        inside = torch.sigmoid((radius - torch.hypot(y - row, x - column)) / (SOFTNESS / 4))[..., None]
+        inside = torch.sigmoid((radius - torch.hypot(y - row, x - column)) / (SOFTNESS / 4))[
+            ..., None
+        ]
         picture = picture + (colour - picture) * inside
     return sampled(f"moving {number}", picture.clamp(0, 1))

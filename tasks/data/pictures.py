@@ -10,44 +10,61 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 
-def prepare(image: Image.Image, size: int, channels: int, box: tuple[int, int, int] | None = None) -> Tensor:
-    """Cut a square (``box = (left, top, side)``, default the central one), scale it to ``size`` pixels a side.
+def prepare(
+    image: Image.Image, size: int, channels: int, box: tuple[int, int, int] | None = None
+) -> Tensor:
+    """Cut a square (``box = (left, top, side)``, default the central one), scale it to ``size``
+    pixels a side.
 
-    ``size = 0`` keeps the whole image at its own size. What is transparent is white, and a picture stands as its camera
-    was held. Returns ``[H, W, channels]`` in [0, 1]; raises ``ValueError`` for pixels without a known range.
+    ``size = 0`` keeps the whole image at its own size. What is transparent is white, and a picture
+    stands as its camera was held. Returns ``[H, W, channels]`` in [0, 1]; raises ``ValueError`` for
+    pixels without a known range.
     """
-    image = flattened(ImageOps.exif_transpose(image), 1.0)[0].convert("RGB" if channels == 3 else "L")
+    image = flattened(ImageOps.exif_transpose(image), 1.0)[0].convert(
+        "RGB" if channels == 3 else "L"
+    )
     if size:
         side = min(image.size)
         left, top, side = box or ((image.width - side) // 2, (image.height - side) // 2, side)
-        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+        image = image.crop((left, top, left + side, top + side)).resize(
+            (size, size), Image.Resampling.LANCZOS
+        )
     array = np.asarray(image, dtype=np.float32) / 255
     return torch.from_numpy(array.reshape(image.height, image.width, channels).copy())
 
 
 def flattened(image: Image.Image, background: float) -> tuple[Image.Image, Image.Image | None]:
-    """A picture in RGB of 8 bits, on a ``background`` in [0, 1] where it is transparent, and its alpha channel if any.
+    """A picture in RGB of 8 bits, on a ``background`` in [0, 1] where it is transparent, and its
+    alpha channel if any.
 
-    An editor that cuts something out leaves its colours in the file: without the background they would be trained on.
+    An editor that cuts something out leaves its colours in the file: without the background they
+    would be trained on.
     """
     if image.mode.startswith("I;16"):
         numbers = np.asarray(image).astype(np.uint32)
         shallow = (numbers * 255 + 32767) // 65535
         return Image.fromarray(shallow.astype(np.uint8)).convert("RGB"), None
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range: save it with 8 or 16 bits a channel")
+        raise ValueError(
+            f"pixels of mode {image.mode} have no known range: save it with 8 or 16 bits a channel"
+        )
     if not image.has_transparency_data:
         return image.convert("RGB"), None
     image = image.convert("RGBA")
     ground = round(255 * background)
-    opaque = Image.alpha_composite(Image.new("RGBA", image.size, (ground, ground, ground, 255)), image)
+    opaque = Image.alpha_composite(
+        Image.new("RGBA", image.size, (ground, ground, ground, 255)), image
+    )
     return opaque.convert("RGB"), image.getchannel("A")
 
 
 def beside(images: Sequence[Tensor], gap: int = 4) -> Tensor:
-    """Pictures or videos ``[..., H, W_i, C]`` in one, with ``gap`` white columns between two of them."""
+    """Pictures or videos ``[..., H, W_i, C]`` in one, with ``gap`` white columns between two of
+    them."""
     value = 255 if images[0].dtype == torch.uint8 else 1
-    white = torch.full((*images[0].shape[:-2], gap, images[0].shape[-1]), value, dtype=images[0].dtype)
+    white = torch.full(
+        (*images[0].shape[:-2], gap, images[0].shape[-1]), value, dtype=images[0].dtype
+    )
     return torch.cat([part for image in images for part in (white, image)][1:], dim=-2)
 
 
@@ -57,7 +74,8 @@ def is_picture(image: Tensor) -> bool:
 
 
 def contact_sheet(images: Tensor, most: int = 4) -> Tensor:
-    """A picture ``[H, W, C]`` as it is; of several ``[..., H, W, C]`` at most ``most``, evenly chosen, side by side."""
+    """A picture ``[H, W, C]`` as it is; of several ``[..., H, W, C]`` at most ``most``, evenly
+    chosen, side by side."""
     if images.dim() == 3:
         return images
     images = images.flatten(0, -4)

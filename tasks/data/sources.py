@@ -1,4 +1,5 @@
-"""Where a field task's signals come from: made of numbers, one folder of pictures, or a data set in its own layout."""
+"""Where a field task's signals come from: made of numbers, one folder of pictures, or a data set in
+its own layout."""
 
 from __future__ import annotations
 
@@ -21,22 +22,33 @@ FLAT = "pictures"  # a folder of images, one a client: no layout of its own
 
 
 class Numbered:
-    """Signals made of numbers: client i's follow from i, and held-out ones from numbers no client reaches."""
+    """Signals made of numbers: client i's follow from i, and held-out ones from numbers no client
+    reaches."""
 
-    def __init__(self, data: DataSettings, make: Callable[[int], Signal], spare: Callable[[int], Signal] | None = None):
+    def __init__(
+        self,
+        data: DataSettings,
+        make: Callable[[int], Signal],
+        spare: Callable[[int], Signal] | None = None,
+    ):
         self.data, self.make = data, lru_cache(KEPT)(make)
         self.spare = spare or (lambda index: self.make(NEWCOMERS + index))
 
     def check(self, clients: int) -> None:
         if self.data.layout != "auto":
             raise InputError(
-                "data.path", "", f"layout {self.data.layout} needs a folder", "give it with -o data.path=…"
+                "data.path",
+                "",
+                f"layout {self.data.layout} needs a folder",
+                "give it with -o data.path=…",
             )
         for client in range(clients) if self.data.objects > 1 and not self.data.size else ():
             _same_size(self.client(client).signals, f"client {client}")
 
     def client(self, client: int) -> Holding:
-        signals = tuple(self.make(number) for number in objects_of(client, self.data.objects, self.data.alpha))
+        signals = tuple(
+            self.make(number) for number in objects_of(client, self.data.objects, self.data.alpha)
+        )
         return Holding(signals[0].name, signals)
 
     def held_out(self) -> Sequence[Signal]:
@@ -47,7 +59,8 @@ class Numbered:
 
 
 class Flat:
-    """A folder of images; client i holds ``data.objects`` of them, the last ``data.held-out`` are held by nobody."""
+    """A folder of images; client i holds ``data.objects`` of them, the last ``data.held-out`` are
+    held by nobody."""
 
     def __init__(self, data: DataSettings) -> None:
         self.data = data
@@ -66,7 +79,10 @@ class Flat:
             self.data.path, self.data.spare, needed, len(hosts) if self.data.objects > 1 else 0
         )
         for client in hosts:
-            _same_size(self._load([private[number] for number in self._numbers(client)]), f"client {client}")
+            _same_size(
+                self._load([private[number] for number in self._numbers(client)]),
+                f"client {client}",
+            )
         self._load(test)
 
     def _client(self, client: int) -> Holding:
@@ -74,7 +90,9 @@ class Flat:
         numbers = self._numbers(client)
         if numbers.stop > len(files) - self.data.spare:
             remedy = "add images" if self.data.hosted else "lower clients.total"
-            raise InputError("data.path", self.data.path, f"holds no image for client {client}", remedy)
+            raise InputError(
+                "data.path", self.data.path, f"holds no image for client {client}", remedy
+            )
         signals = tuple(self._load([files[number] for number in numbers]))
         return Holding(signals[0].name, signals)
 
@@ -87,12 +105,16 @@ class Flat:
 
 
 class LaidOut:
-    """A data set in a published layout. People and animals are clients as they are; objects are dealt out.
+    """A data set in a published layout. People and animals are clients as they are; objects are
+    dealt out.
 
-    The last ``data.held-out`` holders are held by no client; each gives its first item for test-time optimisation.
+    The last ``data.held-out`` holders are held by no client; each gives its first item for
+    test-time optimisation.
     """
 
-    def __init__(self, data: DataSettings, kind: Kind, load: Callable[[Layout, Holder, int], Signal]) -> None:
+    def __init__(
+        self, data: DataSettings, kind: Kind, load: Callable[[Layout, Holder, int], Signal]
+    ) -> None:
         self.data, self.root = data, Path(data.path).expanduser()
         name = detect(self.root) if data.layout == "auto" else data.layout
         self.layout, self.load = open_layout(name), load
@@ -118,7 +140,9 @@ class LaidOut:
         for client in hosts:
             for holder in self._held_by(client):
                 self.layout.check(holder, self.data.size)
-            _same_size(self._client(client).signals, f"client {client}")  # looked at, not kept: a server trains nobody
+            _same_size(
+                self._client(client).signals, f"client {client}"
+            )  # looked at, not kept: a server trains nobody
         self.held_out()
 
     def _held_by(self, client: int) -> list[Holder]:
@@ -158,16 +182,32 @@ def is_flat(data: DataSettings) -> bool:
     if data.layout != "auto":
         return data.layout == FLAT
     root = Path(data.path).expanduser()
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
-    return not any(e.is_dir() for e in entries) or any(e.is_file() and e.suffix.lower() in PICTURES for e in entries)
+    entries = (
+        [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        if root.is_dir()
+        else []
+    )
+    return not any(e.is_dir() for e in entries) or any(
+        e.is_file() and e.suffix.lower() in PICTURES for e in entries
+    )
 
 
 def _same_size(signals: Sequence[Signal], whose: str) -> None:
     if len({signal.shape[-3:] for signal in signals}) > 1:
-        found = ", ".join(f"{signal.name} {signal.shape[-3]}x{signal.shape[-2]}" for signal in signals[:4])
-        raise InputError("data.size", 0, f"the pictures of {whose} differ in size ({found})", "set data.size above 0")
+        found = ", ".join(
+            f"{signal.name} {signal.shape[-3]}x{signal.shape[-2]}" for signal in signals[:4]
+        )
+        raise InputError(
+            "data.size",
+            0,
+            f"the pictures of {whose} differ in size ({found})",
+            "set data.size above 0",
+        )
     if len({signal.shape for signal in signals}) > 1:
         found = ", ".join(f"{signal.name} {signal.shape[0]}" for signal in signals[:4])
         raise InputError(
-            "data.frames", found, f"the clips of {whose} differ in length", "set data.frames to the shortest, or less"
+            "data.frames",
+            found,
+            f"the clips of {whose} differ in length",
+            "set data.frames to the shortest, or less",
         )

@@ -1,15 +1,16 @@
 r"""A radiance field on a multi-resolution hash grid, in plain torch and stacked over clients.
 
-*Instant Neural Graphics Primitives with a Multiresolution Hash Encoding*, T. Mueller, A. Evans, C. Schied, A. Keller,
-SIGGRAPH 2022, https://arxiv.org/abs/2201.05989.
+*Instant Neural Graphics Primitives with a Multiresolution Hash Encoding*, T. Mueller, A. Evans, C.
+Schied, A. Keller, SIGGRAPH 2022, https://arxiv.org/abs/2201.05989.
 
 .. math::
     N_l = \Big\lfloor N_{\min} \Big(\tfrac{N_{\max}}{N_{\min}}\Big)^{l/(L-1)} \Big\rfloor, \qquad
     h(i) = \Big(\bigoplus_d i_d \pi_d\Big) \bmod T, \qquad \pi = (1, 2654435761, 805459861)
 
-A point's feature at level l is the trilinear mean of the table rows of its cell's eight corners; levels whose corners
-all fit into the table are stored without hashing. The features of all levels go through a small ReLU network. Unlike
-the published CUDA library, all of it can be differentiated twice with respect to the parameters, which MAML needs.
+A point's feature at level l is the trilinear mean of the table rows of its cell's eight corners;
+levels whose corners all fit into the table are stored without hashing. The features of all levels
+go through a small ReLU network. Unlike the published CUDA library, all of it can be differentiated
+twice with respect to the parameters, which MAML needs.
 """
 
 from __future__ import annotations
@@ -74,21 +75,26 @@ class HashGrid:
         return vector
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        """Bytes one client's second-order step keeps (corners, features, layers, and the graph of their gradient)."""
+        """Bytes one client's second-order step keeps (corners, features, layers, and the graph of
+        their gradient)."""
         samples = math.ceil(batch_size * self.space.samples * self.space.share)
         a_sample = 8 * self.levels * (self.features + 2) + 4 * self.width * self.depth
         return 8 * (inner_steps + 1) * (samples * a_sample + 2 * self.layout.size)
 
     def corners(self, points: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """``points [C, N, 3] -> (rows [C, N, 8] of the level's table, weights [C, N, 8] that add up to 1)``.
+        """``points [C, N, 3] -> (rows [C, N, 8] of the level's table, weights [C, N, 8] that add up
+        to 1)``.
 
-        Points outside the cube around the object (half the depth of space each way) are moved to its surface.
+        Points outside the cube around the object (half the depth of space each way) are moved to
+        its surface.
         """
         cells, half = self.resolutions[level], (self.space.far - self.space.near) / 2
         scaled = ((points / half + 1) / 2).clamp(0, 1) * cells
         low = scaled.floor().clamp(max=cells - 1)
         part = (scaled - low)[..., None, :]
-        offset = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], device=points.device)
+        offset = torch.tensor(
+            [[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], device=points.device
+        )
         weight = torch.where(offset.bool(), part, 1 - part).prod(-1)
         corner = low.long()[..., None, :] + offset
         if (cells + 1) ** 3 <= 2**self.table:
@@ -112,7 +118,8 @@ class HashGrid:
         return self.space.march(batch) if isinstance(batch, Batch) else batch
 
     def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
-        """``params [C, P], rays [C, B, 6 to 9] -> colours [C, B, 3]`` in [0, 1], differentiable twice."""
+        """``params [C, P], rays [C, B, 6 to 9] -> colours [C, B, 3]`` in [0, 1], differentiable
+        twice."""
         marched = self.space.march(Batch(inputs, inputs[..., :3]))
         return self.space.rendered(self._raw(params, marched.points), marched, inputs.shape[1])
 

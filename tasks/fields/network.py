@@ -2,10 +2,11 @@ r"""Fully connected networks stacked over clients, with first and second derivat
 
 .. math:: a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad a_l = \sigma(z_l) = s(\omega z_l),\quad y = z_L
 
-What is fitted to y (a squared error, a rendering) is the field's own; here is everything in between: a forward pass
-that keeps what derivatives need (:class:`Tape`), backpropagation, and its directional derivative. Each layer costs a
-handful of batched matrix products, and no graph is built, which is what makes the meta-gradient of a cohort fast
-(``fedapp bench cohort``, ``fedapp bench fields``).
+What is fitted to y (a squared error, a rendering) is the field's own; here is everything in
+between: a forward pass that keeps what derivatives need (:class:`Tape`), backpropagation, and its
+directional derivative. Each layer costs a handful of batched matrix products, and no graph is
+built, which is what makes the meta-gradient of a cohort fast (``fedapp bench cohort``, ``fedapp
+bench fields``).
 
 Letters: C clients, B samples, i/o layer inputs/outputs.
 """
@@ -42,7 +43,8 @@ class Activation(Protocol):
         """``error * s'(x)``."""
 
     def curve(self, dot: Tensor, error: Tensor, activation: Tensor, dot_scaled: Tensor) -> Tensor:
-        """``dot + error * s''(x) * dot_scaled`` from the kept ``activation``; ``dot`` may be overwritten."""
+        """``dot + error * s''(x) * dot_scaled`` from the kept ``activation``; ``dot`` may be
+        overwritten."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Relu:
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves behind; the backward pass fills ``deltas`` (dL/dz) and ``errors`` (omega dL/da)."""
+    """What a forward pass leaves behind; the backward pass fills ``deltas`` (dL/dz) and ``errors``
+    (omega dL/da)."""
 
     activations: list[Tensor]  # a_0 ... a_{L-1}
     slopes: list[Tensor]  # what s'(omega z_l) is made of
@@ -101,7 +104,8 @@ class Tangent(NamedTuple):
 
 
 class Network:
-    """Layers of the given ``widths`` (input to output) and the algebra on them; parameters are ``[C, P]``."""
+    """Layers of the given ``widths`` (input to output) and the algebra on them; parameters are
+    ``[C, P]``."""
 
     def __init__(self, widths: Sequence[int], activation: Activation) -> None:
         self.widths, self.activation = tuple(widths), activation
@@ -112,7 +116,8 @@ class Network:
         self.layout = Layout.of(shapes)
 
     def init(self, vector: Tensor, generator: torch.Generator) -> Tensor:
-        r"""Fill ``vector [P]`` in place as ``torch.nn.Linear`` does: :math:`U(\pm 1/\sqrt i)`, weights and biases."""
+        r"""Fill ``vector [P]`` in place as ``torch.nn.Linear`` does: :math:`U(\pm 1/\sqrt i)`,
+        weights and biases."""
         params = self.layout.unflatten(vector)
         for index, i in enumerate(self.widths[:-1]):
             params[f"layers.{index}.weight"].uniform_(-(i**-0.5), i**-0.5, generator=generator)
@@ -132,7 +137,9 @@ class Network:
         *hidden, (last_weight, last_bias) = self.layers(params)
         activation, omega = inputs, self.activation.omega
         for weight, bias in hidden:
-            activation = self.activation(torch.baddbmm(bias, activation, weight.mT, beta=omega, alpha=omega))
+            activation = self.activation(
+                torch.baddbmm(bias, activation, weight.mT, beta=omega, alpha=omega)
+            )
         return torch.baddbmm(last_bias, activation, last_weight.mT)
 
     def forward(self, params: Tensor, inputs: Tensor, scale: float = 1.0) -> tuple[Tensor, Tape]:
@@ -172,19 +179,27 @@ class Network:
             \dot a_l = s'(\omega z_l) \odot \omega \dot z_l
         """
         dot, layers, last = Tangent([], []), self.layers(params), len(self.widths) - 2
-        for index, ((weight, _), (direction, offset)) in enumerate(zip(layers, self.layers(vector), strict=True)):
+        for index, ((weight, _), (direction, offset)) in enumerate(
+            zip(layers, self.layers(vector), strict=True)
+        ):
             omega = scale if index == last else self.activation.omega
-            z = torch.baddbmm(offset, tape.activations[index], direction.mT, beta=omega, alpha=omega)
+            z = torch.baddbmm(
+                offset, tape.activations[index], direction.mT, beta=omega, alpha=omega
+            )
             if index:
                 dot.activations.append(self.activation.through(dot.z[-1], tape.slopes[index - 1]))
                 z.baddbmm_(dot.activations[-1], weight.mT, alpha=omega)
             dot.z.append(z)
         return dot
 
-    def backward_tangent(self, params: Tensor, vector: Tensor, tape: Tape, tangent: Tangent, dot: Tensor) -> Tensor:
-        r"""The Hessian-vector product ``[C, P]`` by Pearlmutter's R-operator (Neural Computation 6(1), 1994).
+    def backward_tangent(
+        self, params: Tensor, vector: Tensor, tape: Tape, tangent: Tangent, dot: Tensor
+    ) -> Tensor:
+        r"""The Hessian-vector product ``[C, P]`` by Pearlmutter's R-operator (Neural Computation
+        6(1), 1994).
 
-        ``tangent`` from :meth:`tangent`, ``dot`` the directional derivative of :math:`\delta_L`; with
+        ``tangent`` from :meth:`tangent`, ``dot`` the directional derivative of :math:`\delta_L`;
+        with
         :math:`(U_l, c_l)` the direction,
 
         .. math::
@@ -206,5 +221,7 @@ class Network:
                 dot_error = scaled_bmm(dot, layers[index][0], omega)
                 dot_error.baddbmm_(tape.deltas[index], directions[index][0], alpha=omega)
                 dot_error = self.activation.through(dot_error, tape.slopes[index - 1])
-                dot = self.activation.curve(dot_error, error, tape.activations[index], tangent.z[index - 1])
+                dot = self.activation.curve(
+                    dot_error, error, tape.activations[index], tangent.z[index - 1]
+                )
         return torch.cat(pieces[::-1], dim=1)

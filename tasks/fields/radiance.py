@@ -1,16 +1,17 @@
-r"""The radiance field of FedMeNF: a ReLU network on Fourier features of the position, volume-rendered.
+r"""The radiance field of FedMeNF: a ReLU network on Fourier features of the position,
+volume-rendered.
 
 *Privacy-Preserving Federated Meta-Learning for Neural Fields*, J. Yun, M. Hong, G. Kim, ICCV 2025,
-https://arxiv.org/abs/2508.06301; the field is that of *Learned Initializations for Optimizing Coordinate-Based Neural
-Representations*, M. Tancik, B. Mildenhall, T. Wang, D. Schmidt, P. Srinivasan, J. Barron, R. Ng, CVPR 2021,
-https://arxiv.org/abs/2012.02189.
+https://arxiv.org/abs/2508.06301; the field is that of *Learned Initializations for Optimizing
+Coordinate-Based Neural Representations*, M. Tancik, B. Mildenhall, T. Wang, D. Schmidt, P.
+Srinivasan, J. Barron, R. Ng, CVPR 2021, https://arxiv.org/abs/2012.02189.
 
 .. math::
     \gamma(x) = [\sin(f_j x), \cos(f_j x)]_{j=1\dots F}, \quad f_j = 2^{m (j-1)/(F-1)}, \qquad
     (r, s) = \mathrm{MLP}(\gamma(x)), \quad c = \mathrm{sigmoid}(r), \quad \sigma = \mathrm{softplus}(s)
 
-The frequencies are constants (the published release trains them by accident). No view direction: colours are those of
-the surface.
+The frequencies are constants (the published release trains them by accident). No view direction:
+colours are those of the surface.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ from tasks.derivatives import ByHand
 from tasks.fields.network import Network, Relu, Tape
 from tasks.params import Layout
 from tasks.render.compositing import Rendered, directional, squared_error
-from tasks.render.marching import BOUNDED, NOTHING, RAY, Dense, Kept, all_points, collect, keep, spread
+from tasks.render.marching import (
+    BOUNDED,
+    NOTHING,
+    RAY,
+    Dense,
+    Kept,
+    all_points,
+    collect,
+    keep,
+    spread,
+)
 from tasks.render.volume import composite, weights
 from tasks.types import Batch
 
@@ -58,7 +69,8 @@ class Space:
         return Dense(points.flatten(1, 2), batch.targets - self.background)
 
     def colours(self, raw: Tensor) -> Tensor:
-        """``raw [C, B, S, 4]`` (colour and density before their maps) ``-> colours [C, B, 3]`` in [0, 1]."""
+        """``raw [C, B, S, 4]`` (colour and density before their maps) ``-> colours [C, B, 3]`` in
+        [0, 1]."""
         density = torch.nn.functional.softplus(raw[..., 3])
         weight = weights(density, self.spacing)
         return composite(torch.sigmoid(raw[..., :3]), weight, self.background)
@@ -72,7 +84,8 @@ class Space:
         return behind.scatter(1, marched.ray[:, : shown.shape[1], None].expand(-1, -1, 3), shown)
 
     def loss(self, raw: Tensor, marched: Dense | Kept) -> Tensor:
-        """Mean squared error over rays and channels, one value per client ``[C]``, differentiable."""
+        """Mean squared error over rays and channels, one value per client ``[C]``,
+        differentiable."""
         if isinstance(marched, Dense):
             shown = self.rendered(raw, marched, marched.contrast.shape[1])
             return (shown - self.background - marched.contrast).square().mean((1, 2))
@@ -83,7 +96,8 @@ class Space:
 
 @dataclass(frozen=True)
 class Radiance:
-    """Architecture: ``frequencies`` F up to :math:`2^{m}`, then ``depth`` hidden ReLU layers of ``width`` units."""
+    """Architecture: ``frequencies`` F up to :math:`2^{m}`, then ``depth`` hidden ReLU layers of
+    ``width`` units."""
 
     space: Space
     width: int = 256
@@ -111,7 +125,9 @@ class Radiance:
 
     def features(self, points: Tensor) -> Tensor:
         """``[..., 3] -> [..., 6 F]``: all sines, then all cosines, frequency-major."""
-        exponents = torch.linspace(0, self.max_frequency, self.frequencies, dtype=points.dtype, device=points.device)
+        exponents = torch.linspace(
+            0, self.max_frequency, self.frequencies, dtype=points.dtype, device=points.device
+        )
         angle = (torch.exp2(exponents)[:, None] * points[..., None, :]).flatten(-2)
         return torch.cat([torch.sin(angle), torch.cos(angle)], -1)
 
@@ -122,7 +138,8 @@ class Radiance:
         return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
 
     def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
-        """What the network sees of a batch of rays: features instead of points ``[C, M, 6 F]``; once is enough."""
+        """What the network sees of a batch of rays: features instead of points ``[C, M, 6 F]``;
+        once is enough."""
         if not isinstance(batch, Batch):
             return batch
         marched = self.space.march(batch)
@@ -146,16 +163,23 @@ class Marching(Protocol):
 
 
 def prepare_each(field: Marching, batches: Batch) -> list[Dense | Kept]:
-    """Prepare each of ``batches [K, C, B, ...]``: all in one computation, unless each keeps samples of its own."""
+    """Prepare each of ``batches [K, C, B, ...]``: all in one computation, unless each keeps samples
+    of its own."""
     if batches.inputs.shape[-1] >= BOUNDED:
-        return [field.prepare(Batch(*pair)) for pair in zip(batches.inputs, batches.targets, strict=True)]
+        return [
+            field.prepare(Batch(*pair))
+            for pair in zip(batches.inputs, batches.targets, strict=True)
+        ]
     marched = field.prepare(Batch(batches.inputs.flatten(0, 1), batches.targets.flatten(0, 1)))
-    parts = (part.unflatten(0, batches.inputs.shape[:2]) for part in (marched.points, marched.contrast))
+    parts = (
+        part.unflatten(0, batches.inputs.shape[:2]) for part in (marched.points, marched.contrast)
+    )
     return [Dense(*pair) for pair in zip(*parts, strict=True)]
 
 
 class RadianceDerivatives(ByHand):
-    """:class:`tasks.types.Derivatives` of :meth:`Radiance.loss`: the layers' and the rendering's, both by hand."""
+    """:class:`tasks.types.Derivatives` of :meth:`Radiance.loss`: the layers' and the rendering's,
+    both by hand."""
 
     def __init__(self, field: Radiance) -> None:
         self.field = field
@@ -163,22 +187,30 @@ class RadianceDerivatives(ByHand):
     def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
         return self.field.prepare(batch)
 
-    def evaluate(self, params: Tensor, batch: Dense | Kept) -> tuple[Tensor, Tensor, tuple[Tape, Rendered]]:
+    def evaluate(
+        self, params: Tensor, batch: Dense | Kept
+    ) -> tuple[Tensor, Tensor, tuple[Tape, Rendered]]:
         space, scale = self.field.space, _scale(batch)
         raw, tape = self.field.network.forward(params, batch.points)
         on_rays = self._on_rays(raw, batch, NOTHING)
-        loss, delta, rendered = squared_error(on_rays, batch.contrast, space.spacing, space.background, scale)
+        loss, delta, rendered = squared_error(
+            on_rays, batch.contrast, space.spacing, space.background, scale
+        )
         gradient = self.field.network.backward(params, tape, self._at_points(delta, batch))
         if isinstance(batch, Kept):
             loss = torch.add(loss, batch.rest, alpha=scale / 2)
         return loss, gradient, (tape, rendered)
 
-    def product(self, params: Tensor, vector: Tensor, batch: Dense | Kept, tape: tuple[Tape, Rendered]) -> Tensor:
+    def product(
+        self, params: Tensor, vector: Tensor, batch: Dense | Kept, tape: tuple[Tape, Rendered]
+    ) -> Tensor:
         network, (layers, rendered) = self.field.network, tape
         tangent = network.tangent(params, vector, layers)
         along = self._on_rays(tangent.z[-1], batch, 0.0)
         dot = directional(rendered, along, self.field.space.spacing, _scale(batch))
-        return network.backward_tangent(params, vector, layers, tangent, self._at_points(dot, batch))
+        return network.backward_tangent(
+            params, vector, layers, tangent, self._at_points(dot, batch)
+        )
 
     def _on_rays(self, values: Tensor, marched: Dense | Kept, fill: float) -> Tensor:
         """``[C, M, 4] -> [C, rays, samples, 4]``."""

@@ -1,7 +1,7 @@
 r"""SIREN, stacked over clients.
 
-*Implicit Neural Representations with Periodic Activation Functions*, V. Sitzmann, J. Martel, A. Bergman,
-D. Lindell, G. Wetzstein, NeurIPS 2020, https://arxiv.org/abs/2006.09661.
+*Implicit Neural Representations with Periodic Activation Functions*, V. Sitzmann, J. Martel, A.
+Bergman, D. Lindell, G. Wetzstein, NeurIPS 2020, https://arxiv.org/abs/2006.09661.
 
 .. math:: a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad a_l = \sin(\omega_0 z_l),\quad y = z_L + \tfrac12
 
@@ -25,7 +25,8 @@ from tasks.types import Batch
 
 @dataclass(frozen=True)
 class Siren:
-    """Architecture: ``depth`` hidden sine layers of ``width`` units; ``omega`` is the paper's w0."""
+    """Architecture: ``depth`` hidden sine layers of ``width`` units; ``omega`` is the paper's
+    w0."""
 
     inputs: int
     outputs: int
@@ -51,7 +52,8 @@ class Siren:
     def init(self, generator: torch.Generator) -> Tensor:
         r"""Initial parameters ``[P]`` (section 3.2 and supplement 1.5 of the paper).
 
-        Weights of the first layer :math:`U(\pm 1/i)`, of the others :math:`U(\pm\sqrt{6/i}/\omega_0)`; biases
+        Weights of the first layer :math:`U(\pm 1/i)`, of the others
+        :math:`U(\pm\sqrt{6/i}/\omega_0)`; biases
         :math:`U(\pm 1/\sqrt i)`, which the paper leaves open and its code takes from ``torch.nn.Linear``.
         """
         vector = torch.empty(self.layout.size)
@@ -59,11 +61,14 @@ class Siren:
         for index, i in enumerate(self.widths[:-1]):
             bound = 1 / i if index == 0 else math.sqrt(6 / i) / self.omega
             params[f"layers.{index}.weight"].uniform_(-bound, bound, generator=generator)
-            params[f"layers.{index}.bias"].uniform_(-1 / math.sqrt(i), 1 / math.sqrt(i), generator=generator)
+            params[f"layers.{index}.bias"].uniform_(
+                -1 / math.sqrt(i), 1 / math.sqrt(i), generator=generator
+            )
         return vector
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        """Bytes one client's second-order step keeps: sine, cosine, delta and error of each layer and step."""
+        """Bytes one client's second-order step keeps: sine, cosine, delta and error of each layer
+        and step."""
         activations = 4 * batch_size * self.width * self.depth
         return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
 
@@ -77,7 +82,8 @@ class Siren:
 
 
 class SirenDerivatives(ByHand):
-    r""":class:`tasks.types.Derivatives` of :meth:`Siren.loss`: :math:`\delta_L = \frac{2}{Bo}(y - t)`."""
+    r""":class:`tasks.types.Derivatives` of :meth:`Siren.loss`: :math:`\delta_L = \frac{2}{Bo}(y -
+    t)`."""
 
     def __init__(self, field: Siren) -> None:
         self.field = field

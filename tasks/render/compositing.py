@@ -1,14 +1,15 @@
 r"""The squared error of volume-rendered colours, with first and second derivatives written out.
 
-With :math:`\sigma = \mathrm{softplus}(s)`, :math:`c = \mathrm{sigmoid}(r)`, spacing :math:`\delta`, optical depths
+With :math:`\sigma = \mathrm{softplus}(s)`, :math:`c = \mathrm{sigmoid}(r)`, spacing :math:`\delta`,
+optical depths
 :math:`o_j = \delta\sigma_j`, background b and :math:`d_j = c_j - b`, let :math:`E_j = \exp(-\sum_{i \le j} o_i)` be
 what is left of the light behind sample j (:math:`E_0 = 1`) and :math:`w_j = E_{j-1} - E_j`. Then
 
 .. math:: C - b = \sum_j w_j d_j, \qquad \frac{\partial C}{\partial o_i} = E_i d_i - \sum_{j > i} w_j d_j
 
-so that derivatives need one cumulative sum each. Operations are merged where they can be (a GPU is given 18 for the
-error with its gradient, 21 for a second derivative). ``tasks/render/volume.py`` is the same rendering for autograd,
-and the tests' oracle.
+so that derivatives need one cumulative sum each. Operations are merged where they can be (a GPU is
+given 18 for the error with its gradient, 21 for a second derivative). ``tasks/render/volume.py`` is
+the same rendering for autograd, and the tests' oracle.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Rendered(NamedTuple):
 def squared_error(
     raw: Tensor, contrast: Tensor, spacing: float, background: float, scale: float
 ) -> tuple[Tensor, Tensor, Rendered]:
-    r"""Half of ``scale`` times the squared error, its derivative with respect to ``raw``, and the tape.
+    r"""Half of ``scale`` times the squared error, its derivative with respect to ``raw``, and the
+    tape.
 
     Args:
         raw: ``[C, B, S, 4]``, colour and density before their maps.
@@ -55,7 +57,9 @@ def squared_error(
     left = torch.nn.functional.softplus(rays[..., 3]).cumsum(-1).mul_(-spacing).exp_()
     lost = _diff(left, 1.0)
     distance = sigmoid[..., :3] - background
-    error = torch.baddbmm(contrast.flatten(0, 1)[:, None], lost[:, None], distance, beta=scale, alpha=scale)
+    error = torch.baddbmm(
+        contrast.flatten(0, 1)[:, None], lost[:, None], distance, beta=scale, alpha=scale
+    )
     along = scaled_bmm(distance, error.mT, -spacing)[..., 0]
     behind = (lost * along).cumsum(-1)
     pull = torch.empty_like(rays)
@@ -63,7 +67,9 @@ def squared_error(
     torch.mul(lost[..., None], error, out=colour)
     torch.sub(behind[:, -1:], behind, out=optical)
     optical.addcmul_(left, along)
-    factor = torch.cat([torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)[..., :3], sigmoid[..., 3:]], -1)
+    factor = torch.cat(
+        [torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1)[..., :3], sigmoid[..., 3:]], -1
+    )
     each = error.view(len(raw), 1, -1)
     loss = scaled_bmm(each, each.mT, 0.5 / scale)[:, 0, 0]
     tape = Rendered(sigmoid, factor, pull, left, lost, distance, along, error)
@@ -81,7 +87,9 @@ def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Te
     and the product rule on both gradients above, with :math:`(c(1-c))^{\cdot} = (1 - 2c)\,\dot c`.
     """
     moved = dot.flatten(0, 1) * tape.factor  # of c, and of sigma
-    one, zero, twice = (constant(value, dot.dtype, dot.device) for value in (1.0, 0.0, (2.0, 2.0, 2.0, 1.0)))
+    one, zero, twice = (
+        constant(value, dot.dtype, dot.device) for value in (1.0, 0.0, (2.0, 2.0, 2.0, 1.0))
+    )
     dot_left = torch.addcmul(zero, moved[..., 3].cumsum(-1), tape.left, value=-spacing)
     dot_lost = _diff(dot_left, 0.0)
     dot_error = scaled_bmm(dot_lost[:, None], tape.distance, scale).baddbmm_(

@@ -1,10 +1,12 @@
-r"""The visual hull: where an object may be, given its silhouettes; everywhere else a ray need not be sampled.
+r"""The visual hull: where an object may be, given its silhouettes; everywhere else a ray need not
+be sampled.
 
-*The Visual Hull Concept for Silhouette-Based Image Understanding*, A. Laurentini, IEEE Transactions on Pattern Analysis
-and Machine Intelligence 16(2), 1994, https://doi.org/10.1109/34.273735.
+*The Visual Hull Concept for Silhouette-Based Image Understanding*, A. Laurentini, IEEE Transactions
+on Pattern Analysis and Machine Intelligence 16(2), 1994, https://doi.org/10.1109/34.273735.
 
-A cell of a grid is empty if some camera sees it in front of plain background. A client carves its own hull out of its
-own support views, so nothing about it is shared; a new client carves one out of the few views it has.
+A cell of a grid is empty if some camera sees it in front of plain background. A client carves its
+own hull out of its own support views, so nothing about it is shared; a new client carves one out of
+the few views it has.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ LOOKUPS_AT_ONCE = 1 << 20  # bounds the memory
 
 @dataclass(frozen=True)
 class Hull:
-    """``occupied [G, G, G]`` bool, indexed x, y, z: a grid over the cube of half side ``half`` around the origin."""
+    """``occupied [G, G, G]`` bool, indexed x, y, z: a grid over the cube of half side ``half``
+    around the origin."""
 
     occupied: Tensor
     half: float
@@ -35,10 +38,12 @@ class Hull:
         return inside & self.occupied[x, y, z]
 
     def reach(self, rays: Tensor, near: float, far: float) -> Tensor:
-        """Between which distances each ray may meet something: ``rays [N, 6] -> [N, 2]``; ``far, near`` if nowhere.
+        """Between which distances each ray may meet something: ``rays [N, 6] -> [N, 2]``; ``far,
+        near`` if nowhere.
 
-        The ray is looked up every half cell. What lies between two hits counts as met, and so does what lies between
-        the outer ones and the lookup beyond; a corner that a ray cuts by less than half a cell may be missed.
+        The ray is looked up every half cell. What lies between two hits counts as met, and so does
+        what lies between the outer ones and the lookup beyond; a corner that a ray cuts by less
+        than half a cell may be missed.
         """
         step = self.half / len(self.occupied)
         t = torch.arange(near, far + step, step, dtype=rays.dtype)
@@ -49,15 +54,19 @@ class Hull:
             inside = self.holds(part[:, None, :3] + t[:, None] * part[:, None, 3:6])
             first, last = inside.byte().argmax(1), len(t) - 1 - inside.byte().flip(1).argmax(1)
             between = torch.stack([t[first] - step, t[last] + step], 1).clamp(near, far)
-            met[start : start + block] = torch.where(inside.any(1)[:, None], between, rays.new_tensor([far, near]))
+            met[start : start + block] = torch.where(
+                inside.any(1)[:, None], between, rays.new_tensor([far, near])
+            )
         return met
 
 
 def carve(masks: Tensor, poses: Tensor, focal: float, half: float, cells: int = CELLS) -> Hull:
-    """The hull of ``masks [V, H, W]`` (True: the object covers part of the pixel) seen from ``poses [V, 4, 4]``.
+    """The hull of ``masks [V, H, W]`` (True: the object covers part of the pixel) seen from ``poses
+    [V, 4, 4]``.
 
-    A cell is empty if some camera sees all its eight corners on background; where a cell covers several pixels, masks
-    are widened so that nothing between its corners is missed. What no camera sees whole is kept.
+    A cell is empty if some camera sees all its eight corners on background; where a cell covers
+    several pixels, masks are widened so that nothing between its corners is missed. What no camera
+    sees whole is kept.
     """
     height, width = masks.shape[1:]
     axis = torch.linspace(-half, half, cells + 1)
@@ -71,12 +80,19 @@ def carve(masks: Tensor, poses: Tensor, focal: float, half: float, cells: int = 
         seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         if not bool(seen.any()):
             continue
-        pixels = focal * (2 * half / cells) / float(depth[seen].min())  # a cell's side in the nearest view of it
+        pixels = (
+            focal * (2 * half / cells) / float(depth[seen].min())
+        )  # a cell's side in the nearest view of it
         wide = math.ceil(pixels) - 1
         shown = torch.nn.functional.max_pool2d(mask[None].float(), 2 * wide + 1, 1, wide)[0] > 0
         place = torch.stack([row, column], -1)[seen].long()
         background = torch.zeros(len(corners))
         background[seen] = (~shown[place[:, 0], place[:, 1]]).float()
-        whole = torch.nn.functional.avg_pool3d(background.view(1, cells + 1, cells + 1, cells + 1), 2, 1)[0] == 1
+        whole = (
+            torch.nn.functional.avg_pool3d(
+                background.view(1, cells + 1, cells + 1, cells + 1), 2, 1
+            )[0]
+            == 1
+        )
         occupied &= ~whole
     return Hull(occupied, half)

@@ -1,12 +1,14 @@
-"""From rays to the points a network is evaluated at, and back: all strata of all rays, or only those kept.
+"""From rays to the points a network is evaluated at, and back: all strata of all rays, or only
+those kept.
 
-Rays are rows ``[..., 6]`` (origin, unit direction). Two more numbers say between which distances a ray may meet
-something (:meth:`tasks.render.hull.Hull.reach`); the last of 7 or 9 is where in its stratum a ray is sampled. What
-lies outside is empty *by definition*, so leaving it out is exact: samples of no density change nothing, wherever along
-a ray they are, and a ray without any shows the background.
+Rays are rows ``[..., 6]`` (origin, unit direction). Two more numbers say between which distances a
+ray may meet something (:meth:`tasks.render.hull.Hull.reach`); the last of 7 or 9 is where in its
+stratum a ray is sampled. What lies outside is empty *by definition*, so leaving it out is exact:
+samples of no density change nothing, wherever along a ray they are, and a ray without any shows the
+background.
 
-Letters: C clients, B rays of a batch, S strata, M points kept (of the client that keeps most), R rays that keep any, T
-strata kept of the ray that keeps most.
+Letters: C clients, B rays of a batch, S strata, M points kept (of the client that keeps most), R
+rays that keep any, T strata kept of the ray that keeps most.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ NOTHING = -40.0  # density before its softplus: 4e-18
 
 
 class Dense(NamedTuple):
-    """All strata: ``points [C, B S, 3]`` (or a field's features of them), targets less the background ``[C, B, 3]``."""
+    """All strata: ``points [C, B S, 3]`` (or a field's features of them), targets less the
+    background ``[C, B, 3]``."""
 
     points: Tensor
     contrast: Tensor
 
 
 class Kept(NamedTuple):
-    """Kept strata. ``rest`` is the squared error of rays that show the background: no parameter changes it."""
+    """Kept strata. ``rest`` is the squared error of rays that show the background: no parameter
+    changes it."""
 
     points: Tensor  # [C, M, 3], or a field's features of them
     contrast: Tensor  # [C, R, 3], targets less the background
@@ -47,14 +51,19 @@ class Kept(NamedTuple):
 
 
 def all_points(rays: Tensor, near: float, far: float, samples: int) -> Tensor:
-    """``rays [C, B, 6 or 7] -> [C, B, S, 3]``; without a seventh number the middle of each stratum."""
+    """``rays [C, B, 6 or 7] -> [C, B, S, 3]``; without a seventh number the middle of each
+    stratum."""
     offset = rays[..., RAY] if rays.shape[-1] > RAY else torch.full_like(rays[..., 0], 0.5)
     return _along(rays, distances(near, far, samples, offset))
 
 
 def keep(batch: Batch, near: float, far: float, samples: int, background: float) -> Kept:
-    """The points of ``batch.inputs [C, B, 8 or 9]`` inside their bounds, rays that keep none left out."""
-    rays, client = batch.inputs, torch.arange(len(batch.inputs), device=batch.inputs.device)[:, None]
+    """The points of ``batch.inputs [C, B, 8 or 9]`` inside their bounds, rays that keep none left
+    out."""
+    rays, client = (
+        batch.inputs,
+        torch.arange(len(batch.inputs), device=batch.inputs.device)[:, None],
+    )
     offset = rays[..., BOUNDED] if rays.shape[-1] > BOUNDED else torch.full_like(rays[..., 0], 0.5)
     spacing = (far - near) / samples
     first = ((rays[..., 6] - near) / spacing - offset).ceil().clamp(min=0)
@@ -92,7 +101,8 @@ def spread(raw: Tensor, source: Tensor, fill: float) -> Tensor:
 
 
 def collect(values: Tensor, slot: Tensor) -> Tensor:
-    """The transpose of :func:`spread`: ``[C, R, T, 4] -> [C, M, 4]``, zero where a client has no such point."""
+    """The transpose of :func:`spread`: ``[C, R, T, 4] -> [C, M, 4]``, zero where a client has no
+    such point."""
     return _rows(torch.nn.functional.pad(values.flatten(1, 2), (0, 0, 0, 1)), slot)
 
 

@@ -1,7 +1,9 @@
-r"""Volume rendering along rays: differentiable twice, without loops, the same result for the same input.
+r"""Volume rendering along rays: differentiable twice, without loops, the same result for the same
+input.
 
-*NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis*, B. Mildenhall, P. Srinivasan, M. Tancik,
-J. Barron, R. Ramamoorthi, R. Ng, ECCV 2020, https://arxiv.org/abs/2003.08934 (section 4).
+*NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis*, B. Mildenhall, P.
+Srinivasan, M. Tancik, J. Barron, R. Ramamoorthi, R. Ng, ECCV 2020, https://arxiv.org/abs/2003.08934
+(section 4).
 
 Letters: ``...`` any leading axes (clients, rays), S samples along a ray.
 """
@@ -23,8 +25,9 @@ def distances(near: float, far: float, count: int, offset: Tensor) -> Tensor:
         offset: u in [0, 1), shape ``[...]``; 0.5 is the deterministic middle of every stratum.
 
     Returns:
-        ``[..., S]``, increasing. (NeRF draws u anew for every stratum; one u a ray covers [near, far] just as evenly on
-        average and keeps the spacing constant, which rendering is a quadrature over.)
+        ``[..., S]``, increasing. (NeRF draws u anew for every stratum; one u a ray covers [near,
+        far] just as evenly on average and keeps the spacing constant, which rendering is a
+        quadrature over.)
 
     Example:
         near 2, far 6, S = 4, u = 0.5: 2.5, 3.5, 4.5, 5.5.
@@ -43,11 +46,13 @@ def weights(density: Tensor, spacing: float | Tensor) -> Tensor:
         spacing: delta, the length each sample stands for.
 
     Returns:
-        ``[..., S]`` in [0, 1]; they add up to :math:`1 - e^{-\sum\sigma\delta} \le 1`. The transmittance is a
-        cumulative *sum* in the exponent: a cumulative product has a derivative that launches thousands of kernels.
+        ``[..., S]`` in [0, 1]; they add up to :math:`1 - e^{-\sum\sigma\delta} \le 1`. The
+        transmittance is a cumulative *sum* in the exponent: a cumulative product has a derivative
+        that launches thousands of kernels.
 
     Example:
-        delta 1, densities (ln 2, ln 2): T = (1, 1/2), weights (1/2, 1/4); 1/4 of the light comes from behind.
+        delta 1, densities (ln 2, ln 2): T = (1, 1/2), weights (1/2, 1/4); 1/4 of the light comes
+        from behind.
     """
     optical = density * spacing
     before = optical.cumsum(-1) - optical

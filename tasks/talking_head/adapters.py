@@ -1,14 +1,18 @@
-r"""Low-rank adapters on the backbone's attention, two of them by name, for many clients in one pass.
+r"""Low-rank adapters on the backbone's attention, two of them by name, for many clients in one
+pass.
 
-*LoRA: Low-Rank Adaptation of Large Language Models*, E. Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685:
+*LoRA: Low-Rank Adaptation of Large Language Models*, E. Hu et al., ICLR 2022,
+https://arxiv.org/abs/2106.09685:
 :math:`y = W x + \frac{\alpha}{r} B A x`.
 
 *Improving LoRA in Privacy-preserving Federated Learning*, Y. Sun, Z. Li, Y. Li, B. Ding, ICLR 2024,
-https://arxiv.org/abs/2403.12313 (FFA-LoRA): all clients keep one common :math:`A_0` and train B, so that the mean of
-the products is the product of the mean, :math:`\sum_k w_k B_k A_0 = (\sum_k w_k B_k) A_0`.
+https://arxiv.org/abs/2403.12313 (FFA-LoRA): all clients keep one common :math:`A_0` and train B, so
+that the mean of the products is the product of the mean, :math:`\sum_k w_k B_k A_0 = (\sum_k w_k
+B_k) A_0`.
 
-``shared`` is what rounds carry; ``personal`` stays on its device. PEFT puts both into the UNet; the two small linear
-maps of each are replaced by :class:`Grouped` ones, whose weights have a client axis.
+``shared`` is what rounds carry; ``personal`` stays on its device. PEFT puts both into the UNet; the
+two small linear maps of each are replaced by :class:`Grouped` ones, whose weights have a client
+axis.
 """
 
 from __future__ import annotations
@@ -34,9 +38,11 @@ MODES = ("ffa", "ab", "alternating")
 
 
 class Grouped(torch.nn.Module):
-    """A linear map without bias, one for each client: rows of the input belong to clients in equal blocks.
+    """A linear map without bias, one for each client: rows of the input belong to clients in equal
+    blocks.
 
-    ``weight`` is ``[C, out, in]`` (or ``[out, in]``, the same for all), set before each pass, not trained in place.
+    ``weight`` is ``[C, out, in]`` (or ``[out, in]``, the same for all), set before each pass, not
+    trained in place.
     """
 
     weight: Tensor
@@ -46,7 +52,8 @@ class Grouped(torch.nn.Module):
         self.wear(weight)
 
     def wear(self, weight: Tensor) -> None:
-        """Use ``weight`` from now on (written past ``Module.__setattr__``, which costs more than a small product)."""
+        """Use ``weight`` from now on (written past ``Module.__setattr__``, which costs more than a
+        small product)."""
         self.__dict__["weight"] = weight
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -63,14 +70,18 @@ class Grouped(torch.nn.Module):
         if weight.dim() == 2 or len(weight) == 1:
             return total.addmm_(rows, (weight if weight.dim() == 2 else weight[0]).t(), alpha=scale)
         blocks = rows.view(len(weight), -1, rows.shape[1])
-        total.view(len(weight), -1, total.shape[1]).baddbmm_(blocks, weight.transpose(1, 2), alpha=scale)
+        total.view(len(weight), -1, total.shape[1]).baddbmm_(
+            blocks, weight.transpose(1, 2), alpha=scale
+        )
         return total
 
 
 def adapted(layer: Any, inputs: Tensor) -> Tensor:
-    r""":math:`W x + \sum_{worn} \frac{\alpha}{r} B A x` of a PEFT layer whose A and B are :class:`Grouped`.
+    r""":math:`W x + \sum_{worn} \frac{\alpha}{r} B A x` of a PEFT layer whose A and B are
+    :class:`Grouped`.
 
-    What PEFT's own forward computes, without its copies: each adapter is added by the product that makes it.
+    What PEFT's own forward computes, without its copies: each adapter is added by the product that
+    makes it.
     """
     rows = inputs.reshape(-1, inputs.shape[-1])
     total = layer.base_layer(rows)
@@ -80,19 +91,23 @@ def adapted(layer: Any, inputs: Tensor) -> Tensor:
 
 
 def pieces(layout: Layout, rows: Tensor) -> dict[str, Tensor]:
-    """:meth:`Layout.unflatten` by one split, whose gradient is one concatenation instead of a sum of full vectors."""
+    """:meth:`Layout.unflatten` by one split, whose gradient is one concatenation instead of a sum
+    of full vectors."""
     sizes = [math.prod(shape) for _, shape, _ in layout.entries]
     parts = rows.split(sizes, dim=-1)
     return {
-        key: part.view(*rows.shape[:-1], *shape) for (key, shape, _), part in zip(layout.entries, parts, strict=True)
+        key: part.view(*rows.shape[:-1], *shape)
+        for (key, shape, _), part in zip(layout.entries, parts, strict=True)
     }
 
 
 class Adapters:
-    """The adapters of one backbone. ``shared`` and ``personal`` are the layouts of their vectors ``[P]`` and ``[Q]``.
+    """The adapters of one backbone. ``shared`` and ``personal`` are the layouts of their vectors
+    ``[P]`` and ``[Q]``.
 
-    ``mode``: ``ffa`` shares B over a common A; ``ab`` shares both (their averages are not the average product);
-    ``alternating`` shares both, of which B moves in odd rounds and A in even ones.
+    ``mode``: ``ffa`` shares B over a common A; ``ab`` shares both (their averages are not the
+    average product); ``alternating`` shares both, of which B moves in odd rounds and A in even
+    ones.
     """
 
     def __init__(self, backbone: Backbone, rank: int, alpha: int, mode: str, seed: int) -> None:
@@ -102,11 +117,15 @@ class Adapters:
             raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
         self.backbone, self.mode, self.rank, self.alpha = backbone, mode, rank, alpha
         spatial = r".*motion_modules.*" if backbone.motion else None
-        logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)  # a note about nothing, each time
+        logging.getLogger("diffusers.models.modeling_utils").setLevel(
+            logging.ERROR
+        )  # a note about nothing, each time
         with warnings.catch_warnings():  # PEFT wonders whether a second adapter is meant
             warnings.simplefilter("ignore", UserWarning)
             for name in (SHARED, PERSONAL):
-                config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS, exclude_modules=spatial)
+                config = LoraConfig(
+                    r=rank, lora_alpha=alpha, target_modules=TARGETS, exclude_modules=spatial
+                )
                 backbone.unet.add_adapter(config, name)
         backbone.unet.set_adapters([SHARED, PERSONAL])
         backbone.requires_grad_(False)
@@ -130,7 +149,9 @@ class Adapters:
         for part in ("lora_A", "lora_B"):
             old = getattr(layer, part)[name].weight
             key = f"{path}.{part}"
-            if part == "lora_A":  # Kaiming-uniform with a = sqrt 5, as PEFT does, but from a named stream
+            if (
+                part == "lora_A"
+            ):  # Kaiming-uniform with a = sqrt 5, as PEFT does, but from a named stream
                 bound = 1 / math.sqrt(old.shape[1])
                 draw = torch.rand(old.shape, generator=generator("lora", seed, name, path))
                 start = ((2 * draw - 1) * bound).to(old)
@@ -153,12 +174,16 @@ class Adapters:
             return None
         moving = "lora_B" if round % 2 else "lora_A"
         return torch.cat(
-            [torch.full((math.prod(shape),), not key.endswith(moving)) for key, shape, _ in self.shared.entries]
+            [
+                torch.full((math.prod(shape),), not key.endswith(moving))
+                for key, shape, _ in self.shared.entries
+            ]
         )
 
     @contextmanager
     def worn(self, shared: Tensor, personal: Tensor | None = None) -> Iterator[None]:
-        """Give the backbone the adapters ``shared [C, P]`` and ``personal [C, Q]`` (``None``: none) of C clients."""
+        """Give the backbone the adapters ``shared [C, P]`` and ``personal [C, Q]`` (``None``: none)
+        of C clients."""
         values = {SHARED: pieces(self.shared, shared)}
         if personal is not None:
             values[PERSONAL] = pieces(self.personal, personal)
@@ -198,15 +223,19 @@ class Adapters:
         return found
 
     def aggregation_error(self, base: Tensor, updates: Tensor, weights: Tensor) -> float:
-        r"""How far the product of the averages is from the average of the products, relative to a round's change.
+        r"""How far the product of the averages is from the average of the products, relative to a
+        round's change.
 
         .. math:: \frac{\lVert \bar B \bar A - \sum_k w_k B_k A_k \rVert}{\lVert \sum_k w_k B_k A_k - B_0 A_0\rVert}
 
-        ``base [P]`` holds :math:`B_0, A_0`, from which the clients' ``updates [C, P]`` lead to :math:`B_k, A_k`. 0 for
-        ``ffa``.
+        ``base [P]`` holds :math:`B_0, A_0`, from which the clients' ``updates [C, P]`` lead to
+        :math:`B_k, A_k`. 0 for ``ffa``.
         """
         weights, shared = weights / weights.sum(), base + updates
-        mean, before = self.products((weights[:, None] * shared).sum(0, keepdim=True)), self.products(base[None])
+        mean, before = (
+            self.products((weights[:, None] * shared).sum(0, keepdim=True)),
+            self.products(base[None]),
+        )
         error = total = 0.0
         for layer, product in self.products(shared).items():
             true = torch.einsum("c,coi->oi", weights, product)

@@ -1,8 +1,9 @@
 r"""Speech as tokens: log-mel energies in a window around every frame, without torchaudio.
 
-The mel filters are triangles, equally spaced on the mel scale :math:`m(f) = 2595 \log_{10}(1 + f/700)` (O'Shaughnessy,
-*Speech Communication*, 1987) between 0 Hz and half the sampling rate, on the power spectrum of Hann windows of 25 ms
-every 10 ms. A frame of video gets the 16 mel frames (160 ms) whose middle is the middle of that video frame.
+The mel filters are triangles, equally spaced on the mel scale :math:`m(f) = 2595 \log_{10}(1 +
+f/700)` (O'Shaughnessy, *Speech Communication*, 1987) between 0 Hz and half the sampling rate, on
+the power spectrum of Hann windows of 25 ms every 10 ms. A frame of video gets the 16 mel frames
+(160 ms) whose middle is the middle of that video frame.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from tasks.talking_head.clips import RATE, SAMPLES_PER_FRAME
 
 BINS, HOP, WINDOW, FFT = 32, 160, 400, 512
 TOKENS = 16  # mel frames a video frame is given
-FLOOR, CENTRE, SCALE = 1e-6, -4.0, 4.0  # log-mel of a quiet and a loud voice come to lie within about [-2, 2]
+FLOOR, CENTRE, SCALE = (
+    1e-6,
+    -4.0,
+    4.0,
+)  # log-mel of a quiet and a loud voice come to lie within about [-2, 2]
 
 
 @lru_cache(maxsize=1)
@@ -35,7 +40,8 @@ def mel_filters() -> Tensor:
 
 
 def log_mel(audio: Tensor) -> Tensor:
-    """``audio [n] -> [1 + n // HOP, BINS]``, frame i centred on sample ``i * HOP``; scaled to about [-2, 2]."""
+    """``audio [n] -> [1 + n // HOP, BINS]``, frame i centred on sample ``i * HOP``; scaled to about
+    [-2, 2]."""
     spectrum = torch.stft(
         audio, FFT, HOP, WINDOW, window=torch.hann_window(WINDOW, device=audio.device), center=True,
         pad_mode="constant", return_complex=True,
@@ -45,11 +51,14 @@ def log_mel(audio: Tensor) -> Tensor:
 
 
 def tokens(audio: Tensor, frames: int) -> Tensor:
-    """``[frames, TOKENS, BINS]``: what was heard around each video frame; beyond the ends there is silence."""
+    """``[frames, TOKENS, BINS]``: what was heard around each video frame; beyond the ends there is
+    silence."""
     mel = log_mel(audio)
     quiet = (torch.log(torch.tensor(FLOOR)) - CENTRE) / SCALE
     padded = torch.nn.functional.pad(mel, (0, 0, TOKENS, 2 * TOKENS), value=float(quiet))
-    middle = (torch.arange(frames, device=audio.device) * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2) // HOP
+    middle = (
+        torch.arange(frames, device=audio.device) * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+    ) // HOP
     first = middle - TOKENS // 2 + TOKENS  # the padding shifts everything by TOKENS
     index = (first[:, None] + torch.arange(TOKENS, device=audio.device)).clamp(max=len(padded) - 1)
     return padded[index]

@@ -1,8 +1,9 @@
-"""The frozen denoiser: a diffusers UNet that hears and knows the reference, its codec, and how both lie on disk.
+"""The frozen denoiser: a diffusers UNet that hears and knows the reference, its codec, and how both
+lie on disk.
 
-Each frame is denoised with the reference latent beside it on the channel axis and its own window of speech as
-cross-attention tokens. ``unet = "frame"`` is ``UNet2DConditionModel`` on single frames; ``"motion"`` is
-``UNetMotionModel``, which also attends along time (about twice the cost; for GPUs).
+Each frame is denoised with the reference latent beside it on the channel axis and its own window of
+speech as cross-attention tokens. ``unet = "frame"`` is ``UNet2DConditionModel`` on single frames;
+``"motion"`` is ``UNetMotionModel``, which also attends along time (about twice the cost; for GPUs).
 """
 
 from __future__ import annotations
@@ -41,28 +42,39 @@ class Hearing(torch.nn.Module):
 class Backbone(torch.nn.Module):
     """``unet`` predicts v of the residual latent; ``about`` says where its weights come from."""
 
-    def __init__(self, unet: Any, codec: PatchPCA | KLCodec, hearing: Hearing, about: dict[str, Any]) -> None:
+    def __init__(
+        self, unet: Any, codec: PatchPCA | KLCodec, hearing: Hearing, about: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.unet, self.codec, self.hearing, self.about = unet, codec, hearing, about
         self.motion = hasattr(unet, "motion_modules") or "Motion" in type(unet).__name__
 
-    def forward(self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int = 1) -> Tensor:
-        """v ``[N, c, h, w]`` for ``noisy, reference [N, c, h, w]``, ``mel [N, TOKENS, BINS]`` and ``steps [N]``.
+    def forward(
+        self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int = 1
+    ) -> Tensor:
+        """v ``[N, c, h, w]`` for ``noisy, reference [N, c, h, w]``, ``mel [N, TOKENS, BINS]`` and
+        ``steps [N]``.
 
-        ``frames`` consecutive rows are one clip (they share a step); only the motion UNet needs to know.
+        ``frames`` consecutive rows are one clip (they share a step); only the motion UNet needs to
+        know.
         """
-        kind = next(self.unet.parameters()).dtype  # diffusers' own property walks through all of them
+        kind = next(
+            self.unet.parameters()
+        ).dtype  # diffusers' own property walks through all of them
         heard = self.hearing(mel).to(kind)
         inputs = torch.cat([noisy, reference], 1).to(kind)
         if not self.motion:
-            return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0].to(noisy.dtype)
+            return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0].to(
+                noisy.dtype
+            )
         clips = inputs.unflatten(0, (-1, frames)).transpose(1, 2)
         out = self.unet(clips, steps[::frames], encoder_hidden_states=heard, return_dict=False)[0]
         return out.transpose(1, 2).flatten(0, 1).to(noisy.dtype)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all weights and of the codec's units: what nodes must agree on before they add up adapters."""
+        """SHA-256 of all weights and of the codec's units: what nodes must agree on before they add
+        up adapters."""
         codec: Any = self.codec
         units = [codec.factor, codec.channels, codec.residual_scale]
         if isinstance(codec, KLCodec):
@@ -71,14 +83,19 @@ class Backbone(torch.nn.Module):
         for name, tensor in sorted(self.state_dict().items()):
             if "lora_" not in name:
                 found.update(name.replace(".base_layer", "").encode())
-                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                found.update(
+                    tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                )
         return found.hexdigest()
 
     # ------------------------------------------------------------------ on disk
     def save(self, folder: Path) -> None:
-        """``unet/`` and ``vae/`` as diffusers writes them, or ``codec.safetensors``; ``hearing.safetensors``; ABOUT."""
+        """``unet/`` and ``vae/`` as diffusers writes them, or ``codec.safetensors``;
+        ``hearing.safetensors``; ABOUT."""
         if any("base_layer" in name for name, _ in self.unet.named_parameters()):
-            raise ValueError("adapters are in this denoiser: save it before, or copy the folder it came from")
+            raise ValueError(
+                "adapters are in this denoiser: save it before, or copy the folder it came from"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self.unet.save_pretrained(folder / "unet")
         if isinstance(self.codec, KLCodec):
@@ -95,7 +112,8 @@ class Backbone(torch.nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Backbone:
-        """What :meth:`save` wrote, or a folder of the Stable Diffusion family (see :meth:`adopt`)."""
+        """What :meth:`save` wrote, or a folder of the Stable Diffusion family (see
+        :meth:`adopt`)."""
         if not (folder / "unet").is_dir():
             raise InputError(
                 "talking-head.backbone", str(folder), "holds no unet/ folder",
@@ -116,15 +134,18 @@ class Backbone(torch.nn.Module):
             hearing = Hearing(_token_width(unet))
             hearing.load_state_dict(load_file(folder / "hearing.safetensors"))
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise InputError("talking-head.backbone", str(folder), f"unreadable ({error})", "write it anew") from error
+            raise InputError(
+                "talking-head.backbone", str(folder), f"unreadable ({error})", "write it anew"
+            ) from error
         return cls(unet, codec, hearing, about).requires_grad_(False).eval()
 
     @classmethod
     def adopt(cls, folder: Path) -> Backbone:
         """Stable-Diffusion weights (``unet/``, ``vae/``) made ready to listen.
 
-        The first convolution gets input channels for the reference, with weights 0, and hearing starts at random: the
-        result draws as before and must be trained (`fedapp pretrain talking-head --from FOLDER`) before it talks.
+        The first convolution gets input channels for the reference, with weights 0, and hearing
+        starts at random: the result draws as before and must be trained (`fedapp pretrain
+        talking-head --from FOLDER`) before it talks.
         """
         try:
             unet, vae = _read_unet(folder, "frame"), _read_vae(folder)
@@ -135,7 +156,9 @@ class Backbone(torch.nn.Module):
         channels = int(vae.config.latent_channels)
         if unet.config.in_channels == channels:
             first = unet.conv_in
-            wide = torch.nn.Conv2d(2 * channels, first.out_channels, first.kernel_size, first.stride, first.padding)
+            wide = torch.nn.Conv2d(
+                2 * channels, first.out_channels, first.kernel_size, first.stride, first.padding
+            )
             with torch.no_grad():
                 wide.weight.zero_()
                 wide.weight[:, :channels] = first.weight
@@ -164,26 +187,37 @@ def _read_unet(folder: Path, kind: str) -> Any:
     from diffusers import UNet2DConditionModel, UNetMotionModel
 
     model = UNetMotionModel if kind == "motion" else UNet2DConditionModel
-    return model.from_pretrained(folder, subfolder="unet", use_safetensors=True, local_files_only=True)
+    return model.from_pretrained(
+        folder, subfolder="unet", use_safetensors=True, local_files_only=True
+    )
 
 
 def _read_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(folder, subfolder="vae", use_safetensors=True, local_files_only=True)
+    return AutoencoderKL.from_pretrained(
+        folder, subfolder="vae", use_safetensors=True, local_files_only=True
+    )
 
 
-def fresh(codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: dict[str, Any]) -> Backbone:
+def fresh(
+    codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: dict[str, Any]
+) -> Backbone:
     """An untrained backbone for latents of ``codec``: one resolution a width, attention at each."""
     from diffusers import UNet2DConditionModel, UNetMotionModel
 
-    heads = tuple(max(1, width // 16) for width in widths)  # 16 numbers a head: narrower ones cost more than they give
+    heads = tuple(
+        max(1, width // 16) for width in widths
+    )  # 16 numbers a head: narrower ones cost more than they give
     common: dict[str, Any] = {
         "in_channels": 2 * codec.channels, "out_channels": codec.channels, "block_out_channels": widths,
         "layers_per_block": 1, "norm_num_groups": 8, "cross_attention_dim": 64,
     }  # fmt: skip
     if unet == "motion":
-        down, up = ("CrossAttnDownBlockMotion",) * len(widths), ("CrossAttnUpBlockMotion",) * len(widths)
+        down, up = (
+            ("CrossAttnDownBlockMotion",) * len(widths),
+            ("CrossAttnUpBlockMotion",) * len(widths),
+        )
         model: Any = UNetMotionModel(
             **common, down_block_types=down, up_block_types=up, num_attention_heads=heads,
             motion_num_attention_heads=heads, motion_max_seq_length=LONGEST,
@@ -191,5 +225,7 @@ def fresh(codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: 
     else:
         down, up = ("CrossAttnDownBlock2D",) * len(widths), ("CrossAttnUpBlock2D",) * len(widths)
         # diffusers reads attention_head_dim as the number of heads here
-        model = UNet2DConditionModel(**common, down_block_types=down, up_block_types=up, attention_head_dim=heads)
+        model = UNet2DConditionModel(
+            **common, down_block_types=down, up_block_types=up, attention_head_dim=heads
+        )
     return Backbone(model, codec, Hearing(64), {"unet": unet, **about})

@@ -1,4 +1,5 @@
-"""What a person's recordings are, once decoded: frames, the sound that belongs to them, a reference picture."""
+"""What a person's recordings are, once decoded: frames, the sound that belongs to them, a reference
+picture."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ SAMPLES_PER_FRAME = RATE // FPS
 
 
 class Clip(NamedTuple):
-    """``frames [T, H, W, 3]`` in [0, 1] at 25 a second, ``audio [T * 640]`` in [-1, 1] at 16 kHz, from the same start.
+    """``frames [T, H, W, 3]`` in [0, 1] at 25 a second, ``audio [T * 640]`` in [-1, 1] at 16 kHz,
+    from the same start.
 
-    ``opening [T]`` in [0, 1] is how far the mouth is open where that is known (parametric people), else ``None``.
+    ``opening [T]`` in [0, 1] is how far the mouth is open where that is known (parametric people),
+    else ``None``.
     """
 
     name: str
@@ -25,7 +28,8 @@ class Clip(NamedTuple):
 
 
 class Person(NamedTuple):
-    """One client's recordings. ``reference [H, W, 3]`` comes from a clip that is in neither list."""
+    """One client's recordings. ``reference [H, W, 3]`` comes from a clip that is in neither
+    list."""
 
     name: str
     reference: Tensor

@@ -1,7 +1,9 @@
-r"""Pictures to latents and back, behind one interface: a closed-form patch codec, or diffusers' ``AutoencoderKL``.
+r"""Pictures to latents and back, behind one interface: a closed-form patch codec, or diffusers'
+``AutoencoderKL``.
 
-Latents of both come out with about unit scale. What the denoiser diffuses is not the latent but its *residual to the
-reference picture's latent*, divided by :attr:`Codec.residual_scale` (its standard deviation on the public people).
+Latents of both come out with about unit scale. What the denoiser diffuses is not the latent but its
+*residual to the reference picture's latent*, divided by :attr:`Codec.residual_scale` (its standard
+deviation on the public people).
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ class Codec(Protocol):
 
 
 class PatchPCA(torch.nn.Module):
-    r"""Principal components of square patches: :math:`z = V^\top (x - m) / s`, decoded by :math:`x = s V z + m`.
+    r"""Principal components of square patches: :math:`z = V^\top (x - m) / s`, decoded by :math:`x
+    = s V z + m`.
 
-    Closed form, fitted in a second on a few thousand patches; s is one common scale, so components keep their
-    relative size (whitened ones would make the denoiser spend itself on noise).
+    Closed form, fitted in a second on a few thousand patches; s is one common scale, so components
+    keep their relative size (whitened ones would make the denoiser spend itself on noise).
     """
 
     mean: Tensor
@@ -48,15 +51,24 @@ class PatchPCA(torch.nn.Module):
 
     @classmethod
     def fit(cls, pictures: Tensor, factor: int, channels: int) -> PatchPCA:
-        """Fit to ``pictures [N, H, W, 3]``; raises ``ValueError`` if there are fewer patches than channels."""
+        """Fit to ``pictures [N, H, W, 3]``; raises ``ValueError`` if there are fewer patches than
+        channels."""
         codec = cls(factor, channels)
-        patches = codec._patches(pictures).flatten(2).transpose(1, 2).reshape(-1, codec.mean.numel()).double()
+        patches = (
+            codec._patches(pictures)
+            .flatten(2)
+            .transpose(1, 2)
+            .reshape(-1, codec.mean.numel())
+            .double()
+        )
         if len(patches) < channels:
             raise ValueError(f"{len(patches)} patches cannot give {channels} components")
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         basis = vectors[:, -channels:].flip(1)
-        sign = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()  # eigenvectors have no sign of their own
+        sign = basis.gather(
+            0, basis.abs().argmax(0, keepdim=True)
+        ).sign()  # eigenvectors have no sign of their own
         codec.mean.copy_(mean)
         codec.basis.copy_(basis * sign)
         codec.scale.fill_(float(values[-channels:].mean().sqrt()))
@@ -71,12 +83,16 @@ class PatchPCA(torch.nn.Module):
         return torch.einsum("nphw,pc->nchw", patches, self.basis) / self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        patches = torch.einsum("nchw,pc->nphw", latents * self.scale, self.basis) + self.mean[:, None, None]
+        patches = (
+            torch.einsum("nchw,pc->nphw", latents * self.scale, self.basis)
+            + self.mean[:, None, None]
+        )
         return torch.nn.functional.pixel_shuffle(patches, self.factor).movedim(1, -1)
 
 
 class KLCodec(torch.nn.Module):
-    """An ``AutoencoderKL``: the mean of its posterior, in its own latent scale (``scaling_factor``)."""
+    """An ``AutoencoderKL``: the mean of its posterior, in its own latent scale
+    (``scaling_factor``)."""
 
     def __init__(self, vae: Any, residual_scale: float = 1.0) -> None:
         super().__init__()

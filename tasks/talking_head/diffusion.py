@@ -1,6 +1,8 @@
-r"""What is learned and how it is sampled: v-prediction of the residual latent, its losses, trailing DDIM.
+r"""What is learned and how it is sampled: v-prediction of the residual latent, its losses, trailing
+DDIM.
 
-With :math:`r = (z - z_{ref})/s` the residual latent of a frame, :math:`\bar\alpha_t` the schedule and noise
+With :math:`r = (z - z_{ref})/s` the residual latent of a frame, :math:`\bar\alpha_t` the schedule
+and noise
 :math:`\epsilon`:
 
 .. math::
@@ -8,10 +10,11 @@ With :math:`r = (z - z_{ref})/s` the residual latent of a frame, :math:`\bar\alp
     v = \sqrt{\bar\alpha_t}\, \epsilon - \sqrt{1 - \bar\alpha_t}\, r, \qquad
     \hat r = \sqrt{\bar\alpha_t}\, x_t - \sqrt{1 - \bar\alpha_t}\, \hat v
 
-v-prediction: *Progressive Distillation for Fast Sampling of Diffusion Models*, T. Salimans, J. Ho, ICLR 2022,
-https://arxiv.org/abs/2202.00512. Min-SNR weights: *Efficient Diffusion Training via Min-SNR Weighting Strategy*,
-T. Hang et al., ICCV 2023, https://arxiv.org/abs/2303.09556. Trailing steps and zero terminal SNR: *Common Diffusion
-Noise Schedules and Sample Steps Are Flawed*, S. Lin et al., WACV 2024, https://arxiv.org/abs/2305.08891.
+v-prediction: *Progressive Distillation for Fast Sampling of Diffusion Models*, T. Salimans, J. Ho,
+ICLR 2022, https://arxiv.org/abs/2202.00512. Min-SNR weights: *Efficient Diffusion Training via
+Min-SNR Weighting Strategy*, T. Hang et al., ICCV 2023, https://arxiv.org/abs/2303.09556. Trailing
+steps and zero terminal SNR: *Common Diffusion Noise Schedules and Sample Steps Are Flawed*, S. Lin
+et al., WACV 2024, https://arxiv.org/abs/2305.08891.
 """
 
 from __future__ import annotations
@@ -28,16 +31,20 @@ STEPS = 1000
 
 
 def schedule() -> Tensor:
-    r""":math:`\bar\alpha_t`, ``[1000]``: the squared cosine, rescaled to zero signal at the last step."""
+    r""":math:`\bar\alpha_t`, ``[1000]``: the squared cosine, rescaled to zero signal at the last
+    step."""
     from diffusers import DDIMScheduler
 
-    scheduler: Any = DDIMScheduler(STEPS, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True)
+    scheduler: Any = DDIMScheduler(
+        STEPS, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True
+    )
     return scheduler.alphas_cumprod.float()
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Weights of the terms; 0 switches one off. ``min_snr``: the ceiling of the loss weights (0: unweighted v)."""
+    """Weights of the terms; 0 switches one off. ``min_snr``: the ceiling of the loss weights (0:
+    unweighted v)."""
 
     tdc: float = 0.0
     identity: float = 0.0
@@ -63,7 +70,8 @@ def _roots(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def denoising(velocity: Tensor, target: Tensor, alpha: Tensor, min_snr: float) -> Tensor:
-    r"""``[N]``: squared error of v, weighted by :math:`\min(\mathrm{SNR}, \gamma)/(\mathrm{SNR} + 1)` if asked for."""
+    r"""``[N]``: squared error of v, weighted by :math:`\min(\mathrm{SNR}, \gamma)/(\mathrm{SNR} +
+    1)` if asked for."""
     error = (velocity - target).square().flatten(1).mean(1)
     if not min_snr:
         return error
@@ -71,8 +79,11 @@ def denoising(velocity: Tensor, target: Tensor, alpha: Tensor, min_snr: float) -
     return error * snr.clamp(max=min_snr) / (snr + 1)
 
 
-def temporal_consistency(found: Tensor, true: Tensor, alpha: Tensor, ceiling: float = 5.0) -> Tensor:
-    r"""``[...]``: temporal denoising consistency of clips ``[..., T, c, h, w]``, frames at one ``alpha [...]``.
+def temporal_consistency(
+    found: Tensor, true: Tensor, alpha: Tensor, ceiling: float = 5.0
+) -> Tensor:
+    r"""``[...]``: temporal denoising consistency of clips ``[..., T, c, h, w]``, frames at one
+    ``alpha [...]``.
 
     .. math:: L = w_t\, \mathrm{mean} |\partial_i \hat r - \partial_i r|, \quad w_t = \sqrt{\min(\mathrm{SNR}_t, 5)}
 
@@ -89,7 +100,8 @@ def temporal_consistency(found: Tensor, true: Tensor, alpha: Tensor, ceiling: fl
 
 @torch.no_grad()
 def sample(predict: Predict, start: Tensor, alphas: Tensor, steps: int) -> Tensor:
-    """Deterministic DDIM from ``start [N, c, h, w]`` in ``steps`` trailing steps; returns the residual."""
+    """Deterministic DDIM from ``start [N, c, h, w]`` in ``steps`` trailing steps; returns the
+    residual."""
     from diffusers import DDIMScheduler
 
     scheduler: Any = DDIMScheduler(
@@ -104,11 +116,15 @@ def sample(predict: Predict, start: Tensor, alphas: Tensor, steps: int) -> Tenso
     return current
 
 
-def start_noise(frames: int, shape: tuple[int, ...], shared: float, scale: float, generator: torch.Generator) -> Tensor:
-    r"""Initial noise ``[frames, *shape]``: :math:`\kappa(\sqrt{\rho}\,\epsilon_0 + \sqrt{1-\rho}\,\epsilon_i)`.
+def start_noise(
+    frames: int, shape: tuple[int, ...], shared: float, scale: float, generator: torch.Generator
+) -> Tensor:
+    r"""Initial noise ``[frames, *shape]``: :math:`\kappa(\sqrt{\rho}\,\epsilon_0 +
+    \sqrt{1-\rho}\,\epsilon_i)`.
 
-    ``shared`` is rho, how much all frames have in common (a per-frame model flickers with independent noise);
-    ``scale`` is kappa: 1 samples the model's distribution, 0 follows its most likely path.
+    ``shared`` is rho, how much all frames have in common (a per-frame model flickers with
+    independent noise); ``scale`` is kappa: 1 samples the model's distribution, 0 follows its most
+    likely path.
     """
     common = torch.randn(1, *shape, generator=generator)
     own = torch.randn(frames, *shape, generator=generator)

@@ -1,4 +1,5 @@
-"""A person's clips as the denoiser takes them: latents and speech tokens, computed once and kept."""
+"""A person's clips as the denoiser takes them: latents and speech tokens, computed once and
+kept."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from tasks.talking_head.model import Noised
 
 @dataclass(frozen=True)
 class Encoded:
-    """``residual`` and ``mel`` hold one tensor a training clip: ``[T, c, h, w]`` and ``[T, TOKENS, BINS]``."""
+    """``residual`` and ``mel`` hold one tensor a training clip: ``[T, c, h, w]`` and ``[T, TOKENS,
+    BINS]``."""
 
     person: Person
     reference: Tensor  # [c, h, w]
@@ -44,8 +46,13 @@ class Encoded:
 def encode(person: Person, codec: Codec, device: torch.device) -> Encoded:
     """Through the codec and the mel filters, once; kept on ``device``."""
     reference = codec.encode(person.reference[None].to(device))[0]
-    residual = tuple((codec.encode(clip.frames.to(device)) - reference) / codec.residual_scale for clip in person.train)
-    return Encoded(person, reference, residual, heard(person.train, device), heard(person.held_out, device))
+    residual = tuple(
+        (codec.encode(clip.frames.to(device)) - reference) / codec.residual_scale
+        for clip in person.train
+    )
+    return Encoded(
+        person, reference, residual, heard(person.train, device), heard(person.held_out, device)
+    )
 
 
 def heard(clips: Sequence[Clip], device: torch.device) -> tuple[Tensor, ...]:
@@ -55,7 +62,8 @@ def heard(clips: Sequence[Clip], device: torch.device) -> tuple[Tensor, ...]:
 
 def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: int, frames: int, window: int,
          alphas: Tensor) -> Draws:  # fmt: skip
-    """All random choices of ``count`` steps of ``batches`` batches, each client's from its own stream ``keys [C]``."""
+    """All random choices of ``count`` steps of ``batches`` batches, each client's from its own
+    stream ``keys [C]``."""
     clips = max(1, -(-frames // window))
     shape = (count, batches, clips)
     picks = []
@@ -71,10 +79,15 @@ def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: in
 
 
 class Draws:
-    """``batch(step, index)`` assembles what was drawn; noise is drawn only then: memory stays that of a batch."""
+    """``batch(step, index)`` assembles what was drawn; noise is drawn only then: memory stays that
+    of a batch."""
 
     def __init__(
-        self, cohort: Sequence[Encoded], picks: list[tuple[Tensor, Tensor, Tensor, int]], window: int, alphas: Tensor
+        self,
+        cohort: Sequence[Encoded],
+        picks: list[tuple[Tensor, Tensor, Tensor, int]],
+        window: int,
+        alphas: Tensor,
     ) -> None:
         self.cohort, self.picks, self.window, self.alphas = cohort, picks, window, alphas
 
@@ -83,7 +96,9 @@ class Draws:
         rows = []
         for data, (clip, first, steps, seed) in zip(self.cohort, self.picks, strict=True):
             residual, mel = [], []
-            for which, start in zip(clip[step, index].tolist(), first[step, index].tolist(), strict=True):
+            for which, start in zip(
+                clip[step, index].tolist(), first[step, index].tolist(), strict=True
+            ):
                 span = slice(start, start + self.window)
                 residual.append(data.residual[which][span])
                 mel.append(data.mel[which][span])

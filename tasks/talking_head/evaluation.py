@@ -1,7 +1,8 @@
-r"""What a person who was in no round gets: at once, and after adapting a personal adapter to their own clips.
+r"""What a person who was in no round gets: at once, and after adapting a personal adapter to their
+own clips.
 
-Everything stands beside what would make it worthless: the reference picture held still, the codec's own loss, the same
-model hearing other people's speech.
+Everything stands beside what would make it worthless: the reference picture held still, the codec's
+own loss, the same model hearing other people's speech.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ def reliability(model: HeadModel, params: Tensor, cohort: Sequence[Encoded]) -> 
     with F the appearance embedding and :math:`\partial` differences of consecutive frames.
     """
     identity, stability = [], []
-    for found, data in zip(_speak(model, params, cohort, [data.held_out[:1] for data in cohort]), cohort, strict=True):
+    for found, data in zip(
+        _speak(model, params, cohort, [data.held_out[:1] for data in cohort]), cohort, strict=True
+    ):
         truth, video = data.person.held_out[0].frames, found[0]
-        likeness = judge.similarity(judge.appearance(video), judge.appearance(data.person.reference[None]))
+        likeness = judge.similarity(
+            judge.appearance(video), judge.appearance(data.person.reference[None])
+        )
         wrong = float((video.diff(dim=0) - truth.diff(dim=0)).abs().mean())
         identity.append((1 + likeness) / 2)
         stability.append(1 / (1 + wrong / max(judge.jitter(truth), 1e-6)))
@@ -51,27 +56,40 @@ def reliability(model: HeadModel, params: Tensor, cohort: Sequence[Encoded]) -> 
 
 
 def _speak(
-    model: HeadModel, params: Tensor, cohort: Sequence[Encoded], voices: Sequence[Sequence[Tensor]] | None = None
+    model: HeadModel,
+    params: Tensor,
+    cohort: Sequence[Encoded],
+    voices: Sequence[Sequence[Tensor]] | None = None,
 ) -> list[list[Tensor]]:
-    """Videos ``[person][clip] -> [T, H, W, 3]`` in [0, 1] of everyone's held-out clips, or of other ``voices``."""
+    """Videos ``[person][clip] -> [T, H, W, 3]`` in [0, 1] of everyone's held-out clips, or of other
+    ``voices``."""
     voices = voices or [data.held_out for data in cohort]
     found: list[list[Tensor]] = [[] for _ in cohort]
     for turn in range(max(len(said) for said in voices)):
         ready = [index for index, said in enumerate(voices) if turn < len(said)]
-        for length in sorted({len(voices[index][turn]) for index in ready}):  # clips of one length go together
+        for length in sorted(
+            {len(voices[index][turn]) for index in ready}
+        ):  # clips of one length go together
             some = [index for index in ready if len(voices[index][turn]) == length]
             references = torch.stack([cohort[index].reference for index in some]).to(params)
             mel = torch.stack([voices[index][turn] for index in some]).to(params)
-            for index, video in zip(some, model.generate(params[some], references, mel), strict=True):
+            for index, video in zip(
+                some, model.generate(params[some], references, mel), strict=True
+            ):
                 found[index].append(video.clamp(0, 1).cpu())
     return found
 
 
 # ---------------------------------------------------------------------- people
 def evaluate_people(
-    task: TalkingHeadTask, shared: Tensor, people: Sequence[Encoded], settings: EvaluationSettings, personalise: bool
+    task: TalkingHeadTask,
+    shared: Tensor,
+    people: Sequence[Encoded],
+    settings: EvaluationSettings,
+    personalise: bool,
 ) -> Evaluation:
-    """Scores at step 0 and, if asked, after each of ``evaluation.steps`` of personalisation; videos of both."""
+    """Scores at step 0 and, if asked, after each of ``evaluation.steps`` of personalisation; videos
+    of both."""
     model, start = task.model(shared.device), task.personal_start().to(shared)
     steps = sorted({0, *settings.step_list}) if personalise else [0]
     point = torch.cat([shared, start]).expand(len(people), -1).clone()
@@ -82,10 +100,15 @@ def evaluate_people(
     extra: dict[str, Any] = {}
     for step, adapted in _personalised(task, point, people, steps, settings):
         found = _speak(model, adapted, people)
-        rows = [_score_person(model, data, videos_of) for data, videos_of in zip(people, found, strict=True)]
+        rows = [
+            _score_person(model, data, videos_of)
+            for data, videos_of in zip(people, found, strict=True)
+        ]
         for name in rows[0]:
             tables.setdefault(name, {})[str(step)] = mean_of(row[name] for row in rows)
-        reserved = [row["mouth_error"] for row, data in zip(rows, people, strict=True) if _is_reserved(data)]
+        reserved = [
+            row["mouth_error"] for row, data in zip(rows, people, strict=True) if _is_reserved(data)
+        ]
         if reserved:
             tables.setdefault("mouth_error_reserved", {})[str(step)] = mean_of(reserved)
         if step == steps[0]:
@@ -99,8 +122,13 @@ def evaluate_people(
         "psnr": tables.pop("psnr"), "ssim": tables.pop("ssim"), "psnr_tuned": None, "rates_tuned": None,
         "diverged": False,
     }  # fmt: skip
-    metrics["own"] = {**extra, **{name: table["0"] for name, table in tables.items() if "0" in table}}
-    metrics["own"]["personalised"] = {name: table for name, table in tables.items() if len(table) > 1}
+    metrics["own"] = {
+        **extra,
+        **{name: table["0"] for name, table in tables.items() if "0" in table},
+    }
+    metrics["own"]["personalised"] = {
+        name: table for name, table in tables.items() if len(table) > 1
+    }
     return Evaluation(metrics, pictures, videos)
 
 
@@ -111,11 +139,17 @@ def _is_reserved(data: Encoded) -> bool:
 
 
 def _personalised(
-    task: TalkingHeadTask, point: Tensor, people: Sequence[Encoded], steps: Sequence[int], settings: EvaluationSettings
+    task: TalkingHeadTask,
+    point: Tensor,
+    people: Sequence[Encoded],
+    steps: Sequence[int],
+    settings: EvaluationSettings,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``(k, params [N, P + Q])``: the personal adapter after k Adam steps on each person's own training clips.
+    """Yield ``(k, params [N, P + Q])``: the personal adapter after k Adam steps on each person's
+    own training clips.
 
-    The step size falls along a half cosine to 0 at the last k, so that the end is not the noise of one batch.
+    The step size falls along a half cosine to 0 at the last k, so that the end is not the noise of
+    one batch.
     """
     shared, optimiser, horizon = task.layout.size, Adam(settings.rate), max(1, max(steps))
     keys = [("personalise", data.name) for data in people]
@@ -130,7 +164,9 @@ def _personalised(
             point = point - optimiser.direction(clip(gradient, settings.clip))
 
 
-def _score_person(model: HeadModel, data: Encoded, found: Sequence[Tensor]) -> dict[str, float | None]:
+def _score_person(
+    model: HeadModel, data: Encoded, found: Sequence[Tensor]
+) -> dict[str, float | None]:
     """Means over one person's held-out clips."""
     clips = data.person.held_out
     traces = [judge.mouth_trace(clip.frames) for clip in clips]
@@ -141,7 +177,9 @@ def _score_person(model: HeadModel, data: Encoded, found: Sequence[Tensor]) -> d
         rows.append(
             {
                 "psnr": psnr(video, clip_.frames),
-                "ssim": mean_of(ssim(a, b) for a, b in zip(video[::8], clip_.frames[::8], strict=True)),
+                "ssim": mean_of(
+                    ssim(a, b) for a, b in zip(video[::8], clip_.frames[::8], strict=True)
+                ),
                 "mouth_corr": judge.correlation(own, trace),
                 "mouth_error": float((own - trace).abs().mean()) / abs(unit),
                 "jitter_error": abs(judge.jitter(video) - judge.jitter(clip_.frames)),
@@ -165,9 +203,19 @@ def _controls(
     for index, data in enumerate(people):
         for clip_, video in zip(data.person.held_out, found[index], strict=True):
             still.append(psnr(data.person.reference.expand_as(clip_.frames), clip_.frames))
-            coded.append(psnr(codec.decode(codec.encode(clip_.frames.to(params))).cpu().clamp(0, 1), clip_.frames))
-            trace, closed = judge.mouth_trace(clip_.frames), judge.mouth_trace(data.person.reference[None])
-            error = float((closed - trace).abs().mean()) / abs(judge.mouth_slope([trace], [clip_.opening]) or 1.0)
+            coded.append(
+                psnr(
+                    codec.decode(codec.encode(clip_.frames.to(params))).cpu().clamp(0, 1),
+                    clip_.frames,
+                )
+            )
+            trace, closed = (
+                judge.mouth_trace(clip_.frames),
+                judge.mouth_trace(data.person.reference[None]),
+            )
+            error = float((closed - trace).abs().mean()) / abs(
+                judge.mouth_slope([trace], [clip_.opening]) or 1.0
+            )
             (reserved if _is_reserved(data) else resting).append(error)
             top.append(judge.nearest(judge.appearance(video), gallery) == index)
     for turn in range(1, min(WRONG_VOICES, len(people) - 1) + 1):
@@ -188,7 +236,8 @@ def _controls(
 
 # ---------------------------------------------------------------------- things to look at
 def _strip(data: Encoded, videos: Sequence[Tensor], count: int = 8) -> Tensor:
-    """One row a video (truth, before, after) of ``count`` frames, the reference in front of each."""
+    """One row a video (truth, before, after) of ``count`` frames, the reference in front of
+    each."""
     every = max(1, len(videos[0]) // count)
     rows = [torch.cat([data.person.reference, *video[::every][:count]], 1) for video in videos]
     return torch.cat(rows, 0)

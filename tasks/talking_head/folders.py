@@ -1,9 +1,11 @@
-"""Recordings of people in folders: which file belongs to whom, and one person's files as :class:`clips.Person`.
+"""Recordings of people in folders: which file belongs to whom, and one person's files as
+:class:`clips.Person`.
 
-Six layouts are known (:data:`LAYOUTS`): your own folders, LRS3, HDTF, VoxCeleb2, RAVDESS, and a manifest that names
-the files. Files and folders whose name starts with a dot are passed over; other video files that a layout leaves out
-are counted by reason and logged. A recording that cannot be used is skipped, logged with its path and counted by
-reason; a person with too little left is an error, because a silently missing client is worse.
+Six layouts are known (:data:`LAYOUTS`): your own folders, LRS3, HDTF, VoxCeleb2, RAVDESS, and a
+manifest that names the files. Files and folders whose name starts with a dot are passed over; other
+video files that a layout leaves out are counted by reason and logged. A recording that cannot be
+used is skipped, logged with its path and counted by reason; a person with too little left is an
+error, because a silently missing client is worse.
 """
 
 from __future__ import annotations
@@ -33,14 +35,17 @@ NAMED = 5  # folders that a warning names
 
 
 class Recording(NamedTuple):
-    """One video file; ``audio`` is a sound file that replaces its own track; ``name`` is its path below the root."""
+    """One video file; ``audio`` is a sound file that replaces its own track; ``name`` is its path
+    below the root."""
 
     path: Path
     audio: Path | None
     name: str
 
 
-Owned = Iterator[tuple[str, Recording]]  # a person's name and one recording of theirs, person by person
+Owned = Iterator[
+    tuple[str, Recording]
+]  # a person's name and one recording of theirs, person by person
 
 
 # ---------------------------------------------------------------------- layouts
@@ -51,12 +56,20 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 def _videos(paths: Iterator[Path], kinds: frozenset[str] = PUBLISHED) -> Iterator[Path]:
     """The files of these kinds among them in the order of their paths (cameras write .MP4)."""
-    return (p for p in sorted(paths) if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith("."))
+    return (
+        p
+        for p in sorted(paths)
+        if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith(".")
+    )
 
 
 def _recording(root: Path, path: Path, audio: Path | None = None) -> Recording:
     """``audio`` counts only if there is such a file."""
-    return Recording(path, audio if audio is not None and audio.is_file() else None, path.relative_to(root).as_posix())
+    return Recording(
+        path,
+        audio if audio is not None and audio.is_file() else None,
+        path.relative_to(root).as_posix(),
+    )
 
 
 def _own(root: Path) -> Owned:
@@ -92,7 +105,9 @@ def _ravdess(root: Path) -> Owned:
     for actor in _folders(root):
         if actor.name.startswith("Actor_"):
             for path in _videos(actor.iterdir()):
-                if path.name.startswith("01-"):  # 01: picture and sound, 02: picture only, 03: sound only
+                if path.name.startswith(
+                    "01-"
+                ):  # 01: picture and sound, 02: picture only, 03: sound only
                     yield actor.name, _recording(root, path)
 
 
@@ -112,22 +127,32 @@ class Layout(NamedTuple):
 
 # The most particular first: the first one that finds a recording is the one detected.
 LAYOUTS = {
-    "manifest": Layout("manifest.json: {'people': {name: [path below the folder, ...]}}", _manifest),
-    "voxceleb2": Layout("[dev/]mp4/<id>/<video>/<clip>.mp4, sound also in [dev/]aac/<...>.m4a", _voxceleb2),
+    "manifest": Layout(
+        "manifest.json: {'people': {name: [path below the folder, ...]}}", _manifest
+    ),
+    "voxceleb2": Layout(
+        "[dev/]mp4/<id>/<video>/<clip>.mp4, sound also in [dev/]aac/<...>.m4a", _voxceleb2
+    ),
     "ravdess": Layout("Actor_<nn>/01-<...>.mp4", _ravdess),
     "lrs3": Layout("<person>/<clip>.mp4 with <clip>.txt next to it", _lrs3),
-    "own": Layout("<person>/<clip>.mp4 (or .mov, .m4v, .webm, .mkv, .avi), sound also in <clip>.wav", _own),
+    "own": Layout(
+        "<person>/<clip>.mp4 (or .mov, .m4v, .webm, .mkv, .avi), sound also in <clip>.wav", _own
+    ),
     "hdtf": Layout("<person>_<part>.mp4 at any depth", _hdtf),
 }
 
 
 def detect(root: Path) -> str:
-    """The name of the first layout that finds a recording; :class:`InputError` with all that were looked for.
+    """The name of the first layout that finds a recording; :class:`InputError` with all that were
+    looked for.
 
-    LRS3 differs from own folders by transcripts alone and leaves out what has none: it has to find all that they find.
+    LRS3 differs from own folders by transcripts alone and leaves out what has none: it has to find
+    all that they find.
     """
     if not root.is_dir():
-        raise InputError("data.path", str(root), "no such folder", "give a folder that holds people's recordings")
+        raise InputError(
+            "data.path", str(root), "no such folder", "give a folder that holds people's recordings"
+        )
     for name, layout in LAYOUTS.items():
         if name == "manifest" and not (root / MANIFEST).is_file():
             continue
@@ -136,13 +161,20 @@ def detect(root: Path) -> str:
         if next(layout.recordings(root), None) is not None:
             return name
     looked_for = "".join(f"\n      {name}: {layout.expected}" for name, layout in LAYOUTS.items())
-    raise InputError("data.path", str(root), "no recordings in any known layout", f"put them in one of:{looked_for}")
+    raise InputError(
+        "data.path",
+        str(root),
+        "no recordings in any known layout",
+        f"put them in one of:{looked_for}",
+    )
 
 
 def list_people(root: Path, layout: str, verify: bool = False) -> dict[str, list[Recording]]:
-    """Everybody's recordings, people and recordings by name; ``verify``: the files must have the manifest's hashes.
+    """Everybody's recordings, people and recordings by name; ``verify``: the files must have the
+    manifest's hashes.
 
-    Raises :class:`InputError` for an unknown layout, no recordings, a manifest that is wrong or files that changed.
+    Raises :class:`InputError` for an unknown layout, no recordings, a manifest that is wrong or
+    files that changed.
     """
     if layout not in LAYOUTS:
         raise InputError("talking-head.layout", layout, "unknown layout", nearest(layout, LAYOUTS))
@@ -154,13 +186,19 @@ def list_people(root: Path, layout: str, verify: bool = False) -> dict[str, list
     if not people:
         expected = f"expected {LAYOUTS[layout].expected}"
         raise InputError("data.path", str(root), f"no recordings in layout {layout!r}", expected)
-    _warn(root, layout, {recording.name for recordings in people.values() for recording in recordings})
-    return {person: sorted(people[person], key=lambda recording: recording.name) for person in sorted(people)}
+    _warn(
+        root, layout, {recording.name for recordings in people.values() for recording in recordings}
+    )
+    return {
+        person: sorted(people[person], key=lambda recording: recording.name)
+        for person in sorted(people)
+    }
 
 
 # ---------------------------------------------------------------------- what a layout leaves out
 def _warn(root: Path, layout: str, listed: set[str]) -> None:
-    """One warning for every reason why video files below ``root`` are not among ``listed``, with the folders."""
+    """One warning for every reason why video files below ``root`` are not among ``listed``, with
+    the folders."""
     left_out: dict[str, Counter[str]] = {}
     for place, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -171,7 +209,10 @@ def _warn(root: Path, layout: str, listed: set[str]) -> None:
                 top, below, _ = name.partition("/")
                 left_out.setdefault(_why_not(layout, path, name), Counter())[top + below] += 1
     for reason, places in left_out.items():
-        named = [f"{place} ({count})" if place.endswith("/") else place for place, count in sorted(places.items())]
+        named = [
+            f"{place} ({count})" if place.endswith("/") else place
+            for place, count in sorted(places.items())
+        ]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         log.warning(
             "%s, read as %s: ignored %d of the video files, %s: %s%s",
@@ -194,7 +235,8 @@ def _why_not(layout: str, path: Path, name: str) -> str:
 
 # ---------------------------------------------------------------------- manifest
 class Entry(BaseModel):
-    """One recording of a manifest; strict, so that a misspelt key is not taken for an absent one."""
+    """One recording of a manifest; strict, so that a misspelt key is not taken for an absent
+    one."""
 
     model_config = ConfigDict(extra="forbid")
     path: str
@@ -206,21 +248,28 @@ class Entry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``manifest.json``; other keys next to ``people`` (licence, consent) are the owner's business."""
+    """``manifest.json``; other keys next to ``people`` (licence, consent) are the owner's
+    business."""
 
     people: dict[str, list[Entry | str]]
 
 
 def _below(root: Path, relative: str) -> Path:
-    """The file a manifest names; it must lie below the root by its name, whatever links there are, and exist."""
+    """The file a manifest names; it must lie below the root by its name, whatever links there are,
+    and exist."""
     parts = PurePosixPath(relative)
     if parts.is_absolute() or ".." in parts.parts or Path(relative).is_absolute():
         raise InputError(
-            str(root / MANIFEST), relative, "paths have to stay below the manifest's folder", "make it relative"
+            str(root / MANIFEST),
+            relative,
+            "paths have to stay below the manifest's folder",
+            "make it relative",
         )
     path = root / relative
     if not path.is_file():
-        raise InputError(str(root / MANIFEST), relative, "no such file", "restore it or write the manifest again")
+        raise InputError(
+            str(root / MANIFEST), relative, "no such file", "restore it or write the manifest again"
+        )
     return path
 
 
@@ -247,15 +296,23 @@ def _verify(root: Path) -> None:
     """Every file the manifest names must have the hash that the manifest gives for it."""
     for entries in _read_manifest(root).values():
         for entry in entries:
-            for relative, promised in ((entry.path, entry.sha256), (entry.audio, entry.audio_sha256)):
+            for relative, promised in (
+                (entry.path, entry.sha256),
+                (entry.audio, entry.audio_sha256),
+            ):
                 if relative is not None and _digest(_below(root, relative)) != promised:
-                    reason = "the manifest has no hash of it" if promised is None else "not the file that was hashed"
+                    reason = (
+                        "the manifest has no hash of it"
+                        if promised is None
+                        else "not the file that was hashed"
+                    )
                     remedy = "restore the file, or write the manifest again if the change is meant"
                     raise InputError(str(root / MANIFEST), relative, reason, remedy)
 
 
 def write_manifest(root: Path, people: Mapping[str, Sequence[Recording]]) -> Path:
-    """``manifest.json`` below ``root``: paths relative to it, hashes, frame rates, picture sizes (width, height).
+    """``manifest.json`` below ``root``: paths relative to it, hashes, frame rates, picture sizes
+    (width, height).
 
     Recordings that cannot be opened are left out and logged. Returns the manifest's path.
     """
@@ -268,18 +325,24 @@ def write_manifest(root: Path, people: Mapping[str, Sequence[Recording]]) -> Pat
             except UnusableClipError as error:
                 log.warning("left out of the manifest: %s", error)
                 continue
-            entry = Entry(path=name, sha256=_digest(path), fps=facts.fps, size=(facts.width, facts.height))
+            entry = Entry(
+                path=name, sha256=_digest(path), fps=facts.fps, size=(facts.width, facts.height)
+            )
             if audio is not None:
                 entry.audio, entry.audio_sha256 = audio.relative_to(root).as_posix(), _digest(audio)
             listed[person].append(entry)
     file = root / MANIFEST
-    file.write_text(Manifest(people=listed).model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    file.write_text(
+        Manifest(people=listed).model_dump_json(indent=1, exclude_none=True) + "\n",
+        encoding="utf-8",
+    )
     return file
 
 
 # ---------------------------------------------------------------------- one person
 class _Shelf(NamedTuple):
-    """What one recording can give: how many windows by its header, and those that prove usable, decoded on demand."""
+    """What one recording can give: how many windows by its header, and those that prove usable,
+    decoded on demand."""
 
     windows: int
     clips: Iterator[Clip]
@@ -288,13 +351,16 @@ class _Shelf(NamedTuple):
 def _clips(
     person: str, recording: Recording, size: int, frames: int, length: int, skipped: Counter[str]
 ) -> Iterator[Clip]:
-    """The usable windows of a recording of ``length`` frames in their order, as far from its ends as they allow."""
+    """The usable windows of a recording of ``length`` frames in their order, as far from its ends
+    as they allow."""
     windows = length // frames
     margin = length % frames // 2
     for index in range(windows):
         name = recording.name if windows == 1 else f"{recording.name}#{index}"
         try:
-            yield read_clip(recording.path, size, frames, margin + index * frames, recording.audio, name)
+            yield read_clip(
+                recording.path, size, frames, margin + index * frames, recording.audio, name
+            )
         except UnusableClipError as error:
             _skip(person, error, skipped)
             if error.reason not in ("silent", "too short"):
@@ -333,7 +399,8 @@ def _in_turn(shelves: Sequence[_Shelf]) -> Iterator[Clip]:
 
 
 def _at_rest(clip: Clip) -> Tensor:
-    """``[H, W, 3]``: the quietest frame, where the mouth is most likely closed; a copy, so that the clip can go."""
+    """``[H, W, 3]``: the quietest frame, where the mouth is most likely closed; a copy, so that the
+    clip can go."""
     loudness = clip.audio.view(-1, SAMPLES_PER_FRAME).square().mean(1)
     return clip.frames[int(loudness.argmin())].clone()
 
@@ -341,22 +408,28 @@ def _at_rest(clip: Clip) -> Tensor:
 def load_person(
     name: str, recordings: Sequence[Recording], size: int, frames: int, held_out: int, most: int
 ) -> tuple[Person, Counter[str]]:
-    """A person with at most ``most`` windows to train on and ``held_out`` held out, and what was skipped, by reason.
+    """A person with at most ``most`` windows to train on and ``held_out`` held out, and what was
+    skipped, by reason.
 
-    Windows of ``frames`` frames do not overlap. With three usable recordings or more, no recording serves two purposes:
-    the shortest gives the reference, the shortest that is long enough (else the longest ones) is held out, and the rest
-    takes turns in training. With two, the longer one is divided; with one, that one gives everything. Decoding stops
-    when there is enough. Raises :class:`InputError` with the counts if fewer than ``held_out`` windows and one to
-    train on are left.
+    Windows of ``frames`` frames do not overlap. With three usable recordings or more, no recording
+    serves two purposes: the shortest gives the reference, the shortest that is long enough (else
+    the longest ones) is held out, and the rest takes turns in training. With two, the longer one is
+    divided; with one, that one gives everything. Decoding stops when there is enough. Raises
+    :class:`InputError` with the counts if fewer than ``held_out`` windows and one to train on are
+    left.
     """
     skipped: Counter[str] = Counter()
-    shelves = sorted(_shelves(name, recordings, size, frames, skipped), key=lambda shelf: shelf.windows)
+    shelves = sorted(
+        _shelves(name, recordings, size, frames, skipped), key=lambda shelf: shelf.windows
+    )
     calm: Clip | None = None
     while shelves and calm is None:
         shared = shelves.pop(0).clips
         calm = next(shared, None)
 
-    shelves.sort(key=lambda s: (s.windows < held_out, s.windows if s.windows >= held_out else -s.windows))
+    shelves.sort(
+        key=lambda s: (s.windows < held_out, s.windows if s.windows >= held_out else -s.windows)
+    )
     held: list[Clip] = []
     sources = 0
     while shelves and len(held) < held_out:
@@ -365,12 +438,16 @@ def load_person(
             held += taken
             shared, sources = source, sources + 1
     train = list(islice(_in_turn(shelves), most))
-    if calm is not None and not train and sources < 2:  # fewer than three usable recordings: one has to be divided
+    if (
+        calm is not None and not train and sources < 2
+    ):  # fewer than three usable recordings: one has to be divided
         held += islice(shared, held_out - len(held))
         train = list(islice(shared, most))
 
     if calm is None or not train or len(held) < held_out:
-        causes = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+        causes = (
+            ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+        )
         raise InputError(
             "data.path",
             name,

@@ -1,11 +1,13 @@
-r"""Scores that need somebody's trained network: computed where the user supplies one, else not computed.
+r"""Scores that need somebody's trained network: computed where the user supplies one, else not
+computed.
 
-``talking-head.judges`` names TorchScript files: ``lpips`` (two batches ``[N, 3, H, W]`` in [-1, 1] to distances
-``[N]``), ``features`` (``[N, 3, H, W]`` in [-1, 1] to ``[N, D]``, for the Frechet distance), ``face`` (the same shapes,
-an identity embedding) and ``sync`` (``[T, 3, H, W]`` and log-mel ``[T, TOKENS, BINS]`` to one confidence).
+``talking-head.judges`` names TorchScript files: ``lpips`` (two batches ``[N, 3, H, W]`` in [-1, 1]
+to distances ``[N]``), ``features`` (``[N, 3, H, W]`` in [-1, 1] to ``[N, D]``, for the Frechet
+distance), ``face`` (the same shapes, an identity embedding) and ``sync`` (``[T, 3, H, W]`` and
+log-mel ``[T, TOKENS, BINS]`` to one confidence).
 
-Frechet distance: *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, M. Heusel et al.,
-NeurIPS 2017, https://arxiv.org/abs/1706.08500.
+Frechet distance: *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
+Equilibrium*, M. Heusel et al., NeurIPS 2017, https://arxiv.org/abs/1706.08500.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Judges:
 
     @classmethod
     def of(cls, text: str) -> Judges:
-        """From the JSON object of the config; raises :class:`InputError` for a name or file that is wrong."""
+        """From the JSON object of the config; raises :class:`InputError` for a name or file that is
+        wrong."""
         found = {}
         for name, file in json.loads(text).items():
             if name not in NAMES:
@@ -55,9 +58,13 @@ class Judges:
         return self.lpips.to(a.device)(_pixels(a), _pixels(b)).flatten()
 
     @torch.no_grad()
-    def scores(self, found: Tensor, truth: Tensor, mel: Tensor, reference: Tensor) -> dict[str, float | None]:
+    def scores(
+        self, found: Tensor, truth: Tensor, mel: Tensor, reference: Tensor
+    ) -> dict[str, float | None]:
         """Of one generated video ``[T, H, W, 3]`` beside the true one; ``None``: not computed."""
-        row: dict[str, float | None] = dict.fromkeys(("lpips", "face_similarity", "sync_confidence"))
+        row: dict[str, float | None] = dict.fromkeys(
+            ("lpips", "face_similarity", "sync_confidence")
+        )
         if self.lpips is not None:
             row["lpips"] = float(self.perceptual(found, truth).mean())
         if self.face is not None:
@@ -69,13 +76,18 @@ class Judges:
 
     @torch.no_grad()
     def frechet(self, found: Tensor, truth: Tensor) -> float | None:
-        r""":math:`\lVert\mu_1-\mu_2\rVert^2 + \mathrm{tr}(\Sigma_1+\Sigma_2-2(\Sigma_1\Sigma_2)^{1/2})` of features."""
+        r""":math:`\lVert\mu_1-\mu_2\rVert^2 +
+        \mathrm{tr}(\Sigma_1+\Sigma_2-2(\Sigma_1\Sigma_2)^{1/2})` of features."""
         if self.features is None:
             return None
         rows = [self.features(_pixels(video)).double() for video in (found, truth)]
         frames, features = min(len(row) for row in rows), rows[0].shape[1]
         if frames <= features:  # the covariances would be singular and the number meaningless
-            log.warning("Fréchet distance not computed: it needs more frames than features (%d, %d)", frames, features)
+            log.warning(
+                "Fréchet distance not computed: it needs more frames than features (%d, %d)",
+                frames,
+                features,
+            )
             return None
         means, covariances = [row.mean(0) for row in rows], [torch.cov(row.T) for row in rows]
         values = torch.linalg.eigvals(covariances[0] @ covariances[1])

@@ -1,8 +1,10 @@
-r"""How good a generated head is: pictures, mouth, motion, identity. Videos are ``[T, H, W, 3]`` in [0, 1].
+r"""How good a generated head is: pictures, mouth, motion, identity. Videos are ``[T, H, W, 3]`` in
+[0, 1].
 
-The mouth is judged by its *darkness trace*: minus the mean luminance of the box a mouth lies in (rows 58-84 %, columns
-30-70 %), frame by frame, in the true and in the generated video alike. It needs no landmarks or network, follows the
-opening of parametric mouths (correlation above 0.97), and says little about heads that move out of the box.
+The mouth is judged by its *darkness trace*: minus the mean luminance of the box a mouth lies in
+(rows 58-84 %, columns 30-70 %), frame by frame, in the true and in the generated video alike. It
+needs no landmarks or network, follows the opening of parametric mouths (correlation above 0.97),
+and says little about heads that move out of the box.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def mouth_trace(video: Tensor) -> Tensor:
 
 
 def correlation(a: Tensor, b: Tensor) -> float | None:
-    """Pearson's, ``None`` where one of them does not move (a still picture has no mouth correlation)."""
+    """Pearson's, ``None`` where one of them does not move (a still picture has no mouth
+    correlation)."""
     a, b = (x.double() - x.double().mean() for x in (a, b))
     if min(a.square().mean(), b.square().mean()) < STILL**2:
         return None
@@ -50,14 +53,17 @@ def mouth_slope(traces: Sequence[Tensor], openings: Sequence[Tensor | None]) -> 
 
 
 def jitter(video: Tensor) -> float:
-    """Mean absolute difference of consecutive frames; compare it with the true video's, not with 0."""
+    """Mean absolute difference of consecutive frames; compare it with the true video's, not with
+    0."""
     return float(video.diff(dim=0).abs().mean()) if len(video) > 1 else 0.0
 
 
 def appearance(video: Tensor) -> Tensor:
-    """``[GRID * GRID * 3]``: mean colours of a coarse grid over all frames, less their mean: who it looks like.
+    """``[GRID * GRID * 3]``: mean colours of a coarse grid over all frames, less their mean: who it
+    looks like.
 
-    No face network: tells parametric people (and clothes, and backdrops) apart, claims nothing about real faces.
+    No face network: tells parametric people (and clothes, and backdrops) apart, claims nothing
+    about real faces.
     """
     return appearance_of_frames(video).mean(0)
 
@@ -73,6 +79,7 @@ def nearest(embedding: Tensor, gallery: Tensor) -> int:
 
 
 def appearance_of_frames(pictures: Tensor) -> Tensor:
-    """:func:`appearance` of single pictures: ``[N, H, W, 3] -> [N, GRID * GRID * 3]``; differentiable."""
+    """:func:`appearance` of single pictures: ``[N, H, W, 3] -> [N, GRID * GRID * 3]``;
+    differentiable."""
     cells = torch.nn.functional.adaptive_avg_pool2d(pictures.movedim(-1, 1), GRID)
     return (cells - cells.mean((2, 3), keepdim=True)).flatten(1)

@@ -1,4 +1,5 @@
-"""One denoiser with its adapters: the loss of many clients in one pass, its derivatives, and generation."""
+"""One denoiser with its adapters: the loss of many clients in one pass, its derivatives, and
+generation."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ LOW_NOISE = 0.5  # identity and perceptual terms look at frames whose signal sha
 
 
 class Noised(NamedTuple):
-    """A step's samples, ``B`` frames a client: clips of ``window`` consecutive frames share a step of the schedule."""
+    """A step's samples, ``B`` frames a client: clips of ``window`` consecutive frames share a step
+    of the schedule."""
 
     sample: Tensor  # [C, B, c, h, w]
     target: Tensor  # [C, B, c, h, w], the velocity
@@ -74,7 +76,8 @@ def make_backbone(settings: TaskSettings, progress: Progress | None = None) -> N
 
 
 def save_whole(backbone: Backbone, folder: Path) -> None:
-    """Save to ``folder`` at once or not at all; what another process has put there meanwhile stays."""
+    """Save to ``folder`` at once or not at all; what another process has put there meanwhile
+    stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
@@ -88,11 +91,16 @@ def save_whole(backbone: Backbone, folder: Path) -> None:
 
 
 class HeadModel:
-    """Denoiser, adapters, losses. Vectors are ``[C, P]`` (shared adapter) or ``[C, P + Q]`` (shared, then personal)."""
+    """Denoiser, adapters, losses. Vectors are ``[C, P]`` (shared adapter) or ``[C, P + Q]``
+    (shared, then personal)."""
 
-    def __init__(self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device) -> None:
+    def __init__(
+        self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device
+    ) -> None:
         self.settings, self.device, self.digest = settings, device, backbone.digest
-        if settings.precision == "bfloat16":  # the frozen weights; adapters and their optimiser stay in float32
+        if (
+            settings.precision == "bfloat16"
+        ):  # the frozen weights; adapters and their optimiser stay in float32
             backbone.unet.to(torch.bfloat16)
         self.backbone = backbone if device.type == "cpu" else backbone.to(device)
         if device.type == "cpu":
@@ -100,7 +108,9 @@ class HeadModel:
         if settings.checkpointing:
             backbone.unet.enable_gradient_checkpointing()
             backbone.unet.train()  # diffusers checkpoints only then; there is no dropout to switch on
-        self.adapters = Adapters(backbone, settings.rank, settings.alpha, settings.lora, settings.adapter_seed)
+        self.adapters = Adapters(
+            backbone, settings.rank, settings.alpha, settings.lora, settings.adapter_seed
+        )
         self.alphas = schedule().to(device)
         self.losses = Losses(settings.tdc, settings.identity, settings.perceptual, settings.min_snr)
         if self.losses.perceptual and self.judges.lpips is None:
@@ -112,7 +122,8 @@ class HeadModel:
 
     @cached_property
     def judges(self) -> Judges:
-        """Read when something is judged: a node that only trains without them need not have the files."""
+        """Read when something is judged: a node that only trains without them need not have the
+        files."""
         return Judges.of(self.settings.judges)
 
     # ------------------------------------------------------------------ passes
@@ -121,7 +132,8 @@ class HeadModel:
         return params[:, :shared], params[:, shared:] if params.shape[1] > shared else None
 
     def loss(self, params: Tensor, batch: Noised) -> Tensor:
-        r"""``[C]``: :math:`L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} + \lambda_p L_p)`."""
+        r"""``[C]``: :math:`L_v + \lambda_{tdc} L_{TDC} + [\bar\alpha_t > 1/2](\lambda_{id} L_{id} +
+        \lambda_p L_p)`."""
         with self.adapters.worn(*self._split(params)):
             return self._objective(batch)
 
@@ -130,15 +142,23 @@ class HeadModel:
         clients, frames = batch.steps.shape
         flat = Noised(*(tensor.flatten(0, 1) for tensor in batch))
         alpha = self.alphas[flat.steps]
-        velocity = self.backbone(flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window)
-        total = denoising(velocity, flat.target, alpha, self.losses.min_snr).view(clients, frames).mean(1)
+        velocity = self.backbone(
+            flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window
+        )
+        total = (
+            denoising(velocity, flat.target, alpha, self.losses.min_snr)
+            .view(clients, frames)
+            .mean(1)
+        )
         if not (self.losses.tdc or self.losses.identity or self.losses.perceptual):
             return total
         found = clean(flat.sample, velocity, alpha)
         if self.losses.tdc:
             window = (-1, self.settings.window)
             consistency = temporal_consistency(
-                found.unflatten(0, window), flat.residual.unflatten(0, window), alpha[:: self.settings.window]
+                found.unflatten(0, window),
+                flat.residual.unflatten(0, window),
+                alpha[:: self.settings.window],
             )
             total = total + self.losses.tdc * consistency.view(clients, -1).mean(1)
         if self.losses.identity or self.losses.perceptual:
@@ -146,7 +166,8 @@ class HeadModel:
         return total
 
     def _looks(self, found: Tensor, batch: Noised, alpha: Tensor) -> Tensor:
-        """``[N]``: identity and perceptual terms of decoded frames; a guess from much noise would mean nothing."""
+        """``[N]``: identity and perceptual terms of decoded frames; a guess from much noise would
+        mean nothing."""
         scale, codec = self.backbone.codec.residual_scale, self.backbone.codec
         shown = codec.decode(found * scale + batch.reference)
         term = torch.zeros_like(alpha)
@@ -161,7 +182,8 @@ class HeadModel:
 
     # ------------------------------------------------------------------ derivatives
     def gradient(self, params: Tensor, batch: Noised) -> tuple[Tensor, Tensor]:
-        """``(loss [C], gradient [C, P or P + Q])``; recomputation (checkpointing) happens with the adapters on."""
+        """``(loss [C], gradient [C, P or P + Q])``; recomputation (checkpointing) happens with the
+        adapters on."""
         with torch.enable_grad():
             point = params.detach().requires_grad_()
             with self.adapters.worn(*self._split(point)):
@@ -170,10 +192,14 @@ class HeadModel:
         return loss.detach(), gradient
 
     def linearise(self, params: Tensor, batch: Noised) -> Linearised:
-        """With Hessian-vector products: fused attention has no second derivative, so the plain kernel is used."""
+        """With Hessian-vector products: fused attention has no second derivative, so the plain
+        kernel is used."""
         if self.settings.checkpointing:
             raise InputError(
-                "talking-head.checkpointing", True, "second derivatives need the whole graph", "set it to false"
+                "talking-head.checkpointing",
+                True,
+                "second derivatives need the whole graph",
+                "set it to false",
             )
         with sdpa_kernel(SDPBackend.MATH):
             return self._graph.linearise(params, batch)
@@ -181,7 +207,8 @@ class HeadModel:
     # ------------------------------------------------------------------ generation
     @torch.no_grad()
     def generate(self, params: Tensor, reference: Tensor, mel: Tensor) -> Tensor:
-        """Videos ``[C, T, H, W, 3]`` of ``reference [C, c, h, w]`` saying ``mel [C, T, TOKENS, BINS]``; not clamped.
+        """Videos ``[C, T, H, W, 3]`` of ``reference [C, c, h, w]`` saying ``mel [C, T, TOKENS,
+        BINS]``; not clamped.
 
         All clients start from the same fixed noise, so that scores differ by what they measure.
         """
@@ -202,12 +229,17 @@ class HeadModel:
                     lambda x, t, beside=beside, heard=heard: self._guided(x, beside, heard, t, frames),  # type: ignore[misc]
                     start.repeat(many, 1, 1, 1), self.alphas, head.sampling_steps,
                 )  # fmt: skip
-            video = self.backbone.codec.decode(residual * self.backbone.codec.residual_scale + beside)
+            video = self.backbone.codec.decode(
+                residual * self.backbone.codec.residual_scale + beside
+            )
             parts.append(video.unflatten(0, (many, frames)))
         return torch.cat(parts)
 
-    def _guided(self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int) -> Tensor:
-        r"""Classifier-free guidance: :math:`v = v_\emptyset + g (v_{mel} - v_\emptyset)`; one pass at g = 1."""
+    def _guided(
+        self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int
+    ) -> Tensor:
+        r"""Classifier-free guidance: :math:`v = v_\emptyset + g (v_{mel} - v_\emptyset)`; one pass
+        at g = 1."""
         heard = self.backbone(noisy, reference, mel, steps, frames)
         guidance = self.settings.guidance
         if guidance == 1.0:
@@ -218,7 +250,8 @@ class HeadModel:
 
 @lru_cache(maxsize=2)
 def load_model(folder: Path, settings: TalkingHeadSettings, device: torch.device) -> HeadModel:
-    """The model of a process: one, whatever the number of clients, methods and seeds that use it."""
+    """The model of a process: one, whatever the number of clients, methods and seeds that use
+    it."""
     if not (folder / "unet").is_dir():
         raise InputError(
             "talking-head.backbone", str(folder), "there is no backbone on this machine yet",

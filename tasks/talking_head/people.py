@@ -1,13 +1,16 @@
-r"""Parametric people: a face drawn from an identity, a voice made of syllables, a mouth that follows the voice.
+r"""Parametric people: a face drawn from an identity, a voice made of syllables, a mouth that
+follows the voice.
 
-A stand-in for recordings that cannot be shipped. Identity decides palette, geometry and pitch; speaking *style* decides
-how far the mouth opens and how much it widens for the same sound, which no reference picture shows. The true mouth
-opening of every frame is known. Everything is drawn from named random streams: a person looks the same everywhere.
+A stand-in for recordings that cannot be shipped. Identity decides palette, geometry and pitch;
+speaking *style* decides how far the mouth opens and how much it widens for the same sound, which no
+reference picture shows. The true mouth opening of every frame is known. Everything is drawn from
+named random streams: a person looks the same everywhere.
 
-Mouth opening: :math:`o_t = g\, e(t + \ell)^{p}`, with e the syllable envelope of the voice in [0, 1], gain g and
-exponent p (style) and a lead :math:`\ell`: lips move before they are heard. Private populations lead by 20 ms, the
-public one by none, as if it had been dubbed: a backbone trained in public cannot know it, and all clients share it.
-Head sway and blinks do not follow the voice: no model can know them, so they bound every score.
+Mouth opening: :math:`o_t = g\, e(t + \ell)^{p}`, with e the syllable envelope of the voice in [0,
+1], gain g and exponent p (style) and a lead :math:`\ell`: lips move before they are heard. Private
+populations lead by 20 ms, the public one by none, as if it had been dubbed: a backbone trained in
+public cannot know it, and all clients share it. Head sway and blinks do not follow the voice: no
+model can know them, so they bound every score.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ HARMONICS = 8
 
 @dataclass(frozen=True)
 class Identity:
-    """What a person looks and sounds like. Colours are RGB in [0, 1]; lengths are in units of half the picture."""
+    """What a person looks and sounds like. Colours are RGB in [0, 1]; lengths are in units of half
+    the picture."""
 
     skin: tuple[float, float, float]
     hair: tuple[float, float, float]
@@ -57,7 +61,11 @@ def identity(seed: int, number: int, style: str = "ordinary", lead: float = LEAD
     """Person ``number`` of the population ``seed``; ``style`` is one of :data:`STYLES`."""
     u = torch.rand(40, generator=generator("person", seed, number), dtype=torch.float64).tolist()
     tone = u[0]
-    skin = (_between(0.42, 0.96, tone), _between(0.27, 0.78, tone), _between(0.18, 0.66, tone) + 0.06 * (u[1] - 0.5))
+    skin = (
+        _between(0.42, 0.96, tone),
+        _between(0.27, 0.78, tone),
+        _between(0.18, 0.66, tone) + 0.06 * (u[1] - 0.5),
+    )
     dark = (0.08 + 0.1 * u[2], 0.06 + 0.08 * u[2], 0.05 + 0.05 * u[2])
     fair = (0.75 + 0.15 * u[3], 0.55 + 0.2 * u[4], 0.2 + 0.15 * u[5])
     red = (0.55 + 0.15 * u[3], 0.22 + 0.1 * u[4], 0.1)
@@ -85,7 +93,8 @@ def identity(seed: int, number: int, style: str = "ordinary", lead: float = LEAD
 
 # ---------------------------------------------------------------------- voice
 def speech(person: Identity, seconds: float, *key: int | str) -> tuple[Tensor, Tensor]:
-    """``(audio [n] at 16 kHz, envelope [n] in [0, 1])``: syllables of random length and strength, with pauses."""
+    """``(audio [n] at 16 kHz, envelope [n] in [0, 1])``: syllables of random length and strength,
+    with pauses."""
     draw = generator("speech", *key)
     count = round(seconds * RATE)
     time = torch.arange(count, dtype=torch.float64) / RATE
@@ -99,7 +108,9 @@ def speech(person: Identity, seconds: float, *key: int | str) -> tuple[Tensor, T
         bump = torch.sin(math.pi * (time - start) / length).clamp(min=0) ** 1.5
         envelope = torch.where(inside, torch.maximum(envelope, strength * bump), envelope)
         start += length * _between(0.85, 1.1, u[3])
-    wander = 1 + 0.04 * torch.sin(2 * math.pi * 3.1 * time + 6.28 * float(torch.rand((), generator=draw)))
+    wander = 1 + 0.04 * torch.sin(
+        2 * math.pi * 3.1 * time + 6.28 * float(torch.rand((), generator=draw))
+    )
     phase = 2 * math.pi * torch.cumsum(person.pitch * wander, 0) / RATE
     voice = sum(torch.sin(k * phase) / k**1.2 for k in range(1, HARMONICS + 1))
     breath = torch.randn(count, generator=draw, dtype=torch.float64)
@@ -114,7 +125,12 @@ def _soft(distance: Tensor, width: float) -> Tensor:
 
 
 def _ellipse(
-    x: Tensor, y: Tensor, cx: Tensor | float, cy: Tensor | float, a: Tensor | float, b: Tensor | float
+    x: Tensor,
+    y: Tensor,
+    cx: Tensor | float,
+    cy: Tensor | float,
+    a: Tensor | float,
+    b: Tensor | float,
 ) -> Tensor:
     """Signed distance to an axis-parallel ellipse, to first order."""
     a, b = torch.as_tensor(a).clamp(min=1e-3), torch.as_tensor(b).clamp(min=1e-3)
@@ -124,7 +140,9 @@ def _ellipse(
     return (radius - 1) / slope.clamp(min=1e-3)
 
 
-def _paint(image: Tensor, cover: Tensor, colour: tuple[float, float, float], strength: float = 1.0) -> Tensor:
+def _paint(
+    image: Tensor, cover: Tensor, colour: tuple[float, float, float], strength: float = 1.0
+) -> Tensor:
     cover = (cover * strength)[..., None]
     return image * (1 - cover) + torch.tensor(colour, dtype=image.dtype) * cover
 
@@ -134,7 +152,8 @@ def _shade(colour: tuple[float, float, float], factor: float) -> tuple[float, fl
 
 
 def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: int) -> Tensor:
-    """Frames ``[T, size, size, 3]`` in [0, 1] for ``opening [T]``, ``sway [T, 2]`` (half pictures), ``blink [T]``."""
+    """Frames ``[T, size, size, 3]`` in [0, 1] for ``opening [T]``, ``sway [T, 2]`` (half pictures),
+    ``blink [T]``."""
     axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
     grid_y, grid_x = torch.meshgrid(axis, axis, indexing="ij")
     frames, edge = len(opening), 4.0 / size
@@ -144,8 +163,12 @@ def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: i
 
     light = 1.0 - 0.25 * still_y[..., None]
     image = (torch.tensor(person.backdrop) * light).clamp(0, 1)
-    image = _paint(image, _soft(_ellipse(still_x, still_y, 0.0, 1.15, 0.85, 0.55), edge), person.clothes)
-    image = _paint(image, _soft(_ellipse(x, y, 0.0, 0.62, 0.2, 0.35), edge), _shade(person.skin, 0.82))
+    image = _paint(
+        image, _soft(_ellipse(still_x, still_y, 0.0, 1.15, 0.85, 0.55), edge), person.clothes
+    )
+    image = _paint(
+        image, _soft(_ellipse(x, y, 0.0, 0.62, 0.2, 0.35), edge), _shade(person.skin, 0.82)
+    )
     a, b = person.face
     image = _paint(image, _soft(_ellipse(x, y, 0.0, -0.12, a + 0.09, b + 0.06), edge), person.hair)
     face = _soft(_ellipse(x, y, 0.0, 0.02, a, b), edge)
@@ -156,9 +179,15 @@ def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: i
         cx = side * person.eye_gap
         eye = _soft(_ellipse(x, y, cx, -0.12, 0.085, 0.05 * (1 - 0.85 * blink)), edge)
         image = _paint(image, eye, (0.96, 0.96, 0.95))
-        image = _paint(image, eye * _soft(_ellipse(x, y, cx, -0.12, 0.045, 0.045), edge), person.eyes)
-        image = _paint(image, eye * _soft(_ellipse(x, y, cx, -0.12, 0.02, 0.02), edge), (0.05, 0.05, 0.05))
-        brow = _soft(_ellipse(x, y, cx, -0.24 - 0.03 * person.brow, 0.1, 0.018 + 0.012 * person.brow), edge)
+        image = _paint(
+            image, eye * _soft(_ellipse(x, y, cx, -0.12, 0.045, 0.045), edge), person.eyes
+        )
+        image = _paint(
+            image, eye * _soft(_ellipse(x, y, cx, -0.12, 0.02, 0.02), edge), (0.05, 0.05, 0.05)
+        )
+        brow = _soft(
+            _ellipse(x, y, cx, -0.24 - 0.03 * person.brow, 0.1, 0.018 + 0.012 * person.brow), edge
+        )
         image = _paint(image, brow, _shade(person.hair, 0.8))
     nose = _soft(_ellipse(x, y, 0.02, 0.08, 0.035, 0.11), edge)
     image = _paint(image, nose, _shade(person.skin, 0.85), 0.5)
@@ -166,7 +195,11 @@ def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: i
     width = person.mouth + person.spread * opening
     middle = 0.34 + 0.05 * opening
     lips = _soft(_ellipse(x, y, 0.0, middle, width + 0.035, 0.05 + 0.15 * opening), edge)
-    inside = lips * _soft(_ellipse(x, y, 0.0, middle, width, 0.01 + 0.13 * opening), edge) * (opening * 8).clamp(0, 1)
+    inside = (
+        lips
+        * _soft(_ellipse(x, y, 0.0, middle, width, 0.01 + 0.13 * opening), edge)
+        * (opening * 8).clamp(0, 1)
+    )
     image = _paint(image, lips, person.lips)
     image = _paint(image, inside, (0.16, 0.04, 0.05))
     teeth = inside * _soft(y - (middle - 0.075 * opening - 0.02), edge)
@@ -186,18 +219,31 @@ def clip_of(person: Identity, name: str, frames: int, size: int, *key: int | str
         [torch.sin(6.28 * ((0.4 + 0.4 * u[0]) * time + u[1])), torch.sin(6.28 * ((0.5 + 0.5 * u[2]) * time + u[3]))], 1
     )  # fmt: skip
     blink = torch.exp(-(((time - 4.0 * u[4] + 0.5) / 0.08) ** 2))
-    return Clip(name, draw(person, opening, sway, blink, size), audio[: frames * SAMPLES_PER_FRAME], opening)
+    return Clip(
+        name, draw(person, opening, sway, blink, size), audio[: frames * SAMPLES_PER_FRAME], opening
+    )
 
 
 def person(
-    seed: int, number: int, style: str, train: int, held_out: int, frames: int, size: int, lead: float = LEAD
+    seed: int,
+    number: int,
+    style: str,
+    train: int,
+    held_out: int,
+    frames: int,
+    size: int,
+    lead: float = LEAD,
 ) -> Person:
-    """Person ``number`` of population ``seed`` with that many clips; the reference is the calmest frame of one more."""
+    """Person ``number`` of population ``seed`` with that many clips; the reference is the calmest
+    frame of one more."""
     who = identity(seed, number, style, lead)
     name = f"person-{number:04d}"
     recorded = [
-        clip_of(who, f"{name}/clip-{index:02d}", frames, size, seed, number, index) for index in range(train + held_out)
+        clip_of(who, f"{name}/clip-{index:02d}", frames, size, seed, number, index)
+        for index in range(train + held_out)
     ]
     other = clip_of(who, f"{name}/reference", frames, size, seed, number, -1)
     assert other.opening is not None, "parametric clips know their opening"
-    return Person(name, other.frames[int(other.opening.argmin())], recorded[:train], recorded[train:])
+    return Person(
+        name, other.frames[int(other.opening.argmin())], recorded[:train], recorded[train:]
+    )

@@ -1,4 +1,5 @@
-"""Training the shared backbone, centrally, on public people: here the parametric ones, whom no client knows."""
+"""Training the shared backbone, centrally, on public people: here the parametric ones, whom no
+client knows."""
 
 from __future__ import annotations
 
@@ -44,14 +45,18 @@ class Recipe:
 
 
 def check(recipe: Recipe, fitted: bool = True) -> None:
-    """Raise :class:`InputError` unless pictures divide into latent cells and (``fitted``) a codec can be fitted."""
+    """Raise :class:`InputError` unless pictures divide into latent cells and (``fitted``) a codec
+    can be fitted."""
     size, cell = recipe.size, recipe.factor
     if size < 4 * cell or size % (2 * cell):
         raise InputError(
             "data.size", size, f"must be a multiple of {2 * cell}, two latent cells of {cell} pixels, and at least "
             f"{4 * cell}", f"for example {8 * cell}",
         )  # fmt: skip
-    numbers, patches = 3 * cell**2, recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2
+    numbers, patches = (
+        3 * cell**2,
+        recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2,
+    )
     if fitted and recipe.channels > numbers:
         raise InputError(
             "talking-head.channels", recipe.channels, f"a cell of {cell} x {cell} pixels holds {numbers} numbers",
@@ -85,7 +90,8 @@ def going_on(recipe: Recipe, start: Backbone, asked: Collection[str]) -> Recipe:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Encoded public clips: ``residual [N, T, c, h, w]``, ``reference [N, c, h, w]``, ``mel [N, T, TOKENS, BINS]``."""
+    """Encoded public clips: ``residual [N, T, c, h, w]``, ``reference [N, c, h, w]``, ``mel [N, T,
+    TOKENS, BINS]``."""
 
     residual: Tensor
     reference: Tensor
@@ -95,7 +101,9 @@ class Corpus:
 def public_people(recipe: Recipe) -> list[Any]:
     """One clip each of that many people of the public population."""
     return [
-        people.person(PUBLIC + recipe.seed, number, "ordinary", 1, 0, recipe.frames, recipe.size, lead=0.0)
+        people.person(
+            PUBLIC + recipe.seed, number, "ordinary", 1, 0, recipe.frames, recipe.size, lead=0.0
+        )
         for number in range(recipe.people)
     ]
 
@@ -110,8 +118,11 @@ def encode(cohort: Sequence[Any], codec: Any) -> Corpus:
     return Corpus(latents - reference[:, None], reference, mel)
 
 
-def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone | None = None) -> Backbone:
-    """A backbone trained on public people: ``recipe.steps`` steps of AdamW, one cycle; ``start`` goes on from one.
+def pretrain(
+    recipe: Recipe, progress: Progress | None = None, start: Backbone | None = None
+) -> Backbone:
+    """A backbone trained on public people: ``recipe.steps`` steps of AdamW, one cycle; ``start``
+    goes on from one.
 
     ``about["history"]`` then lists all that the weights came from, the oldest first.
     """
@@ -119,7 +130,11 @@ def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone |
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("backbone", recipe.seed))
         if start is None:
-            codec = PatchPCA.fit(torch.cat([p.train[0].frames[::SEEN] for p in cohort]), recipe.factor, recipe.channels)
+            codec = PatchPCA.fit(
+                torch.cat([p.train[0].frames[::SEEN] for p in cohort]),
+                recipe.factor,
+                recipe.channels,
+            )
             backbone = fresh(codec, recipe.unet, recipe.widths, {})
         else:
             backbone, about = start, start.about
@@ -131,16 +146,28 @@ def pretrain(recipe: Recipe, progress: Progress | None = None, start: Backbone |
     _train(backbone, corpus, recipe, progress or (lambda *_: None))
     backbone.about |= {
         "trained": f"{recipe.steps} steps on {recipe.people} parametric people (population {PUBLIC + recipe.seed})",
-        "recipe": {name: list(value) if isinstance(value, tuple) else value for name, value in vars(recipe).items()},
+        "recipe": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(recipe).items()
+        },
     }
     return backbone.requires_grad_(False).eval()
 
 
 def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progress) -> None:
     draw, alphas = generator("pretrain", recipe.seed), schedule()
-    window = recipe.frames if backbone.motion else 1  # a motion denoiser knows positions as far as it was trained
-    new = [*backbone.unet.conv_in.parameters(), *backbone.hearing.parameters()]  # in adopted weights these know nothing
-    known = [parameter for name, parameter in backbone.unet.named_parameters() if not name.startswith("conv_in.")]
+    window = (
+        recipe.frames if backbone.motion else 1
+    )  # a motion denoiser knows positions as far as it was trained
+    new = [
+        *backbone.unet.conv_in.parameters(),
+        *backbone.hearing.parameters(),
+    ]  # in adopted weights these know nothing
+    known = [
+        parameter
+        for name, parameter in backbone.unet.named_parameters()
+        if not name.startswith("conv_in.")
+    ]
     trained = [*known, *new]
     for parameter in trained:
         parameter.requires_grad_(True)
@@ -150,18 +177,25 @@ def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progres
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.99))
     # OneCycleLR divides by the length of the rise: too few steps have none
     rising = RISING if RISING * recipe.steps > 1 else 0.0
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=recipe.steps, pct_start=rising)
+    plan = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=recipe.steps, pct_start=rising
+    )
     clips = max(1, recipe.batch // window)
     for step in range(recipe.steps):
         person = torch.randint(len(corpus.reference), (clips,), generator=draw)
         first = torch.randint(recipe.frames - window + 1, (clips,), generator=draw)
-        at = (person[:, None].expand(-1, window).flatten(), (first[:, None] + torch.arange(window)).flatten())
+        at = (
+            person[:, None].expand(-1, window).flatten(),
+            (first[:, None] + torch.arange(window)).flatten(),
+        )
         t = torch.randint(len(alphas), (clips,), generator=draw).repeat_interleave(window)
         residual = corpus.residual[at] / backbone.codec.residual_scale
         sample, target = noisy(residual, torch.randn(residual.shape, generator=draw), alphas[t])
         heard = (
             corpus.mel[at]
-            * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[:, None, None]
+            * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[
+                :, None, None
+            ]
         )
         velocity = backbone(sample, corpus.reference[at[0]], heard, t, window)
         loss = denoising(velocity, target, alphas[t], recipe.min_snr).mean()

@@ -1,7 +1,8 @@
-"""Who the people are: parametric ones, or those of a folder. Clients first, people for judging after them.
+"""Who the people are: parametric ones, or those of a folder. Clients first, people for judging
+after them.
 
-Of parametric clients every sixth is reserved, of newcomers every third: a style most of what is learned together does
-not know.
+Of parametric clients every sixth is reserved, of newcomers every third: a style most of what is
+learned together does not know.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ NEWCOMERS = 500_000  # their numbers start here: people no client is
 
 
 def person(settings: TaskSettings, number: int) -> Person:
-    """Client ``number``, or (from :data:`NEWCOMERS` on) somebody no client is; raises :class:`InputError`."""
+    """Client ``number``, or (from :data:`NEWCOMERS` on) somebody no client is; raises
+    :class:`InputError`."""
     if settings.data.path:
         return _recorded(settings, number)[0]
     head, size = settings.talking_head, settings.data.size
-    return people.person(POPULATION, number, _style(number), head.clips, head.held_out_clips, head.frames, size)
+    return people.person(
+        POPULATION, number, _style(number), head.clips, head.held_out_clips, head.frames, size
+    )
 
 
 def _style(number: int) -> str:
@@ -35,9 +39,11 @@ def _style(number: int) -> str:
 
 
 def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
-    """``count`` parametric clients as real files, ``root/<person>/<clip>.mp4`` and ``.wav``, and a manifest (its path).
+    """``count`` parametric clients as real files, ``root/<person>/<clip>.mp4`` and ``.wav``, and a
+    manifest (its path).
 
-    A folder like any other: its people's references come from clips of their own, its manifest has relative paths.
+    A folder like any other: its people's references come from clips of their own, its manifest has
+    relative paths.
     """
     from tasks.talking_head import folders
     from tasks.talking_head.video import write_clip, write_wav
@@ -56,12 +62,15 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
             file, sound = place / f"{index:02d}.mp4", place / f"{index:02d}.wav"
             write_clip(file, clip)
             write_wav(sound, clip.audio)
-            listed.setdefault(who.name, []).append(folders.Recording(file, sound, f"{who.name}/{file.name}"))
+            listed.setdefault(who.name, []).append(
+                folders.Recording(file, sound, f"{who.name}/{file.name}")
+            )
     return folders.write_manifest(root, listed)
 
 
 def check(settings: TaskSettings, clients: int) -> None:
-    """Read everybody once before work starts; raises :class:`InputError` naming who is missing or unusable."""
+    """Read everybody once before work starts; raises :class:`InputError` naming who is missing or
+    unusable."""
     if not settings.data.path:
         return
     names, spare = _names(settings.data.path, settings.talking_head.layout), settings.data.spare
@@ -76,7 +85,10 @@ def check(settings: TaskSettings, clients: int) -> None:
     for number in (*hosts, *range(NEWCOMERS, NEWCOMERS + spare)):
         skipped += _recorded(settings, number)[1]
     if skipped:
-        log.warning("clips skipped: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())))
+        log.warning(
+            "clips skipped: %s",
+            ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())),
+        )
 
 
 @lru_cache(maxsize=8)
@@ -89,15 +101,24 @@ def _names(path: str, layout: str) -> dict[str, list]:
 
 @lru_cache(maxsize=64)
 def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]]:
-    """People of a folder by name: the last ``data.held-out`` are the newcomers (on a person's own device, none)."""
+    """People of a folder by name: the last ``data.held-out`` are the newcomers (on a person's own
+    device, none)."""
     from tasks.talking_head import folders
 
     head: TalkingHeadSettings = settings.talking_head
     listed = _names(settings.data.path, head.layout)
     names, spare = list(listed), settings.data.spare
-    place = settings.data.place(number) if number < NEWCOMERS else len(names) - spare + number - NEWCOMERS
+    place = (
+        settings.data.place(number)
+        if number < NEWCOMERS
+        else len(names) - spare + number - NEWCOMERS
+    )
     if number < NEWCOMERS and place >= len(names) - spare:
         remedy = "add a folder of their clips" if settings.data.hosted else "lower clients.total"
-        raise InputError("data.path", settings.data.path, f"holds nobody for client {number}", remedy)
+        raise InputError(
+            "data.path", settings.data.path, f"holds nobody for client {number}", remedy
+        )
     name = names[place]
-    return folders.load_person(name, listed[name], settings.data.size, head.frames, head.held_out_clips, head.clips)
+    return folders.load_person(
+        name, listed[name], settings.data.size, head.frames, head.held_out_clips, head.clips
+    )

@@ -1,8 +1,10 @@
-"""Talking heads: every client is one person; a low-rank adapter is shared, another one stays with the person.
+"""Talking heads: every client is one person; a low-rank adapter is shared, another one stays with
+the person.
 
-*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized Talking-Head Generation*,
-2026, https://arxiv.org/abs/2604.08037. The paper's artefact trains adapters on a backbone that was never trained; here
-the backbone is trained in public first (:mod:`tasks.talking_head.pretrain`) or given by the user.
+*PrivFedTalk: Privacy-Aware Federated Diffusion with Identity-Stable Adapters for Personalized
+Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037. The paper's artefact trains
+adapters on a backbone that was never trained; here the backbone is trained in public first
+(:mod:`tasks.talking_head.pretrain`) or given by the user.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from tasks.talking_head.adapters import PERSONAL, SHARED
 from tasks.talking_head.backbone import LONGEST
 from tasks.talking_head.encoding import Encoded, draw, encode
 from tasks.talking_head.evaluation import evaluate_people, reliability
-from tasks.talking_head.model import HeadModel, backbone_folder, load_model, make_backbone, recipe_of, shape_only
+from tasks.talking_head.model import (
+    HeadModel,
+    backbone_folder,
+    load_model,
+    make_backbone,
+    recipe_of,
+    shape_only,
+)
 from tasks.talking_head.pretrain import check as check_recipe
 from tasks.types import Episode, Evaluation, Linearised
 
@@ -41,7 +50,8 @@ def _model(settings: TaskSettings, device: torch.device) -> HeadModel:
 
 
 def _longest(settings: TaskSettings) -> int | None:
-    """Frames that the denoiser attends over; ``None``: it sees one at a time, or is unreadable, as loading it says."""
+    """Frames that the denoiser attends over; ``None``: it sees one at a time, or is unreadable, as
+    loading it says."""
     if not settings.talking_head.backbone:
         return LONGEST if settings.talking_head.unet == "motion" else None
     try:
@@ -60,16 +70,27 @@ class TalkingHeadTask:
     def __init__(self, settings: TaskSettings) -> None:
         for package in ("diffusers", "peft"):
             if importlib.util.find_spec(package) is None:
-                raise InputError("package", package, "talking heads need it", "pip install 'fedapp[talking-head]'")
+                raise InputError(
+                    "package",
+                    package,
+                    "talking heads need it",
+                    "pip install 'fedapp[talking-head]'",
+                )
         # what this task does not look at must not make two tasks (and two models in memory) of one
         self.settings = TaskSettings(
-            task=settings.task, data=settings.data, evaluation=settings.evaluation, talking_head=settings.talking_head
+            task=settings.task,
+            data=settings.data,
+            evaluation=settings.evaluation,
+            talking_head=settings.talking_head,
         )
         head = settings.talking_head
         check_recipe(recipe_of(settings), fitted=not head.backbone)
         if head.frames < head.window:
             raise InputError(
-                "talking-head.window", head.window, f"clips have only {head.frames} frames", "make it smaller"
+                "talking-head.window",
+                head.window,
+                f"clips have only {head.frames} frames",
+                "make it smaller",
             )
         self.longest = _longest(settings)
         if self.longest is not None and head.frames > self.longest:
@@ -84,8 +105,12 @@ class TalkingHeadTask:
     def _layouts(self) -> tuple[Layout, Layout]:
         """From the backbone if there is one, else from an untrained one of the same shape."""
         if self._shapes is None:
-            known = (backbone_folder(self.settings) / "unet").is_dir() or self.settings.talking_head.backbone
-            adapters = self.model(torch.device("cpu")).adapters if known else shape_only(self.settings)
+            known = (
+                backbone_folder(self.settings) / "unet"
+            ).is_dir() or self.settings.talking_head.backbone
+            adapters = (
+                self.model(torch.device("cpu")).adapters if known else shape_only(self.settings)
+            )
             self._shapes = adapters.shared, adapters.personal
         return self._shapes
 
@@ -103,7 +128,8 @@ class TalkingHeadTask:
         return _model(self.settings, device)
 
     def init(self, seed: int) -> Tensor:
-        """The shared adapter that changes nothing: B = 0 (A comes from ``talking-head.adapter-seed``)."""
+        """The shared adapter that changes nothing: B = 0 (A comes from
+        ``talking-head.adapter-seed``)."""
         return self.model(torch.device("cpu")).adapters.start(SHARED)
 
     def personal_start(self) -> Tensor:
@@ -114,7 +140,10 @@ class TalkingHeadTask:
 
     # ------------------------------------------------------------------ data
     def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
-        make_backbone(self.settings, lambda step, steps, loss: progress(f"backbone, loss {loss:.2f}", step, steps))
+        make_backbone(
+            self.settings,
+            lambda step, steps, loss: progress(f"backbone, loss {loss:.2f}", step, steps),
+        )
         return {"talking-head.digest": self.model(torch.device("cpu")).digest}
 
     def check(self, clients: int) -> None:
@@ -128,7 +157,10 @@ class TalkingHeadTask:
     def held_out(self) -> Sequence[Encoded]:
         """People no client is."""
         count = self.settings.data.held_out
-        return [_encoded(self.settings, source.NEWCOMERS + number, torch.device("cpu")) for number in range(count)]
+        return [
+            _encoded(self.settings, source.NEWCOMERS + number, torch.device("cpu"))
+            for number in range(count)
+        ]
 
     def episodes(
         self, cohort: Sequence[Encoded], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
@@ -140,7 +172,8 @@ class TalkingHeadTask:
 
         def episode(step: int) -> Episode:
             batches = [
-                type(b)(*(t.to(device) for t in b)) for b in (draws.batch(step, i) for i in range(inner_steps + 1))
+                type(b)(*(t.to(device) for t in b))
+                for b in (draws.batch(step, i) for i in range(inner_steps + 1))
             ]
             return Episode(batches[:-1], batches[-1])
 
@@ -159,7 +192,8 @@ class TalkingHeadTask:
 
     # ------------------------------------------------------------------ judging
     def signals(self, params: Tensor, cohort: Sequence[Encoded]) -> Mapping[str, Tensor]:
-        """Identity consistency and temporal stability on each person's held-out clips, at fixed noise."""
+        """Identity consistency and temporal stability on each person's held-out clips, at fixed
+        noise."""
         return reliability(self.model(params.device), params, cohort)
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:

@@ -1,8 +1,9 @@
 """Recordings in and out of files: mp4 to clips, clips to mp4, sound to wav, frames to gif.
 
-Whatever the file's own rates, a clip has 25 frames and 16 000 samples a second, and frame i and samples
-``[640 i, 640 (i + 1))`` cover the same 40 ms: both are cut by time stamp, with the first video frame as time zero.
-PyAV (``pip install 'fedapp[video]'``) does the decoding and encoding; it is imported when it is first needed.
+Whatever the file's own rates, a clip has 25 frames and 16 000 samples a second, and frame i and
+samples ``[640 i, 640 (i + 1))`` cover the same 40 ms: both are cut by time stamp, with the first
+video frame as time zero. PyAV (``pip install 'fedapp[video]'``) does the decoding and encoding; it
+is imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 REASONS = ("unreadable", "no video", "no audio", "silent", "too short")
 PREROLL = 1.0  # seconds decoded before a window: codecs need a little to get going after a jump
-JITTER = 0.002  # seconds: many containers round time stamps to the millisecond; a smaller step is no gap
+JITTER = (
+    0.002  # seconds: many containers round time stamps to the millisecond; a smaller step is no gap
+)
 PALETTE_FRAMES = 16  # frames of a gif that its palette is made from
 
 
@@ -43,7 +46,8 @@ class UnusableClipError(Exception):
 
 
 class Facts(NamedTuple):
-    """What a file's header says. ``frames`` counts whole frames at 25 a second; ``fps`` is the file's own rate."""
+    """What a file's header says. ``frames`` counts whole frames at 25 a second; ``fps`` is the
+    file's own rate."""
 
     frames: int
     fps: float
@@ -56,7 +60,10 @@ def _pyav() -> ModuleType:
         import av
     except ImportError as error:
         raise InputError(
-            "package", "av", "video files are read and written with PyAV", "pip install 'fedapp[video]'"
+            "package",
+            "av",
+            "video files are read and written with PyAV",
+            "pip install 'fedapp[video]'",
         ) from error
     return av
 
@@ -64,7 +71,8 @@ def _pyav() -> ModuleType:
 # ---------------------------------------------------------------------- reading
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
-    """The file, open; whatever FFmpeg finds wrong with it, then or later, is the reason "unreadable"."""
+    """The file, open; whatever FFmpeg finds wrong with it, then or later, is the reason
+    "unreadable"."""
     av = _pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -81,11 +89,16 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 def _origin(stream: VideoStream | AudioStream) -> float:
     """Seconds at which the stream begins on the clock of its file."""
-    return float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+    return (
+        float(stream.start_time * stream.time_base)
+        if stream.start_time and stream.time_base
+        else 0.0
+    )
 
 
 def _enter(container: InputContainer, stream: VideoStream | AudioStream, begin: float) -> None:
-    """Make decoding start at least :data:`PREROLL` before ``begin`` (seconds), or at the stream's own start."""
+    """Make decoding start at least :data:`PREROLL` before ``begin`` (seconds), or at the stream's
+    own start."""
     if begin - PREROLL > _origin(stream) and stream.time_base:
         container.seek(int((begin - PREROLL) / stream.time_base), stream=stream)
 
@@ -97,7 +110,8 @@ def _time(frame: VideoFrame | AudioFrame, path: Path) -> float:
 
 
 def probe(path: Path) -> Facts:
-    """Length, rate and picture size without decoding; raises :class:`UnusableClipError` (unreadable, no video)."""
+    """Length, rate and picture size without decoding; raises :class:`UnusableClipError`
+    (unreadable, no video)."""
     with _opened(path) as container:
         stream = _video_stream(container, path)
         if stream.time_base is None:
@@ -106,22 +120,30 @@ def probe(path: Path) -> Facts:
         if ticks is None:  # some containers do not say: walk through the packets
             ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
             ticks = max(ends, default=0) - (stream.start_time or 0)
-        whole = int(float(ticks * stream.time_base) * FPS + 0.1)  # lengths are rounded, some to the millisecond
+        whole = int(
+            float(ticks * stream.time_base) * FPS + 0.1
+        )  # lengths are rounded, some to the millisecond
         return Facts(whole, float(stream.average_rate or 0), stream.width, stream.height)
 
 
 def _picture(frame: VideoFrame, size: int) -> Tensor:
-    """``[size, size, 3]`` in [0, 1]: upright (telephones store a rotation), centre square, antialiased."""
+    """``[size, size, 3]`` in [0, 1]: upright (telephones store a rotation), centre square,
+    antialiased."""
     image = torch.rot90(torch.from_numpy(frame.to_ndarray(format="rgb24")), frame.rotation // 90)
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side].permute(2, 0, 1)[None].float() / 255
-    return interpolate(square, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).clamp(0, 1)
+    return (
+        interpolate(square, (size, size), mode="bilinear", antialias=True)[0]
+        .permute(1, 2, 0)
+        .clamp(0, 1)
+    )
 
 
 def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, float]:
-    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it; ``origin`` of the video."""
+    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it;
+    ``origin`` of the video."""
     with _opened(path) as container:
         stream = _video_stream(container, path)
         origin = _origin(stream)
@@ -133,10 +155,14 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
         for frame in container.decode(stream):
             now = _time(frame, path)
             if before is None and now > times[0] + 1 / FPS:
-                raise UnusableClipError("unreadable", path, "cannot be entered where the window starts")
+                raise UnusableClipError(
+                    "unreadable", path, "cannot be entered where the window starts"
+                )
             while len(chosen) < frames and times[len(chosen)] <= now:
                 due = times[len(chosen)]
-                chosen.append(_picture(frame if before is None or now - due < due - earlier else before, size))
+                chosen.append(
+                    _picture(frame if before is None or now - due < due - earlier else before, size)
+                )
             if len(chosen) == frames:
                 return torch.stack(chosen), origin
             shown = now - earlier if before is not None else 0.0
@@ -145,14 +171,17 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
         while before is not None and len(chosen) < frames and times[len(chosen)] < earlier + shown:
             chosen.append(_picture(before, size))
     if len(chosen) < frames:
-        raise UnusableClipError("too short", path, f"{len(chosen)} of {frames} frames from frame {start}")
+        raise UnusableClipError(
+            "too short", path, f"{len(chosen)} of {frames} frames from frame {start}"
+        )
     return torch.stack(chosen), origin
 
 
 class _Stretch:
     """Sound without a gap from second ``now`` on: one resampler, whose pieces join without a seam.
 
-    ``due`` is when its next frame should start; ``at`` is where its next sample belongs, counted from ``begin``.
+    ``due`` is when its next frame should start; ``at`` is where its next sample belongs, counted
+    from ``begin``.
     """
 
     def __init__(self, now: float, begin: float) -> None:
@@ -160,7 +189,8 @@ class _Stretch:
         self._resampler = _pyav().AudioResampler(format="fltp", rate=RATE)
 
     def take(self, frame: AudioFrame | None) -> Iterator[tuple[int, Tensor]]:
-        """The mean of the channels, with the place of its first sample; ``None``: what the resampler still holds."""
+        """The mean of the channels, with the place of its first sample; ``None``: what the
+        resampler still holds."""
         if frame is not None:
             self.due += frame.samples / frame.sample_rate
         for piece in self._resampler.resample(frame):
@@ -168,12 +198,17 @@ class _Stretch:
             self.at += piece.samples
 
 
-def _placed(decoded: Iterator[AudioFrame], begin: float, path: Path) -> Iterator[tuple[int, Tensor]]:
-    """Decoded sound at :data:`RATE`, each piece with the place its time stamp gives it, in samples from ``begin``."""
+def _placed(
+    decoded: Iterator[AudioFrame], begin: float, path: Path
+) -> Iterator[tuple[int, Tensor]]:
+    """Decoded sound at :data:`RATE`, each piece with the place its time stamp gives it, in samples
+    from ``begin``."""
     stretch: _Stretch | None = None
     for frame in decoded:
         now = stretch.due if stretch is not None and frame.time is None else _time(frame, path)
-        if stretch is None or abs(now - stretch.due) > JITTER:  # joining what lies apart would shift all that follows
+        if (
+            stretch is None or abs(now - stretch.due) > JITTER
+        ):  # joining what lies apart would shift all that follows
             if stretch is not None:
                 yield from stretch.take(None)
             stretch = _Stretch(now, begin)
@@ -183,9 +218,11 @@ def _placed(decoded: Iterator[AudioFrame], begin: float, path: Path) -> Iterator
 
 
 def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
-    """``[frames * 640]``, the mean of the channels; time zero is ``origin``, or the track's own start if ``None``.
+    """``[frames * 640]``, the mean of the channels; time zero is ``origin``, or the track's own
+    start if ``None``.
 
-    Every sample lies where its time stamp says: gaps are silent, and of two that overlap the later is dropped.
+    Every sample lies where its time stamp says: gaps are silent, and of two that overlap the later
+    is dropped.
     """
     need = frames * SAMPLES_PER_FRAME
     with _opened(path) as container:
@@ -229,20 +266,30 @@ def read_sound(path: Path) -> Tensor:
 
 
 def read_clip(
-    path: Path, size: int, frames: int, start: int | None = None, audio_path: Path | None = None, name: str = ""
+    path: Path,
+    size: int,
+    frames: int,
+    start: int | None = None,
+    audio_path: Path | None = None,
+    name: str = "",
 ) -> Clip:
-    """``frames`` consecutive frames from frame ``start`` (at 25 a second; ``None``: the centre) and their sound.
+    """``frames`` consecutive frames from frame ``start`` (at 25 a second; ``None``: the centre) and
+    their sound.
 
-    ``frames [frames, size, size, 3]`` RGB in [0, 1]; ``audio [frames * 640]``, from ``audio_path`` where given (any
-    format FFmpeg reads; its start belongs to the first video frame), else from the file itself, at the times the file
-    states. A track that lacks up to one frame's worth at an end is filled with zeros, and so are gaps inside it. Only
-    the window and :data:`PREROLL` seconds before it are decoded. ``name`` defaults to the file's. Raises
-    :class:`UnusableClipError`.
+    ``frames [frames, size, size, 3]`` RGB in [0, 1]; ``audio [frames * 640]``, from ``audio_path``
+    where given (any format FFmpeg reads; its start belongs to the first video frame), else from the
+    file itself, at the times the file states. A track that lacks up to one frame's worth at an end
+    is filled with zeros, and so are gaps inside it. Only the window and :data:`PREROLL` seconds
+    before it are decoded. ``name`` defaults to the file's. Raises :class:`UnusableClipError`.
     """
     if start is None:
         start = max((probe(path).frames - frames) // 2, 0)
     pictures, origin = _pictures(path, start, frames, size)
-    audio = _sound(path, start, frames, origin) if audio_path is None else _sound(audio_path, start, frames, None)
+    audio = (
+        _sound(path, start, frames, origin)
+        if audio_path is None
+        else _sound(audio_path, start, frames, None)
+    )
     if is_silent(audio):
         raise UnusableClipError("silent", path if audio_path is None else audio_path)
     return Clip(name or path.name, pictures, audio)
@@ -256,15 +303,22 @@ def _enlarged(frames: Tensor, scale: int) -> Tensor:
 
 
 def _encoder() -> tuple[str, dict[str, str]]:
-    """The video encoder and its options: H.264, or MPEG-4 part 2 (which browsers do not play) where FFmpeg lacks it."""
+    """The video encoder and its options: H.264, or MPEG-4 part 2 (which browsers do not play) where
+    FFmpeg lacks it."""
     available = _pyav().codecs_available
-    return ("libx264", {"crf": "16", "preset": "medium"}) if "libx264" in available else ("mpeg4", {"qmax": "4"})
+    return (
+        ("libx264", {"crf": "16", "preset": "medium"})
+        if "libx264" in available
+        else ("mpeg4", {"qmax": "4"})
+    )
 
 
 def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
-    """An mp4 that browsers play: H.264 at 25 frames a second, AAC at 16 kHz; without sound if ``clip.audio`` is empty.
+    """An mp4 that browsers play: H.264 at 25 frames a second, AAC at 16 kHz; without sound if
+    ``clip.audio`` is empty.
 
-    Pixels become ``scale`` by ``scale``; an odd width or height gains one repeated column or row (yuv420p needs even).
+    Pixels become ``scale`` by ``scale``; an odd width or height gains one repeated column or row
+    (yuv420p needs even).
     """
     av = _pyav()
     pictures = _enlarged(clip.frames, scale)
@@ -275,15 +329,21 @@ def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         video = container.add_stream(codec, rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = len(columns), len(rows), "yuv420p"
-        sound = container.add_stream("aac", rate=RATE, layout="mono") if clip.audio.numel() else None
-        for index, picture in enumerate(pictures):  # picture and sound in turn, as a player wants them in the file
+        sound = (
+            container.add_stream("aac", rate=RATE, layout="mono") if clip.audio.numel() else None
+        )
+        for index, picture in enumerate(
+            pictures
+        ):  # picture and sound in turn, as a player wants them in the file
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(video.encode(frame))
             first = index * SAMPLES_PER_FRAME
             piece = clip.audio[first : first + SAMPLES_PER_FRAME]
             if sound is not None and len(piece):
-                heard = av.AudioFrame.from_ndarray(piece[None].contiguous().numpy(), format="fltp", layout="mono")
+                heard = av.AudioFrame.from_ndarray(
+                    piece[None].contiguous().numpy(), format="fltp", layout="mono"
+                )
                 heard.pts, heard.time_base, heard.sample_rate = first, Fraction(1, RATE), RATE
                 container.mux(sound.encode(heard))
         container.mux(video.encode(None))
@@ -297,7 +357,9 @@ def write_wav(path: Path, audio: Tensor) -> None:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes((audio.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes())
+        file.writeframes(
+            (audio.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes()
+        )
 
 
 def write_gif(path: Path, frames: Tensor, scale: int = 1) -> None:
@@ -309,5 +371,10 @@ def write_gif(path: Path, frames: Tensor, scale: int = 1) -> None:
     sample = torch.linspace(0, len(frames) - 1, min(len(frames), PALETTE_FRAMES)).round().long()
     strip = _enlarged(frames[sample], 1).flatten(0, 1)
     palette = Image.fromarray(strip.numpy()).quantize(256, method=Image.Quantize.MEDIANCUT)
-    images = [Image.fromarray(p.numpy()).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
-    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0)
+    images = [
+        Image.fromarray(p.numpy()).quantize(palette=palette, dither=Image.Dither.NONE)
+        for p in pictures
+    ]
+    images[0].save(
+        path, "GIF", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0
+    )

@@ -1,4 +1,5 @@
-"""What attacks look at is what a server would hold, and whom they compare with shares nothing with a client."""
+"""What attacks look at is what a server would hold, and whom they compare with shares nothing with
+a client."""
 
 from __future__ import annotations
 
@@ -48,17 +49,22 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> dict[int, torch.Tensor]:
 def test_attacked_updates_are_those_the_run_would_have_sent(
     run: Run, tmp_path: Path, uploads: dict[int, torch.Tensor]
 ) -> None:
-    """SCAFFOLD's clients go on from their own control variates: round 6 as attacked is round 6 as it was sent."""
+    """SCAFFOLD's clients go on from their own control variates: round 6 as attacked is round 6 as
+    it was sent."""
     short = run(nodes=3, rounds=5, **SCAFFOLD, **{"run-dir": str(tmp_path / "short")})
     files = {file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")}
     attacked = FieldAttacks(short, 3).updates("maml", 0)
     run(nodes=3, rounds=6, **SCAFFOLD, **{"run-dir": str(tmp_path / "long")})
     for client in range(3):
         torch.testing.assert_close(attacked[client], uploads[client], atol=1e-6, rtol=1e-4)
-    assert {file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")} == files, "no trace is left"
+    assert {
+        file: file.read_bytes() for file in short.client_state.rglob("*.safetensors")
+    } == files, "no trace is left"
 
 
-def test_what_the_rule_adds_is_taken_off_before_data_are_looked_for(run: Run, tmp_path: Path) -> None:
+def test_what_the_rule_adds_is_taken_off_before_data_are_looked_for(
+    run: Run, tmp_path: Path
+) -> None:
     """Two steps of 0.003 along c - c_i: what is left are the client's own gradients."""
     folder = run(nodes=3, rounds=2, **SCAFFOLD, **{"run-dir": str(tmp_path / "one")})
     stage = FieldAttacks(folder, 3)
@@ -68,7 +74,9 @@ def test_what_the_rule_adds_is_taken_off_before_data_are_looked_for(run: Run, tm
     own = ClientState(folder.client_state / "maml-0").load(1, 2)["control"]
     torch.testing.assert_close(stage.corrections("maml", 0)[1], 2 * 0.003 * (control - own))
     assert float(stage.corrections("maml", 0)[1].norm()) > 0
-    plain = run(nodes=3, rounds=1, **{**SCAFFOLD, "rule": "fedavg"}, **{"run-dir": str(tmp_path / "two")})
+    plain = run(
+        nodes=3, rounds=1, **{**SCAFFOLD, "rule": "fedavg"}, **{"run-dir": str(tmp_path / "two")}
+    )
     assert not FieldAttacks(plain, 3).corrections("maml", 0).any()
 
 
@@ -80,7 +88,9 @@ def test_strangers_share_no_photograph_with_a_client(run: Run, tmp_path: Path) -
     assert len(stage.others) == 12 and names <= set(HELD_OUT) and not names & set(PRIVATE)
     rows = {row["metric"]: row for row in stage.membership("maml", 0)}
     assert rows["auc"]["n"] == 24 and 0 <= rows["auc"]["chance"] <= 1
-    assert abs(rows["auc"]["chance"] - rows["auc"]["value"]) < 0.1, "one round of one step gives nothing away"
+    assert abs(rows["auc"]["chance"] - rows["auc"]["value"]) < 0.1, (
+        "one round of one step gives nothing away"
+    )
 
 
 @pytest.mark.parametrize("name", ["render", "membership"])
@@ -90,7 +100,9 @@ def test_a_folder_of_own_pictures_can_be_attacked(run: Run, tmp_path: Path, name
     pictures.mkdir()
     draw = np.random.default_rng(0)
     for index in range(6):
-        Image.fromarray(draw.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(pictures / f"{index}.png")
+        Image.fromarray(draw.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(
+            pictures / f"{index}.png"
+        )
     folder = run(**{
         "methods": "maml", "clients.total": 4, "data.held-out": 2, "data.path": str(pictures), "rounds": 1,
         "evaluation.uploads": False, "learner.outer-steps": 1, "run-dir": str(tmp_path / "one"),
@@ -117,7 +129,9 @@ def test_an_audit_of_a_run_with_metrics_in_its_sum(run: Run, tmp_path: Path) -> 
 def test_a_gain_is_how_much_of_a_loss_an_update_takes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses 4 and 2 before; after the update 1 and 3: three quarters less, half more."""
     before, after = np.array([4.0, 2.0]), np.array([1.0, 3.0])
-    monkeypatch.setattr(HeadAttacks, "losses", lambda self, params: after if float(params) else before)
+    monkeypatch.setattr(
+        HeadAttacks, "losses", lambda self, params: after if float(params) else before
+    )
     attacker = object.__new__(HeadAttacks)
     gains = attacker.gains(torch.zeros(1), torch.tensor([[1.0], [0.0]]))
     np.testing.assert_allclose(gains, [[0.75, -0.5], [0.0, 0.0]])
@@ -125,9 +139,11 @@ def test_a_gain_is_how_much_of_a_loss_an_update_takes_away(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("attack", ["readout", "render"])
 def test_chance_is_the_likeness_to_a_stranger(monkeypatch: pytest.MonkeyPatch, attack: str) -> None:
-    """A picture 0.1 lighter than the client's (20 dB), whose negative the stranger holds: correlation 1, by chance -1.
+    """A picture 0.1 lighter than the client's (20 dB), whose negative the stranger holds:
+    correlation 1, by chance -1.
 
-    A rendering is compared with the stranger as the stranger looks at it (from other places): here 0.01 off, 40 dB.
+    A rendering is compared with the stranger as the stranger looks at it (from other places): here
+    0.01 off, 40 dB.
     """
     own = torch.linspace(0.1, 0.4, 16).reshape(4, 4, 1)
     other = SimpleNamespace(truth=0.5 - own)
@@ -135,9 +151,14 @@ def test_chance_is_the_likeness_to_a_stranger(monkeypatch: pytest.MonkeyPatch, a
     stage.cohort, stage.others = [SimpleNamespace(truth=own)], [other]
     monkeypatch.setattr(FieldAttacks, "received", lambda *_: SimpleNamespace(model=torch.zeros(1)))
     seen = {id(other): other.truth + 0.01}
-    stage.fields = SimpleNamespace(render=lambda params, cohort: [seen[id(data)] for data in cohort])  # type: ignore[assignment]
+    stage.fields = SimpleNamespace(
+        render=lambda params, cohort: [seen[id(data)] for data in cohort]
+    )  # type: ignore[assignment]
     held = {0: torch.zeros(1)}.__getitem__
-    rows = {row["metric"]: row for row in stage._score(attack, "maml", 0, "plain", [0], held, [own + 0.1])}
+    rows = {
+        row["metric"]: row
+        for row in stage._score(attack, "maml", 0, "plain", [0], held, [own + 0.1])
+    }
     assert rows["psnr"]["value"] == pytest.approx(20.0, abs=1e-3)
     shown = own + 0.1 if attack == "readout" else other.truth + 0.01
     chance = -10 * math.log10(float((shown - other.truth).square().mean()))

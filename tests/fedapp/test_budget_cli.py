@@ -1,4 +1,5 @@
-"""``fedapp budget``, ``audit``, ``attack`` and ``enrol`` on real runs, through the command line's own functions."""
+"""``fedapp budget``, ``audit``, ``attack`` and ``enrol`` on real runs, through the command line's
+own functions."""
 
 from __future__ import annotations
 
@@ -31,7 +32,11 @@ def cli(*arguments: str) -> tuple[int, dict[str, Any] | None, str]:
     result = CliRunner().invoke(app, [*arguments, "--json", "-"])
     if isinstance(result.exception, InputError):
         raise result.exception
-    return result.exit_code, json.loads(result.stdout) if result.stdout.strip() else None, result.stderr
+    return (
+        result.exit_code,
+        json.loads(result.stdout) if result.stdout.strip() else None,
+        result.stderr,
+    )
 
 
 @pytest.fixture
@@ -44,7 +49,9 @@ def private_run(run: Callable[..., RunFolder]) -> RunFolder:
     ("q", "z", "rounds", "delta", "upper"),
     [(0.1, 1.0, 100, 1e-3, 4.7949), (0.05, 1.0, 200, 1e-4, 4.0097), (1.0, 5.0, 100, 1e-5, 10.0077)],
 )
-def test_plan_prints_the_reference_epsilon(q: float, z: float, rounds: int, delta: float, upper: float) -> None:
+def test_plan_prints_the_reference_epsilon(
+    q: float, z: float, rounds: int, delta: float, upper: float
+) -> None:
     code, found, _ = cli("budget", "plan", "--sample-rate", str(q), "--noise-multiplier", str(z), "--rounds",
                          str(rounds), "--delta", str(delta))  # fmt: skip
     assert code == 0 and found is not None and found["epsilon"] == pytest.approx(upper, abs=0.02)
@@ -54,7 +61,9 @@ def test_plan_of_a_recipe_knows_its_sampling_size_and_cohort() -> None:
     code, found, _ = cli("budget", "plan", "quickstart-dp")
     assert code == 0 and found is not None
     assert (found["participations"], found["clients"], found["rounds"]) == (3, 60.0, 12)
-    assert found["epsilon_known_cohort"] == pytest.approx(gaussian_epsilon(math.sqrt(3) / 1.5, 1e-5))
+    assert found["epsilon_known_cohort"] == pytest.approx(
+        gaussian_epsilon(math.sqrt(3) / 1.5, 1e-5)
+    )
     assert found["noise_to_signal"] == pytest.approx(1.5 * math.sqrt(found["parameters"]) / 60)
 
 
@@ -62,14 +71,26 @@ def test_plan_says_what_would_help() -> None:
     found = predict(Plan(1.0, 100, 1e-5, 0.1, clients=10.0, parameters=100_000))
     assert found["noise_to_signal"] == pytest.approx(math.sqrt(1e5) / 10)
     changes = {row["change"]: row for row in found["advice"]}
-    assert changes["clients a round"]["to"] == 317 and changes["clients a round"]["noise_to_signal"] <= 1
+    assert (
+        changes["clients a round"]["to"] == 317
+        and changes["clients a round"]["noise_to_signal"] <= 1
+    )
     assert changes["numbers shared (smaller field, lower rank)"]["to"] == 100
     assert changes["rounds"]["epsilon"] < found["epsilon"] > changes["noise multiplier"]["epsilon"]
 
 
 def test_plan_finds_the_noise_for_a_target() -> None:
     _, found, _ = cli(
-        "budget", "plan", "--target-epsilon", "4", "--rounds", "50", "--delta", "1e-5", "--sample-rate", "0.1"
+        "budget",
+        "plan",
+        "--target-epsilon",
+        "4",
+        "--rounds",
+        "50",
+        "--delta",
+        "1e-5",
+        "--sample-rate",
+        "0.1",
     )
     assert found is not None and 3.95 < found["epsilon"] <= 4.0
 
@@ -89,23 +110,31 @@ def test_plan_refuses_what_it_cannot_compute(arguments: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--delta", "2"), ("--rounds", "-10"), ("--noise-multiplier", "0"), ("--clients", "-5")]
+    "arguments",
+    [("--delta", "2"), ("--rounds", "-10"), ("--noise-multiplier", "0"), ("--clients", "-5")],
 )
 def test_numbers_out_of_range_are_refused_by_their_option(arguments: tuple[str, str]) -> None:
-    code, _, errors = cli("budget", "plan", "--rounds", "5", "--delta", "1e-5", "--noise-multiplier", "1", *arguments)
+    code, _, errors = cli(
+        "budget", "plan", "--rounds", "5", "--delta", "1e-5", "--noise-multiplier", "1", *arguments
+    )
     assert code == 2 and arguments[0] in errors
 
 
 def test_advice_is_in_rounds_of_the_run_and_in_the_epsilon_that_is_held_against_the_limit() -> None:
-    """Two methods for 12 rounds, each client in three of them: half the rounds cost what half the events do."""
+    """Two methods for 12 rounds, each client in three of them: half the rounds cost what half the
+    events do."""
     plan = Plan(4.0, 24, 1e-5, participations=6, arms=2)
     rounds = {row["change"]: row for row in predict(plan)["advice"]}["rounds"]
-    assert rounds["to"] == 6 and rounds["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(3) / 4, 1e-5))
+    assert rounds["to"] == 6 and rounds["epsilon"] == pytest.approx(
+        gaussian_epsilon(math.sqrt(3) / 4, 1e-5)
+    )
     assert rounds["epsilon"] < predict(plan)["epsilon_known_cohort"]
 
 
 # ---------------------------------------------------------------- report, verify
-def test_the_report_has_its_twelve_parts_and_recomputes_epsilon_from_the_ledger(private_run: RunFolder) -> None:
+def test_the_report_has_its_twelve_parts_and_recomputes_epsilon_from_the_ledger(
+    private_run: RunFolder,
+) -> None:
     code, found, _ = cli("budget", "report", str(private_run.path))
     assert code == 0 and found is not None
     parts = ["claim", "against", "mechanism", "sampling", "accounting", "meaning", "not_covered", "budget", "utility",
@@ -117,9 +146,19 @@ def test_the_report_has_its_twelve_parts_and_recomputes_epsilon_from_the_ledger(
         for client in entry["clients"] if entry["type"] == "cohort" else []:
             times[client] = times.get(client, 0) + 1
     expected = gaussian_epsilon(math.sqrt(max(times.values())) / 2.0, 1e-5)
-    assert found["accounting"]["epsilon"] == pytest.approx(expected) and f"{expected:.4g}" in found["claim"]
-    assert found["accounting"]["epsilon_replace_one"] == pytest.approx(gaussian_epsilon(2 * math.sqrt(2) / 2, 1e-5))
-    assert found["sampling"]["participations"] == {"min": 2, "median": 2, "max": 2, "histogram": {"2": 8}}
+    assert (
+        found["accounting"]["epsilon"] == pytest.approx(expected)
+        and f"{expected:.4g}" in found["claim"]
+    )
+    assert found["accounting"]["epsilon_replace_one"] == pytest.approx(
+        gaussian_epsilon(2 * math.sqrt(2) / 2, 1e-5)
+    )
+    assert found["sampling"]["participations"] == {
+        "min": 2,
+        "median": 2,
+        "max": 2,
+        "histogram": {"2": 8},
+    }
     assert found["accounting"]["amplified"]["epsilon"] is None, "turns are not secret coins"
     assert (private_run.path / "privacy_report.html").exists()
 
@@ -129,7 +168,9 @@ def test_what_is_not_covered_comes_from_the_wire_schema(
 ) -> None:
     monkeypatch.setitem(OUTGOING, "clients.loss", ("public", "a field somebody added"))
     listed = {row["what"] for row in budget_of(private_run)["not_covered"]}
-    assert {name for name, (kind, _) in OUTGOING.items() if kind == "public"} <= listed and "sum.vector" not in listed
+    assert {
+        name for name, (kind, _) in OUTGOING.items() if kind == "public"
+    } <= listed and "sum.vector" not in listed
 
 
 def test_rounds_left_and_the_noise_to_finish(private_run: RunFolder) -> None:
@@ -141,8 +182,13 @@ def test_rounds_left_and_the_noise_to_finish(private_run: RunFolder) -> None:
     assert found["rounds_left"] == math.floor(left * 4) * 2 and found["rounds_missing"] == 0
 
 
-def test_poisson_rounds_report_the_amplified_number_with_its_assumption(run: Callable[..., RunFolder]) -> None:
-    folder = run(nodes=2, **{**PRIVATE, "privacy.sampling": "poisson", "clients.min": 1, "privacy.epsilon-max": 50.0})
+def test_poisson_rounds_report_the_amplified_number_with_its_assumption(
+    run: Callable[..., RunFolder],
+) -> None:
+    folder = run(
+        nodes=2,
+        **{**PRIVATE, "privacy.sampling": "poisson", "clients.min": 1, "privacy.epsilon-max": 50.0},
+    )
     found = budget_of(folder)["accounting"]
     assert found["amplified"]["epsilon"] < found["all_rounds"]["rdp"] + 1e-9
     assert "never the server" in found["amplified"]["assumption"]
@@ -151,7 +197,9 @@ def test_poisson_rounds_report_the_amplified_number_with_its_assumption(run: Cal
 def test_verify_finds_a_changed_byte_and_a_shorter_ledger(private_run: RunFolder) -> None:
     book = private_run.path / "population" / "ledger.jsonl"
     code, found, _ = cli("budget", "verify", str(private_run.path))
-    assert code == 0 and found is not None and found["charged"] == 4 and found["checkpoint_round"] == 4
+    assert (
+        code == 0 and found is not None and found["charged"] == 4 and found["checkpoint_round"] == 4
+    )
     whole = book.read_bytes()
     book.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     with pytest.raises(InputError):
@@ -174,18 +222,24 @@ def test_audit_of_a_run_passes_and_enters_its_report(private_run: RunFolder) -> 
     assert budget_of(private_run)["audit"]["verdict"] == found["verdict"]
 
 
-def test_audit_of_a_run_without_its_noise_fails(private_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_of_a_run_without_its_noise_fails(
+    private_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import numpy as np
 
     import privacy.releases.lattice as lattice
 
-    monkeypatch.setattr(lattice.Entropy, "integer_noise", lambda self, count, deviation: np.zeros(count, np.int64))
+    monkeypatch.setattr(
+        lattice.Entropy, "integer_noise", lambda self, count, deviation: np.zeros(count, np.int64)
+    )
     code, found, _ = cli("audit", str(private_run.path), "--canaries", "200")
     assert code == 1 and found is not None and found["verdict"] == "FAIL"
 
 
 def test_attack_rows_have_their_stable_shape_and_pictures(run: Callable[..., RunFolder]) -> None:
-    folder = run(nodes=2, **{"methods": "maml", "rounds": 1, "clients.total": 4, "learner.outer-steps": 6})
+    folder = run(
+        nodes=2, **{"methods": "maml", "rounds": 1, "clients.total": 4, "learner.outer-steps": 6}
+    )
     code, found, _ = cli("attack", str(folder.path), "--clients", "4")
     assert code == 0 and found is not None
     keys = {"attack", "release", "metric", "value", "floor", "chance", "n"}
@@ -200,7 +254,8 @@ def test_attack_rows_have_their_stable_shape_and_pictures(run: Callable[..., Run
 
 
 def test_one_gradient_of_a_field_gives_the_picture_away() -> None:
-    """The field's gradient is linear in the picture: with as many parameters as values CGLS restores it."""
+    """The field's gradient is linear in the picture: with as many parameters as values CGLS
+    restores it."""
     import torch
 
     from privacy.attacks.inversion import invert_update
@@ -229,10 +284,15 @@ def test_enrolling_nodes_gives_a_roster_everybody_can_read(tmp_path: Path) -> No
     assert all(key is not None for key in keys)
     again = cli("enrol", str(tmp_path / "a"))[1]
     assert again == keys[0], "an existing key is kept"
-    pairs = [f"{name}={key['public']}" for name, key in zip(("0", "1", "server"), keys, strict=True)]  # type: ignore[index]
+    pairs = [
+        f"{name}={key['public']}" for name, key in zip(("0", "1", "server"), keys, strict=True)
+    ]  # type: ignore[index]
     cli("enrol", "--roster", str(tmp_path / "roster.json"), *pairs)
     roster = Roster.read(tmp_path / "roster.json")
-    assert sorted(roster.members) == [0, 1] and (tmp_path / "a" / "identity.key").stat().st_mode & 0o777 == 0o600
+    assert (
+        sorted(roster.members) == [0, 1]
+        and (tmp_path / "a" / "identity.key").stat().st_mode & 0o777 == 0o600
+    )
     with pytest.raises(InputError, match="lacks the server"):
         cli("enrol", "--roster", str(tmp_path / "r.json"), *pairs[:2])
     with pytest.raises(InputError, match="repeated"):

@@ -9,7 +9,13 @@ import torch
 
 from fedapp.store import checkpoint as module
 from fedapp.store.atomic import write_bytes, write_json
-from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint, save_checkpoint
+from fedapp.store.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from fedapp.store.client_state import ClientState, MissingMemoryError
 from tasks.errors import InputError
 
@@ -35,7 +41,9 @@ def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert [file.stem for file in list_checkpoints(tmp_path)] == ["round-000003", "round-000010"]
 
 
-def test_a_kill_in_mid_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_in_mid_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "file"
     write_bytes(target, b"old")
 
@@ -64,13 +72,19 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: bytes |
 
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
     file = save_checkpoint(tmp_path, sample(1))
-    with pytest.raises(InputError, match=r"another experiment: its task is 'image', this run's is 'video'"):
+    with pytest.raises(
+        InputError, match=r"another experiment: its task is 'image', this run's is 'video'"
+    ):
         load_checkpoint(file, {**IDENTITY, "task": "video"})
 
 
-def test_a_failed_write_surfaces_at_the_next_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_surfaces_at_the_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = CheckpointWriter(tmp_path)
-    monkeypatch.setattr(module, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        module, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
     writer.save(sample(1))
     with pytest.raises(OSError, match="disk full"):
         writer.save(sample(2))
@@ -81,7 +95,11 @@ def test_client_memory_is_versioned_and_pruned_behind_a_possible_resume(tmp_path
     state = ClientState(tmp_path)
     for version in (1, 2, 3, 4, 5):
         state.save(5, version, {"control": torch.tensor([float(version)])})
-    for version in (4, 3, 2):  # a run may go on from either of two checkpoints, the newer of which had asked for 4
+    for version in (
+        4,
+        3,
+        2,
+    ):  # a run may go on from either of two checkpoints, the newer of which had asked for 4
         assert state.load(5, version)["control"].item() == version
     with pytest.raises(MissingMemoryError, match="client 5 has no readable memory of round 1"):
         state.load(5, 1)

@@ -23,7 +23,8 @@ SMOKE = ["run", "smoke", "--runtime", "in-process", "-o", "report.page=false"]
 
 @pytest.fixture
 def fedapp(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``fedapp(*arguments) -> (exit status, standard output, error text)`` without a new process."""
+    """``fedapp(*arguments) -> (exit status, standard output, error text)`` without a new
+    process."""
 
     def invoke(*arguments: object) -> tuple[int, str, str]:
         result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
@@ -37,7 +38,9 @@ def fedapp(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
     return invoke
 
 
-def test_run_prints_one_json_object_of_the_agreed_shape(fedapp: Callable[..., Any], tmp_path: Path) -> None:
+def test_run_prints_one_json_object_of_the_agreed_shape(
+    fedapp: Callable[..., Any], tmp_path: Path
+) -> None:
     status, out, _ = fedapp(*SMOKE, "--runs", tmp_path, "--json", "-")
     assert status == 0
     result = json.loads(out)
@@ -46,18 +49,28 @@ def test_run_prints_one_json_object_of_the_agreed_shape(fedapp: Callable[..., An
     assert set(result["methods"]) == {"fedmenf", "maml", "local"}
     row = result["methods"]["fedmenf"]
     assert set(row["psnr"]) == {"0", "1", "4"} and row["psnr_p"]["mean"] <= row["psnr_p"]["max"]
-    assert result["methods"]["local"]["psnr_p"] is None, "Local uploads nothing: null, not a substitute"
+    assert result["methods"]["local"]["psnr_p"] is None, (
+        "Local uploads nothing: null, not a substitute"
+    )
     assert result["epsilon"] is None and result["clients"] == {"ok": 16, "failed": 0}
     folder = RunFolder(Path(result["run"]))
     assert folder.path.parent == tmp_path and folder.status["state"] == "finished"
-    for name in ("config.json", "run.json", "metrics.jsonl", "result.json", "pictures/private-0000.png"):
+    for name in (
+        "config.json",
+        "run.json",
+        "metrics.jsonl",
+        "result.json",
+        "pictures/private-0000.png",
+    ):
         assert (folder.path / name).exists()
 
     status, _, text = fedapp("resume", folder.path)
     assert status == 2 and "is finished" in text and "more rounds" in text
 
 
-def test_report_is_one_self_contained_page(fedapp: Callable[..., Any], run: Callable[..., RunFolder]) -> None:
+def test_report_is_one_self_contained_page(
+    fedapp: Callable[..., Any], run: Callable[..., RunFolder]
+) -> None:
     folder = run(methods="fedmenf,maml,local")
     status, _, _ = fedapp("report", folder.path)
     assert status == 0
@@ -65,7 +78,14 @@ def test_report_is_one_self_contained_page(fedapp: Callable[..., Any], run: Call
     assert page.count("data:image/png;base64,") == 4 * 3 + 2 + 2 * 3 * 2
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert "<script" not in page and page.count("<svg") == 4
-    for text in ("FedMeNF", "MAML", "Local", "What the server sees", "How to reproduce", "fedapp run smoke"):
+    for text in (
+        "FedMeNF",
+        "MAML",
+        "Local",
+        "What the server sees",
+        "How to reproduce",
+        "fedapp run smoke",
+    ):
         assert text in page
 
 
@@ -98,14 +118,21 @@ def test_a_non_image_in_the_folder_is_named(fedapp: Callable[..., Any], tmp_path
         Image.new("RGB", (20, 20), (index * 40, 0, 0)).save(pictures / f"{index}.png")
     (pictures / "letter.doc").write_text("no image")
     status, _, text = fedapp(*SMOKE, "--runs", tmp_path / "runs", "-o", f"data.path={pictures}")
-    assert status == 2 and "letter.doc" in text and "not a readable image" in text and "move the file" in text
+    assert (
+        status == 2
+        and "letter.doc" in text
+        and "not a readable image" in text
+        and "move the file" in text
+    )
 
 
 def test_own_pictures_run(fedapp: Callable[..., Any], tmp_path: Path) -> None:
     pictures = tmp_path / "own"
     pictures.mkdir()
     for index in range(6):
-        Image.linear_gradient("L").rotate(index * 30).resize((24 + index, 20)).save(pictures / f"{index}.png")
+        Image.linear_gradient("L").rotate(index * 30).resize((24 + index, 20)).save(
+            pictures / f"{index}.png"
+        )
     status, out, _ = fedapp(
         *SMOKE, "--runs", tmp_path / "runs", "-o", f"data.path={pictures}", "-o", "data.channels=1",
         "-o", "data.size=0", "--json", "-",
@@ -134,7 +161,9 @@ def test_resume_refuses_a_damaged_or_foreign_checkpoint(
 def test_list_and_doctor_speak_json(fedapp: Callable[..., Any]) -> None:
     status, out, _ = fedapp("list", "--json", "-")
     tables = json.loads(out)
-    assert status == 0 and {"tasks", "learners", "rules", "releases", "recipes", "runtimes"} <= set(tables)
+    assert status == 0 and {"tasks", "learners", "rules", "releases", "recipes", "runtimes"} <= set(
+        tables
+    )
     assert all(text for rows in tables.values() for text in rows.values())
     _, out, _ = fedapp("doctor", "--json", "-")
     subjects = {finding["subject"] for finding in json.loads(out)["findings"]}
@@ -169,22 +198,41 @@ def test_doctor_notices_a_foreign_superlink(monkeypatch: pytest.MonkeyPatch) -> 
 def test_help_says_what_an_argument_is() -> None:
     """click 8.5 loses these texts: whoever loosens the pin sees it here."""
     found = CliRunner().invoke(cli.app, ["bench", "--help"], env={"COLUMNS": "200"})
-    assert found.exit_code == 0 and "cohort, secagg, talking-head, fields or methods" in found.output
+    assert (
+        found.exit_code == 0 and "cohort, secagg, talking-head, fields or methods" in found.output
+    )
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_work_starts(tmp_path: Path) -> None:
     found = CliRunner().invoke(
-        cli.app, ["run", "smoke", "--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "no" / "x.json")]
+        cli.app,
+        [
+            "run",
+            "smoke",
+            "--runs",
+            str(tmp_path / "runs"),
+            "--json",
+            str(tmp_path / "no" / "x.json"),
+        ],
     )
     assert isinstance(found.exception, InputError) and not (tmp_path / "runs").exists()
 
 
 def test_a_runs_config_is_a_recipe(run: Any, tmp_path: Path) -> None:
     """What the report gives as the command to reproduce a run whose recipe is not known by name."""
-    folder = run(**{"recipe": "mine", "rounds": 1, "learner.outer-rate": 0.0123, "run-dir": str(tmp_path / "my run")})
+    folder = run(
+        **{
+            "recipe": "mine",
+            "rounds": 1,
+            "learner.outer-rate": 0.0123,
+            "run-dir": str(tmp_path / "my run"),
+        }
+    )
     command = view(folder)["reproduce"]
     assert command == f"fedapp run '{folder.path}/config.json' --runtime ray"
     again, other = prepare(str(folder.path / "config.json"), [], tmp_path / "runs", "in-process")
     assert again.digest == folder.experiment.digest and other.path != folder.path
-    known = run(**{"rounds": 1, "data.path": "", "data.held-out": 6, "run-dir": str(tmp_path / "other")})
+    known = run(
+        **{"rounds": 1, "data.path": "", "data.held-out": 6, "run-dir": str(tmp_path / "other")}
+    )
     assert "-o data.held-out=6" in view(known)["reproduce"], "a default that the recipe had changed"

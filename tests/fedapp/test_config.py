@@ -1,4 +1,5 @@
-"""Bad config: the one clear error that names key, value, reason and remedy, before anything starts."""
+"""Bad config: the one clear error that names key, value, reason and remedy, before anything
+starts."""
 
 from __future__ import annotations
 
@@ -80,7 +81,11 @@ def test_overrides_are_typed_and_checked() -> None:
 
 def test_recipes_are_found_by_name_and_by_path(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("rounds = 3\n[learner]\ninner-steps = 2\n")
-    assert read_recipe(str(tmp_path / "mine.toml")) == {"rounds": 3, "learner.inner-steps": 2, "recipe": "mine"}
+    assert read_recipe(str(tmp_path / "mine.toml")) == {
+        "rounds": 3,
+        "learner.inner-steps": 2,
+        "recipe": "mine",
+    }
     with pytest.raises(InputError, match="did you mean 'quickstart'"):
         read_recipe("quickstar")
     (tmp_path / "bad.toml").write_text("rounds = = 3")
@@ -95,6 +100,8 @@ def test_a_relative_run_dir_is_refused_by_the_server_app(run: Callable[..., Any]
 
 def test_plugins_by_reference(run: Callable[..., Any]) -> None:
     """A rule that is in no table: only its reference is given."""
-    folder = run(rule="strategies.rules.fedavg:FedAvg", methods="strategies.local.meta:maml", rounds=1)
+    folder = run(
+        rule="strategies.rules.fedavg:FedAvg", methods="strategies.local.meta:maml", rounds=1
+    )
     (event,) = [event for event in folder.events() if event["event"] == "round"]
     assert event["clients"]["ok"] == 4

@@ -1,4 +1,5 @@
-"""Real devices: each has its own people's data and nothing else, tells no file names, and may restart."""
+"""Real devices: each has its own people's data and nothing else, tells no file names, and may
+restart."""
 
 from __future__ import annotations
 
@@ -53,22 +54,30 @@ def at_home(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 # ---------------------------------------------------------------------- own data
-def test_devices_with_their_own_folders_train_what_one_folder_would(run: Run, tmp_path: Path) -> None:
-    """The server has nothing but the public pictures; the simulation has everybody's in one folder."""
+def test_devices_with_their_own_folders_train_what_one_folder_would(
+    run: Run, tmp_path: Path
+) -> None:
+    """The server has nothing but the public pictures; the simulation has everybody's in one
+    folder."""
     homes = at_home(tmp_path)
     for number in range(CLIENTS):
         draw_picture(tmp_path / "all" / f"{number}.png", number)
     for number in range(CLIENTS, CLIENTS + HELD):
         draw_picture(tmp_path / "all" / f"{number}.png", number)
         draw_picture(tmp_path / "public" / f"{number}.png", number)
-    together = run(nodes=CLIENTS, **SHORT, **{"data.path": str(tmp_path / "all"), "run-dir": str(tmp_path / "one")})
+    together = run(
+        nodes=CLIENTS,
+        **SHORT,
+        **{"data.path": str(tmp_path / "all"), "run-dir": str(tmp_path / "one")},
+    )
     apart = run(
         nodes=CLIENTS, grid=devices(*homes), **SHORT,
         **{"data.path": str(tmp_path / "public"), "data.hosted": "none", "run-dir": str(tmp_path / "two")},
     )  # fmt: skip
     assert torch.equal(model(together), model(apart))
     quality = [
-        [event["psnr"] for event in folder.events() if event["event"] == "evaluation"] for folder in (together, apart)
+        [event["psnr"] for event in folder.events() if event["event"] == "evaluation"]
+        for folder in (together, apart)
     ]
     assert quality[0] == quality[1]
     with pytest.raises(InputError, match="on their own devices"):
@@ -79,7 +88,9 @@ def test_a_device_may_have_several_people_and_only_theirs(tmp_path: Path) -> Non
     for number in range(2):
         draw_picture(tmp_path / f"{number}.png", number)
     home = Flat(DataSettings(path=str(tmp_path), size=8, hosted="7,3"))
-    assert [home.client(client).name for client in (3, 7)] == ["0", "1"], "in the order of their numbers"
+    assert [home.client(client).name for client in (3, 7)] == ["0", "1"], (
+        "in the order of their numbers"
+    )
     with pytest.raises(InputError, match="the data of client 4 are not here"):
         home.client(4)
     home.check(100)  # of a hundred only its own two are looked for
@@ -119,9 +130,16 @@ def test_a_node_that_was_told_wrongly_is_left_out_by_key(
     """Without its data-path a node would train on the bundled pictures, and nobody would notice."""
     caplog.set_level("WARNING", "flwr")
     folder = run(nodes=CLIENTS, grid=devices({"clients": "0"}, {"clients": "1"}, wrong), **SHORT)
-    [said] = [record.getMessage() for record in caplog.records if "a node is left out" in record.getMessage()]
+    [said] = [
+        record.getMessage()
+        for record in caplog.records
+        if "a node is left out" in record.getMessage()
+    ]
     assert named in said and "node 1002" in said and "anna" not in said
-    assert [event["clients"]["ok"] for event in folder.events() if event["event"] == "round"] == [2, 2]
+    assert [event["clients"]["ok"] for event in folder.events() if event["event"] == "round"] == [
+        2,
+        2,
+    ]
 
 
 def test_a_node_without_data_is_refused_where_data_are_on_devices(run: Run, tmp_path: Path) -> None:
@@ -130,7 +148,9 @@ def test_a_node_without_data_is_refused_where_data_are_on_devices(run: Run, tmp_
 
 
 # ---------------------------------------------------------------------- what leaves a device
-def test_no_file_name_of_a_device_is_told(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_file_name_of_a_device_is_told(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     homes, sent = at_home(tmp_path), []
     (tmp_path / "home-2" / "holiday-2.png").write_bytes(b"no picture")
 
@@ -140,7 +160,12 @@ def test_no_file_name_of_a_device_is_told(run: Run, tmp_path: Path, caplog: pyte
 
         def heard(message: Message) -> list[Message]:
             replies = deliver(message)
-            sent.extend(str(value) for reply in replies for part in reply.content.values() for value in part.values())
+            sent.extend(
+                str(value)
+                for reply in replies
+                for part in reply.content.values()
+                for value in part.values()
+            )
             return replies
 
         grid.deliver = heard  # type: ignore[method-assign]
@@ -148,7 +173,10 @@ def test_no_file_name_of_a_device_is_told(run: Run, tmp_path: Path, caplog: pyte
 
     folder = run(nodes=CLIENTS, grid=listening, **SHORT, **{"data.hosted": "none"})
     [reason] = {event["failures"]["2"] for event in folder.events() if event["event"] == "round"}
-    assert reason.startswith("UnusableDataError (strategies/cohort.py:") and "own log says more" in reason
+    assert (
+        reason.startswith("UnusableDataError (strategies/cohort.py:")
+        and "own log says more" in reason
+    )
     assert "holiday-2" in caplog.text, "the device's own log does say more"
     assert sent and not any("holiday" in text or str(tmp_path) in text for text in sent)
 
@@ -190,7 +218,8 @@ def test_a_device_that_restarted_takes_its_old_place(run: Run, tmp_path: Path) -
 def test_a_secure_sum_of_five_loses_nobody_and_says_so_before_anybody_trains(
     run: Run, tmp_path: Path, nodes: int
 ) -> None:
-    """Nodes insist on five vectors, so of six one may be missing. What was done before the end is reported."""
+    """Nodes insist on five vectors, so of six one may be missing. What was done before the end is
+    reported."""
     asked: list[str] = []
 
     class Failing(InProcessGrid):
@@ -201,13 +230,25 @@ def test_a_secure_sum_of_five_loses_nobody_and_says_so_before_anybody_trains(
                 return [Message(Error(1, "the device went down"), reply_to=message)]
             return super().deliver(message)
 
-    changes = {**PRIVATE, "release": "secagg", "clients.total": nodes, "rounds": 2, "clients.min": 2}
+    changes = {
+        **PRIVATE,
+        "release": "secagg",
+        "clients.total": nodes,
+        "rounds": 2,
+        "clients.min": 2,
+    }
     if nodes == 6:
-        rounds = [e for e in run(nodes=nodes, grid=Failing, **changes).events() if e["event"] == "round"]
+        rounds = [
+            e for e in run(nodes=nodes, grid=Failing, **changes).events() if e["event"] == "round"
+        ]
         assert [event["clients"]["ok"] for event in rounds] == [6, 5]
         return
-    with pytest.raises(StoppedError, match="4 of 5 nodes shared their secrets, 5 must be in the sum") as caught:
+    with pytest.raises(
+        StoppedError, match="4 of 5 nodes shared their secrets, 5 must be in the sum"
+    ) as caught:
         run(nodes=nodes, grid=Failing, **changes)
     assert "from six nodes on" in str(caught.value)
     assert asked.count("train.masked") == nodes, "those of the first round"
-    assert RunFolder(tmp_path / "run").read("result.json")["rounds"] == 1, "what there is is kept, and shown"
+    assert RunFolder(tmp_path / "run").read("result.json")["rounds"] == 1, (
+        "what there is is kept, and shown"
+    )

@@ -1,4 +1,5 @@
-"""Clients that raise, return NaN, wrong shapes or dtypes, or nothing: left out by name, the round goes on."""
+"""Clients that raise, return NaN, wrong shapes or dtypes, or nothing: left out by name, the round
+goes on."""
 
 from __future__ import annotations
 
@@ -76,13 +77,18 @@ CASES: dict[str, tuple[Callable[[int], Callable[[Message], list[Message]]], str]
     "another session": (lambda size: claiming("origin", "session", "old"), "not this one"),
     "uneven metrics": (lambda size: claiming("clients", "loss", [1.0, 2.0]), "lists 1 clients"),
     "an origin of another kind": (lambda size: without("origin"), "lacks the record"),
-    "failures that do not match": (lambda size: claiming("failures", "ids", [1, 2, 3]), "malformed"),
+    "failures that do not match": (
+        lambda size: claiming("failures", "ids", [1, 2, 3]),
+        "malformed",
+    ),
     "somebody else's client": (lambda size: claiming("clients", "id", [3]), "not asked to train"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_bad_reply_is_left_out_with_its_reason(run: Run, smoke: Callable[..., Any], case: str) -> None:
+def test_a_bad_reply_is_left_out_with_its_reason(
+    run: Run, smoke: Callable[..., Any], case: str
+) -> None:
     spoil, reason = CASES[case]
     timeout = 0.5 if case == "nothing at all" else 60.0
     folder = run(
@@ -96,7 +102,9 @@ def test_a_bad_reply_is_left_out_with_its_reason(run: Run, smoke: Callable[..., 
         assert list(event["failures"]) == ["2"] and reason in event["failures"]["2"]
 
 
-def test_a_client_that_raises_shows_its_own_traceback_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_raises_shows_its_own_traceback_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tasks.image import ImageTask
 
     original = ImageTask.client_data
@@ -110,7 +118,9 @@ def test_a_client_that_raises_shows_its_own_traceback_line(run: Run, monkeypatch
     folder = run(methods="maml", rounds=1)
     (event,) = [event for event in folder.events() if event["event"] == "round"]
     assert event["clients"] == {"ok": 3, "failed": 1}
-    assert "OSError: disk on fire" in event["failures"]["1"] and "in broken" in event["failures"]["1"]
+    assert (
+        "OSError: disk on fire" in event["failures"]["1"] and "in broken" in event["failures"]["1"]
+    )
 
 
 def test_a_handler_that_raises_costs_its_node_only(run: Run) -> None:
@@ -125,7 +135,9 @@ def test_a_handler_that_raises_costs_its_node_only(run: Run) -> None:
     assert "KeyError" in event["failures"]["2"] and "client_app.py:" in event["failures"]["2"]
 
 
-def test_below_min_clients_the_run_stops_and_keeps_everything(run: Run, smoke: Callable[..., Any]) -> None:
+def test_below_min_clients_the_run_stops_and_keeps_everything(
+    run: Run, smoke: Callable[..., Any]
+) -> None:
     def failing_from_round_two(reply: Message) -> list[Message]:
         return [] if reply.content.config_records["origin"]["round"] == 2 else [reply]
 
@@ -142,10 +154,14 @@ def test_below_min_clients_the_run_stops_and_keeps_everything(run: Run, smoke: C
     folder = RunFolder.open(__import__("pathlib").Path(smoke()["run-dir"]))
     assert folder.status["state"] == "stopped" and "clients.min" in folder.status["reason"]
     assert [event["round"] for event in folder.events() if event["event"] == "round"] == [1]
-    assert [file.name for file in sorted(folder.checkpoints.iterdir())] == ["round-000001.safetensors"]
+    assert [file.name for file in sorted(folder.checkpoints.iterdir())] == [
+        "round-000001.safetensors"
+    ]
 
 
-def test_foreign_code_is_refused_naming_both_paths(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_code_is_refused_naming_both_paths(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Foreign(InProcessGrid):
         def deliver(self, message: Message) -> list[Message]:
             if message.metadata.message_type == "query.hello":

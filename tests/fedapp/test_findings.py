@@ -16,7 +16,13 @@ ROW: dict[str, Any] = {
 
 
 def said(row: dict[str, Any], **result: Any) -> list[tuple[str, str]]:
-    whole = {"methods": {"maml": row}, "release": "plain", "population": 4, "epsilon": None, "delta": 1e-5} | result
+    whole = {
+        "methods": {"maml": row},
+        "release": "plain",
+        "population": 4,
+        "epsilon": None,
+        "delta": 1e-5,
+    } | result
     return findings(whole, {"maml": "MAML"}, [])
 
 
@@ -26,7 +32,11 @@ def said(row: dict[str, Any], **result: Any) -> list[tuple[str, str]]:
         (14.0, 10.0, True),
         (12.0 + AFFINE_MARGIN + 0.01, 10.0, True),
         (12.0 + AFFINE_MARGIN - 0.01, 10.0, False),
-        (11.0, 10.0, False),  # no better than a flat colour however it is fitted: nothing is hidden in it
+        (
+            11.0,
+            10.0,
+            False,
+        ),  # no better than a flat colour however it is fitted: nothing is hidden in it
         (14.0, 13.0, False),  # PSNR_p itself says that there is something
     ],
 )
@@ -38,8 +48,14 @@ def test_a_rendering_that_shows_more_than_psnr_p_says_is_pointed_out(
     assert found == (["warning"] if misleads else [])
 
 
-@pytest.mark.parametrize(("epsilon", "kind"), [(0.5, "good"), (USEFUL, "good"), (USEFUL + 0.1, "warning")])
+@pytest.mark.parametrize(
+    ("epsilon", "kind"), [(0.5, "good"), (USEFUL, "good"), (USEFUL + 0.1, "warning")]
+)
 def test_a_large_epsilon_is_not_called_private(epsilon: float, kind: str) -> None:
-    (found,) = [(kind, text) for kind, text in said(ROW, release="central-dp", epsilon=epsilon) if "epsilon" in text]
+    (found,) = [
+        (kind, text)
+        for kind, text in said(ROW, release="central-dp", epsilon=epsilon)
+        if "epsilon" in text
+    ]
     assert found[0] == kind and (f"epsilon {epsilon:.2f}" in found[1])
     assert ("not called private" in found[1]) == (kind == "warning")

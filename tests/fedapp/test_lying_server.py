@@ -51,35 +51,67 @@ def put(record: str, key: str, value: Any, only: int = 0) -> Callable[[Message, 
 
 
 TRICKS = {
-    "less noise in the order": ("train.masked", edit("order", "public", lambda p: p | {"honest": 10**12})),
-    "fewer levels in the order": ("train.masked", edit("order", "public", lambda p: p | {"levels": 1})),
-    "less noise in the terms": ("query.share", edit("secagg", "public", lambda p: p | {"honest": 10**12})),
-    "no noise in the terms": ("query.share", edit("secagg", "public", lambda p: p | {"multiplier": 0.0})),
-    "one level in the terms": ("query.share", edit("secagg", "public", lambda p: p | {"levels": 1})),
-    "more clients than there are": ("query.share", edit("secagg", "public", lambda p: p | {"clients": 9999})),
+    "less noise in the order": (
+        "train.masked",
+        edit("order", "public", lambda p: p | {"honest": 10**12}),
+    ),
+    "fewer levels in the order": (
+        "train.masked",
+        edit("order", "public", lambda p: p | {"levels": 1}),
+    ),
+    "less noise in the terms": (
+        "query.share",
+        edit("secagg", "public", lambda p: p | {"honest": 10**12}),
+    ),
+    "no noise in the terms": (
+        "query.share",
+        edit("secagg", "public", lambda p: p | {"multiplier": 0.0}),
+    ),
+    "one level in the terms": (
+        "query.share",
+        edit("secagg", "public", lambda p: p | {"levels": 1}),
+    ),
+    "more clients than there are": (
+        "query.share",
+        edit("secagg", "public", lambda p: p | {"clients": 9999}),
+    ),
     "a client many times": (
         "query.share",
         edit("secagg", "work", lambda w: w | {"clients": w["clients"] | {"0": [0] * 5}}),
     ),
     "others without clients": (
         "query.share",
-        edit("secagg", "work", lambda w: w | {"clients": {m: [0] if m == "0" else [] for m in w["clients"]}}),
+        edit(
+            "secagg",
+            "work",
+            lambda w: w | {"clients": {m: [0] if m == "0" else [] for m in w["clients"]}},
+        ),
     ),
-    "another configuration": ("query.share", edit("secagg", "work", lambda w: w | {"config": "0" * 64})),
-    "a ledger entry for each": ("query.share", edit("secagg", "work", lambda w: w | {"ledger": ["a", 1, "b"]})),
+    "another configuration": (
+        "query.share",
+        edit("secagg", "work", lambda w: w | {"config": "0" * 64}),
+    ),
+    "a ledger entry for each": (
+        "query.share",
+        edit("secagg", "work", lambda w: w | {"ledger": ["a", 1, "b"]}),
+    ),
     "nobody to train in the orders": ("train.masked", put("order", "clients", [])),
     "another method": ("train.masked", put("order", "method", "fedmenf")),
     "another seed": ("train.masked", put("order", "seed", 99)),
     "a lower threshold": ("query.share", put("secagg", "threshold", 2)),
     "one neighbour each": ("query.share", put("secagg", "degree", 1)),
     "a terabyte": ("query.share", put("secagg", "model", 10**12)),
-    "the plain leg": ("train.masked", lambda message, node: message.metadata.__dict__.update(_message_type="train")),
+    "the plain leg": (
+        "train.masked",
+        lambda message, node: message.metadata.__dict__.update(_message_type="train"),
+    ),
 }
 
 
 @pytest.mark.parametrize("trick", list(TRICKS))
 def test_a_lying_server_gets_no_sum(run: Run, trick: str) -> None:
-    """Each lie is told to all nodes alike; every one of them refuses where it is told it, and nothing leaves."""
+    """Each lie is told to all nodes alike; every one of them refuses where it is told it, and
+    nothing leaves."""
     leg, change = TRICKS[trick]
     replies: list[tuple[str, Message]] = []
     base = tampering(leg, change)
@@ -96,7 +128,9 @@ def test_a_lying_server_gets_no_sum(run: Run, trick: str) -> None:
     told = [reply for kind, reply in replies if kind == leg]
     if leg == "query.share":
         assert len(told) == NODES
-        assert all("failure" in reply.content and "secagg" not in reply.content for reply in told), "a share left"
+        assert all(
+            "failure" in reply.content and "secagg" not in reply.content for reply in told
+        ), "a share left"
 
 
 @pytest.mark.parametrize("release", ["central-dp", "distributed-dp"])
@@ -118,7 +152,9 @@ def test_a_server_that_forgets_its_book_is_refused_by_the_nodes(
 
 
 @pytest.mark.parametrize("release", ["central-dp", "distributed-dp"])
-def test_a_node_stops_at_its_own_limit_whoever_adds_the_noise(run: Run, tmp_path: Path, release: str) -> None:
+def test_a_node_stops_at_its_own_limit_whoever_adds_the_noise(
+    run: Run, tmp_path: Path, release: str
+) -> None:
     """Each node allows what two rounds at z = 4 cost; the population's own limit is far above."""
     limit = gaussian_epsilon(math.sqrt(2) / 4.0, 1e-5) + 1e-9
     folder = RunFolder(tmp_path / "run")
@@ -136,7 +172,8 @@ def test_a_node_stops_at_its_own_limit_whoever_adds_the_noise(run: Run, tmp_path
 
 
 def test_a_node_keeps_its_own_policy_under_every_release(run: Run, tmp_path: Path) -> None:
-    """policy.json in a node's folder: it takes part in distributed-dp with noise 1 or more, and in nothing else."""
+    """policy.json in a node's folder: it takes part in distributed-dp with noise 1 or more, and in
+    nothing else."""
     policy = {"releases": ["distributed-dp"], "min_noise": 1.0}
 
     def strict(*arguments: Any) -> InProcessGrid:

@@ -15,8 +15,12 @@ from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import RunFolder
 
 
-def row(learner: str, delta: float | None, diverged: bool = False, rule: str = "fedavg") -> dict[str, Any]:
-    numbers = dict.fromkeys(("psnr_tuned", "psnr_unseen", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0)
+def row(
+    learner: str, delta: float | None, diverged: bool = False, rule: str = "fedavg"
+) -> dict[str, Any]:
+    numbers = dict.fromkeys(
+        ("psnr_tuned", "psnr_unseen", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0
+    )
     inversion = {"inversion_psnr": None if learner == "local" else 20.96, "inversion_floor": 12.25}
     return {
         "modality": "image", "rule": rule, "learner": learner, "delta": delta, "diverged": diverged, "psnr": 30.0,
@@ -36,7 +40,9 @@ def test_quick_runs_every_rule_on_pictures_and_fedavg_elsewhere(tmp_path: Path) 
 
 def test_every_case_is_a_valid_experiment(tmp_path: Path) -> None:
     for case in cases(False, tmp_path, "0"):
-        experiment = Experiment.from_run_config(known_keys() | read_recipe(RECIPES[case.modality]) | case.overrides)
+        experiment = Experiment.from_run_config(
+            known_keys() | read_recipe(RECIPES[case.modality]) | case.overrides
+        )
         assert set(experiment.trained_methods) == set(LEARNERS)
         assert ("local" in experiment.method_list) == (case.rule == "fedavg")
 
@@ -60,8 +66,11 @@ def test_the_table_shows_each_inversion_beside_its_own_floor() -> None:
     assert "21.0 (12.3)" in lines[3] or "21.0 (12.2)" in lines[3]
 
 
-def test_delta_is_what_a_new_client_has_over_what_the_server_sees(told: Callable[..., RunFolder]) -> None:
-    """30 and 32 dB after the last step against 12 and 10 in the server's eyes: 18 and 22 dB, seed by seed."""
+def test_delta_is_what_a_new_client_has_over_what_the_server_sees(
+    told: Callable[..., RunFolder],
+) -> None:
+    """30 and 32 dB after the last step against 12 and 10 in the server's eyes: 18 and 22 dB, seed
+    by seed."""
     events = [
         event
         for seed, new, seen in ((0, 30.0, 12.0), (1, 32.0, 10.0))
@@ -73,5 +82,12 @@ def test_delta_is_what_a_new_client_has_over_what_the_server_sees(told: Callable
     folder = told(events, methods="maml", seeds="0,1")
     write_json(folder.path / "inversions.json", {"maml": {"mean": 21.0, "floor": 12.0}})
     (found,) = score(Case("image", "fedavg", "0,1", folder.path), folder)
-    assert (found["psnr"], found["psnr_p"], found["delta"], found["steps"]) == (31.0, 11.0, (18.0 + 22.0) / 2, 4)
-    assert (found["inversion_psnr"], found["inversion_floor"]) == (21.0, 12.0) and found["psnr_p_max"] == 16.0
+    assert (found["psnr"], found["psnr_p"], found["delta"], found["steps"]) == (
+        31.0,
+        11.0,
+        (18.0 + 22.0) / 2,
+        4,
+    )
+    assert (found["inversion_psnr"], found["inversion_floor"]) == (21.0, 12.0) and found[
+        "psnr_p_max"
+    ] == 16.0

@@ -1,4 +1,5 @@
-"""What a client says does not depend on what never leaves it: no encoding of it can be hidden in a reply."""
+"""What a client says does not depend on what never leaves it: no encoding of it can be hidden in a
+reply."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ from strategies.local.adapters import AdapterFit
 from strategies.types import LocalResult
 
 Run = Callable[..., RunFolder]
-CHANGES = {"clients.total": 2, "clients.min": 2, "rounds": 2, "privacy.epsilon-max": 1000.0, "release": "plain"}
+CHANGES = {
+    "clients.total": 2,
+    "clients.min": 2,
+    "rounds": 2,
+    "privacy.epsilon-max": 1000.0,
+    "release": "plain",
+}
 FIELDS = {
     "sum.vector", "sum.meta.weight", "sum.meta.count", "clients.id", "clients.loss", "failures.ids", "failures.reasons",
     "origin.round",
@@ -48,15 +55,23 @@ def replies_of_round_two(run: Run, changes: dict[str, Any]) -> list[dict[str, An
 
 @pytest.mark.parametrize(("rule", "leaks"), [("fedavg", False), ("isfa", False), ("fedavg", True)])
 def test_replies_are_the_same_bytes_whatever_the_personal_adapters_are(
-    run: Run, head: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, rule: str, leaks: bool
+    run: Run,
+    head: dict[str, Any],
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+    leaks: bool,
 ) -> None:
-    """The control, a learner that tells the length of its personal adapter among its metrics, is found out."""
+    """The control, a learner that tells the length of its personal adapter among its metrics, is
+    found out."""
     if leaks:
         fit = AdapterFit.fit
 
         def telling(self: AdapterFit, *arguments: Any) -> LocalResult:
             result = fit(self, *arguments)
-            return replace(result, metrics={**result.metrics, "loss": result.kept["personal"].norm(dim=1)})
+            return replace(
+                result, metrics={**result.metrics, "loss": result.kept["personal"].norm(dim=1)}
+            )
 
         monkeypatch.setattr(AdapterFit, "fit", telling)
     changes = {**head, **CHANGES, "rule": rule}

@@ -1,4 +1,5 @@
-"""One folder, one run: not two at once, not another's, not with other settings; and memories are one run's own."""
+"""One folder, one run: not two at once, not another's, not with other settings; and memories are
+one run's own."""
 
 from __future__ import annotations
 
@@ -32,21 +33,30 @@ def model(folder: RunFolder) -> torch.Tensor:
 def test_a_second_run_does_not_enter_the_folder_of_the_first(run: Run, tmp_path: Path) -> None:
     changes = {**SHORT, "run-dir": str(tmp_path / "one"), "rounds": 3}
     folder = run(**changes)
-    before = {file.name: file.read_bytes() for file in [*list_checkpoints(folder.checkpoints), folder.result_file]}
+    before = {
+        file.name: file.read_bytes()
+        for file in [*list_checkpoints(folder.checkpoints), folder.result_file]
+    }
     with pytest.raises(InputError, match="already holds a run"):
         run(**{**changes, "rounds": 1, "learner.outer-rate": 0.5})
     assert {name: next(folder.path.rglob(name)).read_bytes() for name in before} == before
     assert folder.status["state"] == "finished"
 
 
-@pytest.mark.parametrize("change", [{"learner.outer-rate": 0.5}, {"data.size": 9}, {"learner.inner-steps": 3}])
-def test_a_run_goes_on_with_the_settings_it_was_started_with(run: Run, tmp_path: Path, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"learner.outer-rate": 0.5}, {"data.size": 9}, {"learner.inner-steps": 3}]
+)
+def test_a_run_goes_on_with_the_settings_it_was_started_with(
+    run: Run, tmp_path: Path, change: dict[str, Any]
+) -> None:
     changes = {**SHORT, "run-dir": str(tmp_path / "one"), "rounds": 2}
     run(**changes)
     with pytest.raises(InputError, match="the run was started with") as caught:
         run(**{**changes, **change, "rounds": 3, "resume": True})
     assert caught.value.key == next(iter(change))
-    assert len(list(run(**{**changes, "rounds": 3, "resume": True}).events())) > 0  # longer is allowed
+    assert (
+        len(list(run(**{**changes, "rounds": 3, "resume": True}).events())) > 0
+    )  # longer is allowed
 
 
 def test_a_folder_is_run_by_one_process_at_a_time(run: Run, tmp_path: Path) -> None:
@@ -68,15 +78,21 @@ def test_two_starts_cannot_share_a_folder(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file").create({}, {})
 
 
-def test_the_command_line_resolves_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_resolves_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert prepare("smoke", ["run-dir=here"], tmp_path, "in-process")[1].path == tmp_path / "here"
-    assert prepare("smoke", ["run-dir=~/there"], tmp_path, "in-process")[1].path == tmp_path / "home" / "there"
+    assert (
+        prepare("smoke", ["run-dir=~/there"], tmp_path, "in-process")[1].path
+        == tmp_path / "home" / "there"
+    )
 
 
 def test_memories_of_another_run_are_not_gone_on_from(run: Run, tmp_path: Path) -> None:
-    """A node's state-dir outlives runs: A for two rounds, B beside it, then A again, as if B had never been."""
+    """A node's state-dir outlives runs: A for two rounds, B beside it, then A again, as if B had
+    never been."""
 
     def deployed(*arguments: Any) -> InProcessGrid:
         grid = InProcessGrid(*arguments)
@@ -105,12 +121,15 @@ def test_a_node_with_something_of_its_own_is_real() -> None:
 def test_a_rule_may_keep_its_state_in_place_and_one_tensor_under_two_names(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is checkpointed is what the round left, whatever the next one writes into the same memory."""
+    """What is checkpointed is what the round left, whatever the next one writes into the same
+    memory."""
 
     def init(self: FedAvg, model: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"start": model, "total": torch.zeros_like(model)}
 
-    def apply(self: FedAvg, model: torch.Tensor, state: Any, aggregate: Aggregate, population: int) -> Any:
+    def apply(
+        self: FedAvg, model: torch.Tensor, state: Any, aggregate: Aggregate, population: int
+    ) -> Any:
         state["total"].mul_(0.5).add_(aggregate.mean)
         return model + 0.5 * state["total"], state
 

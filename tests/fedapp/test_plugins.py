@@ -21,7 +21,13 @@ from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
 
 Run = Callable[..., RunFolder]
-SHORT = {"methods": "maml", "learner.outer-steps": 2, "evaluation.uploads": False, "clients.total": 3, "rounds": 1}
+SHORT = {
+    "methods": "maml",
+    "learner.outer-steps": 2,
+    "evaluation.uploads": False,
+    "clients.total": 3,
+    "rounds": 1,
+}
 REGRESSION = {**SHORT, "task": "outsiders:Regression", "learner.outer-rate": 0.02}
 
 
@@ -30,8 +36,11 @@ def quiet(_: str) -> None:
 
 
 # ---------------------------------------------------------------------- attacks
-def test_an_attack_gets_what_clients_send_however_the_server_goes_on(run: Run, tmp_path: Path) -> None:
-    """After one round of no steps both runs have the same model, and the same clients train from it."""
+def test_an_attack_gets_what_clients_send_however_the_server_goes_on(
+    run: Run, tmp_path: Path
+) -> None:
+    """After one round of no steps both runs have the same model, and the same clients train from
+    it."""
     still = {**SHORT, "learner.outer-rate": 1e-30}
     found = {}
     for rule in ("fedavg", "outsiders:SmallSteps"):
@@ -55,8 +64,14 @@ def test_a_learner_that_cannot_be_simulated_costs_the_others_nothing(run: Run) -
     folder = run(**{**SHORT, "methods": "outsiders:Whole,maml"})
     rows = attack_run(folder, "all", 3, quiet)
     seen = {(row["method"], row["attack"]) for row in rows if row["value"] is not None}
-    assert {("maml", "inversion"), ("outsiders:Whole", "render"), ("outsiders:Whole", "membership")} <= seen
-    missing = [row for row in rows if row["method"] == "outsiders:Whole" and "inversion" in row["attack"]]
+    assert {
+        ("maml", "inversion"),
+        ("outsiders:Whole", "render"),
+        ("outsiders:Whole", "membership"),
+    } <= seen
+    missing = [
+        row for row in rows if row["method"] == "outsiders:Whole" and "inversion" in row["attack"]
+    ]
     assert missing and all(row["value"] is None for row in missing)
     only = attack_run(folder, "render", 3, quiet, "maml")
     assert {row["method"] for row in only} == {"maml"}
@@ -102,9 +117,16 @@ def test_a_combination_is_refused_by_what_it_is_not_by_its_name(
 
 
 # ---------------------------------------------------------------------- the same code everywhere
-def test_the_code_of_a_plug_in_is_part_of_what_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_a_plug_in_is_part_of_what_must_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = {"task": "image", "rule": "elsewhere.rules:Mine", "release": "plain", "methods": "maml,local"}
+    config = {
+        "task": "image",
+        "rule": "elsewhere.rules:Mine",
+        "release": "plain",
+        "methods": "maml,local",
+    }
     ours = fingerprint({**config, "rule": "fedavg"})
     assert ours == fingerprint() and " " not in ours, "nothing from outside: our own code alone"
     missing = fingerprint(config)
@@ -130,16 +152,38 @@ def test_the_code_of_a_plug_in_is_part_of_what_must_agree(tmp_path: Path, monkey
 # ---------------------------------------------------------------------- in the matrix
 def test_anybodys_rules_and_learners_join_the_matrix(tmp_path: Path) -> None:
     found = cases(True, tmp_path, "", ("plug.rules:Mine", "fedavg"), ("maml", "plug:mine"))
-    assert [case.rule for case in found if case.modality == "image"] == ["plug.rules:Mine", "fedavg"]
-    assert [case.learners[-1] for case in found if case.modality == "image"] == ["local", "plug:mine"], "Local once"
-    assert all("plug:mine" in case.overrides["methods"] and ":" not in case.folder.name for case in found)
+    assert [case.rule for case in found if case.modality == "image"] == [
+        "plug.rules:Mine",
+        "fedavg",
+    ]
+    assert [case.learners[-1] for case in found if case.modality == "image"] == [
+        "local",
+        "plug:mine",
+    ], "Local once"
+    assert all(
+        "plug:mine" in case.overrides["methods"] and ":" not in case.folder.name for case in found
+    )
     assert not {case.folder for case in found} & {case.folder for case in cases(True, tmp_path, "")}
-    numbers = ("psnr", "psnr_tuned", "psnr_unseen", "psnr_p", "psnr_floor", "inversion_psnr", "inversion_floor")
-    blank = {**dict.fromkeys(numbers, 20.0), "member_minus_nonmember_over_floor": 0.0, "diverged": False}
+    numbers = (
+        "psnr",
+        "psnr_tuned",
+        "psnr_unseen",
+        "psnr_p",
+        "psnr_floor",
+        "inversion_psnr",
+        "inversion_floor",
+    )
+    blank = {
+        **dict.fromkeys(numbers, 20.0),
+        "member_minus_nonmember_over_floor": 0.0,
+        "diverged": False,
+    }
     rows = [
         {"modality": "image", "rule": rule, "learner": "maml", "delta": delta, **blank}
         for rule, delta in (("plug.rules:Mine", 1.0), ("fedavg", 2.0))
     ]
     lines = markdown(rows).splitlines()[2:]
-    assert [line.split("|")[2].strip() for line in lines] == ["fedavg", "plug.rules:Mine"], "ours first"
+    assert [line.split("|")[2].strip() for line in lines] == ["fedavg", "plug.rules:Mine"], (
+        "ours first"
+    )
     assert any("plug.rules:Mine" in sentence for sentence in ordering(rows))

@@ -1,4 +1,5 @@
-"""Private releases as whole runs: law 3 on real messages, reductions, budget stop, resume, dropouts."""
+"""Private releases as whole runs: law 3 on real messages, reductions, budget stop, resume,
+dropouts."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ from strategies.types import Public
 from tasks.errors import InputError, StoppedError
 
 Run = Callable[..., RunFolder]
-UNJUDGED = {"evaluation.steps": "0", "evaluation.every": 99, "data.held-out": 1}  # where only rounds are looked at
+UNJUDGED = {
+    "evaluation.steps": "0",
+    "evaluation.every": 99,
+    "data.held-out": 1,
+}  # where only rounds are looked at
 
 
 def model(folder: RunFolder) -> torch.Tensor:
@@ -61,7 +66,8 @@ def fields(reply: Message) -> dict[str, Any]:
 # ---------------------------------------------------------------- law 3
 @pytest.mark.parametrize("release", [name for name in RELEASES if name != "plain"])
 def test_only_the_release_leaves(run: Run, release: str) -> None:
-    """Every field of every reply is in the table; no float array, no metric, and no plaintext vector among them."""
+    """Every field of every reply is in the table; no float array, no metric, and no plaintext
+    vector among them."""
     log: list[tuple[str, Message]] = []
     run(nodes=NODES, grid=recording(log), **PRIVATE, release=release)
     assert {kind for kind, _ in log} >= {"query.hello"}
@@ -75,7 +81,9 @@ def test_only_the_release_leaves(run: Run, release: str) -> None:
                 sums.append(np.frombuffer(value.data[-4 * value.shape[0] :], np.int32))
     assert len(sums) == 2 * NODES
     for vector in sums:  # under masks the values fill the ring; in the clear they stay near zero
-        assert (np.abs(vector.astype(np.float64)).mean() > 2**28) == ("secagg" in release or "distributed" in release)
+        assert (np.abs(vector.astype(np.float64)).mean() > 2**28) == (
+            "secagg" in release or "distributed" in release
+        )
 
 
 def test_negative_control_the_plain_release_sends_more(run: Run) -> None:
@@ -85,7 +93,9 @@ def test_negative_control_the_plain_release_sends_more(run: Run) -> None:
     assert {"sum.meta.weight", "clients.id", "clients.objective_min"} <= left - set(OUTGOING)
 
 
-def test_a_failing_client_is_not_named_and_its_error_stays_at_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_client_is_not_named_and_its_error_stays_at_home(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from strategies.rules.fedavg import FedAvg
 
     contribute = FedAvg.contribute
@@ -112,14 +122,17 @@ def test_a_failing_client_is_not_named_and_its_error_stays_at_home(run: Run, mon
 def test_what_is_wrong_with_a_clients_file_stays_at_home(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str
 ) -> None:
-    """A loader names the file it cannot read. No reply may, and clients of the same node go on without that one."""
+    """A loader names the file it cannot read. No reply may, and clients of the same node go on
+    without that one."""
     from tasks.image import ImageTask
 
     load = ImageTask.client_data
 
     def unreadable(self: ImageTask, client: int) -> Any:
         if client == 2:
-            raise InputError("data.path", "/home/alice/oncology/scan-0042.png", "cannot be decoded", "replace it")
+            raise InputError(
+                "data.path", "/home/alice/oncology/scan-0042.png", "cannot be decoded", "replace it"
+            )
         return load(self, client)
 
     log: list[tuple[str, Message]] = []
@@ -140,7 +153,10 @@ def test_secagg_is_plain_up_to_the_quantum(run: Run, tmp_path: Path) -> None:
     """One client a node, a clip nobody reaches: the same model as without protection."""
     plain = run(nodes=NODES, **PRIVATE, **{"run-dir": str(tmp_path / "plain")})
     masked = run(
-        nodes=NODES, **PRIVATE, release="secagg", **{"privacy.clip-norm": 10.0, "run-dir": str(tmp_path / "m")}
+        nodes=NODES,
+        **PRIVATE,
+        release="secagg",
+        **{"privacy.clip-norm": 10.0, "run-dir": str(tmp_path / "m")},
     )
     assert float((model(plain) - model(masked)).abs().max()) < 10.0 / 2**27 * 8
 
@@ -149,18 +165,29 @@ def test_secagg_is_plain_up_to_the_quantum(run: Run, tmp_path: Path) -> None:
 def test_other_rules_go_through_secure_sums(run: Run, tmp_path: Path, rule: str) -> None:
     changes = {**PRIVATE, "rule": rule, "rounds": 3}
     plain = run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "plain")})
-    masked = run(nodes=NODES, **changes, release="secagg", **{"privacy.clip-norm": 1e4, "run-dir": str(tmp_path / "m")})
+    masked = run(
+        nodes=NODES,
+        **changes,
+        release="secagg",
+        **{"privacy.clip-norm": 1e4, "run-dir": str(tmp_path / "m")},
+    )
     assert float((model(plain) - model(masked)).abs().max()) < 1e4 / 2**27 * 8
 
 
-def test_packing_clients_into_fewer_nodes_changes_nothing_but_rounding(run: Run, tmp_path: Path) -> None:
+def test_packing_clients_into_fewer_nodes_changes_nothing_but_rounding(
+    run: Run, tmp_path: Path
+) -> None:
     changes = {**PRIVATE, "clients.total": 10, "release": "secagg", "privacy.clip-norm": 10.0}
-    models = [model(run(nodes=n, **changes, **{"run-dir": str(tmp_path / str(n))})) for n in (5, 10)]
+    models = [
+        model(run(nodes=n, **changes, **{"run-dir": str(tmp_path / str(n))})) for n in (5, 10)
+    ]
     assert float((models[0] - models[1]).abs().max()) < 10.0 / 2**27 * 8
 
 
 # ---------------------------------------------------------------- budget
-def test_a_run_stops_before_its_budget_is_exceeded_and_says_so(run: Run, smoke: Callable[..., dict[str, Any]]) -> None:
+def test_a_run_stops_before_its_budget_is_exceeded_and_says_so(
+    run: Run, smoke: Callable[..., dict[str, Any]]
+) -> None:
     limit = gaussian_epsilon(math.sqrt(2) / 4.0, 1e-5) + 1e-9  # two rounds at z = 4
     changes = {**PRIVATE, "rounds": 5, "release": "central-dp", "privacy.noise-multiplier": 4.0,
                "privacy.epsilon-max": limit}  # fmt: skip
@@ -173,7 +200,12 @@ def test_a_run_stops_before_its_budget_is_exceeded_and_says_so(run: Run, smoke: 
 
 
 def test_runs_over_one_population_share_its_budget(run: Run, tmp_path: Path) -> None:
-    changes = {**PRIVATE, "release": "central-dp", "privacy.noise-multiplier": 4.0, "privacy.population": "town"}
+    changes = {
+        **PRIVATE,
+        "release": "central-dp",
+        "privacy.noise-multiplier": 4.0,
+        "privacy.population": "town",
+    }
     for name in ("first", "second"):
         folder = run(nodes=2, **changes, **{"run-dir": str(tmp_path / name)})
     last = [event for event in folder.events() if event["event"] == "round"][-1]
@@ -184,10 +216,18 @@ def test_runs_over_one_population_share_its_budget(run: Run, tmp_path: Path) -> 
 
 def test_a_population_keeps_the_limit_it_was_opened_with(run: Run, tmp_path: Path) -> None:
     """A later run cannot grant itself more of the same people's budget."""
-    changes = {**PRIVATE, **UNJUDGED, "release": "central-dp", "privacy.population": "town", "rounds": 1}
+    changes = {
+        **PRIVATE,
+        **UNJUDGED,
+        "release": "central-dp",
+        "privacy.population": "town",
+        "rounds": 1,
+    }
     run(nodes=2, **{**changes, "privacy.epsilon-max": 50.0, "run-dir": str(tmp_path / "first")})
     with pytest.raises(InputError, match="opened with 50") as caught:
-        run(nodes=2, **{**changes, "privacy.epsilon-max": 51.0, "run-dir": str(tmp_path / "second")})
+        run(
+            nodes=2, **{**changes, "privacy.epsilon-max": 51.0, "run-dir": str(tmp_path / "second")}
+        )
     assert caught.value.key == "privacy.epsilon-max"
 
 
@@ -196,9 +236,15 @@ def test_a_population_keeps_the_limit_it_was_opened_with(run: Run, tmp_path: Pat
     [("poisson", 6, 2, 2.0), ("round-robin", 7, 3, 7 / math.ceil(7 / 3))],
 )
 def test_sums_are_divided_by_a_public_constant_however_many_were_drawn(
-    run: Run, monkeypatch: pytest.MonkeyPatch, sampling: str, clients: int, per_round: int, expected: float
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    sampling: str,
+    clients: int,
+    per_round: int,
+    expected: float,
 ) -> None:
-    """Divided by who really came, the model would tell how many came, which nothing is charged for."""
+    """Divided by who really came, the model would tell how many came, which nothing is charged
+    for."""
     opened: list[tuple[int, float]] = []
     original = LatticeRelease.open
 
@@ -220,7 +266,9 @@ def test_sums_are_divided_by_a_public_constant_however_many_were_drawn(
 
 
 @pytest.mark.parametrize("sampling", ["poisson", "round-robin"])
-def test_sampled_rounds_run_and_small_draws_are_skipped_but_charged(run: Run, sampling: str) -> None:
+def test_sampled_rounds_run_and_small_draws_are_skipped_but_charged(
+    run: Run, sampling: str
+) -> None:
     folder = run(
         nodes=2, **{**PRIVATE, "rounds": 8, "clients.per-round": 2, "clients.min": 2}, release="central-dp",
         **{"privacy.sampling": sampling, "privacy.noise-multiplier": 4.0},
@@ -231,7 +279,9 @@ def test_sampled_rounds_run_and_small_draws_are_skipped_but_charged(run: Run, sa
     skipped = [event for event in rounds if event["skipped"]]
     assert len(skipped) == sum(entry["type"] == "abort" for entry in entries)
     drawn = [len(entry["clients"]) for entry in entries if entry["type"] == "cohort"]
-    assert sum(size < 2 for size in drawn) == len(skipped) and (sampling == "poisson" or not skipped)
+    assert sum(size < 2 for size in drawn) == len(skipped) and (
+        sampling == "poisson" or not skipped
+    )
 
 
 def test_target_epsilon_is_met_exactly(run: Run) -> None:
@@ -273,25 +323,34 @@ def test_resume_charges_the_lost_round_and_refuses_a_shorter_ledger(
     run_in_process(server_app, client_app, config, 2)
     reserves = [entry for entry in read_entries(book) if entry["type"] == "reserve"]
     assert [entry["round"] for entry in reserves] == [1, 2, 3, 3, 4]  # the lost round counts
-    assert folder.read("result.json")["epsilon"] == pytest.approx(gaussian_epsilon(math.sqrt(5) / 4.0, 1e-5))
+    assert folder.read("result.json")["epsilon"] == pytest.approx(
+        gaussian_epsilon(math.sqrt(5) / 4.0, 1e-5)
+    )
 
 
 def test_a_resumed_run_goes_on_with_the_clip_it_had_adapted_to(run: Run) -> None:
-    """The noise drives the share to its ends; at the median two such steps, exp(0.1) and exp(-0.1), could cancel."""
+    """The noise drives the share to its ends; at the median two such steps, exp(0.1) and exp(-0.1),
+    could cancel."""
     changes = {**PRIVATE, **UNJUDGED, "release": "central-dp"}
     changes |= {"privacy.adaptive-clip": True, "privacy.clip-quantile": 0.9}
     folder = run(nodes=2, **changes)
-    adapted = load_checkpoint(list_checkpoints(folder.checkpoints)[-1], {}).state["maml-0"]["release"]["clip"]
+    adapted = load_checkpoint(list_checkpoints(folder.checkpoints)[-1], {}).state["maml-0"][
+        "release"
+    ]["clip"]
     assert adapted != 1.0
     folder = run(nodes=2, **{**changes, "rounds": 3, "resume": True})
-    clips = {event["round"]: event["clip"] for event in folder.events() if event["event"] == "round"}
+    clips = {
+        event["round"]: event["clip"] for event in folder.events() if event["event"] == "round"
+    }
     assert clips[1] == 1.0 and clips[3] == adapted != clips[2]
 
 
 # ---------------------------------------------------------------- dropouts in messages
 @pytest.mark.parametrize("leg", ["query.share", "train.masked", "query.confirm", "query.unmask"])
 @pytest.mark.parametrize("lost", [1, 2])
-def test_lost_nodes_are_survived_at_every_leg_or_the_round_aborts(run: Run, leg: str, lost: int) -> None:
+def test_lost_nodes_are_survived_at_every_leg_or_the_round_aborts(
+    run: Run, leg: str, lost: int
+) -> None:
     """6 nodes, threshold 5: one may vanish, two may not."""
 
     class Losing(InProcessGrid):
@@ -312,7 +371,9 @@ def test_lost_nodes_are_survived_at_every_leg_or_the_round_aborts(run: Run, leg:
 
 
 def test_two_methods_share_nodes_and_keys(run: Run) -> None:
-    folder = run(nodes=NODES, **{**PRIVATE, "methods": "maml,fedmenf", "rounds": 3}, release="secagg")
+    folder = run(
+        nodes=NODES, **{**PRIVATE, "methods": "maml,fedmenf", "rounds": 3}, release="secagg"
+    )
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert len(rounds) == 6 and all(event["clients"] == {"ok": 6, "failed": 0} for event in rounds)
 
@@ -323,7 +384,9 @@ def test_a_metric_that_does_not_exist_is_said_at_once(run: Run) -> None:
 
 
 def test_metrics_arrive_inside_the_sum(run: Run) -> None:
-    folder = run(nodes=NODES, **{**PRIVATE, "privacy.metrics": '{"objective_min": [0, 1]}'}, release="secagg")
+    folder = run(
+        nodes=NODES, **{**PRIVATE, "privacy.metrics": '{"objective_min": [0, 1]}'}, release="secagg"
+    )
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert all(0 < event["objective_min"] < 1 for event in rounds)
 
@@ -337,8 +400,14 @@ def test_metrics_arrive_inside_the_sum(run: Run) -> None:
         ({"privacy.noise-multiplier": 0.0}, "privacy.noise-multiplier"),
         ({"privacy.target-epsilon": 3.0}, "privacy.noise-multiplier"),
         ({"privacy.sampling": "poisson"}, "clients.per-round"),
-        ({"privacy.sampling": "poisson", "release": "plain", "clients.per-round": 2}, "privacy.sampling"),
-        ({"privacy.sampling": "poisson", "release": "secagg", "clients.per-round": 5}, "privacy.sampling"),
+        (
+            {"privacy.sampling": "poisson", "release": "plain", "clients.per-round": 2},
+            "privacy.sampling",
+        ),
+        (
+            {"privacy.sampling": "poisson", "release": "secagg", "clients.per-round": 5},
+            "privacy.sampling",
+        ),
         ({"privacy.metrics": json.dumps({"objective": [2, 1]})}, "privacy.metrics"),
     ],
 )

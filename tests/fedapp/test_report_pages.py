@@ -1,4 +1,5 @@
-"""The pages show each number under its own heading: tables are rendered from numbers that are all different."""
+"""The pages show each number under its own heading: tables are rendered from numbers that are all
+different."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Tables(HTMLParser):
 
 
 def under_headings(page: str, first: str, row: str) -> list[tuple[str, str]]:
-    """(heading, cell) of the row that starts with ``row``, in the table whose first heading is ``first``."""
+    """(heading, cell) of the row that starts with ``row``, in the table whose first heading is
+    ``first``."""
     (table,) = [table for table in Tables(page).rows if table and table[0] and table[0][0] == first]
     (cells,) = [cells for cells in table[1:] if cells[0] == row]
     return list(zip(table[0], cells, strict=True))
@@ -55,7 +57,14 @@ def under_headings(page: str, first: str, row: str) -> list[tuple[str, str]]:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer than all the rest of a page, and are not looked at here."""
-    for name in ("over_rounds", "over_steps", "frontier", "personalisation", "epsilon_over_delta", "participations"):
+    for name in (
+        "over_rounds",
+        "over_steps",
+        "frontier",
+        "personalisation",
+        "epsilon_over_delta",
+        "participations",
+    ):
         if hasattr(figures, name):
             monkeypatch.setattr(figures, name, lambda *_, **__: "")
 
@@ -81,7 +90,9 @@ def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cost = {"shared": 10, "bytes": 40, "full": 100, "full_bytes": 400, "share": 0.1}
-    monkeypatch.setattr(fedapp.report.head, "adapter_cost", lambda _: cost)  # it would load a backbone
+    monkeypatch.setattr(
+        fedapp.report.head, "adapter_cost", lambda _: cost
+    )  # it would load a backbone
     head = {
         "task": "talking-head", "methods": "adapters", "rule": "isfa", "evaluation.uploads": False,
         "evaluation.steps": "0,1",
@@ -104,7 +115,13 @@ def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(
 
 
 def test_a_budget_page_tells_bounds_from_estimates() -> None:
-    row = {"test": "both", "lower_bound": 1.11, "estimate": 2.22, "claimed": 3.33, "verdict": "PASS"}
+    row = {
+        "test": "both",
+        "lower_bound": 1.11,
+        "estimate": 2.22,
+        "claimed": 3.33,
+        "verdict": "PASS",
+    }
     attack = {
         "attack": "render", "release": "plain", "metric": "psnr", "value": 4.44, "floor": 5.55, "n": 66, "chance": 7.77,
     }  # fmt: skip

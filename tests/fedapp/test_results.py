@@ -18,8 +18,11 @@ def of_both(mean: float) -> dict[str, Any]:
     return {"mean": mean, "max": mean + 1, "n": 4}
 
 
-def test_the_last_round_and_the_last_evaluation_count_and_floors_are_taken_off_each_side(told: Told) -> None:
-    """Members render to 25 dB of flat colours' 12, strangers to 15 of 9: 10 dB apart, 13 over against 6 over is 7."""
+def test_the_last_round_and_the_last_evaluation_count_and_floors_are_taken_off_each_side(
+    told: Told,
+) -> None:
+    """Members render to 25 dB of flat colours' 12, strangers to 15 of 9: 10 dB apart, 13 over
+    against 6 over is 7."""
     events = [
         told_round(1, psnr_p=of_both(20.0), psnr_floor=of_both(11.0)),
         told_evaluation(1, psnr={"0": 13.0}, psnr_floor_held_out=8.0),
@@ -30,7 +33,11 @@ def test_the_last_round_and_the_last_evaluation_count_and_floors_are_taken_off_e
     assert row["psnr"] == {"0": 15.0} and row["psnr_floor_held_out"] == 9.0
     assert row["psnr_p"] == {"mean": 25.0, "max": 26.0, "n": 4}
     assert row["member_minus_nonmember"] == 25.0 - 15.0
-    assert row["member_minus_nonmember_over_floor"] == pytest.approx((25.0 - 12.0) - (15.0 - 9.0)) == 7.0
+    assert (
+        row["member_minus_nonmember_over_floor"]
+        == pytest.approx((25.0 - 12.0) - (15.0 - 9.0))
+        == 7.0
+    )
 
 
 def test_means_are_over_the_last_of_every_seed(told: Told) -> None:

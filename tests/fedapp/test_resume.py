@@ -22,7 +22,13 @@ from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from sim.inprocess import run_in_process
 
-CHANGES = {"methods": "fedmenf,maml", "rule": "scaffold", "rounds": 5, "clients.per-round": 3, "evaluation.every": 2}
+CHANGES = {
+    "methods": "fedmenf,maml",
+    "rule": "scaffold",
+    "rounds": 5,
+    "clients.per-round": 3,
+    "evaluation.every": 2,
+}
 
 
 def final(folder: RunFolder) -> dict[str, torch.Tensor]:
@@ -32,7 +38,8 @@ def final(folder: RunFolder) -> dict[str, torch.Tensor]:
 def story(folder: RunFolder) -> list[dict[str, Any]]:
     """Events without times."""
     return [
-        {key: value for key, value in event.items() if key not in ("seconds", "clock")} for event in folder.events()
+        {key: value for key, value in event.items() if key not in ("seconds", "clock")}
+        for event in folder.events()
     ]
 
 
@@ -74,7 +81,10 @@ def test_cut_between_any_two_events(
 
 
 def test_resume_without_the_clients_memory_would_be_noticed(
-    run: Callable[..., RunFolder], smoke: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., RunFolder],
+    smoke: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Negative control: SCAFFOLD's clients cannot silently continue from nothing."""
     import shutil
@@ -102,7 +112,9 @@ def test_resume_without_the_clients_memory_would_be_noticed(
 @pytest.mark.slow
 def test_sigkill_after_a_random_round_through_the_command_line(tmp_path: Path) -> None:
     options = ["--runtime", "in-process", "--runs", str(tmp_path)]
-    changes = [f"{key}={value}" for key, value in {**CHANGES, "rounds": 12, "report.page": "false"}.items()]
+    changes = [
+        f"{key}={value}" for key, value in {**CHANGES, "rounds": 12, "report.page": "false"}.items()
+    ]
     command = [sys.executable, "-m", "fedapp.cli.main", "run", "smoke", *options]
     for change in changes:
         command += ["-o", change]

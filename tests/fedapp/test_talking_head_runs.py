@@ -1,4 +1,5 @@
-"""Talking heads as whole runs: what leaves, resume, failures, own files, export, attacks, ablation."""
+"""Talking heads as whole runs: what leaves, resume, failures, own files, export, attacks,
+ablation."""
 
 from __future__ import annotations
 
@@ -65,8 +66,11 @@ def bytes_of(message: Message) -> bytes:
 
 # ---------------------------------------------------------------------- what leaves
 @pytest.mark.parametrize("release", ["plain", "secagg"])
-def test_a_personal_adapter_is_in_no_message(run: Run, head: dict[str, Any], release: str, tmp_path: Path) -> None:
-    """Its numbers, looked for as bytes in everything that travels; the shared model's are found, as a control."""
+def test_a_personal_adapter_is_in_no_message(
+    run: Run, head: dict[str, Any], release: str, tmp_path: Path
+) -> None:
+    """Its numbers, looked for as bytes in everything that travels; the shared model's are found, as
+    a control."""
     log: list[Message] = []
     changes = {**head, **PRIVATE, "release": release, "rounds": 2}
     folder = run(nodes=5, grid=recording(log), **changes)
@@ -79,25 +83,49 @@ def test_a_personal_adapter_is_in_no_message(run: Run, head: dict[str, Any], rel
             for at in range(0, len(kept) - 8, 8):  # any eight numbers in a row would be a leak
                 piece = secret[at : at + 8]
                 assert not kept[at : at + 8].all() or piece.numpy().tobytes() not in sent
-    if release == "plain":  # the search finds what is there: the model after round 1 went out for round 2
+    if (
+        release == "plain"
+    ):  # the search finds what is there: the model after round 1 went out for round 2
         first = run(nodes=5, **{**changes, "rounds": 1, "run-dir": str(tmp_path / "first")})
         assert model(first).numpy().tobytes() in sent
-    assert model(folder).numpy().tobytes() not in sent, "the last model was never sent: nobody trained from it"
+    assert model(folder).numpy().tobytes() not in sent, (
+        "the last model was never sent: nobody trained from it"
+    )
 
 
-def test_under_a_sum_neither_score_nor_count_nor_loss_leaves(run: Run, head: dict[str, Any]) -> None:
+def test_under_a_sum_neither_score_nor_count_nor_loss_leaves(
+    run: Run, head: dict[str, Any]
+) -> None:
     log: list[Message] = []
     run(nodes=5, grid=recording(log), **{**head, **PRIVATE})
     replies = [m for m in log if m.metadata.reply_to_message_id]
-    names = {f"{record}.{field}" for m in replies for record, content in m.content.items() for field in content}
+    names = {
+        f"{record}.{field}"
+        for m in replies
+        for record, content in m.content.items()
+        for field in content
+    }
     assert names <= set(OUTGOING) and not any(m.content.metric_records for m in replies)
 
 
-def test_the_weighted_secure_sum_is_the_clear_one(smoke: Any, run: Run, head: dict[str, Any], tmp_path: Path) -> None:
-    clear = model(run(nodes=5, **{**head, **PRIVATE, "release": "plain", "run-dir": str(tmp_path / "clear")}))
+def test_the_weighted_secure_sum_is_the_clear_one(
+    smoke: Any, run: Run, head: dict[str, Any], tmp_path: Path
+) -> None:
+    clear = model(
+        run(nodes=5, **{**head, **PRIVATE, "release": "plain", "run-dir": str(tmp_path / "clear")})
+    )
     masked = model(run(nodes=5, **{**head, **PRIVATE, "run-dir": str(tmp_path / "masked")}))
     unweighted = model(
-        run(nodes=5, **{**head, **PRIVATE, "rule": "fedavg", "release": "plain", "run-dir": str(tmp_path / "avg")})
+        run(
+            nodes=5,
+            **{
+                **head,
+                **PRIVATE,
+                "rule": "fedavg",
+                "release": "plain",
+                "run-dir": str(tmp_path / "avg"),
+            },
+        )
     )
     quantum = 20.0 * 5 / 2**24
     assert float((masked - clear).abs().max()) < quantum
@@ -105,16 +133,28 @@ def test_the_weighted_secure_sum_is_the_clear_one(smoke: Any, run: Run, head: di
 
 
 # ---------------------------------------------------------------------- laws
-def test_packing_changes_nothing_but_rounding(run: Run, head: dict[str, Any], tmp_path: Path) -> None:
-    one = model(run(nodes=1, **{**head, "runtime.chunk": 4, "rounds": 1, "run-dir": str(tmp_path / "one")}))
-    many = model(run(nodes=4, **{**head, "runtime.chunk": 1, "rounds": 1, "run-dir": str(tmp_path / "many")}))
-    again = model(run(nodes=4, **{**head, "runtime.chunk": 1, "rounds": 1, "run-dir": str(tmp_path / "again")}))
+def test_packing_changes_nothing_but_rounding(
+    run: Run, head: dict[str, Any], tmp_path: Path
+) -> None:
+    one = model(
+        run(nodes=1, **{**head, "runtime.chunk": 4, "rounds": 1, "run-dir": str(tmp_path / "one")})
+    )
+    many = model(
+        run(nodes=4, **{**head, "runtime.chunk": 1, "rounds": 1, "run-dir": str(tmp_path / "many")})
+    )
+    again = model(
+        run(
+            nodes=4, **{**head, "runtime.chunk": 1, "rounds": 1, "run-dir": str(tmp_path / "again")}
+        )
+    )
     assert torch.equal(many, again)
     # Adam divides by the root of the second moment: rounding of tiny gradients shows
     assert float((one - many).norm() / many.norm()) < 1e-2
 
 
-def test_resume_is_bit_identical_personal_adapters_included(run: Run, head: dict[str, Any], tmp_path: Path) -> None:
+def test_resume_is_bit_identical_personal_adapters_included(
+    run: Run, head: dict[str, Any], tmp_path: Path
+) -> None:
     whole = run(**{**head, "rounds": 3, "run-dir": str(tmp_path / "whole")})
     cut = {**head, "run-dir": str(tmp_path / "cut")}
     run(**cut, rounds=2)
@@ -128,7 +168,9 @@ def test_a_personal_adapter_grows_from_round_to_round(run: Run, head: dict[str, 
     assert not torch.equal(personal(folder, 0, 1), personal(folder, 0, 2))
 
 
-def test_a_failing_client_is_left_out_with_its_reason(run: Run, head: dict[str, Any], monkeypatch: Any) -> None:
+def test_a_failing_client_is_left_out_with_its_reason(
+    run: Run, head: dict[str, Any], monkeypatch: Any
+) -> None:
     from tasks.talking_head.task import TalkingHeadTask
 
     original = TalkingHeadTask.client_data
@@ -141,10 +183,15 @@ def test_a_failing_client_is_left_out_with_its_reason(run: Run, head: dict[str, 
     monkeypatch.setattr(TalkingHeadTask, "client_data", broken)
     folder = run(**{**head, "rounds": 1})
     (event,) = [event for event in folder.events() if event["event"] == "round"]
-    assert event["clients"] == {"ok": 3, "failed": 1} and "the camera is gone" in event["failures"]["1"]
+    assert (
+        event["clients"] == {"ok": 3, "failed": 1}
+        and "the camera is gone" in event["failures"]["1"]
+    )
 
 
-def test_a_round_that_everybody_fails_stops_the_run(run: Run, head: dict[str, Any], monkeypatch: Any) -> None:
+def test_a_round_that_everybody_fails_stops_the_run(
+    run: Run, head: dict[str, Any], monkeypatch: Any
+) -> None:
     from tasks.talking_head.task import TalkingHeadTask
 
     monkeypatch.setattr(TalkingHeadTask, "client_data", lambda *_: 1 / 0)
@@ -152,7 +199,9 @@ def test_a_round_that_everybody_fails_stops_the_run(run: Run, head: dict[str, An
         run(**{**head, "rounds": 1})
 
 
-def test_alternating_rounds_move_one_factor_each(run: Run, head: dict[str, Any], tmp_path: Path) -> None:
+def test_alternating_rounds_move_one_factor_each(
+    run: Run, head: dict[str, Any], tmp_path: Path
+) -> None:
     changes = {**head, "talking-head.lora": "alternating"}
     first = run(**{**changes, "rounds": 1, "run-dir": str(tmp_path / "1")})
     second = run(**{**changes, "rounds": 2, "run-dir": str(tmp_path / "2")})
@@ -160,17 +209,36 @@ def test_alternating_rounds_move_one_factor_each(run: Run, head: dict[str, Any],
     start = task.init(0)
     names = task.layout.unflatten(torch.stack([start, model(first), model(second)]))
     for key, (zero, one, two) in names.items():
-        assert torch.equal(zero, one) == ("lora_A" in key) and torch.equal(one, two) == ("lora_B" in key), key
+        assert torch.equal(zero, one) == ("lora_A" in key) and torch.equal(one, two) == (
+            "lora_B" in key
+        ), key
 
 
 # ---------------------------------------------------------------------- results
 def test_the_result_stands_beside_its_controls(run: Run, head: dict[str, Any]) -> None:
-    folder = run(**{**head, "methods": "adapters,local", "rule": "fedavg", "rounds": 1, "report.page": True})
+    folder = run(
+        **{**head, "methods": "adapters,local", "rule": "fedavg", "rounds": 1, "report.page": True}
+    )
     for row in summarise(folder)["methods"].values():
-        assert {"mouth_corr", "mouth_corr_shuffled", "psnr_static", "psnr_codec", "identity_top1"} <= set(row)
-        assert row["lpips"] is None and row["frechet"] is None and set(row["personalised"]["mouth_error"]) == {"0", "1"}
+        assert {
+            "mouth_corr",
+            "mouth_corr_shuffled",
+            "psnr_static",
+            "psnr_codec",
+            "identity_top1",
+        } <= set(row)
+        assert (
+            row["lpips"] is None
+            and row["frechet"] is None
+            and set(row["personalised"]["mouth_error"]) == {"0", "1"}
+        )
     page = folder.report_file.read_text()
-    assert "not computed" in page and "video/mp4" in page and "Wrong speech" in page and "held still" not in page
+    assert (
+        "not computed" in page
+        and "video/mp4" in page
+        and "Wrong speech" in page
+        and "held still" not in page
+    )
     assert (folder.videos / "adapters-0-00.gif").exists()
 
 
@@ -195,7 +263,9 @@ def test_bad_settings_are_one_named_error(smoke: Any, head: dict[str, Any]) -> N
 
 
 # ---------------------------------------------------------------------- own files
-def test_a_folder_of_recordings_runs_without_code(run: Run, head: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_of_recordings_runs_without_code(
+    run: Run, head: dict[str, Any], tmp_path: Path
+) -> None:
     root = tmp_path / "people"
     for number in range(5):
         who = people.person(3, number, "ordinary", 3, 1, 8, 32)
@@ -215,18 +285,30 @@ def test_a_folder_of_recordings_runs_without_code(run: Run, head: dict[str, Any]
 @pytest.mark.parametrize("kind", ["frame", "motion"])
 @pytest.mark.parametrize("client", [2, None])
 def test_an_exported_adapter_is_loaded_by_the_lines_on_its_card(
-    run: Run, head: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, client: int | None
+    run: Run,
+    head: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    client: int | None,
 ) -> None:
     """alpha 4, rank 2: a loader that forgot alpha would be off by a factor of two."""
     if kind == "motion":
         codec = Backbone.load(Path(head["talking-head.backbone"])).codec
-        about = {"trained": "no: a test", "history": [{"digest": "f00d", "trained": "2 steps", "steps": 2}]}
+        about = {
+            "trained": "no: a test",
+            "history": [{"digest": "f00d", "trained": "2 steps", "steps": 2}],
+        }
         fresh(codec, "motion", (16, 32), about).save(tmp_path / "motion")
         head = {**head, "talking-head.backbone": str(tmp_path / "motion")}
     folder = run(**{**head, "rounds": 1})
     facts = export_run(folder, tmp_path / "out", "", -1, client)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert facts["epsilon"] is None and "None is claimed" in card and facts["backbone"]["digest"] in card
+    assert (
+        facts["epsilon"] is None
+        and "None is claimed" in card
+        and facts["backbone"]["digest"] in card
+    )
     assert ("went on from `f00d`: 2 steps" in card) == (kind == "motion")
 
     monkeypatch.chdir(tmp_path / "out")
@@ -264,8 +346,13 @@ def test_attacks_on_adapters_fill_their_table(run: Run, head: dict[str, Any]) ->
     folder = run(**{**head, "rounds": 1})
     rows = attack_run(folder, "all", 4, lambda _: None)
     by = {(row["attack"], row["release"].split(" ")[0], row["metric"]): row for row in rows}
-    assert by["linkage", "secagg", "auc"]["value"] == pytest.approx(0.5), "one sum for all tells nobody apart"
-    assert by["linkage", "plain", "top1"]["chance"] == pytest.approx(1 / 4) and by["linkage", "plain", "top1"]["n"] == 4
+    assert by["linkage", "secagg", "auc"]["value"] == pytest.approx(0.5), (
+        "one sum for all tells nobody apart"
+    )
+    assert (
+        by["linkage", "plain", "top1"]["chance"] == pytest.approx(1 / 4)
+        and by["linkage", "plain", "top1"]["n"] == 4
+    )
     assert by["aggregation error", "lora", "relative"]["value"] < 1e-5
     assert {"membership in a sum", "transcript"} <= {row["attack"] for row in rows}
     with pytest.raises(InputError, match="no such attack"):
@@ -292,7 +379,15 @@ def test_the_ablation_command_makes_its_table(tmp_path: Path, head: dict[str, An
         for key, value in changes.items()
         for part in ("-o", f"{key}={str(value).lower() if value is False else value}")
     ]
-    command = ["ablate", "talking-head", "--seeds", "0,1", "--folder", str(tmp_path / "abl"), *given]
+    command = [
+        "ablate",
+        "talking-head",
+        "--seeds",
+        "0,1",
+        "--folder",
+        str(tmp_path / "abl"),
+        *given,
+    ]
     done = CliRunner().invoke(cli, [*command, "--json", str(tmp_path / "a.json")])
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "a.json").read_text())
@@ -302,13 +397,22 @@ def test_the_ablation_command_makes_its_table(tmp_path: Path, head: dict[str, An
     assert (tmp_path / "abl" / "ablation.md").read_text().strip() == markdown(result)
 
 
-NOISED = {"release": "distributed-dp", "privacy.epsilon-max": 1e6, "clients.total": 5, "rules.isfa.attendance": 0.05}
+NOISED = {
+    "release": "distributed-dp",
+    "privacy.epsilon-max": 1e6,
+    "clients.total": 5,
+    "rules.isfa.attendance": 0.05,
+}
 
 
-def test_adaptive_participation_runs_under_noise_of_the_nodes_and_is_not_named(run: Run, head: dict[str, Any]) -> None:
+def test_adaptive_participation_runs_under_noise_of_the_nodes_and_is_not_named(
+    run: Run, head: dict[str, Any]
+) -> None:
     folder = run(nodes=5, **{**head, **NOISED, "rounds": 4})
     rounds = [event for event in folder.events() if event["event"] == "round"]
-    assert [event["clients"]["ok"] for event in rounds] == [5] * 4, "the server counts everybody: it is not told"
+    assert [event["clients"]["ok"] for event in rounds] == [5] * 4, (
+        "the server counts everybody: it is not told"
+    )
     assert "stayed away" not in json.dumps(rounds)
 
 
@@ -326,7 +430,9 @@ def test_adaptive_participation_is_refused_where_absence_or_a_lone_presence_show
         Experiment.from_run_config(smoke(**{**head, **NOISED, "runtime.nodes": 5, **changes}))
 
 
-def test_a_masked_sum_of_nothing_is_a_skipped_round(run: Run, head: dict[str, Any], monkeypatch: Any) -> None:
+def test_a_masked_sum_of_nothing_is_a_skipped_round(
+    run: Run, head: dict[str, Any], monkeypatch: Any
+) -> None:
     from tasks.talking_head.task import TalkingHeadTask
 
     monkeypatch.setattr(TalkingHeadTask, "client_data", lambda *_: 1 / 0)
@@ -337,18 +443,33 @@ def test_a_masked_sum_of_nothing_is_a_skipped_round(run: Run, head: dict[str, An
     assert torch.equal(model(folder), task.init(0))
 
 
-def test_written_people_are_read_back_as_a_data_set(tmp_path: Path, head: dict[str, Any], smoke: Any) -> None:
+def test_written_people_are_read_back_as_a_data_set(
+    tmp_path: Path, head: dict[str, Any], smoke: Any
+) -> None:
     changes = ["-o", "data.size=32", "-o", "talking-head.frames=8", "-o", "talking-head.clips=2"]
     done = CliRunner().invoke(cli, ["people", str(tmp_path / "p"), "--count", "3", *changes])
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "p").rglob("*.mp4"))) == len(list((tmp_path / "p").rglob("*.wav"))) == 3 * (1 + 2 + 1)
-    settings = {**head, "data.path": str(tmp_path / "p"), "data.held-out": 1, "data.size": 32, "talking-head.frames": 8}
+    assert (
+        len(list((tmp_path / "p").rglob("*.mp4")))
+        == len(list((tmp_path / "p").rglob("*.wav")))
+        == 3 * (1 + 2 + 1)
+    )
+    settings = {
+        **head,
+        "data.path": str(tmp_path / "p"),
+        "data.held-out": 1,
+        "data.size": 32,
+        "talking-head.frames": 8,
+    }
     task = build_task(Experiment.from_run_config(smoke(**settings)))
     task.check(2)
     first = task.client_data(0)
     written = people.person(0, 0, "ordinary", 2, 1, 8, 32)
     truth = [clip.frames for clip in (*written.train, *written.held_out)]
-    errors = [min(float((clip.frames - one).square().mean()) for one in truth) for clip in first.person.train]
+    errors = [
+        min(float((clip.frames - one).square().mean()) for one in truth)
+        for clip in first.person.train
+    ]
     assert first.name == "person-0000" and max(errors) < 10**-2.5, "25 dB after H.264"
     again = CliRunner().invoke(cli, ["people", str(tmp_path / "p")])
     assert isinstance(again.exception, InputError)
@@ -358,6 +479,8 @@ def test_a_node_with_another_backbone_refuses_although_nobody_pinned_it(
     run: Run, head: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plain `flwr run` has no digest in its config: the order says which weights the server has."""
-    monkeypatch.setattr(TalkingHeadTask, "prepare", lambda self, progress: {"talking-head.digest": "0" * 64})
+    monkeypatch.setattr(
+        TalkingHeadTask, "prepare", lambda self, progress: {"talking-head.digest": "0" * 64}
+    )
     with pytest.raises(StoppedError, match="is another one"):
         run(**{**head, "rounds": 1})

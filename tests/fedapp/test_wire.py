@@ -36,8 +36,13 @@ def through_flower(content: RecordDict) -> RecordDict:
     return recorddict_from_proto(recorddict_to_proto(content))
 
 
-@given(st.lists(st.integers(0, 4), max_size=3).map(tuple), st.sampled_from([torch.float32, torch.uint8, torch.int64]))
-def test_arrays_round_trip_and_are_what_numpy_would_write(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+@given(
+    st.lists(st.integers(0, 4), max_size=3).map(tuple),
+    st.sampled_from([torch.float32, torch.uint8, torch.int64]),
+)
+def test_arrays_round_trip_and_are_what_numpy_would_write(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     tensor = (torch.rand(shape) * 200).to(dtype)
     array = to_array(tensor)
     assert torch.equal(from_array(array), tensor)
@@ -79,11 +84,16 @@ def test_order_round_trips() -> None:
 
 def test_answer_round_trips() -> None:
     result = CohortResult(
-        Payload(torch.randn(6), 2.5, {"tau": 3.0}, 2), [4, 9], {7: "gone"}, {"loss": [0.5, float("nan")]}
+        Payload(torch.randn(6), 2.5, {"tau": 3.0}, 2),
+        [4, 9],
+        {7: "gone"},
+        {"loss": [0.5, float("nan")]},
     )
     result.pictures = {4: (torch.rand(2, 2, 3), torch.rand(2, 2, 3))}
     order = replace(ORDER, pictures=True)
-    answer = unpack_answer(through_flower(pack_answer(result, order)), order, 6, {"tau": Bounds(0.0, 9.0)})
+    answer = unpack_answer(
+        through_flower(pack_answer(result, order)), order, 6, {"tau": Bounds(0.0, 9.0)}
+    )
     back = answer.result
     assert back.payload is not None and result.payload is not None
     assert torch.equal(back.payload.vector, result.payload.vector)
@@ -107,10 +117,18 @@ def reply(**scalars: float) -> RecordDict:
 
 
 @pytest.mark.parametrize(
-    "scalars", [{"steps": float("nan")}, {"steps": 25.1}, {"steps": -0.1}, {"square_norm": float("inf")}, {"more": 1.0}]
+    "scalars",
+    [
+        {"steps": float("nan")},
+        {"steps": 25.1},
+        {"steps": -0.1},
+        {"square_norm": float("inf")},
+        {"more": 1.0},
+    ],
 )
 def test_a_scalar_no_client_can_give_is_refused(scalars: dict[str, float]) -> None:
-    """Weight 2.5 times at most 10 steps is 25; the bound of a squared norm is in units of a clip nobody made."""
+    """Weight 2.5 times at most 10 steps is 25; the bound of a squared norm is in units of a clip
+    nobody made."""
     assert unpack_answer(reply(), ORDER, 6, BOUNDS).result.payload is not None
     with pytest.raises(ReplyError):
         unpack_answer(reply(**scalars), ORDER, 6, BOUNDS)
@@ -118,7 +136,12 @@ def test_a_scalar_no_client_can_give_is_refused(scalars: dict[str, float]) -> No
 
 def test_a_missing_scalar_is_refused() -> None:
     with pytest.raises(ReplyError, match="the rule"):
-        unpack_answer(pack_answer(CohortResult(Payload(torch.ones(6), 2.5, {}, 2), [4, 9]), ORDER), ORDER, 6, BOUNDS)
+        unpack_answer(
+            pack_answer(CohortResult(Payload(torch.ones(6), 2.5, {}, 2), [4, 9]), ORDER),
+            ORDER,
+            6,
+            BOUNDS,
+        )
 
 
 @pytest.mark.parametrize("image", [torch.zeros(5), torch.zeros(2, 2, 4), torch.zeros(0, 2, 3)])

@@ -21,8 +21,8 @@ from privacy.accounting import (
 )
 from tasks.errors import InputError
 
-# sample rate, noise multiplier, rounds, delta: PLD/PRV estimate, PRV upper bound, RDP (Google's PLD and Microsoft's
-# prv-accountant agree with the estimate to 1e-3)
+# sample rate, noise multiplier, rounds, delta: PLD/PRV estimate, PRV upper bound, RDP (Google's PLD
+# and Microsoft's prv-accountant agree with the estimate to 1e-3)
 REFERENCE = [
     (0.01, 4.0, 10_000, 1e-5, 0.947, 0.957, 1.035),
     (256 / 60000, 1.1, 14_062, 1e-5, 2.382, 2.392, 2.597),
@@ -52,7 +52,9 @@ def test_the_exact_gaussian_inverts_its_own_delta() -> None:
     for mu in (0.01, 0.3, 1.0, 4.0, 30.0):
         for delta in (1e-3, 1e-5, 1e-10):
             found = gaussian_epsilon(mu, delta)
-            assert found == 0 or gaussian_log_delta(found, mu) == pytest.approx(math.log(delta), rel=1e-6)
+            assert found == 0 or gaussian_log_delta(found, mu) == pytest.approx(
+                math.log(delta), rel=1e-6
+            )
 
 
 def test_replace_one_is_twice_the_sensitivity() -> None:
@@ -62,12 +64,17 @@ def test_replace_one_is_twice_the_sensitivity() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(q=st.floats(0.01, 1.0), z=st.floats(0.8, 5.0), rounds=st.integers(1, 60))
-def test_more_rounds_or_clients_cost_more_and_more_noise_less(q: float, z: float, rounds: int) -> None:
+def test_more_rounds_or_clients_cost_more_and_more_noise_less(
+    q: float, z: float, rounds: int
+) -> None:
     base = rdp([Event(z, q, rounds)], 1e-5)[0]
     assert 0 <= base <= rdp([Event(z, q, rounds + 10)], 1e-5)[0]
     assert base <= rdp([Event(z, min(1.0, q * 1.5), rounds)], 1e-5)[0] + 1e-9
     assert base >= rdp([Event(z * 1.5, q, rounds)], 1e-5)[0]
-    assert gaussian_epsilon(math.sqrt(rounds) / z, 1e-5) <= rdp([Event(z, 1.0, rounds)], 1e-5)[0] + 1e-9
+    assert (
+        gaussian_epsilon(math.sqrt(rounds) / z, 1e-5)
+        <= rdp([Event(z, 1.0, rounds)], 1e-5)[0] + 1e-9
+    )
 
 
 def test_without_amplification_it_costs_more() -> None:
@@ -93,7 +100,9 @@ def test_what_opacus_would_swallow_is_refused(event: tuple[float, float, int]) -
 
 def test_corners() -> None:
     assert prv([], 1e-5) == 0 and rdp([], 1e-5)[0] == 0 and prv([Event(1.0, 0.1, 0)], 1e-5) == 0
-    assert rdp([Event(0.0, 0.1, 1)], 1e-5)[0] == math.inf and prv([Event(0.0, 0.1, 1)], 1e-5) is None
+    assert (
+        rdp([Event(0.0, 0.1, 1)], 1e-5)[0] == math.inf and prv([Event(0.0, 0.1, 1)], 1e-5) is None
+    )
     assert rdp([Event(10.0, 0.01, 1)], 1e-2)[0] == 0.0  # Opacus says -0.0085
     assert prv([Event(0.3, 1.0, 100)], 1e-5) is None  # epsilon beyond 50: PRV would need gigabytes
     assert epsilon([Event(0.3, 1.0, 100)], 1e-5) > 50
@@ -116,7 +125,9 @@ def test_the_central_limit_number_may_lie_below_the_truth() -> None:
 @pytest.mark.parametrize(("target", "q", "rounds"), [(8.0, 0.1, 50), (1.0, 0.05, 20)])
 def test_calibration_meets_its_target_closely(target: float, q: float, rounds: int) -> None:
     z = calibrate(target, 1e-5, q, rounds)
-    assert epsilon([Event(z, q, rounds)], 1e-5) <= target < epsilon([Event(z * 0.99, q, rounds)], 1e-5)
+    assert (
+        epsilon([Event(z, q, rounds)], 1e-5) <= target < epsilon([Event(z * 0.99, q, rounds)], 1e-5)
+    )
 
 
 def test_calibration_with_known_cohorts_is_exact() -> None:

@@ -24,9 +24,13 @@ from tasks.errors import InputError, StoppedError
 DELTA = 1e-5
 
 
-def charging(ledger: Ledger, limit: float = 100.0, sampling: str = "fixed", multiplier: float = 2.0) -> Charging:
+def charging(
+    ledger: Ledger, limit: float = 100.0, sampling: str = "fixed", multiplier: float = 2.0
+) -> Charging:
     sampler = Sampler(sampling, 0, 12, 0 if sampling == "fixed" else 4)
-    return Charging(ledger, Spent.of(ledger.entries), sampler, multiplier, DELTA, limit, "run", "maml-0")
+    return Charging(
+        ledger, Spent.of(ledger.entries), sampler, multiplier, DELTA, limit, "run", "maml-0"
+    )
 
 
 def spend(folder: Path, rounds: int) -> None:
@@ -57,8 +61,11 @@ def test_in_turns_a_client_pays_only_for_its_own_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["fixed", "round-robin", "poisson"])
-def test_it_stops_before_the_round_that_would_exceed_the_limit(tmp_path: Path, sampling: str) -> None:
-    """The limit lies exactly on k participations: round k of a client is allowed, its next one is not."""
+def test_it_stops_before_the_round_that_would_exceed_the_limit(
+    tmp_path: Path, sampling: str
+) -> None:
+    """The limit lies exactly on k participations: round k of a client is allowed, its next one is
+    not."""
     k = 3
     limit = gaussian_epsilon(k**0.5 / 2.0, DELTA) + 1e-9
     charge = charging(Ledger(tmp_path), limit, sampling)
@@ -91,13 +98,17 @@ def _spend_until(folder: str, step: int) -> None:
 
 @pytest.mark.parametrize("step", range(1, 5))
 def test_a_process_killed_between_reserve_and_release_has_spent(tmp_path: Path, step: int) -> None:
-    child = multiprocessing.get_context("fork").Process(target=_spend_until, args=(str(tmp_path), step))
+    child = multiprocessing.get_context("fork").Process(
+        target=_spend_until, args=(str(tmp_path), step)
+    )
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     ledger = Ledger(tmp_path)  # the next start
     spent = Spent.of(ledger.entries)
-    assert spent.charged == 1 and spent.headline(DELTA) == pytest.approx(gaussian_epsilon(0.5, DELTA))
+    assert spent.charged == 1 and spent.headline(DELTA) == pytest.approx(
+        gaussian_epsilon(0.5, DELTA)
+    )
     assert spent.released == (step == 4)
 
 
@@ -108,7 +119,9 @@ def test_an_unfinished_reserve_is_charged_to_everyone(tmp_path: Path) -> None:
     charge = charging(Ledger(tmp_path), sampling="round-robin")
     charge.reserve(1)
     charge.sampled([0])
-    assert charge.spent.square([7]) == pytest.approx(0.25) and charge.spent.square([0]) == pytest.approx(0.5)
+    assert charge.spent.square([7]) == pytest.approx(0.25) and charge.spent.square(
+        [0]
+    ) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("torn", [1, 10, 200])
@@ -137,14 +150,20 @@ def test_removed_swapped_or_repeated_lines_are_found(tmp_path: Path) -> None:
     spend(tmp_path, 2)
     file = tmp_path / "ledger.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
-    for changed in (lines[:2] + lines[3:], [lines[0], lines[2], lines[1], *lines[3:]], [*lines, lines[-1]], lines[1:]):
+    for changed in (
+        lines[:2] + lines[3:],
+        [lines[0], lines[2], lines[1], *lines[3:]],
+        [*lines, lines[-1]],
+        lines[1:],
+    ):
         file.write_bytes(b"".join(changed))
         with pytest.raises(InputError):
             read_entries(file)
 
 
 def test_two_continuations_of_one_book_cannot_be_spliced(tmp_path: Path) -> None:
-    """Each is well signed and numbered; a dear round of one replaced by a cheap one of the other breaks the chain."""
+    """Each is well signed and numbered; a dear round of one replaced by a cheap one of the other
+    breaks the chain."""
     Ledger(tmp_path / "a").close()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     books = []
@@ -163,23 +182,30 @@ def test_two_continuations_of_one_book_cannot_be_spliced(tmp_path: Path) -> None
 
 
 def test_a_reserve_records_what_the_population_will_have_spent(tmp_path: Path) -> None:
-    """Round k at z = 2 brings mu^2 to k/4, whoever was charged less: clients by turns, so every third round counts."""
+    """Round k at z = 2 brings mu^2 to k/4, whoever was charged less: clients by turns, so every
+    third round counts."""
     charge = charging(Ledger(tmp_path), sampling="round-robin")
     for number in range(1, 6):
         charge.reserve(number)
         charge.sampled(charge.sampler.draw(number))
         charge.released([])
-    recorded = [entry["epsilon_after"] for entry in charge.ledger.entries if entry["type"] == "reserve"]
+    recorded = [
+        entry["epsilon_after"] for entry in charge.ledger.entries if entry["type"] == "reserve"
+    ]
     times = (1, 1, 1, 2, 2)
     assert recorded == pytest.approx([gaussian_epsilon(k**0.5 / 2.0, DELTA) for k in times])
 
 
 def test_a_cheap_round_of_others_does_not_lower_what_was_spent() -> None:
     """Client 0 paid z = 1; a round of client 1 at z = 2 leaves the population where client 0 is."""
-    spent = Spent.of([{"type": "reserve", "multiplier": 1.0, "rate": 0.0}, {"type": "cohort", "clients": [0]}])
+    spent = Spent.of(
+        [{"type": "reserve", "multiplier": 1.0, "rate": 0.0}, {"type": "cohort", "clients": [0]}]
+    )
     assert spent.after(2.0, [1], DELTA) == pytest.approx(gaussian_epsilon(1.0, DELTA))
     assert spent.after(2.0, [0], DELTA) == spent.after(2.0, None, DELTA)
-    assert spent.after(2.0, [0, 1], DELTA) == pytest.approx(gaussian_epsilon(math.sqrt(1.0 + 0.25), DELTA))
+    assert spent.after(2.0, [0, 1], DELTA) == pytest.approx(
+        gaussian_epsilon(math.sqrt(1.0 + 0.25), DELTA)
+    )
 
 
 def test_a_shorter_or_other_book_is_refused_on_resume(tmp_path: Path) -> None:
@@ -237,20 +263,28 @@ def test_rounds_without_noise_are_on_record_and_cost_everything(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("population", "per_round"), [(14, 6), (12, 4), (7, 3), (240, 60)])
-def test_turns_are_as_equal_as_can_be_and_everybody_has_one(population: int, per_round: int) -> None:
+def test_turns_are_as_equal_as_can_be_and_everybody_has_one(
+    population: int, per_round: int
+) -> None:
     sampler = Sampler("round-robin", 0, population, per_round)
     groups = [sampler.draw(number) for number in range(1, sampler.separation + 1)]
     assert sorted(client for group in groups for client in group) == list(range(population))
     sizes = {len(group) for group in groups}
-    assert max(sizes) - min(sizes) <= 1 and min(sizes) == sampler.smallest and max(sizes) <= per_round
+    assert (
+        max(sizes) - min(sizes) <= 1 and min(sizes) == sampler.smallest and max(sizes) <= per_round
+    )
     assert groups[0] == sampler.draw(sampler.separation + 1)
 
 
 def test_likely_participations_hold_for_all_clients_at_once() -> None:
-    """Of 1000 clients at q = 0.1 in 50 rounds none exceeds k but for 5 %: each one may for 5 % of a thousandth."""
+    """Of 1000 clients at q = 0.1 in 50 rounds none exceeds k but for 5 %: each one may for 5 % of a
+    thousandth."""
     sampler, rounds, q = Sampler("poisson", 0, 1000, 100), 50, 0.1
     mass = [math.comb(rounds, k) * q**k * (1 - q) ** (rounds - k) for k in range(rounds + 1)]
-    within = {share: next(k for k in range(rounds) if sum(mass[k + 1 :]) <= share) for share in (0.05, 0.05 / 1000)}
+    within = {
+        share: next(k for k in range(rounds) if sum(mass[k + 1 :]) <= share)
+        for share in (0.05, 0.05 / 1000)
+    }
     assert sampler.likely_most(rounds) == within[0.05 / 1000] > within[0.05]
     assert Sampler("round-robin", 0, 1000, 100).likely_most(rounds) == 5
 
@@ -275,32 +309,47 @@ def test_nodes_notice_a_book_that_goes_back(tmp_path: Path) -> None:
             node.see(shown, 1.0)
     with pytest.raises(ValueError, match="not signed"):
         node.see({**late, "seq": 5}, 1.0)
-    with pytest.raises(ValueError, match="not that of the server"):  # a second book beside the first
+    with pytest.raises(
+        ValueError, match="not that of the server"
+    ):  # a second book beside the first
         node.see({**late, "ledger": "another"}, 1.0)
     stranger = Ed25519PrivateKey.generate()
     text = witness_text(ledger.id, 9, "0" * 64)
-    forged = {"ledger": ledger.id, "seq": 9, "head": "0" * 64, "signature": stranger.sign(text).hex()}
+    forged = {
+        "ledger": ledger.id,
+        "seq": 9,
+        "head": "0" * 64,
+        "signature": stranger.sign(text).hex(),
+    }
     with pytest.raises(ValueError, match="not signed"):
         node.see(forged, 1.0)
     assert public_bytes(stranger) != ledger.public
 
 
 def test_a_node_counts_for_itself_whatever_book_it_is_shown(tmp_path: Path) -> None:
-    """Invented heads, well signed: at z = 2 four rounds cost what one at z = 1 does, and there it ends."""
+    """Invented heads, well signed: at z = 2 four rounds cost what one at z = 1 does, and there it
+    ends."""
     key = Ed25519PrivateKey.generate()
     server, limit = public_bytes(key), gaussian_epsilon(1.0, 1e-5) + 1e-9
     node = Witness(tmp_path / "seen.json", server, limit, 1e-5)
 
     def shown(seq: int) -> dict[str, object]:
         text = witness_text(server.hex(), seq, "0" * 64)
-        return {"ledger": server.hex(), "seq": seq, "head": "0" * 64, "signature": key.sign(text).hex()}
+        return {
+            "ledger": server.hex(),
+            "seq": seq,
+            "head": "0" * 64,
+            "signature": key.sign(text).hex(),
+        }
 
     for seq in range(4):
         node.see(shown(seq), 2.0)
     with pytest.raises(ValueError, match="this node allows"):
         node.see(shown(4), 2.0)
     with pytest.raises(ValueError, match="this node allows"):
-        Witness(tmp_path / "other.json", server, 1e9, 1e-5).see(shown(0), 0.0)  # noise forgotten costs everything
+        Witness(tmp_path / "other.json", server, 1e9, 1e-5).see(
+            shown(0), 0.0
+        )  # noise forgotten costs everything
 
 
 def _hash_of(file: Path, line: int) -> str:

@@ -19,7 +19,11 @@ def test_owners_who_gain_most_are_all_linked() -> None:
 def test_the_same_message_for_everybody_is_chance() -> None:
     gain = np.repeat(np.random.default_rng(0).normal(size=(1, 8)), 8, 0)
     found = linkage(gain, 0.1)
-    assert found.top1 == pytest.approx(1 / 8) and found.auc == pytest.approx(0.5) and found.power == 0.0
+    assert (
+        found.top1 == pytest.approx(1 / 8)
+        and found.auc == pytest.approx(0.5)
+        and found.power == 0.0
+    )
 
 
 def test_negative_control_owners_who_gain_least_are_never_linked() -> None:

@@ -1,4 +1,5 @@
-"""Simulate and match: the simulation is the client's training, and what it takes to get a picture back."""
+"""Simulate and match: the simulation is the client's training, and what it takes to get a picture
+back."""
 
 from __future__ import annotations
 
@@ -74,17 +75,23 @@ class Server:
         """What the real trainer sends."""
         cohort = [private(*rows) for rows in zip(self.coordinates, self.truth, strict=True)]
         rule, received = FedAvg(RuleSettings()), Broadcast(self.model, {}, 1)
-        return descend(self.learner, self.task, rule, received, cohort, {}, self.keys, self.settings).delta
+        return descend(
+            self.learner, self.task, rule, received, cohort, {}, self.keys, self.settings
+        ).delta
 
     def training(self, known: bool = True) -> Training:
-        batches = drawn_samples(self.task, self.coordinates, self.keys, STEPS, self.learner.inner_steps, BATCH)
+        batches = drawn_samples(
+            self.task, self.coordinates, self.keys, STEPS, self.learner.inner_steps, BATCH
+        )
         return Training(
             self.field.loss, self.learner, self.coordinates, STEPS, self.settings.outer_clip,
             batches if known else None, self.task.derivatives,
         )  # fmt: skip
 
     def scores(self, values: Tensor) -> list[float]:
-        return [psnr(found.clamp(0, 1), truth) for found, truth in zip(values, self.truth, strict=True)]
+        return [
+            psnr(found.clamp(0, 1), truth) for found, truth in zip(values, self.truth, strict=True)
+        ]
 
     def floors(self) -> list[float]:
         return self.scores(self.truth.mean(1, keepdim=True).expand_as(self.truth))
@@ -95,7 +102,14 @@ def test_simulation_is_the_trainer(name: str) -> None:
     server = Server(name)
     known = server.training()
     sent = simulate(
-        server.field.loss, server.learner, server.model, server.truth, server.coordinates, STEPS, known.batches, CLIP
+        server.field.loss,
+        server.learner,
+        server.model,
+        server.truth,
+        server.coordinates,
+        STEPS,
+        known.batches,
+        CLIP,
     )
     torch.testing.assert_close(sent.detach() - server.model, server.updates, rtol=1e-9, atol=1e-12)
 
@@ -110,7 +124,14 @@ def test_simulation_is_differentiable_in_the_values(name: str) -> None:
 
     def read(x: Tensor) -> Tensor:
         sent = simulate(
-            server.field.loss, server.learner, server.model, x, server.coordinates, STEPS, known.batches, CLIP
+            server.field.loss,
+            server.learner,
+            server.model,
+            x,
+            server.coordinates,
+            STEPS,
+            known.batches,
+            CLIP,
         )
         return (sent * weights).sum()
 
@@ -132,9 +153,14 @@ def test_an_active_clip_hides_contrast_and_nothing_else() -> None:
     server = Server("erm", clip=0.05)  # below every gradient: only directions are sent
     search = Search(smooth=1e-6, rounds=3, steps=12)
     found = match_update(server.training(), server.model, server.updates, 1, GRID, search)
-    fitted = torch.stack([best_affine(*rows) for rows in zip(found.values, server.truth, strict=True)])
+    fitted = torch.stack(
+        [best_affine(*rows) for rows in zip(found.values, server.truth, strict=True)]
+    )
     assert float(found.misfit.max()) < 1e-3
-    assert all(after > before + 3 for after, before in zip(server.scores(fitted), server.floors(), strict=True))
+    assert all(
+        after > before + 3
+        for after, before in zip(server.scores(fitted), server.floors(), strict=True)
+    )
 
 
 def test_unknown_batches_still_show_it_and_only_its_owner() -> None:
@@ -143,22 +169,32 @@ def test_unknown_batches_still_show_it_and_only_its_owner() -> None:
     own = match_update(unknown, server.model, server.updates, 1, GRID, QUICK)
     other = match_update(unknown, server.model, server.updates.flip(0), 1, GRID, QUICK)
     floors = server.floors()
-    assert all(score > floor + 3 for score, floor in zip(server.scores(own.values), floors, strict=True))
-    assert all(score < floor + 1 for score, floor in zip(server.scores(other.values), floors, strict=True))
+    assert all(
+        score > floor + 3 for score, floor in zip(server.scores(own.values), floors, strict=True)
+    )
+    assert all(
+        score < floor + 1 for score, floor in zip(server.scores(other.values), floors, strict=True)
+    )
 
 
 def test_noise_hides_it() -> None:
     server = Server("fedmenf-unbounded")
     draw, norm = torch.Generator().manual_seed(3), server.updates.norm(dim=1, keepdim=True)
-    noise = torch.randn(server.updates.shape, generator=draw, dtype=torch.float64) * norm  # z = 1, clipped at the norm
-    found = match_update(server.training(known=False), server.model, server.updates + noise, 1, GRID, QUICK)
+    noise = (
+        torch.randn(server.updates.shape, generator=draw, dtype=torch.float64) * norm
+    )  # z = 1, clipped at the norm
+    found = match_update(
+        server.training(known=False), server.model, server.updates + noise, 1, GRID, QUICK
+    )
     pairs = zip(server.scores(found.values), server.floors(), strict=True)
     assert all(score < floor + 1 for score, floor in pairs)
 
 
 def test_a_row_is_its_own_problem() -> None:
     server = Server("fomaml")
-    both = match_update(server.training(False), server.model, server.updates, 1, GRID, Search(rounds=1, steps=5))
+    both = match_update(
+        server.training(False), server.model, server.updates, 1, GRID, Search(rounds=1, steps=5)
+    )
     alone = Training(server.field.loss, server.learner, server.coordinates[1:], STEPS, CLIP)
     one = match_update(alone, server.model, server.updates[1:], 1, GRID, Search(rounds=1, steps=5))
     torch.testing.assert_close(both.values[1:], one.values, rtol=1e-8, atol=1e-8)
@@ -166,10 +202,16 @@ def test_a_row_is_its_own_problem() -> None:
 
 def test_guesses_about_the_cap_explain_at_least_as_much() -> None:
     server = Server("fedmenf")
-    candidates, search = cap_guesses(server.training(known=False)), Search(rounds=1, steps=2, stages=1)
+    candidates, search = (
+        cap_guesses(server.training(known=False)),
+        Search(rounds=1, steps=2, stages=1),
+    )
     caps = [getattr(one.learner, "cap", None) for one in candidates]
     assert caps[0] == CAPS["fedmenf"] and not any(caps[1:])
-    each = [match_update(one, server.model, server.updates, 1, GRID, search).misfit for one in candidates]
+    each = [
+        match_update(one, server.model, server.updates, 1, GRID, search).misfit
+        for one in candidates
+    ]
     best = match_best(candidates, server.model, server.updates, 1, grid=GRID, search=search)
     assert bool((best.misfit <= torch.stack(each).min(0).values).all())
     assert len(cap_guesses(Server("erm").training(known=False))) == 1

@@ -26,7 +26,10 @@ from strategies.types import Bounds, Contribution, Payload, Scalar
 
 def contribution(vector: np.ndarray, weight: np.ndarray | None = None) -> Contribution:
     weights = np.ones(len(vector)) if weight is None else weight
-    return Contribution(torch.from_numpy(np.array(vector, np.float32)), torch.from_numpy(np.array(weights, np.float32)))
+    return Contribution(
+        torch.from_numpy(np.array(vector, np.float32)),
+        torch.from_numpy(np.array(weights, np.float32)),
+    )
 
 
 # ---------------------------------------------------------------- M1: sensitivity
@@ -35,25 +38,37 @@ def contribution(vector: np.ndarray, weight: np.ndarray | None = None) -> Contri
     vector=hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=st.floats(width=32)),
     clip=st.floats(1e-3, 1e3), weight=st.floats(width=32), value=st.floats(width=32), bit=st.booleans(),
 )  # fmt: skip
-def test_no_client_exceeds_its_bound(vector: np.ndarray, clip: float, weight: float, value: float, bit: bool) -> None:
+def test_no_client_exceeds_its_bound(
+    vector: np.ndarray, clip: float, weight: float, value: float, bit: bool
+) -> None:
     """Also for NaN, infinite, huge, empty (zero) updates, any weight and any metric."""
-    joint = JointVector(vector.shape[1], 1.0, 0.1 * bit, 0.1, {"m": Bounds(-1.0, 1.0)}, max_examples=10)
+    joint = JointVector(
+        vector.shape[1], 1.0, 0.1 * bit, 0.1, {"m": Bounds(-1.0, 1.0)}, max_examples=10
+    )
     given_ = contribution(vector, np.full(len(vector), weight))
     given_ = Contribution(
-        given_.vector, given_.weight, {"m": Scalar(torch.full((len(vector),), value), Bounds(-1.0, 1.0))}
+        given_.vector,
+        given_.weight,
+        {"m": Scalar(torch.full((len(vector),), value), Bounds(-1.0, 1.0))},
     )
     rows = joint.pack(given_, clip)
-    assert np.isfinite(rows).all() and (np.linalg.norm(rows, axis=1) <= joint.sensitivity * (1 + 1e-12)).all()
+    assert (
+        np.isfinite(rows).all()
+        and (np.linalg.norm(rows, axis=1) <= joint.sensitivity * (1 + 1e-12)).all()
+    )
     unsound = ~np.isfinite(vector).all(axis=1)
     assert (rows[unsound] == 0).all()
     count = levels(len(vector), 0.0)
     total = np.zeros(joint.length, np.uint32)
     for row in rows:
-        assert add_rounded(total, row, count, Entropy()) <= count * joint.sensitivity + math.sqrt(joint.length)
+        assert add_rounded(total, row, count, Entropy()) <= count * joint.sensitivity + math.sqrt(
+            joint.length
+        )
 
 
 def test_clients_are_clipped_one_by_one_also_inside_a_cohort() -> None:
-    """Negative control: clipping the node's sum instead would let one client move it by the whole bound."""
+    """Negative control: clipping the node's sum instead would let one client move it by the whole
+    bound."""
     big, small = np.array([[100.0, 0.0]]), np.array([[0.0, 0.5]])
     joint = JointVector(2)
     rows = joint.pack(contribution(np.concatenate([big, small])), clip=1.0)
@@ -66,7 +81,9 @@ def test_one_clip_for_the_whole_vector_not_one_for_each_part() -> None:
     """Negative control: clipping k parts separately gives norm C sqrt(k)."""
     vector = np.full((1, 9), 5.0)
     assert np.linalg.norm(JointVector(9).pack(contribution(vector), 1.0)) == pytest.approx(1.0)
-    parts = np.concatenate([JointVector(3).pack(contribution(part), 1.0) for part in np.split(vector, 3, axis=1)], 1)
+    parts = np.concatenate(
+        [JointVector(3).pack(contribution(part), 1.0) for part in np.split(vector, 3, axis=1)], 1
+    )
     assert np.linalg.norm(parts) == pytest.approx(math.sqrt(3))
 
 
@@ -121,7 +138,10 @@ def test_distributed_shares_add_up_to_the_noise_that_is_accounted() -> None:
 
 def test_negative_control_noise_forgotten_is_visible_in_the_sum() -> None:
     settings_ = PrivacySettings(noise_multiplier=1.0)
-    for release, forgotten in ((CentralDP(settings_, 20_000), False), (SecAgg(settings_, 20_000), True)):
+    for release, forgotten in (
+        (CentralDP(settings_, 20_000), False),
+        (SecAgg(settings_, 20_000), True),
+    ):
         public = release.open(4, 4.0, 4, 4)
         total = release.close(None, public)
         total.vector[20_000 : release.joint.length] = int(public["levels"])  # type: ignore[union-attr]
@@ -140,10 +160,11 @@ def test_central_noise_has_the_accounted_deviation() -> None:
 def test_noise_is_scaled_to_the_largest_rounded_vector_with_all_its_blocks(
     monkeypatch: pytest.MonkeyPatch, kind: type[CentralDP | DistributedDP], honest: int
 ) -> None:
-    """z (K S + sqrt(D)) with S^2 = 1 + rho_b^2 + 20 rho_m^2: a clip bit, twenty metrics, and what rounding adds.
+    """z (K S + sqrt(D)) with S^2 = 1 + rho_b^2 + 20 rho_m^2: a clip bit, twenty metrics, and what
+    rounding adds.
 
-    Each of 6 honest nodes (7 must be in the sum, one is hostile) adds its share of the variance. With ten thousand
-    clients K is small enough for sqrt(D) to show.
+    Each of 6 honest nodes (7 must be in the sum, one is hostile) adds its share of the variance.
+    With ten thousand clients K is small enough for sqrt(D) to show.
     """
     asked: list[tuple[int, float]] = []
 
@@ -163,12 +184,17 @@ def test_noise_is_scaled_to_the_largest_rounded_vector_with_all_its_blocks(
 
 
 # ---------------------------------------------------------------- M3: rounding, reductions
-def test_what_is_released_is_a_function_of_the_noised_integer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two sums whose noised integers agree give the same bits: their difference went into the noise, not beside it.
+def test_what_is_released_is_a_function_of_the_noised_integer_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two sums whose noised integers agree give the same bits: their difference went into the
+    noise, not beside it.
 
     (Sum and noise rounded to reals apart and then added differ in a third of all cases.)
     """
-    release = CentralDP(PrivacySettings(noise_multiplier=1.0, clip_norm=1.0, metrics='{"loss": [0, 1]}'), 3)
+    release = CentralDP(
+        PrivacySettings(noise_multiplier=1.0, clip_norm=1.0, metrics='{"loss": [0, 1]}'), 3
+    )
     public = release.open(3, 3, 1, 1)
     draw = np.random.default_rng(0)
     for _ in range(50):
@@ -176,10 +202,14 @@ def test_what_is_released_is_a_function_of_the_noised_integer_alone(monkeypatch:
         noised = first + draw.integers(-(10**8), 10**8, release.joint.length)
         found = []
         for total in (first, second):
-            monkeypatch.setattr(Entropy, "integer_noise", lambda self, count, deviation, noise=noised - total: noise)
+            monkeypatch.setattr(
+                Entropy, "integer_noise", lambda self, count, deviation, noise=noised - total: noise
+            )
             vector = np.append(total, np.zeros(CHECK, np.int64)).astype(np.int32)
             found.append(release.decode(Payload(torch.from_numpy(vector), 0.0, {}, 3), public))
-        assert torch.equal(found[0].mean, found[1].mean) and found[0].scalars == found[1].scalars != {}
+        assert (
+            torch.equal(found[0].mean, found[1].mean) and found[0].scalars == found[1].scalars != {}
+        )
 
 
 def test_rounding_is_unbiased() -> None:
@@ -222,12 +252,18 @@ def test_sums_cannot_wrap(clients: int, noise: float) -> None:
 
 def test_metrics_travel_inside_the_sum_with_their_range() -> None:
     release = SecAgg(PrivacySettings(metrics='{"objective": [0, 2]}'), 3)
-    objective = torch.tensor([0.5, 1.5, 9.0, float("nan")])  # clamped to 2, and the middle for not-a-number
+    objective = torch.tensor(
+        [0.5, 1.5, 9.0, float("nan")]
+    )  # clamped to 2, and the middle for not-a-number
     given_ = contribution(np.zeros((4, 3)))
-    given_ = Contribution(given_.vector, given_.weight, {"metric.objective": Scalar(objective, Bounds(0.0, 2.0))})
+    given_ = Contribution(
+        given_.vector, given_.weight, {"metric.objective": Scalar(objective, Bounds(0.0, 2.0))}
+    )
     public = release.open(4, 4.0, 4, 4)
     found = release.decode(release.close(release.encode(given_, public), public), public)  # type: ignore[arg-type]
-    assert found.scalars["metric.objective"] / found.count == pytest.approx((0.5 + 1.5 + 2.0 + 1.0) / 4, abs=1e-5)
+    assert found.scalars["metric.objective"] / found.count == pytest.approx(
+        (0.5 + 1.5 + 2.0 + 1.0) / 4, abs=1e-5
+    )
 
 
 def test_a_metric_whose_range_starts_above_zero_is_moved_back_for_each_client() -> None:
@@ -244,7 +280,8 @@ def test_a_metric_whose_range_starts_above_zero_is_moved_back_for_each_client() 
 # ---------------------------------------------------------------- M4: adaptive clipping
 @pytest.mark.parametrize("start", [0.1, 10.0])
 def test_the_clip_moves_to_the_median_norm(start: float) -> None:
-    """Norms log-normal with median 1. Starting far below it C must grow: the sign that flwr 1.41 has wrong."""
+    """Norms log-normal with median 1. Starting far below it C must grow: the sign that flwr 1.41
+    has wrong."""
     rng, clip = np.random.default_rng(0), start
     for _ in range(60):
         norms = np.exp(rng.normal(scale=0.5, size=100))
@@ -265,8 +302,15 @@ def test_the_release_adapts_from_the_noisy_clip_bit() -> None:
 
 
 def test_all_blocks_cost_one_event() -> None:
-    """sum of (rho_i/(zS))^2 over the blocks is z^-2: weights and clip bit are inside the one charge."""
-    joint = JointVector(10, rho_weight=1.0, rho_bit=0.1, rho_scalar=0.1, ranges={"a": Bounds(0, 1), "b": Bounds(0, 1)})
+    """sum of (rho_i/(zS))^2 over the blocks is z^-2: weights and clip bit are inside the one
+    charge."""
+    joint = JointVector(
+        10,
+        rho_weight=1.0,
+        rho_bit=0.1,
+        rho_scalar=0.1,
+        ranges={"a": Bounds(0, 1), "b": Bounds(0, 1)},
+    )
     z, s = 1.3, joint.sensitivity
     rhos = [1.0, joint.rho_weight, joint.rho_bit, *[joint.rho_scalar] * 2]
     assert sum((rho / (z * s)) ** 2 for rho in rhos) == pytest.approx(z**-2)

@@ -1,4 +1,5 @@
-"""Secure sums: exact under every dropout, silent below the threshold, aborted when anything does not fit."""
+"""Secure sums: exact under every dropout, silent below the threshold, aborted when anything does
+not fit."""
 
 from __future__ import annotations
 
@@ -47,9 +48,14 @@ def test_masks_do_not_depend_on_how_many_cores_add_them(
     monkeypatch.setattr(primitives, "_cores", lambda: cores)
     monkeypatch.setattr(primitives, "LEAST_WORDS", 3)
     vector = RNG.integers(0, 2**32, length, dtype=np.uint32)
-    masks, expected = [(bytes([number]) * 32, sign) for number, sign in ((1, 1), (2, -1), (3, -1))], vector.copy()
+    masks, expected = (
+        [(bytes([number]) * 32, sign) for number, sign in ((1, 1), (2, -1), (3, -1))],
+        vector.copy(),
+    )
     for key, sign in masks:
-        stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(4 * length))
+        stream = (
+            Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(4 * length))
+        )
         expected += np.frombuffer(stream, np.uint32) * np.uint32(sign % 2**32)
     primitives.add_masks(vector, masks)
     assert (vector == expected).all()
@@ -58,7 +64,8 @@ def test_masks_do_not_depend_on_how_many_cores_add_them(
 # ---------------------------------------------------------------- S1: exact sums
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
 def test_every_dropout_set_of_small_cohorts_gives_the_sum_or_an_abort(cohort: Make, n: int) -> None:
-    """Every choice of who vanishes before uploading and who before unmasking, up to one more than can be survived."""
+    """Every choice of who vanishes before uploading and who before unmasking, up to one more than
+    can be survived."""
     made, inputs = cohort(n), vectors(n, 11)
     spare = n - default_threshold(n)
     exact = aborted = 0
@@ -66,10 +73,14 @@ def test_every_dropout_set_of_small_cohorts_gives_the_sum_or_an_abort(cohort: Ma
         lost = sum(leg is not None for leg in gone)
         if lost > spare + 1:
             continue
-        legs = {leg: [m for m, at in enumerate(gone) if at == leg] for leg in ("at_upload", "at_unmask")}
+        legs = {
+            leg: [m for m, at in enumerate(gone) if at == leg] for leg in ("at_upload", "at_unmask")
+        }
         if lost <= spare:
             total = made.run(made.terms(11), inputs, **legs)
-            assert (total == plain_sum(inputs, [m for m, at in enumerate(gone) if at != "at_upload"])).all()
+            assert (
+                total == plain_sum(inputs, [m for m, at in enumerate(gone) if at != "at_upload"])
+            ).all()
             exact += 1
         else:
             with pytest.raises(AbortedError):
@@ -81,7 +92,9 @@ def test_every_dropout_set_of_small_cohorts_gives_the_sum_or_an_abort(cohort: Ma
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(n=st.integers(6, 20), length=st.sampled_from([1, 7, 65536, 70001]), data=st.data())
-def test_sums_are_exact_for_any_size_and_dropouts(cohort: Make, n: int, length: int, data: st.DataObject) -> None:
+def test_sums_are_exact_for_any_size_and_dropouts(
+    cohort: Make, n: int, length: int, data: st.DataObject
+) -> None:
     spare = n - default_threshold(n)
     gone = data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=spare))
     leg = data.draw(st.sampled_from(["at_share", "at_upload", "at_confirm", "at_unmask"]))
@@ -104,7 +117,9 @@ def test_a_k_regular_graph_gives_the_same_sum(cohort: Make) -> None:
 def test_the_same_keys_serve_rounds_with_other_members(cohort: Make) -> None:
     made, inputs = cohort(8), vectors(8, 5)
     for members in ([0, 1, 2, 3, 4], [2, 3, 5, 6, 7], [0, 2, 4, 6]):
-        assert (made.run(made.terms(5, members=members), inputs) == plain_sum(inputs, members)).all()
+        assert (
+            made.run(made.terms(5, members=members), inputs) == plain_sum(inputs, members)
+        ).all()
 
 
 # ---------------------------------------------------------------- S2: below the threshold
@@ -114,7 +129,10 @@ def test_below_the_threshold_nothing_is_revealed(cohort: Make, leg: str) -> None
     with pytest.raises(AbortedError):
         made.run(made.terms(50), inputs, **{leg: [0, 1]})  # t = 5 of 6
     for member, upload in made.uploads.items():  # whatever arrived is still masked
-        assert not (upload[:-CHECK] == inputs[member]).any() or (upload[:-CHECK] == inputs[member]).mean() < 0.1
+        assert (
+            not (upload[:-CHECK] == inputs[member]).any()
+            or (upload[:-CHECK] == inputs[member]).mean() < 0.1
+        )
     if leg == "at_unmask":
         assert max(len(shares) for shares in made.server._revealed.values()) < 5
     else:
@@ -127,14 +145,20 @@ def test_flipping_any_bit_of_the_secret_changes_the_mask_key() -> None:
     key = self_mask_key(seed, bytes(32), 1)
     flipped = {self_mask_key((1 << bit).to_bytes(16, "big"), bytes(32), 1) for bit in range(128)}
     assert len(flipped | {key}) == 129
-    changed = [sum((a ^ b).bit_count() for a, b in zip(key, other, strict=True)) for other in flipped]
+    changed = [
+        sum((a ^ b).bit_count() for a, b in zip(key, other, strict=True)) for other in flipped
+    ]
     assert min(changed) > 80  # of 256; fewer than 81 has probability 1e-9
 
 
 def test_mask_keys_do_not_collide_but_folded_ones_do() -> None:
-    """Half a million keys: none agree in their first 16 bytes. Folded to 32 bits, as flwr 1.41 does, they do."""
+    """Half a million keys: none agree in their first 16 bytes. Folded to 32 bits, as flwr 1.41
+    does, they do."""
     count = 500_000
-    raw = np.frombuffer(b"".join(self_mask_key(i.to_bytes(16, "big"), bytes(32), 0) for i in range(60_000)), np.uint64)
+    raw = np.frombuffer(
+        b"".join(self_mask_key(i.to_bytes(16, "big"), bytes(32), 0) for i in range(60_000)),
+        np.uint64,
+    )
     keys = raw.reshape(-1, 4)
     assert len(np.unique(keys[:, :2], axis=0)) == 60_000
     words = RNG.integers(0, 2**32, (count, 8), dtype=np.uint32)
@@ -177,7 +201,8 @@ def test_a_node_with_another_model_refuses_and_a_lying_upload_does_not_cancel(co
 
 
 def test_two_models_mean_two_sessions_whose_masks_do_not_cancel(cohort: Make) -> None:
-    """A server that shows half the nodes another model: nodes accept, the check block gives it away."""
+    """A server that shows half the nodes another model: nodes accept, the check block gives it
+    away."""
     made, inputs = cohort(6), vectors(6, 20)
     first = made.terms(20, threshold=5)
     second = type(first)(**{**_fields(first), "model": b"m" * 32})
@@ -215,7 +240,9 @@ def test_unmasking_twice_or_with_another_list_is_refused(cohort: Make) -> None:
 
 
 @pytest.mark.parametrize(("degree", "threshold"), [(1, 2), (2, 3), (4, 5)])
-def test_up_to_a_hundred_nodes_only_the_complete_graph_is_accepted(cohort: Make, degree: int, threshold: int) -> None:
+def test_up_to_a_hundred_nodes_only_the_complete_graph_is_accepted(
+    cohort: Make, degree: int, threshold: int
+) -> None:
     """With one neighbour a server could take off the masks pair by pair."""
     made = cohort(6)
     with pytest.raises(RefusalError, match="everybody masks with everybody"):
@@ -224,7 +251,9 @@ def test_up_to_a_hundred_nodes_only_the_complete_graph_is_accepted(cohort: Make,
 
 # ---------------------------------------------------------------- parts
 @given(secret=st.binary(min_size=16, max_size=16), n=st.integers(1, 40), data=st.data())
-def test_any_threshold_of_shares_restores_the_secret(secret: bytes, n: int, data: st.DataObject) -> None:
+def test_any_threshold_of_shares_restores_the_secret(
+    secret: bytes, n: int, data: st.DataObject
+) -> None:
     threshold = data.draw(st.integers(1, n))
     points = data.draw(st.lists(st.integers(1, 10_000), min_size=n, max_size=n, unique=True))
     shares = dict(zip(points, split(secret, points, threshold), strict=True))
@@ -236,7 +265,8 @@ def test_any_threshold_of_shares_restores_the_secret(secret: bytes, n: int, data
 
 
 def test_shares_below_the_threshold_say_nothing() -> None:
-    """With t - 1 shares every secret is equally possible: the first share of two secrets has one distribution."""
+    """With t - 1 shares every secret is equally possible: the first share of two secrets has one
+    distribution."""
     first = [int.from_bytes(split(bytes(16), [1, 2, 3], 2)[0], "big") for _ in range(4000)]
     second = [int.from_bytes(split(b"\xff" * 16, [1, 2, 3], 2)[0], "big") for _ in range(4000)]
     from scipy.stats import ks_2samp
@@ -244,10 +274,14 @@ def test_shares_below_the_threshold_say_nothing() -> None:
     assert ks_2samp(np.array(first, float), np.array(second, float)).pvalue > 1e-6
 
 
-@pytest.mark.parametrize(("n", "gone", "expected"), [(100, 10, (32, 22)), (500, 50, (84, 59)), (1000, 100, (100, 70))])
-def test_degrees_and_thresholds_follow_the_published_bounds(n: int, gone: int, expected: tuple[int, int]) -> None:
-    """Bell et al.'s bounds, a tenth hostile and a tenth gone; a little above their (82, 57) and (96, 67), because here
-    a member also holds a share of its own secrets."""
+@pytest.mark.parametrize(
+    ("n", "gone", "expected"), [(100, 10, (32, 22)), (500, 50, (84, 59)), (1000, 100, (100, 70))]
+)
+def test_degrees_and_thresholds_follow_the_published_bounds(
+    n: int, gone: int, expected: tuple[int, int]
+) -> None:
+    """Bell et al.'s bounds, a tenth hostile and a tenth gone; a little above their (82, 57) and
+    (96, 67), because here a member also holds a share of its own secrets."""
     assert harary(n, gone, gone) == expected
 
 
@@ -262,7 +296,18 @@ def test_the_graph_is_regular_and_mutual(n: int, half: int) -> None:
 
 
 def _fields(terms: object) -> dict[str, object]:
-    names = ("epoch", "number", "prekeys", "threshold", "degree", "least", "length", "public", "work", "model")
+    names = (
+        "epoch",
+        "number",
+        "prekeys",
+        "threshold",
+        "degree",
+        "least",
+        "length",
+        "public",
+        "work",
+        "model",
+    )
     return {name: getattr(terms, name) for name in names}
 
 
@@ -320,7 +365,9 @@ def test_a_torn_write_leaves_the_state_before(cohort: Make, cut: int) -> None:
         assert state["serial"] == 2
 
 
-def test_where_there_is_no_boot_id_every_write_is_synced(cohort: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_boot_id_every_write_is_synced(
+    cohort: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import os
 
     vault, synced = cohort(2).clients[0].vault, []

@@ -1,7 +1,9 @@
-"""Ten thousand malformed, replayed, reordered and contradicting messages: S5 of the protocol's promises.
+"""Ten thousand malformed, replayed, reordered and contradicting messages: S5 of the protocol's
+promises.
 
-The invariants hold over every trace: no client ever gives both kinds of share of one peer, signs two survivor lists,
-masks two vectors in one session, or raises anything but a refusal; the server never gives a sum below the threshold.
+The invariants hold over every trace: no client ever gives both kinds of share of one peer, signs
+two survivor lists, masks two vectors in one session, or raises anything but a refusal; the server
+never gives a sum below the threshold.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class Hostile:
 
     def broken_terms(self) -> Terms:
         terms, keys = self.terms, list(self.terms.prekeys)
-        forged = Prekey(keys[0].member, keys[0].serial, keys[0].transport, bytes(32), keys[0].signature)
+        forged = Prekey(
+            keys[0].member, keys[0].serial, keys[0].transport, bytes(32), keys[0].signature
+        )
         return DICE.choice(
             [
                 replace(terms, threshold=1), replace(terms, threshold=N + 3), replace(terms, least=0, epoch=-1),
@@ -79,7 +83,11 @@ class Hostile:
         )  # fmt: skip
 
     def mask(self, client: Any) -> None:
-        inbox = {sender: box[client.member] for sender, box in self.boxes.items() if sender != client.member}
+        inbox = {
+            sender: box[client.member]
+            for sender, box in self.boxes.items()
+            if sender != client.member
+        }
         trick = DICE.randrange(40)
         if trick == 0 and inbox:
             inbox[DICE.choice(list(inbox))] = DICE.randbytes(DICE.choice([0, 5, 62]))
@@ -90,7 +98,9 @@ class Hostile:
             inbox[99] = bytes(62)
         elif trick == 3:
             inbox = {}
-        session = DICE.choice([self.terms.session] * 20 + [terms.session for terms in self.old] + [bytes(32)])
+        session = DICE.choice(
+            [self.terms.session] * 20 + [terms.session for terms in self.old] + [bytes(32)]
+        )
         model = bytes(32) if DICE.random() < 0.97 else b"another".ljust(32)
         length = LENGTH + CHECK + (DICE.random() < 0.02)
         client.mask(session, model, inbox, np.zeros(length, np.uint32))
@@ -98,7 +108,15 @@ class Hostile:
 
     def confirm(self, client: Any) -> None:
         everyone = list(range(N))
-        lists = [everyone] * 60 + [everyone[1:], everyone[:-1], [0], [], everyone[::-1], [0, 0, 1, 2], [*everyone, 77]]
+        lists = [everyone] * 60 + [
+            everyone[1:],
+            everyone[:-1],
+            [0],
+            [],
+            everyone[::-1],
+            [0, 0, 1, 2],
+            [*everyone, 77],
+        ]
         survivors = DICE.choice(lists)
         session = DICE.choice([self.terms.session] * 20 + [terms.session for terms in self.old])
         signature = client.confirm(session, survivors)
@@ -116,7 +134,9 @@ class Hostile:
             text = survivors_text(self.terms.session, list(range(N)))
             given = dict.fromkeys(range(N), stranger.sign(text))
         elif trick == 2 and given:
-            given = dict.fromkeys(range(N), next(iter(given.values())))  # one signature shown as everybody's
+            given = dict.fromkeys(
+                range(N), next(iter(given.values()))
+            )  # one signature shown as everybody's
         elif trick == 3:
             given[55] = bytes(64)
         elif trick == 4:
@@ -135,7 +155,9 @@ class Hostile:
 
 
 @pytest.mark.timeout(600)
-def test_ten_thousand_hostile_messages(cohort: Callable[..., Cohort], capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_thousand_hostile_messages(
+    cohort: Callable[..., Cohort], capsys: pytest.CaptureFixture[str]
+) -> None:
     hostile = Hostile(cohort(N))
     for number in range(MESSAGES):
         if number % SESSION == 0:
@@ -146,13 +168,17 @@ def test_ten_thousand_hostile_messages(cohort: Callable[..., Cohort], capsys: py
     assert all(len(lists) == 1 for lists in hostile.signed.values())
     assert all(times == 1 for times in hostile.masked.values())
     assert counts["answered"] + counts["aborted"] + counts["ignored"] == MESSAGES
-    assert min(counts["answered"], counts["aborted"], counts["ignored"]) > 100 and counts["unmasked"] > 0
+    assert (
+        min(counts["answered"], counts["aborted"], counts["ignored"]) > 100
+        and counts["unmasked"] > 0
+    )
     with capsys.disabled():
         print(f"\n{MESSAGES} hostile messages to clients: {dict(counts)}")  # noqa: T201
 
 
 def test_a_thousand_malformed_answers_to_the_server(cohort: Callable[..., Cohort]) -> None:
-    """Whatever clients send, the server raises one of two errors, and gives a sum only if enough really took part."""
+    """Whatever clients send, the server raises one of two errors, and gives a sum only if enough
+    really took part."""
     made, sums = cohort(N), 0
     inputs = {member: np.full(LENGTH, member + 1, np.uint32) for member in range(N)}
     for _ in range(60):
@@ -161,14 +187,22 @@ def test_a_thousand_malformed_answers_to_the_server(cohort: Callable[..., Cohort
         try:
             for client in made.clients:
                 boxes = client.share(terms)
-                _try(server.shared, client.member, DICE.choice([boxes] * 6 + [{}, {0: b""}, {**boxes, 9: bytes(62)}]))
+                _try(
+                    server.shared,
+                    client.member,
+                    DICE.choice([boxes] * 6 + [{}, {0: b""}, {**boxes, 9: bytes(62)}]),
+                )
             for member in server.close_sharing():
                 vector = np.concatenate([inputs[member], np.zeros(CHECK, np.uint32)])
                 made.clients[member].mask(terms.session, terms.model, server.inbox(member), vector)
                 if DICE.random() < 0.9:
                     server.upload(member, vector)
                     honest.add(member)
-                for wrong in (vector[:-1], vector.astype(np.int64), *([vector] if member in honest else [])):
+                for wrong in (
+                    vector[:-1],
+                    vector.astype(np.int64),
+                    *([vector] if member in honest else []),
+                ):
                     _try(server.upload, member, wrong)  # too short, of another type, again
             survivors = server.close_uploads()
             for member in survivors:
@@ -176,7 +210,11 @@ def test_a_thousand_malformed_answers_to_the_server(cohort: Callable[..., Cohort
                 _try(server.confirmed, member, DICE.choice([signature] * 8 + [bytes(64)]))
             for member in server.close_confirmation():
                 shares = made.clients[member].unmask(terms.session, server.signatures(member))
-                _try(server.reveal, member, DICE.choice([shares] * 8 + [{}, dict.fromkeys(shares, b"")]))
+                _try(
+                    server.reveal,
+                    member,
+                    DICE.choice([shares] * 8 + [{}, dict.fromkeys(shares, b"")]),
+                )
             total = server.finish()
         except (AbortedError, RefusalError):
             continue

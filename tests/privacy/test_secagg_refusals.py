@@ -24,7 +24,8 @@ Make = Callable[..., Cohort]
 
 # ---------------------------------------------------------------- who may restore what
 def test_a_larger_degree_needs_a_larger_threshold() -> None:
-    """k = 100 and t = 15 among 102: 50 neighbours shown one list and 50 the other would give away both secrets."""
+    """k = 100 and t = 15 among 102: 50 neighbours shown one list and 50 the other would give away
+    both secrets."""
     policy = Policy(min_nodes=2)
     degree, threshold = harary(102, 1, dropouts(102))
     assert (degree, threshold) == (26, 15) and not policy.objection(102, threshold, degree, 10)
@@ -33,11 +34,17 @@ def test_a_larger_degree_needs_a_larger_threshold() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(nodes=st.integers(2, 160), degree=st.integers(1, 159), threshold=st.integers(1, 160), hostile=st.integers(0, 3))
+@given(
+    nodes=st.integers(2, 160),
+    degree=st.integers(1, 159),
+    threshold=st.integers(1, 160),
+    hostile=st.integers(0, 3),
+)
 def test_no_accepted_terms_let_two_lists_reach_the_threshold(
     nodes: int, degree: int, threshold: int, hostile: int
 ) -> None:
-    """Every holder gives one kind of share, the hostile ones both: t of each kind need 2 t <= holders + hostile."""
+    """Every holder gives one kind of share, the hostile ones both: t of each kind need 2 t <=
+    holders + hostile."""
     degree = min(degree, nodes - 1)
     if not Policy(min_nodes=2, colluding=hostile).objection(nodes, threshold, degree, 10):
         assert 2 * threshold > degree + 1 + hostile and threshold <= degree + 1
@@ -52,7 +59,9 @@ def test_no_accepted_terms_let_two_lists_reach_the_threshold(
         (Policy(min_nodes=2, colluding=5), 9, 7, "both secrets"),
     ],
 )
-def test_each_limit_of_the_complete_graph(policy: Policy, nodes: int, threshold: int, words: str) -> None:
+def test_each_limit_of_the_complete_graph(
+    policy: Policy, nodes: int, threshold: int, words: str
+) -> None:
     assert words in policy.objection(nodes, threshold, nodes - 1, 10)
     assert not Policy(min_nodes=2).objection(nodes, default_threshold(nodes), nodes - 1, 10)
 
@@ -69,7 +78,10 @@ def test_noise_that_only_the_server_promises_does_not_count() -> None:
 def test_a_neighbours_prekey_must_be_signed_by_it(cohort: Make) -> None:
     made = cohort(5)
     terms = made.terms(4)
-    forged = [replace(terms.prekeys[1], mask=terms.prekeys[2].mask), *(terms.prekeys[i] for i in (0, 2, 3, 4))]
+    forged = [
+        replace(terms.prekeys[1], mask=terms.prekeys[2].mask),
+        *(terms.prekeys[i] for i in (0, 2, 3, 4)),
+    ]
     tampered = replace(terms, prekeys=tuple(sorted(forged, key=lambda prekey: prekey.member)))
     with pytest.raises(RefusalError, match="prekey of member 1 is not signed"):
         made.clients[0].share(tampered)
@@ -77,7 +89,8 @@ def test_a_neighbours_prekey_must_be_signed_by_it(cohort: Make) -> None:
 
 
 def test_a_node_recognises_its_own_keys(cohort: Make) -> None:
-    """Its own prekey it does not verify by a signature: a server may put its own mask key under this node's name."""
+    """Its own prekey it does not verify by a signature: a server may put its own mask key under
+    this node's name."""
     made = cohort(5)
     terms = made.terms(4)
     for swapped in ("mask", "transport"):
@@ -95,13 +108,16 @@ def test_a_sum_is_taken_part_in_once(cohort: Make) -> None:
     again = made.terms(4)
     with pytest.raises(RefusalError, match="is not newer"):
         made.clients[0].share(replace(again, number=first.number))
-    with pytest.raises(RefusalError, match="is not newer"):  # an earlier epoch, however high the number
+    with pytest.raises(
+        RefusalError, match="is not newer"
+    ):  # an earlier epoch, however high the number
         made.clients[0].share(replace(again, epoch=first.epoch - 1, number=99))
     made.clients[0].share(again)
 
 
 def test_a_clock_far_ahead_cannot_lock_a_node_out(cohort: Make) -> None:
-    """An epoch is a server's start in milliseconds; a node would refuse all earlier ones for ever."""
+    """An epoch is a server's start in milliseconds; a node would refuse all earlier ones for
+    ever."""
     made = cohort(5)
     with pytest.raises(RefusalError, match="ahead of this node's clock"):
         made.clients[0].share(replace(made.terms(4), epoch=2**62))
@@ -109,7 +125,9 @@ def test_a_clock_far_ahead_cannot_lock_a_node_out(cohort: Make) -> None:
 
 
 # ---------------------------------------------------------------- survivors
-def until_masked(made: Cohort, silent: int | None = None) -> tuple[Terms, SecAggServer, dict[int, SecAggClient]]:
+def until_masked(
+    made: Cohort, silent: int | None = None
+) -> tuple[Terms, SecAggServer, dict[int, SecAggClient]]:
     """A sum in which every node but ``silent`` has shared and masked."""
     terms = made.terms(4)
     server = SecAggServer(terms, made.roster.members)
@@ -117,7 +135,9 @@ def until_masked(made: Cohort, silent: int | None = None) -> tuple[Terms, SecAgg
     for member, client in clients.items():
         server.shared(member, client.share(terms))
     for member in server.close_sharing():
-        clients[member].mask(terms.session, terms.model, server.inbox(member), np.zeros(4 + CHECK, np.uint32))
+        clients[member].mask(
+            terms.session, terms.model, server.inbox(member), np.zeros(4 + CHECK, np.uint32)
+        )
     return terms, server, clients
 
 
@@ -129,7 +149,8 @@ def test_a_survivor_must_have_shared_its_secrets(cohort: Make) -> None:
 
 @pytest.mark.parametrize("left", [5, 6])
 def test_a_node_counts_the_survivors_against_its_own_limit(cohort: Make, left: int) -> None:
-    """Seven take part and 5 are enough for the threshold, and 2 for the terms; this node asks for 6."""
+    """Seven take part and 5 are enough for the threshold, and 2 for the terms; this node asks for
+    6."""
     made = cohort(7, Policy(min_nodes=6))
     terms, _, clients = until_masked(made)
     assert terms.threshold == 5 and terms.least == 2
@@ -142,7 +163,8 @@ def test_a_node_counts_the_survivors_against_its_own_limit(cohort: Make, left: i
 
 
 def test_shares_are_given_only_for_a_list_that_the_threshold_signed(cohort: Make) -> None:
-    """t = 4 of 5: three signatures, or a fourth on another list, or one of somebody else, are not enough."""
+    """t = 4 of 5: three signatures, or a fourth on another list, or one of somebody else, are not
+    enough."""
     made = cohort(5)
     terms, _, clients = until_masked(made)
     everyone = [0, 1, 2, 3, 4]
@@ -154,17 +176,22 @@ def test_shares_are_given_only_for_a_list_that_the_threshold_signed(cohort: Make
         clients[1].unmask(terms.session, {**signatures, 3: signatures[2]})
     signatures[4] = clients[4].confirm(terms.session, everyone)
     assert is_signed(made.roster.members[4], signatures[4], b"") is False
-    assert set(clients[2].unmask(terms.session, {m: signatures[m] for m in (0, 1, 2, 4)})) == set(everyone)
+    assert set(clients[2].unmask(terms.session, {m: signatures[m] for m in (0, 1, 2, 4)})) == set(
+        everyone
+    )
 
 
 @settings(max_examples=12, deadline=None)
 @given(
-    first=st.sets(st.integers(0, 6), min_size=5), second=st.sets(st.integers(0, 6), min_size=5), seed=st.integers(0, 99)
+    first=st.sets(st.integers(0, 6), min_size=5),
+    second=st.sets(st.integers(0, 6), min_size=5),
+    seed=st.integers(0, 99),
 )
 def test_a_server_that_shows_two_lists_never_gets_both_secrets(
     tmp_path_factory: pytest.TempPathFactory, first: set[int], second: set[int], seed: int
 ) -> None:
-    """Each node is shown one of two lists; whatever it then reveals, no peer's two secrets are both restorable."""
+    """Each node is shown one of two lists; whatever it then reveals, no peer's two secrets are both
+    restorable."""
     made = Cohort(tmp_path_factory.mktemp("split"), 7)
     terms, _, clients = until_masked(made)
     lists = {member: sorted(first if (seed >> member) % 2 else second) for member in clients}
@@ -176,7 +203,11 @@ def test_a_server_that_shows_two_lists_never_gets_both_secrets(
             continue
     kinds: dict[tuple[int, str], set[int]] = {}
     for member in signed:
-        same = {other: signed[other] for other in signed if lists[other] == lists[member] and other in lists[member]}
+        same = {
+            other: signed[other]
+            for other in signed
+            if lists[other] == lists[member] and other in lists[member]
+        }
         try:
             shares = clients[member].unmask(terms.session, same)
         except RefusalError:

@@ -39,7 +39,8 @@ def keys(tmp_path: Path) -> Keys:
 
 @pytest.mark.parametrize("asked", [[0, 1], [0, 7]])
 def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: list[int]) -> None:
-    """It hosts 0 and 1: whoever asks it for client 7 wants to know what it says of somebody else."""
+    """It hosts 0 and 1: whoever asks it for client 7 wants to know what it says of somebody
+    else."""
     release = SecAgg(PrivacySettings(), 4)
     prekeys = tuple(Prekey.from_bytes(member, keys(member)[0]) for member in MEMBERS)
     clients = {"0": asked, **{str(member): [member + 10] for member in MEMBERS[1:]}}
@@ -57,16 +58,23 @@ def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: 
         assert len(node.share(content, "secagg", release).config_records[RECORD]["boxes"]) == 4  # type: ignore[arg-type]
 
 
-def test_a_prekey_that_its_node_did_not_sign_costs_that_node_only(tmp_path: Path, keys: Keys) -> None:
+def test_a_prekey_that_its_node_did_not_sign_costs_that_node_only(
+    tmp_path: Path, keys: Keys
+) -> None:
     """Taken into the stock it would be refused by every neighbour, and no round would come off."""
     rounds = object.__new__(SecureRounds)
     rounds.sessions = Sessions()
     folders = {member: tmp_path / f"node-{member:04d}" for member in MEMBERS}
-    rounds.identities = {m: public_bytes(load_identity(folder / KEY_FILE)) for m, folder in folders.items()}
+    rounds.identities = {
+        m: public_bytes(load_identity(folder / KEY_FILE)) for m, folder in folders.items()
+    }
     good = keys(1)
     rounds._stock_up(1, RecordDict({RECORD: ConfigRecord({"prekeys": good})}))
     assert [key.to_bytes() for key in rounds.sessions.stock[1]] == good
-    for forged in ([*keys(2), *keys(3)], keys(3)):  # node 3's keys under node 2's name, alone or among its own
+    for forged in (
+        [*keys(2), *keys(3)],
+        keys(3),
+    ):  # node 3's keys under node 2's name, alone or among its own
         with pytest.raises(ReplyError, match="a prekey of node 2 is not signed by it"):
             rounds._stock_up(2, RecordDict({RECORD: ConfigRecord({"prekeys": forged})}))
     assert 2 not in rounds.sessions.stock

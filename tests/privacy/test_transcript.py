@@ -1,4 +1,5 @@
-"""What a secure sum's messages show: nothing, and the same tests do catch the masks of published toys."""
+"""What a secure sum's messages show: nothing, and the same tests do catch the masks of published
+toys."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def as_ring(values: NDArray[np.float64]) -> NDArray[np.uint32]:
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_uploads_of_two_hundred_sums_look_uniform_and_unrelated(cohort: Callable[..., Cohort], shape: str) -> None:
+def test_uploads_of_two_hundred_sums_look_uniform_and_unrelated(
+    cohort: Callable[..., Cohort], shape: str
+) -> None:
     made = cohort(5)
     for _ in range(
         40
@@ -50,7 +53,8 @@ def test_the_same_input_twice_gives_unrelated_uploads(cohort: Callable[..., Coho
 
 
 def test_negative_control_small_masks_from_a_public_seed_leak() -> None:
-    """Masks of standard deviation 1e-3 on unit-norm updates, as in the published PrivFedTalk code."""
+    """Masks of standard deviation 1e-3 on unit-norm updates, as in the published PrivFedTalk
+    code."""
     updates = RNG.normal(size=(10, D)) / np.sqrt(D)
     masks = np.random.default_rng(42).normal(scale=1e-3, size=(10, D))
     scale = 2.0**24
@@ -58,17 +62,21 @@ def test_negative_control_small_masks_from_a_public_seed_leak() -> None:
 
 
 def test_negative_control_anyone_can_take_off_a_mask_from_a_public_seed() -> None:
-    """Uniform masks pass every statistic; if their seed is public, regenerating them still shows the input."""
+    """Uniform masks pass every statistic; if their seed is public, regenerating them still shows
+    the input."""
     inputs = as_ring(SHAPES["gaussian"](5))
     masks = np.random.default_rng(42).integers(0, 2**32, inputs.shape, dtype=np.uint32)
     uploads = inputs + masks
     assert not score_transcript(uploads, inputs.view(np.int32).astype(float)).leaks
-    taken_off = uploads - np.random.default_rng(42).integers(0, 2**32, inputs.shape, dtype=np.uint32)
+    taken_off = uploads - np.random.default_rng(42).integers(
+        0, 2**32, inputs.shape, dtype=np.uint32
+    )
     assert (taken_off == inputs).all()
 
 
 def test_negative_control_masks_weighted_after_masking_do_not_cancel() -> None:
-    """Pairwise masks that cancel in the plain sum spoil it as soon as the server weights the uploads unequally."""
+    """Pairwise masks that cancel in the plain sum spoil it as soon as the server weights the
+    uploads unequally."""
     updates = RNG.normal(size=(10, D)) / np.sqrt(D)
     pair = np.triu(np.ones((10, 10)), 1)
     noise = RNG.normal(scale=0.01, size=(10, 10, D)) * pair[..., None]

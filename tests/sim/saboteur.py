@@ -1,6 +1,8 @@
-"""A task and a learner for secure rounds whose right answer is known, in which chosen node processes are killed.
+"""A task and a learner for secure rounds whose right answer is known, in which chosen node
+processes are killed.
 
-Not a test module: ``test_secure_on_ray.py`` names it in a config, so it is imported wherever clients are.
+Not a test module: ``test_secure_on_ray.py`` names it in a config, so it is imported wherever
+clients are.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ def victims(round: int) -> tuple[int, ...]:
 
 
 def sabotage(graves: Path) -> None:
-    """Kill the process of a victim when it reaches its leg; a repeated message finds the node dead as well."""
+    """Kill the process of a victim when it reaches its leg; a repeated message finds the node dead
+    as well."""
     for number, leg in enumerate(LEGS, start=1):
         setattr(SecAggClient, leg, _deadly(getattr(SecAggClient, leg), number, graves))
 

@@ -31,9 +31,13 @@ def test_message_reads_its_sender_from_task_identity() -> None:
 
 def test_grid_and_strategy_have_the_methods_we_implement() -> None:
     assert Grid.__abstractmethods__ <= set(vars(InProcessGrid))
-    assert {"configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate", "summary"} <= set(
-        Strategy.__abstractmethods__
-    )
+    assert {
+        "configure_train",
+        "aggregate_train",
+        "configure_evaluate",
+        "aggregate_evaluate",
+        "summary",
+    } <= set(Strategy.__abstractmethods__)
     parameters = list(inspect.signature(Strategy.start).parameters)
     assert parameters[:4] == ["self", "grid", "initial_arrays", "num_rounds"]
 
@@ -45,9 +49,15 @@ def test_the_actor_pool_has_the_names_the_guard_patches() -> None:
     assert source is not None and source.origin is not None
     text = Path(source.origin).read_text()
     assert "class BasicActorPool" in text and "def pool_size_from_resources" in text
-    assert "self.create_actor_fn = lambda" in text and "def __init__(\n        self,\n        actor_type" in text
+    assert (
+        "self.create_actor_fn = lambda" in text
+        and "def __init__(\n        self,\n        actor_type" in text
+    )
     driver = find_spec("flwr.server.superlink.fleet.vce.vce_api")
-    assert driver is not None and "from .backend.raybackend import RayBackend" in Path(str(driver.origin)).read_text()
+    assert (
+        driver is not None
+        and "from .backend.raybackend import RayBackend" in Path(str(driver.origin)).read_text()
+    )
 
 
 def test_error_replies_of_a_raising_client_look_like_flowers() -> None:
@@ -60,14 +70,20 @@ def test_error_replies_of_a_raising_client_look_like_flowers() -> None:
     grid = InProcessGrid(app, 1, {})
     with server_identity(grid.run.run_id):
         (reply,) = grid.send_and_receive([Message(RecordDict(), 1000, "train")])
-    assert reply.has_error() and reply.error.code == 2 and "on purpose" in (reply.error.reason or "")
+    assert (
+        reply.has_error() and reply.error.code == 2 and "on purpose" in (reply.error.reason or "")
+    )
 
 
 def test_the_bundle_holds_our_code_and_nothing_else() -> None:
     from flwr.cli.build import build_fab_from_disk
 
     names = zipfile.ZipFile(BytesIO(build_fab_from_disk(ROOT))).namelist()
-    ours = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    ours = {
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+    }
     assert ours <= set(names), "what the fingerprint covers travels"
     assert "sim/recipes/quickstart.toml" in names and "LICENSE" in names
     assert not [name for name in names if name.startswith(("tests/", "runs/", ".venv/"))]

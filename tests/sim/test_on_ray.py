@@ -37,7 +37,9 @@ def command(tmp_path: Path, *changes: str) -> list[str]:
     ]
 
 
-def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(tmp_path: Path) -> None:
+def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(
+    tmp_path: Path,
+) -> None:
     """One run carries several checks because each start of Ray costs half a minute."""
     process = subprocess.Popen(
         command(tmp_path, "rounds=30", "methods=maml", "rule=scaffold", "learner.outer-steps=8", "evaluation.every=30"),
@@ -51,7 +53,11 @@ def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(tmp
         while process.poll() is None and not killed:
             if sum(event["event"] == "round" for event in folder.events()) >= 3:
                 family.extend(psutil.Process(process.pid).children(recursive=True))
-                actors = [member for member in family if "ClientAppActor" in member.name() + " ".join(member.cmdline())]
+                actors = [
+                    member
+                    for member in family
+                    if "ClientAppActor" in member.name() + " ".join(member.cmdline())
+                ]
                 os.kill(actors[0].pid, signal.SIGKILL)
                 killed.append(actors[0].pid)
             time.sleep(0.02)
@@ -69,7 +75,9 @@ def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(tmp
     assert rounds[-1]["clients"] == {"ok": 4, "failed": 0}
     first_failed = next((i for i, event in enumerate(rounds) if event["clients"]["failed"]), None)
     if first_failed is not None:  # Ray usually repeats the message within the round
-        assert rounds[first_failed + 1]["clients"]["failed"] == 0, "its clients train again in the next round"
+        assert rounds[first_failed + 1]["clients"]["failed"] == 0, (
+            "its clients train again in the next round"
+        )
 
     gone = psutil.wait_procs(family, timeout=20)[1]
     assert not gone, f"left running: {gone}"
@@ -98,8 +106,15 @@ def test_on_ray_and_in_process_give_the_same_model(tmp_path: Path) -> None:
 
 def test_a_run_whose_clients_all_fail_exits_non_zero_and_says_why(tmp_path: Path) -> None:
     done = subprocess.run(
-        command(tmp_path, "methods=json:dumps"), capture_output=True, text=True, check=False, cwd=tmp_path
+        command(tmp_path, "methods=json:dumps"),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )  # json.dumps is no learner: every client finds that out when it builds its pieces
     assert done.returncode == 3 and done.stdout == ""
-    assert "0 clients answered" in done.stderr and "LearnerSettings is not JSON serializable" in done.stderr
+    assert (
+        "0 clients answered" in done.stderr
+        and "LearnerSettings is not JSON serializable" in done.stderr
+    )
     assert RunFolder(tmp_path / "run").status["state"] == "stopped"

@@ -28,12 +28,15 @@ from sim.ray_guard import placeable
         ([{"CPU": 4}], 1, 0.5, 0),
     ],
 )
-def test_as_many_actors_as_ray_can_place(machines: Any, cpus: int, gpus: float, expected: int) -> None:
+def test_as_many_actors_as_ray_can_place(
+    machines: Any, cpus: int, gpus: float, expected: int
+) -> None:
     assert placeable(machines, cpus, gpus) == expected
 
 
 def test_nothing_happens_outside_a_simulation_driver() -> None:
-    """In a fresh process, because other tests import parts of flwr's simulation; looking must not import Ray."""
+    """In a fresh process, because other tests import parts of flwr's simulation; looking must not
+    import Ray."""
     code = "import sys; from sim import ray_guard; assert ray_guard.install() is False; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -49,7 +52,9 @@ def test_actors_are_made_with_restarts_and_retries() -> None:
             return SimpleNamespace(remote=lambda **_: "actor")
 
     class BasicActorPool:
-        def __init__(self, actor_type: Any, client_resources: dict[str, Any], actor_kwargs: Any) -> None:
+        def __init__(
+            self, actor_type: Any, client_resources: dict[str, Any], actor_kwargs: Any
+        ) -> None:
             self.actors_capacity = module.pool_size_from_resources(client_resources)
             self.create_actor_fn = lambda: "unguarded"
 
@@ -65,7 +70,9 @@ def test_actors_are_made_with_restarts_and_retries() -> None:
     pool.pool = ["one", "two"]
     pool.terminate_all_actors()
     assert killed == ["one", "two"]
-    assert made == [{"num_cpus": 1, "num_gpus": 0.35, "max_restarts": -1, "max_task_retries": ray_guard.RETRIES}]
+    assert made == [
+        {"num_cpus": 1, "num_gpus": 0.35, "max_restarts": -1, "max_task_retries": ray_guard.RETRIES}
+    ]
 
 
 def test_a_renamed_pool_is_reported_not_ignored(caplog: pytest.LogCaptureFixture) -> None:

@@ -51,25 +51,39 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
     )  # fmt: skip
     folder = RunFolder(tmp_path / "run")
     log = folder.path / "flower.log"
-    assert done.returncode == 0, done.stderr[-3000:] + (log.read_text()[-3000:] if log.exists() else "")
+    assert done.returncode == 0, done.stderr[-3000:] + (
+        log.read_text()[-3000:] if log.exists() else ""
+    )
     module = saboteur()
     assert {grave.name for grave in graves.iterdir()} == {
-        f"{leg}-{number}-{member}" for number, leg in enumerate(module.LEGS, 1) for member in module.victims(number)
+        f"{leg}-{number}-{member}"
+        for number, leg in enumerate(module.LEGS, 1)
+        for member in module.victims(number)
     }
 
     rounds = [event for event in folder.events() if event["event"] == "round"]
-    counted = {1: 10, 2: 10, 3: 12, 4: 12, 5: 12}  # after the masked leg a dead node's vector is still in the sum
+    counted = {
+        1: 10,
+        2: 10,
+        3: 12,
+        4: 12,
+        5: 12,
+    }  # after the masked leg a dead node's vector is still in the sum
     assert {event["round"]: event["clients"]["ok"] for event in rounds} == counted
 
     # the sum is the plain sum of the survivors plus the accounted noise
     expected, variance = torch.zeros(SIZE, dtype=torch.float64), 0.0
-    honest = 2 * NODES // 3 + 1 - 1  # the least nodes in a sum, one of which may be the one who looks at it
+    honest = (
+        2 * NODES // 3 + 1 - 1
+    )  # the least nodes in a sum, one of which may be the one who looks at it
     for number in range(1, ROUNDS + 1):
         out = module.victims(number) if number <= 2 else ()
         members = [client for client in range(NODES) if client not in out]
         expected += sum(module.known_update(client, SIZE).double() for client in members) / NODES
         variance += len(members) / honest * Z**2 / NODES**2
-    model = load_file(list_checkpoints(folder.checkpoints)[-1])["saboteur:KnownUpdate-0/model"].double()
+    model = load_file(list_checkpoints(folder.checkpoints)[-1])[
+        "saboteur:KnownUpdate-0/model"
+    ].double()
     noise = (model - expected) / math.sqrt(variance)
     assert abs(float(noise.std()) - 1) < 5 / math.sqrt(2 * SIZE), "not the accounted noise"
     assert abs(float(noise.mean())) < 5 / math.sqrt(SIZE), "the sum is off"
@@ -82,7 +96,10 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
     multipliers = [entry["multiplier"] for entry in entries if entry["type"] == "reserve"]
     mu = math.sqrt(sum(z**-2 for z in multipliers))
     offline = brentq(
-        lambda e: norm.cdf(mu / 2 - e / mu) - math.exp(e) * norm.cdf(-mu / 2 - e / mu) - 1e-5, 0, 50, xtol=1e-12
+        lambda e: norm.cdf(mu / 2 - e / mu) - math.exp(e) * norm.cdf(-mu / 2 - e / mu) - 1e-5,
+        0,
+        50,
+        xtol=1e-12,
     )
     assert json.loads(done.stdout)["epsilon"] == pytest.approx(offline, abs=1e-6)
     assert len(multipliers) == ROUNDS

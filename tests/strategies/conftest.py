@@ -25,9 +25,12 @@ class Point:
 
 
 class QuadraticTask:
-    """L(w; B) = mean over samples of |A_s (w - t)|^2 / 2 with A_s = diag(inputs): curvature differs by sample."""
+    """L(w; B) = mean over samples of |A_s (w - t)|^2 / 2 with A_s = diag(inputs): curvature differs
+    by sample."""
 
-    def __init__(self, targets: Sequence[Sequence[float]], examples: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, targets: Sequence[Sequence[float]], examples: Sequence[int] | None = None
+    ) -> None:
         counts = examples or [1] * len(targets)
         self.points = [
             Point(str(i), torch.tensor(t, dtype=torch.float64), n)
@@ -61,10 +64,19 @@ class QuadraticTask:
         device: torch.device,
     ) -> Callable[[int], Episode]:  # fmt: skip
         size = self.layout.size
-        targets = torch.stack([point.truth for point in cohort])[:, None, :].expand(-1, batch_size, -1)
+        targets = torch.stack([point.truth for point in cohort])[:, None, :].expand(
+            -1, batch_size, -1
+        )
         draws = torch.stack(
             [
-                torch.rand(count, inner_steps + 1, batch_size, size, generator=generator(*key), dtype=torch.float64)
+                torch.rand(
+                    count,
+                    inner_steps + 1,
+                    batch_size,
+                    size,
+                    generator=generator(*key),
+                    dtype=torch.float64,
+                )
                 for key in keys
             ],
             dim=2,

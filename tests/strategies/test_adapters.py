@@ -1,4 +1,5 @@
-"""Training of shared and personal adapters: AdamW as torch has it, and what a rule hears of a client."""
+"""Training of shared and personal adapters: AdamW as torch has it, and what a rule hears of a
+client."""
 
 from __future__ import annotations
 
@@ -25,12 +26,15 @@ RATE = 0.05
 
 
 class Scripted:
-    """A personalised task whose gradients are given ``[steps, C, P + Q]``, whatever the parameters."""
+    """A personalised task whose gradients are given ``[steps, C, P + Q]``, whatever the
+    parameters."""
 
     def __init__(self, gradients: Tensor) -> None:
         self.gradients = gradients
         self.layout, self.personal = Layout.of({"s": (SHARED,)}), Layout.of({"p": (OWN,)})
-        self.derivatives = SimpleNamespace(gradient=lambda point, query: (query[:, 0], query[:, :SHARED]))
+        self.derivatives = SimpleNamespace(
+            gradient=lambda point, query: (query[:, 0], query[:, :SHARED])
+        )
         self.whole = SimpleNamespace(gradient=lambda point, query: (query[:, 0], query))
         self.judged: list[Tensor] = []
 
@@ -46,18 +50,27 @@ class Scripted:
     def signals(self, params: Tensor, cohort: Sequence[Any]) -> dict[str, Tensor]:
         """Depends on every number it is shown."""
         self.judged.append(params)
-        return {"identity": params.sum(1).sigmoid(), "stability": params.square().sum(1).neg().exp()}
+        return {
+            "identity": params.sum(1).sigmoid(),
+            "stability": params.square().sum(1).neg().exp(),
+        }
 
 
 def gradients(seed: int = 0) -> Tensor:
-    """Of very different sizes from step to step, so that a clip (or its absence) shows through AdamW's scaling."""
+    """Of very different sizes from step to step, so that a clip (or its absence) shows through
+    AdamW's scaling."""
     draw = torch.Generator().manual_seed(seed)
     sizes = torch.tensor([0.1, 3.0]).repeat(STEPS)[:, None, None]
     return (sizes * torch.randn(2 * STEPS, CLIENTS, SHARED + OWN, generator=draw)).double()
 
 
 def trained(
-    task: Scripted, rule: Rule, memory: Tensor, decay: float = 0.0, clip: float = 0.0, personal_steps: int = STEPS
+    task: Scripted,
+    rule: Rule,
+    memory: Tensor,
+    decay: float = 0.0,
+    clip: float = 0.0,
+    personal_steps: int = STEPS,
 ) -> LocalResult:
     adapters = AdapterSettings(rate=RATE, weight_decay=decay, personal_steps=personal_steps)
     settings = LearnerSettings(outer_steps=STEPS, outer_clip=clip, adapters=adapters)
@@ -73,11 +86,14 @@ def model_sent() -> Tensor:
 
 
 def by_torch(start: Tensor, steps: Tensor, decay: float, clip: float) -> Tensor:
-    """Where ``torch.optim.AdamW`` gets to from ``start``, on gradients cut to the norm ``clip`` (0: not cut)."""
+    """Where ``torch.optim.AdamW`` gets to from ``start``, on gradients cut to the norm ``clip`` (0:
+    not cut)."""
     point = torch.nn.Parameter(start.clone())
     optimiser = torch.optim.AdamW([point], lr=RATE, weight_decay=decay)
     for gradient in steps:
-        point.grad = gradient * min(1.0, clip / float(gradient.norm())) if clip else gradient.clone()
+        point.grad = (
+            gradient * min(1.0, clip / float(gradient.norm())) if clip else gradient.clone()
+        )
         optimiser.step()
     return point.detach()
 
@@ -85,15 +101,22 @@ def by_torch(start: Tensor, steps: Tensor, decay: float, clip: float) -> Tensor:
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_both_adapters_take_the_steps_of_adamw(decay: float, clip: float) -> None:
-    """The shared one on the first ten gradients, the personal one from what was remembered on the next ten."""
+    """The shared one on the first ten gradients, the personal one from what was remembered on the
+    next ten."""
     task, script = Scripted(gradients()), gradients()
     memory = torch.linspace(-0.5, 0.5, CLIENTS * OWN, dtype=torch.float64).view(CLIENTS, OWN)
     found = trained(task, FedAvg(RuleSettings()), memory, decay, clip)
     for client in range(CLIENTS):
         shared = by_torch(model_sent(), script[:STEPS, client, :SHARED], decay, clip)
-        torch.testing.assert_close(model_sent() + found.delta[client], shared, rtol=1e-9, atol=1e-12)
-        own = by_torch(task.personal_start() + memory[client], script[STEPS:, client, SHARED:], decay, clip)
-        torch.testing.assert_close(task.personal_start() + found.kept["personal"][client], own, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            model_sent() + found.delta[client], shared, rtol=1e-9, atol=1e-12
+        )
+        own = by_torch(
+            task.personal_start() + memory[client], script[STEPS:, client, SHARED:], decay, clip
+        )
+        torch.testing.assert_close(
+            task.personal_start() + found.kept["personal"][client], own, rtol=1e-9, atol=1e-12
+        )
 
 
 def test_the_clip_and_the_decay_would_be_missed() -> None:
@@ -107,7 +130,8 @@ def test_the_clip_and_the_decay_would_be_missed() -> None:
 
 # ---------------------------------------------------------------------- what a rule hears
 def test_what_a_client_remembers_for_itself_does_not_move_its_weight() -> None:
-    """The weight judges what is sent: with other personal memories (and none) deltas, signals and weights are equal."""
+    """The weight judges what is sent: with other personal memories (and none) deltas, signals and
+    weights are equal."""
     memories = [torch.zeros(CLIENTS, OWN), torch.full((CLIENTS, OWN), 0.7)]
     rule = Isfa(RuleSettings())
     found, weights = [], []
@@ -115,13 +139,19 @@ def test_what_a_client_remembers_for_itself_does_not_move_its_weight() -> None:
         task = Scripted(gradients())
         result = trained(task, rule, memory.double(), personal_steps=personal_steps)
         (judged,) = task.judged
-        torch.testing.assert_close(judged, model_sent() + result.delta)  # P numbers a client: the shared adapter alone
+        torch.testing.assert_close(
+            judged, model_sent() + result.delta
+        )  # P numbers a client: the shared adapter alone
         found.append(result)
         weights.append(rule.contribute(result, rule.broadcast(model_sent(), {}, 1), {})[0].weight)
-    assert not torch.equal(found[0].kept["personal"], found[1].kept["personal"]) and not found[2].kept
+    assert (
+        not torch.equal(found[0].kept["personal"], found[1].kept["personal"]) and not found[2].kept
+    )
     for other, weight in zip(found[1:], weights[1:], strict=True):
         assert torch.equal(other.delta, found[0].delta) and torch.equal(weight, weights[0])
-    assert float(weights[0].min()) < 0.99 and weights[0][0] != weights[0][1], "the signals must matter"
+    assert float(weights[0].min()) < 0.99 and weights[0][0] != weights[0][1], (
+        "the signals must matter"
+    )
 
 
 def test_a_rule_that_wants_no_signals_costs_none() -> None:

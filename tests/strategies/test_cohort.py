@@ -18,7 +18,9 @@ from strategies.types import Payload
 TARGETS = [[float(i), 1.0 - i] for i in range(7)]
 
 
-@pytest.mark.parametrize("learner", ["erm", "maml", "fomaml", "fedmenf", "fedmenf-unbounded", "reptile"])
+@pytest.mark.parametrize(
+    "learner", ["erm", "maml", "fomaml", "fedmenf", "fedmenf-unbounded", "reptile"]
+)
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
 def test_chunks_change_nothing(quadratic: Callable[..., Any], learner: str, chunk: int) -> None:
     whole = Rounds(quadratic(TARGETS), learner=learner, clients=7).go(2)
@@ -26,7 +28,9 @@ def test_chunks_change_nothing(quadratic: Callable[..., Any], learner: str, chun
     assert distance(whole, parts) < 1e-12
 
 
-@pytest.mark.parametrize(("poison", "reason"), [("raise", "disk of client 2"), ("nan", "not finite")])
+@pytest.mark.parametrize(
+    ("poison", "reason"), [("raise", "disk of client 2"), ("nan", "not finite")]
+)
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_a_failing_client_is_left_out_by_name(
     quadratic: Callable[..., Any], poison: str, reason: str, chunk: int
@@ -39,7 +43,9 @@ def test_a_failing_client_is_left_out_by_name(
     assert sorted(result.clients) == [0, 1, 3, 4, 5, 6] and list(result.failures) == [2]
     assert reason in result.failures[2] and ".py:" in result.failures[2]
     alone = Rounds(quadratic(TARGETS), clients=7, chunk=1)
-    whole = alone.trainer.run(alone.federation.broadcast(1), Assignment(1, 0, (0, 1, 3, 4, 5, 6), (0,) * 6))
+    whole = alone.trainer.run(
+        alone.federation.broadcast(1), Assignment(1, 0, (0, 1, 3, 4, 5, 6), (0,) * 6)
+    )
     assert result.payload is not None and whole.payload is not None and result.payload.count == 6
     torch.testing.assert_close(result.payload.vector, whole.payload.vector)
 
@@ -66,7 +72,9 @@ def test_participants_depend_on_seed_and_round_alone() -> None:
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)))
-def test_fold_gives_the_same_bits_in_any_order_of_arrival(order: list[int], missing: set[int]) -> None:
+def test_fold_gives_the_same_bits_in_any_order_of_arrival(
+    order: list[int], missing: set[int]
+) -> None:
     draw = torch.Generator().manual_seed(0)
     vectors = [torch.randn(5, generator=draw) * 10.0**i for i in range(6)]
 
@@ -103,19 +111,32 @@ def test_a_rule_with_memory_needs_a_store(quadratic: Callable[..., Any]) -> None
     from strategies.cohort import CohortTrainer
 
     with pytest.raises(ValueError, match="memory store"):
-        CohortTrainer(game.trainer.task, game.trainer.learner, game.rule, game.trainer.release, game.trainer.settings)
+        CohortTrainer(
+            game.trainer.task,
+            game.trainer.learner,
+            game.rule,
+            game.trainer.release,
+            game.trainer.settings,
+        )
     assert isinstance(game.federation, Federation)
 
 
-@pytest.mark.parametrize(("rule", "signals"), [("scaffold", None), ("isfa", {"0": 1.0, "1": 0.1, "2": 0.6})])
+@pytest.mark.parametrize(
+    ("rule", "signals"), [("scaffold", None), ("isfa", {"0": 1.0, "1": 0.1, "2": 0.6})]
+)
 def test_a_rehearsal_is_what_a_run_sums_and_leaves_nothing(
     quadratic: Callable[..., Any], rule: str, signals: dict[str, float] | None
 ) -> None:
     game = Rounds(quadratic(TARGETS), rule, clients=7, signals=signals)
     game.go(2)
     received = game.federation.broadcast(3)
-    order = Assignment(3, 0, (0, 2, 5), tuple(game.federation.accepted[client] for client in (0, 2, 5)))
-    before = {key: {name: row.clone() for name, row in kept.items()} for key, kept in game.store.versions.items()}
+    order = Assignment(
+        3, 0, (0, 2, 5), tuple(game.federation.accepted[client] for client in (0, 2, 5))
+    )
+    before = {
+        key: {name: row.clone() for name, row in kept.items()}
+        for key, kept in game.store.versions.items()
+    }
     local, contribution = game.trainer.rehearse(received, order)
     assert game.store.versions.keys() == before.keys()
     for key, kept in before.items():

@@ -1,4 +1,5 @@
-"""The local loop that gradient oracles share: where it clips, how many steps it takes, what it reports."""
+"""The local loop that gradient oracles share: where it clips, how many steps it takes, what it
+reports."""
 
 from __future__ import annotations
 
@@ -36,38 +37,57 @@ class Scripted:
 
 
 def played(
-    learner: Any, rule: Rule, received: Broadcast, settings: LearnerSettings, memory: Any = None, cohort: Any = None
+    learner: Any,
+    rule: Rule,
+    received: Broadcast,
+    settings: LearnerSettings,
+    memory: Any = None,
+    cohort: Any = None,
 ) -> LocalResult:
     cohort = cohort or [SimpleNamespace(examples=1)]
-    task: Any = SimpleNamespace(derivatives=None, episodes=lambda *_: lambda step: Episode([], None))
-    return descend(learner, task, rule, received, cohort, memory or {}, KEYS[: len(cohort)], settings)
+    task: Any = SimpleNamespace(
+        derivatives=None, episodes=lambda *_: lambda step: Episode([], None)
+    )
+    return descend(
+        learner, task, rule, received, cohort, memory or {}, KEYS[: len(cohort)], settings
+    )
 
 
 def test_a_clients_own_gradient_is_clipped_before_the_rule_corrects_it() -> None:
-    """By hand: a gradient of 10 is cut to 5 and the variate of 3 comes off: a step of 2 (cut after it: 5)."""
+    """By hand: a gradient of 10 is cut to 5 and the variate of 3 comes off: a step of 2 (cut after
+    it: 5)."""
     rule = Scaffold(RuleSettings())
     model = torch.zeros(1)
     received = rule.broadcast(model, rule.init(model), 1)
     settings = LearnerSettings(outer_steps=1, outer_clip=5.0)
-    found = played(Scripted(10.0, [[1.0]]), rule, received, settings, {"control": torch.tensor([[3.0]])})
+    found = played(
+        Scripted(10.0, [[1.0]]), rule, received, settings, {"control": torch.tensor([[3.0]])}
+    )
     assert found.delta.item() == pytest.approx(-(5.0 - 3.0))
 
 
-def test_noise_of_a_learner_that_clips_itself_is_not_clipped_again(quadratic: Callable[..., Any]) -> None:
-    """P = 10^4 numbers of deviation C sigma = 1 have the norm 100 (deviation 0.7), far above the clip of 5."""
+def test_noise_of_a_learner_that_clips_itself_is_not_clipped_again(
+    quadratic: Callable[..., Any],
+) -> None:
+    """P = 10^4 numbers of deviation C sigma = 1 have the norm 100 (deviation 0.7), far above the
+    clip of 5."""
     size, rate = 10_000, 0.1
     settings = LearnerSettings(
         inner_steps=1, outer_steps=1, outer_clip=5.0, batch_size=1,
         meta_nsgd=MetaNsgdSettings(clip=0.5, noise_multiplier=2.0, outer_rate=rate),
     )  # fmt: skip
-    task, rule = quadratic([[0.0] * size]), FedAvg(RuleSettings())  # the start is the optimum: a gradient of zero
+    task, rule = (
+        quadratic([[0.0] * size]),
+        FedAvg(RuleSettings()),
+    )  # the start is the optimum: a gradient of zero
     received = rule.broadcast(task.init(0), {}, 1)
     found = descend(MetaNsgd(settings), task, rule, received, task.points, {}, KEYS[:1], settings)
     assert float(found.delta.norm()) == pytest.approx(rate * size**0.5, rel=0.1)
 
 
 def test_steps_are_counted_by_units_and_weights_by_examples() -> None:
-    """Objects of several views: E = 2 steps for each of 1 and 3 objects, weights of 8 and 24 views."""
+    """Objects of several views: E = 2 steps for each of 1 and 3 objects, weights of 8 and 24
+    views."""
     cohort = [SimpleNamespace(examples=8, units=1), SimpleNamespace(examples=24, units=3)]
     settings = LearnerSettings(outer_steps=2, outer_clip=0.0, steps_by_examples=True)
     rule, learner = FedAvg(RuleSettings()), Scripted(1.0, [[1.0, 1.0]] * 48)
@@ -80,9 +100,16 @@ def test_the_lowest_objective_of_a_clients_own_steps_is_reported() -> None:
     """Neither the last one nor one of the steps that only others of the cohort still take."""
     table = [[3.0, 5.0], [1.0, 4.0], [2.0, 6.0], [0.0, 3.0], [0.0, 8.0], [0.0, 7.0]]
     settings = LearnerSettings(outer_steps=3, outer_clip=0.0, steps_by_examples=True)
-    rule, cohort = FedAvg(RuleSettings()), [SimpleNamespace(examples=1), SimpleNamespace(examples=2)]
+    rule, cohort = (
+        FedAvg(RuleSettings()),
+        [SimpleNamespace(examples=1), SimpleNamespace(examples=2)],
+    )
     received = rule.broadcast(torch.zeros(1), {}, 1)
     found = played(Scripted(1.0, table), rule, received, settings, cohort=cohort)
-    assert found.metrics["objective_min"].tolist() == [1.0, 3.0] and found.metrics["loss"].tolist() == [2.0, 7.0]
+    assert found.metrics["objective_min"].tolist() == [1.0, 3.0] and found.metrics[
+        "loss"
+    ].tolist() == [2.0, 7.0]
     alone = played(Scripted(1.0, [row[:1] for row in table]), rule, received, settings)
-    assert alone.metrics["objective_min"].tolist() == [1.0] and alone.metrics["loss"].tolist() == [2.0]
+    assert alone.metrics["objective_min"].tolist() == [1.0] and alone.metrics["loss"].tolist() == [
+        2.0
+    ]

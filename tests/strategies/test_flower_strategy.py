@@ -1,4 +1,5 @@
-"""The round strategy is a normal Flower ``Strategy``: Flower's own loop drives it to the same model."""
+"""The round strategy is a normal Flower ``Strategy``: Flower's own loop drives it to the same
+model."""
 
 from __future__ import annotations
 
@@ -51,14 +52,19 @@ def setting(
 
 
 @pytest.mark.parametrize("rule", ["fedavg", "fedexp", "fedacg"])
-def test_flowers_own_loop_gives_the_same_model_as_ours(setting: Callable[..., Any], rule: str) -> None:
-    """Also where the model that is judged is neither the last one nor the one clients would get next."""
+def test_flowers_own_loop_gives_the_same_model_as_ours(
+    setting: Callable[..., Any], rule: str
+) -> None:
+    """Also where the model that is judged is neither the last one nor the one clients would get
+    next."""
     ours, grid = setting(rule)
     with server_identity(grid.run.run_id):
         result = ours.start(grid, ArrayRecord(), num_rounds=2)
     theirs, grid = setting(rule)
     with server_identity(grid.run.run_id):
-        other = Strategy.start(theirs, grid, ArrayRecord({"unused": result.arrays["model"]}), num_rounds=2)
+        other = Strategy.start(
+            theirs, grid, ArrayRecord({"unused": result.arrays["model"]}), num_rounds=2
+        )
     assert torch.equal(ours.federation.model, theirs.federation.model)
     for found in (result, other):
         assert torch.equal(from_array(found.arrays["model"]), ours.federation.result)
@@ -66,7 +72,9 @@ def test_flowers_own_loop_gives_the_same_model_as_ours(setting: Callable[..., An
     assert result.train_metrics_clientapp[2]["psnr_p"] == other.train_metrics_clientapp[2]["psnr_p"]
 
 
-def test_start_takes_an_initial_model_and_continues_from_its_own_round(setting: Callable[[], Any]) -> None:
+def test_start_takes_an_initial_model_and_continues_from_its_own_round(
+    setting: Callable[[], Any],
+) -> None:
     whole, grid = setting()
     with server_identity(grid.run.run_id):
         start = whole.start(grid, ArrayRecord(), num_rounds=1)
@@ -122,7 +130,10 @@ def test_exchange_keeps_to_its_window_and_reports_the_silent() -> None:
             ready = [name for name in identifiers if name != "m3" and name in self.out]
             for name in ready:
                 del self.out[name]
-            return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=name)) for name in ready]
+            return [
+                SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=name))
+                for name in ready
+            ]
 
     grid = Slow()
     answers = dict(exchange(grid, [None] * 6, timeout=0.2, in_flight=2))  # type: ignore[arg-type, list-item]
@@ -131,7 +142,8 @@ def test_exchange_keeps_to_its_window_and_reports_the_silent() -> None:
 
 
 def test_nothing_runs_far_ahead_of_a_straggler_and_no_message_expires_in_the_queue() -> None:
-    """Message 0 never answers: of 100, only those within four windows of it are out before it is given up."""
+    """Message 0 never answers: of 100, only those within four windows of it are out before it is
+    given up."""
 
     class Straggling:
         def __init__(self) -> None:
@@ -145,7 +157,11 @@ def test_nothing_runs_far_ahead_of_a_straggler_and_no_message_expires_in_the_que
         def pull_messages(self, identifiers: list[str]) -> list[Any]:
             from types import SimpleNamespace
 
-            return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=i)) for i in identifiers if i != "0"]
+            return [
+                SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=i))
+                for i in identifiers
+                if i != "0"
+            ]
 
     grid = Straggling()
     for index, reply in exchange(grid, list(range(100)), timeout=0.2, in_flight=3):  # type: ignore[arg-type]
@@ -161,23 +177,36 @@ def test_spread_is_balanced_and_respects_hosts() -> None:
     assert [len(clients) for _, clients in shares] == [3, 3, 4]
     assert sorted(client for _, clients in shares for client in clients) == list(range(10))
     deployed = [Node(1, 0, frozenset({0, 5})), Node(2, 1, frozenset({1}))]
-    assert [(node.node_id, clients) for node, clients in spread([0, 1, 5, 7], deployed)] == [(1, [0, 5]), (2, [1])]
+    assert [(node.node_id, clients) for node, clients in spread([0, 1, 5, 7], deployed)] == [
+        (1, [0, 5]),
+        (2, [1]),
+    ]
 
 
 def test_two_nodes_that_claim_the_same_are_not_both_asked() -> None:
-    nodes = [Node(1, 0, frozenset({0, 1})), Node(2, 1, frozenset({1, 2})), Node(3, 2, frozenset({3})), Node(4, 2, None)]
+    nodes = [
+        Node(1, 0, frozenset({0, 1})),
+        Node(2, 1, frozenset({1, 2})),
+        Node(3, 2, frozenset({3})),
+        Node(4, 2, None),
+    ]
     reasons: list[str] = []
     assert [node.node_id for node in without_doubles(nodes, reasons)] == [1, 3]
     assert "node 2" in reasons[0] and "clients [1]" in reasons[0] and "partition 2" in reasons[1]
 
 
-def test_metrics_in_a_private_sum_are_means_over_clients_not_over_weights(setting: Callable[[], Any]) -> None:
-    """Two clients of half the largest weight (5 of 10 examples): the weights add up to 1, the losses are of two."""
+def test_metrics_in_a_private_sum_are_means_over_clients_not_over_weights(
+    setting: Callable[[], Any],
+) -> None:
+    """Two clients of half the largest weight (5 of 10 examples): the weights add up to 1, the
+    losses are of two."""
     strategy, _ = setting()
     size = strategy.federation.model.numel()
     strategy.release = SecAgg(PrivacySettings(metrics='{"loss": [0, 2]}', max_examples=10), size)
     loss = Scalar(torch.tensor([0.5, 1.5]), Bounds(0.0, 2.0))
-    contribution = Contribution(torch.zeros(2, size), torch.tensor([5.0, 5.0]), {"metric.loss": loss})
+    contribution = Contribution(
+        torch.zeros(2, size), torch.tensor([5.0, 5.0]), {"metric.loss": loss}
+    )
     public, report = strategy.release.open(2, 2.0, 2, 2), RoundReport(1, [0, 1])
     total = strategy.release.close(strategy.release.encode(contribution, public), public)
     strategy._close(total, public, report)

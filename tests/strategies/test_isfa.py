@@ -23,7 +23,9 @@ TARGETS = [[1.0, 0.0, 2.0], [-3.0, 1.0, 0.5], [0.0, 4.0, -1.0], [2.0, 2.0, 2.0]]
 
 def local(identity: list[float], stability: list[float], examples: list[float]) -> LocalResult:
     signals = {"identity": torch.tensor(identity), "stability": torch.tensor(stability)}
-    return LocalResult(torch.ones(len(identity), 3), 1, 1.0, torch.tensor(examples), signals=signals)
+    return LocalResult(
+        torch.ones(len(identity), 3), 1, 1.0, torch.tensor(examples), signals=signals
+    )
 
 
 def test_the_weight_is_the_formula() -> None:
@@ -44,10 +46,16 @@ def test_weights_are_those_of_the_published_rule_up_to_a_common_factor() -> None
     assert np.allclose(ours / ours.sum(), published / published.sum(), atol=1e-6)
 
 
-@given(st.lists(st.tuples(st.floats(-5, 5) | st.just(math.nan), st.floats(-5, 5)), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.floats(-5, 5) | st.just(math.nan), st.floats(-5, 5)), min_size=1, max_size=6
+    )
+)
 def test_no_signal_makes_a_weight_leave_its_range(signals: list[tuple[float, float]]) -> None:
     rule = Isfa(RuleSettings(isfa=IsfaSettings(gamma=5.0)))
-    weight = rule.weight(local([a for a, _ in signals], [b for _, b in signals], [1.0] * len(signals)))
+    weight = rule.weight(
+        local([a for a, _ in signals], [b for _, b in signals], [1.0] * len(signals))
+    )
     assert ((weight > 0) & (weight <= 1)).all()
 
 
@@ -65,12 +73,18 @@ def test_gamma_zero_is_fedavg_whatever_the_signals(quadratic: Callable[..., Any]
 
 
 def test_a_reliable_client_pulls_harder(quadratic: Callable[..., Any]) -> None:
-    """(d_0 + e^-2 d_1) / (1 + e^-2), with d_0 and d_1 found from FedAvg over one client and over both."""
-    rules, task = RuleSettings(server_clip=0, isfa=IsfaSettings(gamma=2.0)), quadratic([[4.0], [-3.0]])
+    """(d_0 + e^-2 d_1) / (1 + e^-2), with d_0 and d_1 found from FedAvg over one client and over
+    both."""
+    rules, task = (
+        RuleSettings(server_clip=0, isfa=IsfaSettings(gamma=2.0)),
+        quadratic([[4.0], [-3.0]]),
+    )
     first = float(Rounds(task, "fedavg", clients=1, rules=rules).go())
     second = 2 * float(Rounds(task, "fedavg", clients=2, rules=rules).go()) - first
     moved = Rounds(task, "isfa", clients=2, rules=rules, signals={"0": 1.0, "1": 0.0}).go()
-    assert float(moved) == pytest.approx((first + math.exp(-2) * second) / (1 + math.exp(-2)), rel=1e-9)
+    assert float(moved) == pytest.approx(
+        (first + math.exp(-2) * second) / (1 + math.exp(-2)), rel=1e-9
+    )
 
 
 def test_a_masked_vector_holds_the_weighted_update_and_the_weight() -> None:
@@ -81,12 +95,16 @@ def test_a_masked_vector_holds_the_weighted_update_and_the_weight() -> None:
     assert kept == {} and contribution.largest == 1.0
     rows = JointVector(3, rho_weight=1.0).pack(contribution, clip=10.0)
     weights = np.array([1.0, math.exp(-0.5)])
-    assert np.allclose(rows[:, :3], weights[:, None] / 10.0, atol=1e-6) and np.allclose(rows[:, 3], weights, atol=1e-6)
+    assert np.allclose(rows[:, :3], weights[:, None] / 10.0, atol=1e-6) and np.allclose(
+        rows[:, 3], weights, atol=1e-6
+    )
 
 
 def test_negative_control_a_weight_beyond_its_bound_is_cut() -> None:
     rule = Isfa(RuleSettings())
-    contribution, _ = rule.contribute(local([1.0], [1.0], [1.0]), Broadcast(torch.zeros(3), {}, 1), {})
+    contribution, _ = rule.contribute(
+        local([1.0], [1.0], [1.0]), Broadcast(torch.zeros(3), {}, 1), {}
+    )
     contribution.weight.fill_(50.0)
     assert JointVector(3, rho_weight=1.0).pack(contribution, clip=10.0)[0, 3] == pytest.approx(1.0)
 
@@ -100,15 +118,20 @@ def test_who_did_well_stays_away_more_often_and_counts_more() -> None:
     contribution, kept = rule.contribute(
         local([1.0] * 3, [1.0] * 3, [1.0] * 3), Broadcast(torch.zeros(3), {}, 1), memory
     )
-    assert (contribution.weight * chance).tolist() == pytest.approx([0.25] * 3) and contribution.weight.max() <= 1
+    assert (contribution.weight * chance).tolist() == pytest.approx(
+        [0.25] * 3
+    ) and contribution.weight.max() <= 1
     assert kept["score"].tolist() == [[1.0]] * 3
 
 
 def test_staying_away_adds_zero_and_keeps_the_memory(quadratic: Callable[..., Any]) -> None:
-    """At score 1 they come with chance 0.3: 200 coins give 60 on average, with a deviation of 6.5."""
+    """At score 1 they come with chance 0.3: 200 coins give 60 on average, with a deviation of
+    6.5."""
     rules = RuleSettings(server_clip=0, isfa=IsfaSettings(attendance=0.3))
     people = [str(number) for number in range(20)]
-    game = Rounds(quadratic([[1.0]] * 20), "isfa", clients=20, rules=rules, signals=dict.fromkeys(people, 1.0))
+    game = Rounds(
+        quadratic([[1.0]] * 20), "isfa", clients=20, rules=rules, signals=dict.fromkeys(people, 1.0)
+    )
     game.go(11)
     trained = [len(result.clients) for result in game.results]
     assert trained[0] == 20, "nobody has a score yet"
@@ -118,12 +141,17 @@ def test_staying_away_adds_zero_and_keeps_the_memory(quadratic: Callable[..., An
 
 
 def test_who_stays_away_is_drawn_anew_every_round(quadratic: Callable[..., Any]) -> None:
-    """Twenty coins of chance 0.3 fall alike in two rounds with chance (0.3^2 + 0.7^2)^20 = 2e-5; and by the seed."""
+    """Twenty coins of chance 0.3 fall alike in two rounds with chance (0.3^2 + 0.7^2)^20 = 2e-5;
+    and by the seed."""
     rules = RuleSettings(server_clip=0, isfa=IsfaSettings(attendance=0.3))
     perfect = dict.fromkeys((str(number) for number in range(20)), 1.0)
     present = {}
     for seed in (0, 1):
-        game = Rounds(quadratic([[1.0]] * 20), "isfa", clients=20, rules=rules, signals=perfect, seed=seed)
+        game = Rounds(
+            quadratic([[1.0]] * 20), "isfa", clients=20, rules=rules, signals=perfect, seed=seed
+        )
         game.go(6)
-        present |= {(seed, number): tuple(result.clients) for number, result in enumerate(game.results[1:])}
+        present |= {
+            (seed, number): tuple(result.clients) for number, result in enumerate(game.results[1:])
+        }
     assert len(set(present.values())) == len(present) == 2 * 5

@@ -1,4 +1,5 @@
-"""Learners: exact gradients (also while a clip is active), reductions, and the bounded objective."""
+"""Learners: exact gradients (also while a clip is active), reductions, and the bounded
+objective."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ from torch import Tensor
 from privacy.accounting import gaussian_epsilon
 from privacy.meta_nsgd import MetaNsgd
 from strategies.local.erm import Erm
-from strategies.local.meta import Meta, fedmenf, fedmenf_first_order, fedmenf_unbounded, fomaml, maml
+from strategies.local.meta import (
+    Meta,
+    fedmenf,
+    fedmenf_first_order,
+    fedmenf_unbounded,
+    fomaml,
+    maml,
+)
 from strategies.local.reptile import Reptile
 from strategies.settings import FedMeNFSettings, LearnerSettings, MetaNsgdSettings
 from tasks.derivatives import Autograd
@@ -35,12 +43,15 @@ def problem(clients: int = 2, inner_steps: int = 3) -> tuple[Tensor, Episode]:
 
 
 def objective(learner: Meta, params: Tensor, episode: Episode) -> Tensor:
-    """L_pp as a function of w alone, from the definition: inner steps, clip, query, minus the capped shared loss."""
+    """L_pp as a function of w alone, from the definition: inner steps, clip, query, minus the
+    capped shared loss."""
     point = params
     for batch in episode.support:
         _, gradient = Autograd(FIELD.loss).gradient(point, batch)
         norm = gradient.norm(dim=1, keepdim=True)
-        point = point - learner.inner_rate * gradient * torch.minimum(torch.ones_like(norm), learner.inner_clip / norm)
+        point = point - learner.inner_rate * gradient * torch.minimum(
+            torch.ones_like(norm), learner.inner_clip / norm
+        )
     shared = FIELD.loss(params, episode.query)
     if learner.cap:
         shared = shared.clamp(max=learner.cap)
@@ -49,7 +60,9 @@ def objective(learner: Meta, params: Tensor, episode: Episode) -> Tensor:
 
 @pytest.mark.parametrize("clip", [INACTIVE, ACTIVE], ids=["clip inactive", "clip active"])
 @pytest.mark.parametrize(("gamma", "cap"), [(0.0, 0.0), (0.75, 0.0), (1.0, 10.0), (0.75, 1e-6)])
-def test_second_order_gradient_equals_finite_differences(clip: float, gamma: float, cap: float) -> None:
+def test_second_order_gradient_equals_finite_differences(
+    clip: float, gamma: float, cap: float
+) -> None:
     params, episode = problem()
     learner = Meta(3, 0.05, clip, 1.0, order=2, gamma=gamma, cap=cap)
     gradient = learner.step(SirenDerivatives(FIELD), params, episode).gradient
@@ -66,7 +79,8 @@ def test_second_order_gradient_equals_finite_differences(clip: float, gamma: flo
 
 
 def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
-    """The published release differentiates as if the clip were not there: a negative control for the test above."""
+    """The published release differentiates as if the clip were not there: a negative control for
+    the test above."""
     params, episode = problem()
     learner = Meta(3, 0.05, ACTIVE, 1.0)
     exact = learner.step(SirenDerivatives(FIELD), params, episode).gradient
@@ -75,7 +89,8 @@ def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
     for batch in episode.support:
         (gradient,) = torch.autograd.grad(FIELD.loss(point, batch).sum(), point, create_graph=True)
         scale = torch.minimum(
-            torch.ones(2, 1, dtype=torch.float64), ACTIVE / gradient.detach().norm(dim=1, keepdim=True)
+            torch.ones(2, 1, dtype=torch.float64),
+            ACTIVE / gradient.detach().norm(dim=1, keepdim=True),
         )
         gradient.detach().mul_(scale)  # values are scaled, the graph does not know
         point = point - learner.inner_rate * gradient
@@ -119,7 +134,9 @@ def test_fomaml_is_the_query_gradient_at_the_adapted_field() -> None:
         norm = gradient.norm(dim=1, keepdim=True)
         point = point - 0.05 * gradient * (ACTIVE / norm).clamp(max=1)
     expected = derivatives.gradient(point, episode.query)[1]
-    torch.testing.assert_close(fomaml(SETTINGS).step(derivatives, params, episode).gradient, expected)
+    torch.testing.assert_close(
+        fomaml(SETTINGS).step(derivatives, params, episode).gradient, expected
+    )
     reptile = Reptile(SETTINGS).step(derivatives, params, episode).gradient
     torch.testing.assert_close(reptile, params - point)
 
@@ -134,16 +151,21 @@ def test_above_the_cap_the_bounded_variant_is_maml_and_below_it_is_unbounded() -
     bounded, free, plain = (
         replace(Meta.of(SETTINGS, 2), gamma=0.75, cap=middle), fedmenf_unbounded(SETTINGS), maml(SETTINGS),
     )  # fmt: skip
-    steps = [learner.step(derivatives, params, episode).gradient for learner in (bounded, free, plain)]
+    steps = [
+        learner.step(derivatives, params, episode).gradient for learner in (bounded, free, plain)
+    ]
     above = int(shared.argmax())
     assert torch.equal(steps[0][above], steps[2][above])
     torch.testing.assert_close(steps[0][1 - above], steps[1][1 - above])
     result = bounded.step(derivatives, params, episode)
-    assert float(result.objective[above]) == pytest.approx(float(result.metrics["loss"][above]) - 0.75 * middle)
+    assert float(result.objective[above]) == pytest.approx(
+        float(result.metrics["loss"][above]) - 0.75 * middle
+    )
 
 
 def test_the_cap_is_held_against_the_shared_loss_and_not_the_adapted_one() -> None:
-    """A cap between the two: the shared loss is above it, so nothing is subtracted from the gradient."""
+    """A cap between the two: the shared loss is above it, so nothing is subtracted from the
+    gradient."""
     params, episode = problem(clients=1)
     derivatives = SirenDerivatives(FIELD)
     plain = Meta(3, 0.05, INACTIVE, 1.0).step(derivatives, params, episode)
@@ -156,7 +178,8 @@ def test_the_cap_is_held_against_the_shared_loss_and_not_the_adapted_one() -> No
 
 
 def test_first_order_change_of_the_shared_loss_is_damped_by_one_minus_gamma() -> None:
-    """As the inner rate goes to zero, G_pp = (1 - gamma) grad L, so the shared loss falls by that share less."""
+    """As the inner rate goes to zero, G_pp = (1 - gamma) grad L, so the shared loss falls by that
+    share less."""
     params, episode = problem()
     episode = Episode([episode.query] * 3, episode.query)
     derivatives = SirenDerivatives(FIELD)
@@ -167,14 +190,17 @@ def test_first_order_change_of_the_shared_loss_is_damped_by_one_minus_gamma() ->
 
 
 def test_a_linear_loss_has_no_curvature() -> None:
-    """Closed form: with L(w) = <a, w> every inner step moves by a constant and the meta-gradient is a."""
+    """Closed form: with L(w) = <a, w> every inner step moves by a constant and the meta-gradient is
+    a."""
 
     def linear(params: Tensor, batch: Batch) -> Tensor:
         return (params * batch.targets[:, 0]).sum(-1)
 
     a = torch.tensor([[[1.0, -2.0]]])
     batch = Batch(a, a)
-    step = Meta(2, 0.1, INACTIVE, 1.0).step(Autograd(linear), torch.zeros(1, 2), Episode([batch, batch], batch))
+    step = Meta(2, 0.1, INACTIVE, 1.0).step(
+        Autograd(linear), torch.zeros(1, 2), Episode([batch, batch], batch)
+    )
     torch.testing.assert_close(step.gradient, a[0])
     torch.testing.assert_close(step.objective, torch.tensor([-2 * 0.1 * 5.0]))  # <a, -0.2 a>
 
@@ -190,7 +216,9 @@ def test_budget_driven_gamma_follows_the_formula() -> None:
     expected = (1 - 0.6 * square.mean() / square).clamp(0, 1)
     torch.testing.assert_close(step.metrics["gamma"], expected)
     for client in range(2):
-        fixed = Meta(3, 0.05, ACTIVE, 0.01, gamma=float(expected[client])).step(derivatives, params, episode)
+        fixed = Meta(3, 0.05, ACTIVE, 0.01, gamma=float(expected[client])).step(
+            derivatives, params, episode
+        )
         torch.testing.assert_close(step.gradient[client], fixed.gradient[client])
 
 
@@ -200,7 +228,9 @@ def test_first_order_fedmenf_subtracts_from_fomaml() -> None:
     free = SETTINGS.model_copy(update={"fedmenf": FedMeNFSettings(gamma=0.75, cap=0.0)})
     expected = fomaml(SETTINGS).step(derivatives, params, episode).gradient
     expected = expected - 0.75 * derivatives.gradient(params, episode.query)[1]
-    torch.testing.assert_close(fedmenf_first_order(free).step(derivatives, params, episode).gradient, expected)
+    torch.testing.assert_close(
+        fedmenf_first_order(free).step(derivatives, params, episode).gradient, expected
+    )
 
 
 class TestMetaNsgd:
@@ -214,7 +244,9 @@ class TestMetaNsgd:
         )
         back = Reptile(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient
         norm = back.norm(dim=1, keepdim=True)
-        torch.testing.assert_close(step.gradient, back * (0.05 / norm).clamp(max=1), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(
+            step.gradient, back * (0.05 / norm).clamp(max=1), rtol=1e-6, atol=1e-7
+        )
 
     def test_the_second_step_is_pulled_back_to_where_it_started(self) -> None:
         """K = 2 without clips: phi_2 = phi_1 - rate (grad L(phi_1) + 2 mu (phi_1 - w))."""
@@ -224,11 +256,15 @@ class TestMetaNsgd:
         quiet = {"noise_multiplier": 1e-12, "clip": 100.0}
         rate, derivatives, found = settings.inner_rate, SirenDerivatives(FIELD), []
         for pull in (0.7, 0.0):
-            own = settings.model_copy(update={"meta_nsgd": MetaNsgdSettings(proximal=pull, **quiet)})
+            own = settings.model_copy(
+                update={"meta_nsgd": MetaNsgdSettings(proximal=pull, **quiet)}
+            )
             found.append(MetaNsgd(own).step(derivatives, params, episode).gradient)
             point = params
             for batch in episode.support:
-                point = point - rate * (derivatives.gradient(point, batch)[1] + 2 * pull * (point - params))
+                point = point - rate * (
+                    derivatives.gradient(point, batch)[1] + 2 * pull * (point - params)
+                )
             torch.testing.assert_close(found[-1], params - point, atol=1e-8, rtol=1e-5)
         assert not torch.allclose(*found, atol=1e-6)
 
@@ -236,17 +272,30 @@ class TestMetaNsgd:
         """Deviation C sigma a number; mean square over the rows within 5 standard errors of it."""
         field = Siren(2, 2, 32, 2)
         params = field.init(torch.Generator().manual_seed(0)).double().expand(4, -1)
-        batch = Batch(torch.zeros(4, 3, 2, dtype=torch.float64), torch.zeros(4, 3, 2, dtype=torch.float64))
-        learner, quiet = self.learner(clip=0.5, noise_multiplier=2.0), self.learner(noise_multiplier=1e-12)
+        batch = Batch(
+            torch.zeros(4, 3, 2, dtype=torch.float64), torch.zeros(4, 3, 2, dtype=torch.float64)
+        )
+        learner, quiet = (
+            self.learner(clip=0.5, noise_multiplier=2.0),
+            self.learner(noise_multiplier=1e-12),
+        )
         episode = Episode([batch], batch)
         signal = quiet.step(SirenDerivatives(field), params, episode).gradient
-        draws = [learner.step(SirenDerivatives(field), params, episode).gradient - signal for _ in range(2)]
+        draws = [
+            learner.step(SirenDerivatives(field), params, episode).gradient - signal
+            for _ in range(2)
+        ]
         noise = torch.cat(draws)
-        assert float(noise.square().mean()) == pytest.approx(1.0, abs=5 * (2 / noise.numel()) ** 0.5)
+        assert float(noise.square().mean()) == pytest.approx(
+            1.0, abs=5 * (2 / noise.numel()) ** 0.5
+        )
         assert float(torch.corrcoef(noise).triu(1).abs().max()) < 6 / params.shape[1] ** 0.5
 
     def test_its_local_epsilon_is_opacus_on_the_steps_taken(self) -> None:
-        """At z = 4 and 10 steps: mu = sqrt(10) / 4; the exact Gaussian epsilon lies just below PRV's bound."""
+        """At z = 4 and 10 steps: mu = sqrt(10) / 4; the exact Gaussian epsilon lies just below
+        PRV's bound."""
         exact = gaussian_epsilon(10**0.5 / 4, 1e-5)
         assert exact <= self.learner(noise_multiplier=4.0).local_epsilon(10, 1e-5) <= exact + 0.03
-        assert self.learner().local_epsilon(240, 1e-5) > 100  # the published 0.423 is no protection over 240 steps
+        assert (
+            self.learner().local_epsilon(240, 1e-5) > 100
+        )  # the published 0.423 is no protection over 240 steps

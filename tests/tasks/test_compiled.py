@@ -33,7 +33,9 @@ def batches(field: Siren | Radiance, clients: int) -> list[Batch]:
     ("field", "written"),
     [
         pytest.param(SIREN, SirenDerivatives(SIREN), id="siren"),
-        pytest.param(RADIANCE, RadianceDerivatives(RADIANCE), id="radiance", marks=pytest.mark.exhaustive),
+        pytest.param(
+            RADIANCE, RadianceDerivatives(RADIANCE), id="radiance", marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_a_compiled_meta_step_is_the_written_one(field: Siren | Radiance, written: ByHand) -> None:
@@ -41,7 +43,9 @@ def test_a_compiled_meta_step_is_the_written_one(field: Siren | Radiance, writte
     params = torch.stack([field.init(draw) for _ in range(2)])
     *support, query = batches(field, 2)
     learner, episode = Meta(2, 0.1, 0.5, 1.0, gamma=0.5), Episode(support, query)
-    ours, eager = (learner.step(derivatives, params, episode) for derivatives in (Compiled(written), written))
+    ours, eager = (
+        learner.step(derivatives, params, episode) for derivatives in (Compiled(written), written)
+    )
     torch.testing.assert_close(ours.gradient, eager.gradient, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours.objective, eager.objective, rtol=1e-5, atol=1e-6)
 
@@ -55,7 +59,8 @@ def test_batches_of_changing_size_are_not_compiled(monkeypatch: pytest.MonkeyPat
     rays[..., 6:] = torch.tensor([1.5, 2.5])
     bounded = Batch(rays, torch.rand(1, 5, 3))
     assert torch.equal(
-        derivatives.gradient(params, bounded)[1], RadianceDerivatives(RADIANCE).gradient(params, bounded)[1]
+        derivatives.gradient(params, bounded)[1],
+        RadianceDerivatives(RADIANCE).gradient(params, bounded)[1],
     )
     with pytest.raises(TypeError):  # what the patched one does when it is called
         derivatives.gradient(params, Batch(rays[..., :6], bounded.targets))
@@ -68,6 +73,8 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_cannot_be_compiled_says_so() -> None:
-    grid = TaskSettings(task="nerf", data=DataSettings(size=8), field=FieldSettings(compiled=True, encoding="hash"))
+    grid = TaskSettings(
+        task="nerf", data=DataSettings(size=8), field=FieldSettings(compiled=True, encoding="hash")
+    )
     with pytest.raises(InputError, match=r"field.compiled.*cannot differentiate twice"):
         NerfTask(grid)

@@ -1,4 +1,5 @@
-"""Empty space: hulls hold what they must, and leaving samples out is exactly the field that is empty there."""
+"""Empty space: hulls hold what they must, and leaving samples out is exactly the field that is
+empty there."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ FIELD = Radiance(SPACE, width=6, depth=2, frequencies=3, max_frequency=2.0)
 GRID = HashGrid(SPACE, width=6, levels=3, table=5)
 
 
-def bounded(clients: int, count: int, seed: int = 0, nearest: float = 1.2, farthest: float = 2.8) -> Tensor:
+def bounded(
+    clients: int, count: int, seed: int = 0, nearest: float = 1.2, farthest: float = 2.8
+) -> Tensor:
     """Rays ``[C, B, 9]`` with random bounds; about a quarter meet nothing."""
     draw = torch.Generator().manual_seed(seed)
     numbers = torch.rand(clients, count, 6, generator=draw, dtype=torch.float64)
@@ -42,7 +45,10 @@ def bounded(clients: int, count: int, seed: int = 0, nearest: float = 1.2, farth
 
 def batch_of(clients: int, count: int, seed: int = 0) -> Batch:
     draw = torch.Generator().manual_seed(100 + seed)
-    return Batch(bounded(clients, count, seed), torch.rand(clients, count, 3, generator=draw, dtype=torch.float64))
+    return Batch(
+        bounded(clients, count, seed),
+        torch.rand(clients, count, 3, generator=draw, dtype=torch.float64),
+    )
 
 
 def everywhere(rays_: Tensor) -> Tensor:
@@ -51,7 +57,8 @@ def everywhere(rays_: Tensor) -> Tensor:
 
 
 def masked(field: Radiance | HashGrid, params: Tensor, inputs: Tensor) -> Tensor:
-    """Colours of a field made empty outside each ray's bounds, every sample evaluated: the oracle ``[C, B, 3]``."""
+    """Colours of a field made empty outside each ray's bounds, every sample evaluated: the oracle
+    ``[C, B, 3]``."""
     plain = everywhere(inputs)
     points = all_points(plain, SPACE.near, SPACE.far, SPACE.samples).flatten(1, 2)
     if isinstance(field, Radiance):
@@ -90,8 +97,13 @@ def test_derivatives_on_kept_samples_equal_autograd_through_all() -> None:
     def loss(point: Tensor, given_: Batch) -> Tensor:
         return (masked(FIELD, point, given_.inputs) - given_.targets).square().mean((1, 2))
 
-    mine, oracle = RadianceDerivatives(FIELD).linearise(params, batch), Autograd(loss).linearise(params, batch)
-    direction = torch.randn(params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mine, oracle = (
+        RadianceDerivatives(FIELD).linearise(params, batch),
+        Autograd(loss).linearise(params, batch),
+    )
+    direction = torch.randn(
+        params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     torch.testing.assert_close(mine.loss, oracle.loss, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(mine.gradient, oracle.gradient, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(mine.hvp(direction), oracle.hvp(direction), rtol=1e-9, atol=1e-12)
@@ -119,10 +131,17 @@ def test_clients_are_padded_to_each_other_and_do_not_see_each_other() -> None:
     prepared = [FIELD.prepare(batch) for batch in batches]
     together = learner.step(derivatives, params, Episode(prepared[:-1], prepared[-1]))
     for client in range(3):
-        own = [FIELD.prepare(Batch(*(part[client : client + 1] for part in batch))) for batch in batches]
+        own = [
+            FIELD.prepare(Batch(*(part[client : client + 1] for part in batch)))
+            for batch in batches
+        ]
         alone = learner.step(derivatives, params[client : client + 1], Episode(own[:-1], own[-1]))
-        torch.testing.assert_close(together.gradient[client], alone.gradient[0], rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(together.objective[client], alone.objective[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            together.gradient[client], alone.gradient[0], rtol=1e-9, atol=1e-12
+        )
+        torch.testing.assert_close(
+            together.objective[client], alone.objective[0], rtol=1e-9, atol=1e-12
+        )
     assert not together.gradient[1].any() and together.gradient[0].any()
 
 
@@ -133,13 +152,16 @@ def test_collecting_is_the_transpose_of_spreading() -> None:
     x[marched.slot == marched.source[0].numel()] = 0  # padding stands for nothing
     y = torch.randn(*marched.source.shape, 4, dtype=torch.float64)
     y[marched.source == marched.points.shape[1]] = 0
-    torch.testing.assert_close((spread(x, marched.source, 0.0) * y).sum(), (x * collect(y, marched.slot)).sum())
+    torch.testing.assert_close(
+        (spread(x, marched.source, 0.0) * y).sum(), (x * collect(y, marched.slot)).sum()
+    )
     assert math.log1p(math.exp(NOTHING)) < 1e-17
 
 
 # ---------------------------------------------------------------- hulls
 def sphere_views(radius: float, count: int, side: int = 40) -> Views:
-    """Silhouettes of a ball around the origin: a pixel is covered if its ray passes within ``radius``."""
+    """Silhouettes of a ball around the origin: a pixel is covered if its ray passes within
+    ``radius``."""
     poses, focal = on_sphere(count, 3.0, torch.Generator().manual_seed(0), -60.0, 60.0), 0.9 * side
     origins, directions = rays(poses, focal, side, side)
     closest = torch.linalg.cross(origins, directions, dim=-1).norm(dim=-1)
@@ -153,7 +175,9 @@ def test_a_hull_holds_its_object_and_little_more() -> None:
     hull = carve(views.masks, views.poses, views.focal, 1.2, cells=48)
     draw = torch.Generator().manual_seed(1)
     points = torch.nn.functional.normalize(torch.randn(2000, 3, generator=draw), dim=-1)
-    inside = points * torch.rand(2000, 1, generator=draw) ** (1 / 3) * (0.6 - 0.04)  # a pixel is 0.04 wide there
+    inside = (
+        points * torch.rand(2000, 1, generator=draw) ** (1 / 3) * (0.6 - 0.04)
+    )  # a pixel is 0.04 wide there
     assert hull.holds(inside).all()
     assert not hull.holds(points * 0.85).any()
     volume = float(hull.occupied.double().mean()) * 2.4**3
@@ -178,15 +202,18 @@ def test_bounds_of_a_ray_hold_its_chord() -> None:
     squared = 0.6**2 - (origins + middle[:, None] * directions).square().sum(-1)
     hits = squared > 0
     half = squared.clamp(min=0).sqrt()
-    assert (reach[hits, 0] <= (middle - half)[hits]).all() and (reach[hits, 1] >= (middle + half)[hits]).all()
+    assert (reach[hits, 0] <= (middle - half)[hits]).all() and (
+        reach[hits, 1] >= (middle + half)[hits]
+    ).all()
     misses = squared < 0.6**2 - 0.8**2
     assert misses.any() and (reach[misses] == torch.tensor([4.2, 1.8])).all()
 
 
 @pytest.mark.parametrize("start", [-0.99, -0.95, -0.9, -0.85, -0.8, -0.76])
 def test_bounds_reach_beyond_the_first_and_the_last_hit(start: float) -> None:
-    """Along x through cells of side 0.5, of which [0, 0.5) is occupied, a look every 0.25 from ``start``: wherever the
-    looks fall, all of the cell is inside, and no more than a step beyond it."""
+    """Along x through cells of side 0.5, of which [0, 0.5) is occupied, a look every 0.25 from
+    ``start``: wherever the looks fall, all of the cell is inside, and no more than a step beyond
+    it."""
     occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
     occupied[2] = True
     ray = torch.tensor([[-3.0, 0.1, 0.1, 1.0, 0.0, 0.0]], dtype=torch.float64)
@@ -197,8 +224,19 @@ def test_bounds_reach_beyond_the_first_and_the_last_hit(start: float) -> None:
 
 def test_an_object_that_is_not_there_is_named() -> None:
     views = sphere_views(0.6, 4)
-    nothing = Views("ghost", views.images, views.poses, views.focal, 1.8, 4.2, 1.0, torch.zeros_like(views.masks))
-    with pytest.raises(InputError, match=r"field.skip-empty.*ghost.*hull of the support views is empty"):
+    nothing = Views(
+        "ghost",
+        views.images,
+        views.poses,
+        views.focal,
+        1.8,
+        4.2,
+        1.0,
+        torch.zeros_like(views.masks),
+    )
+    with pytest.raises(
+        InputError, match=r"field.skip-empty.*ghost.*hull of the support views is empty"
+    ):
         signal_of(nothing, DataSettings(support_views=3, query_views=1), cut=True)
 
 
@@ -207,7 +245,9 @@ def test_silhouettes_are_taken_from_the_background_where_none_came_along() -> No
     bare = Views("ball", views.images, views.poses, views.focal, 1.8, 4.2, 1.0, None)
     data = DataSettings(support_views=4, query_views=1)
     one, other = signal_of(views, data, cut=True), signal_of(bare, data, cut=True)
-    assert torch.equal(one.support.inputs, other.support.inputs) and one.support.inputs.shape[1] == 8
+    assert (
+        torch.equal(one.support.inputs, other.support.inputs) and one.support.inputs.shape[1] == 8
+    )
 
 
 def test_a_task_adapts_and_is_judged_on_kept_samples() -> None:

@@ -52,7 +52,9 @@ def test_the_docstrings_examples() -> None:
 
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=20), st.floats(0.01, 1.0))
-def test_weights_and_what_passes_through_are_a_distribution(densities: list[float], spacing: float) -> None:
+def test_weights_and_what_passes_through_are_a_distribution(
+    densities: list[float], spacing: float
+) -> None:
     density = torch.tensor(densities, dtype=torch.float64)
     weight = weights(density, spacing)
     through = math.exp(-sum(densities) * spacing)
@@ -60,7 +62,8 @@ def test_weights_and_what_passes_through_are_a_distribution(densities: list[floa
 
 
 def test_a_uniform_fog_has_its_closed_form() -> None:
-    """Constant density s over length l: the colour is (1 - e^(-s l)) c + e^(-s l) b, whatever the sampling."""
+    """Constant density s over length l: the colour is (1 - e^(-s l)) c + e^(-s l) b, whatever the
+    sampling."""
     for count in (3, 50):
         weight = weights(torch.full((count,), 1.7, dtype=torch.float64), 2.0 / count)
         found = composite(torch.full((count, 3), 0.2, dtype=torch.float64), weight, 1.0)
@@ -87,10 +90,15 @@ def test_rendering_agrees_with_nerfacc() -> None:
     weight, _, _ = volrend.render_weight_from_density(start, start + 2 / 16, density)
     mine = weights(density, 2 / 16)
     torch.testing.assert_close(mine, weight)
-    seen = volrend.accumulate_along_rays(weight, colour) + (1 - volrend.accumulate_along_rays(weight)) * 0.7
+    seen = (
+        volrend.accumulate_along_rays(weight, colour)
+        + (1 - volrend.accumulate_along_rays(weight)) * 0.7
+    )
     torch.testing.assert_close(composite(colour, mine, 0.7), seen)
     middle = start + 1 / 16
-    expected = volrend.accumulate_along_rays(weight, middle[..., None])[:, 0] + (1 - weight.sum(-1)) * 3.0
+    expected = (
+        volrend.accumulate_along_rays(weight, middle[..., None])[:, 0] + (1 - weight.sum(-1)) * 3.0
+    )
     torch.testing.assert_close(depth(mine, middle, 3.0), expected)
 
 
@@ -101,11 +109,14 @@ def test_empty_space_shows_the_background_and_evaluation_is_deterministic() -> N
     seen = field(params, rays(1, 6, offset=False).float())
     assert torch.equal(seen, torch.ones(1, 6, 3))
     middle = torch.cat([rays(1, 6, offset=False), torch.full((1, 6, 1), 0.5)], -1)
-    torch.testing.assert_close(FIELD(problem(1)[0], rays(1, 6, offset=False)), FIELD(problem(1)[0], middle))
+    torch.testing.assert_close(
+        FIELD(problem(1)[0], rays(1, 6, offset=False)), FIELD(problem(1)[0], middle)
+    )
 
 
 def test_scenes_in_millimetres_are_rendered_as_any() -> None:
-    """A stratum of 122 units: exp(-122) is below the smallest float32, and density is what is small there."""
+    """A stratum of 122 units: exp(-122) is below the smallest float32, and density is what is small
+    there."""
     space = Space(near=10.0, far=500.0, samples=4)
     raw = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     raw[..., 3] -= 5.0
@@ -115,7 +126,8 @@ def test_scenes_in_millimetres_are_rendered_as_any() -> None:
 
 
 def test_frequencies_as_published() -> None:
-    """20 frequencies from 2^0 to 2^8, sines before cosines: 120 numbers; the default field has 295,172 parameters."""
+    """20 frequencies from 2^0 to 2^8, sines before cosines: 120 numbers; the default field has
+    295,172 parameters."""
     field = Radiance(SPACE)
     assert field.layout.size == 295_172
     features = field.features(torch.tensor([0.3, 0.0, 0.0], dtype=torch.float64))
@@ -130,12 +142,16 @@ def test_frequencies_as_published() -> None:
 def test_layers_by_hand_and_rendering_by_autograd_equal_autograd() -> None:
     params, episode = problem()
     by_hand, oracle = RadianceDerivatives(FIELD), Autograd(FIELD.loss)
-    direction = torch.randn(params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction = torch.randn(
+        params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     for ours, reference in zip(
         by_hand.gradient(params, episode.query), oracle.gradient(params, episode.query), strict=True
     ):
         torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-13)
-    mine, theirs = (derivatives.linearise(params, episode.query) for derivatives in (by_hand, oracle))
+    mine, theirs = (
+        derivatives.linearise(params, episode.query) for derivatives in (by_hand, oracle)
+    )
     torch.testing.assert_close(mine.gradient, theirs.gradient, rtol=1e-10, atol=1e-13)
     torch.testing.assert_close(mine.hvp(direction), theirs.hvp(direction), rtol=1e-9, atol=1e-12)
 
@@ -151,15 +167,20 @@ def test_the_meta_gradient_of_a_radiance_field_equals_finite_differences(clip: f
         direction = torch.randn(params.shape, generator=draw, dtype=torch.float64)
         direction /= direction.norm(dim=1, keepdim=True)
         ahead, behind = (
-            learner.step(derivatives, params + sign * 1e-6 * direction, episode).objective for sign in (1, -1)
+            learner.step(derivatives, params + sign * 1e-6 * direction, episode).objective
+            for sign in (1, -1)
         )
-        torch.testing.assert_close((ahead - behind) / 2e-6, (gradient * direction).sum(-1), rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(
+            (ahead - behind) / 2e-6, (gradient * direction).sum(-1), rtol=1e-4, atol=1e-9
+        )
 
 
 def test_clients_do_not_see_each_other() -> None:
     params, episode = problem(3)
     together = RadianceDerivatives(FIELD).gradient(params, episode.query)[1]
-    alone = RadianceDerivatives(FIELD).gradient(params[1:2], Batch(*(part[1:2] for part in episode.query)))[1]
+    alone = RadianceDerivatives(FIELD).gradient(
+        params[1:2], Batch(*(part[1:2] for part in episode.query))
+    )[1]
     torch.testing.assert_close(together[1:2], alone)
 
 
@@ -168,13 +189,18 @@ GRID = HashGrid(SPACE, width=6, depth=1, levels=3, table=6, coarsest=2, finest=1
 
 
 def test_corner_weights_are_trilinear() -> None:
-    points = torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2.4 - 1.2
+    points = (
+        torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2.4
+        - 1.2
+    )
     for level in range(3):
         rows, weight = GRID.corners(points, level)
         assert rows.min() >= 0 and rows.max() < 2**6
         torch.testing.assert_close(weight.sum(-1), torch.ones(2, 50, dtype=torch.float64))
     assert GRID.resolutions == [2, 5, 16]
-    rows, weight = GRID.corners(torch.zeros(1, 1, 3), 0)  # the middle of a 2-cell grid is its corner (1, 1, 1)
+    rows, weight = GRID.corners(
+        torch.zeros(1, 1, 3), 0
+    )  # the middle of a 2-cell grid is its corner (1, 1, 1)
     assert int(rows[0, 0, weight[0, 0].argmax()]) == (1 * 3 + 1) * 3 + 1
 
 
@@ -194,5 +220,7 @@ def test_a_hash_grid_has_second_derivatives_in_its_parameters() -> None:
     batch = Batch(rays(2, 3), torch.rand(2, 3, 3, generator=draw, dtype=torch.float64))
     linear = Autograd(GRID.loss).linearise(params, batch)
     direction = torch.randn(params.shape, generator=draw, dtype=torch.float64)
-    ahead, behind = (Autograd(GRID.loss).gradient(params + s * 1e-6 * direction, batch)[1] for s in (1, -1))
+    ahead, behind = (
+        Autograd(GRID.loss).gradient(params + s * 1e-6 * direction, batch)[1] for s in (1, -1)
+    )
     torch.testing.assert_close(linear.hvp(direction), (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-7)

@@ -22,7 +22,9 @@ def task(**data: object) -> ImageTask:
 
 
 def write(path: Path, width: int, height: int, mode: str = "RGB") -> None:
-    array = np.random.default_rng(width * height).integers(0, 255, (height, width, len(mode)), dtype=np.uint8)
+    array = np.random.default_rng(width * height).integers(
+        0, 255, (height, width, len(mode)), dtype=np.uint8
+    )
     Image.fromarray(array.squeeze()).convert(mode).save(path)
 
 
@@ -31,7 +33,11 @@ def test_bundled_pictures_are_real_private_and_disjoint_from_the_held_out() -> N
     assert len({picture.name for picture in pictures}) == 16
     assert not set(bundled.PRIVATE) & set(bundled.HELD_OUT)
     for picture in pictures:
-        assert picture.truth.shape == (32, 32, 3) and picture.truth.min() >= 0 and picture.truth.max() <= 1
+        assert (
+            picture.truth.shape == (32, 32, 3)
+            and picture.truth.min() >= 0
+            and picture.truth.max() <= 1
+        )
         assert picture.truth.std() > 0.02, f"{picture.name} is flat"
     again = bundled.private_picture(13, 32, 3)
     assert torch.equal(again.truth, pictures[13].truth), "a crop depends on the client alone"
@@ -47,7 +53,9 @@ def test_pixels_and_coordinates_belong_together() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
-    for index, (width, height, mode) in enumerate([(20, 9, "RGB"), (8, 31, "L"), (16, 16, "RGBA"), (5, 7, "L")]):
+    for index, (width, height, mode) in enumerate(
+        [(20, 9, "RGB"), (8, 31, "L"), (16, 16, "RGBA"), (5, 7, "L")]
+    ):
         write(tmp_path / f"{index}.png", width, height, mode)
     own = task(path=str(tmp_path), size=0, channels=channels, held_out=1)
     own.check(3)
@@ -74,7 +82,9 @@ def test_render_in_blocks_equals_render_at_once(monkeypatch: pytest.MonkeyPatch)
     params = own.init(0)[None]
     whole = own.predict(params, own.client_data(0).signals[0].support.inputs[None])
     monkeypatch.setattr("tasks.fitting.SAMPLES_AT_ONCE", {"cpu": 7})
-    torch.testing.assert_close(own.predict(params, own.client_data(0).signals[0].support.inputs[None]), whole)
+    torch.testing.assert_close(
+        own.predict(params, own.client_data(0).signals[0].support.inputs[None]), whole
+    )
 
 
 def test_draws_depend_on_the_client_not_on_the_cohort() -> None:
@@ -98,7 +108,11 @@ def test_bad_folders_are_refused_by_name(tmp_path: Path, prepare: object, reason
     folder.image_files.cache_clear()
     with pytest.raises(InputError, match=reason) as caught:
         task(path=str(tmp_path), held_out=1).check(4)
-    assert caught.value.key == "data.path" and str(tmp_path) in str(caught.value.value) and caught.value.remedy
+    assert (
+        caught.value.key == "data.path"
+        and str(tmp_path) in str(caught.value.value)
+        and caught.value.remedy
+    )
 
 
 def test_a_truncated_image_is_refused_when_read(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Data sets on the disk: what all layouts have in common, then pictures and clips; what is read, what is refused."""
+"""Data sets on the disk: what all layouts have in common, then pictures and clips; what is read,
+what is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def test_every_layout_is_detected_and_listed_without_decoding(
         assert detect(tmp_path) == name
         layout = open_layout(name)
         holders = layout.holders(tmp_path)
-    assert counts(holders) == HOLDERS[name] and list(HOLDERS[name]) == [holder.name for holder in holders]
+    assert counts(holders) == HOLDERS[name] and list(HOLDERS[name]) == [
+        holder.name for holder in holders
+    ]
     assert layout.owned == (name not in ("shapenet", "transforms"))
     assert pickle.loads(pickle.dumps(holders)) == holders and len(set(holders)) == len(holders)
     for holder in holders:
@@ -58,7 +61,11 @@ def test_every_item_has_the_shape_of_its_kind(tmp_path: Path, name: str, size: i
             layout.load_views(item, size)
     else:
         values = layout.load_pictures(item, size, 3)
-        assert values.shape == (side, side, 3) and layout.load_pictures(item, size, 1).shape == (side, side, 1)
+        assert values.shape == (side, side, 3) and layout.load_pictures(item, size, 1).shape == (
+            side,
+            side,
+            1,
+        )
         with pytest.raises(TypeError, match="no video"):
             layout.load_video(item, size, 3)
     assert values.dtype == torch.float32 and 0 <= float(values.min()) <= float(values.max()) <= 1
@@ -108,7 +115,11 @@ def test_petface_leaves_excluded_photographs_out(tmp_path: Path) -> None:
     assert [file.name for file in cat.items] == ["00.png", "01.jpg"]
     (tmp_path / "excluded" / "cat_excluded_images.json").unlink()
     everybody = counts(open_layout("petface").holders(tmp_path))
-    assert everybody == {"cat/000001": 3, "cat/000003": 2, "dog/000001": 2}  # 000002 has one: passed over
+    assert everybody == {
+        "cat/000001": 3,
+        "cat/000003": 2,
+        "dog/000001": 2,
+    }  # 000002 has one: passed over
     write(tmp_path / "excluded" / "cat_excluded_images.json", {"000001": "02.png"})
     with pytest.raises(InputError) as error:
         open_layout("petface").holders(tmp_path)
@@ -140,7 +151,9 @@ def test_golfdb_swings(tmp_path: Path) -> None:
     (rose,) = layout.holders(tmp_path)  # of KERR's two swings one is not listed, ALONE has one
     assert [swing[0].name for swing in rose.items] == ["0_0.png", "5_0.png"]
     swing = layout.load_video(rose.items[1], 0, 3)
-    assert torch.allclose(swing[:, 0, 0] * 255, torch.tensor([[30.0 * event, 50.0, 0.0] for event in range(8)]))
+    assert torch.allclose(
+        swing[:, 0, 0] * 255, torch.tensor([[30.0 * event, 50.0, 0.0] for event in range(8)])
+    )
 
 
 def test_golfdb_without_a_list_uses_every_swing(tmp_path: Path) -> None:
@@ -190,7 +203,11 @@ def test_frames_are_in_the_order_of_time(tmp_path: Path) -> None:
     walk = layout.load_video(ann.items[0], 0, 3)
     assert (walk[:, 0, 0, 0] * 255).round().tolist() == [20.0, 40.0, 200.0]  # 1, 2, 10
     wave = layout.load_video(ben.items[0], 0, 3)
-    assert wave.shape == (3, 6, 8, 3) and (wave[:, 0, 0, 2] * 255).round().tolist() == [0.0, 80.0, 160.0]
+    assert wave.shape == (3, 6, 8, 3) and (wave[:, 0, 0, 2] * 255).round().tolist() == [
+        0.0,
+        80.0,
+        160.0,
+    ]
 
 
 def test_an_mp4_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layout_kit import ANGLE, CAR, around, counts, facescape, paint, pose, refused, scene, shapenet, transforms, write
+from layout_kit import (
+    ANGLE,
+    CAR,
+    around,
+    counts,
+    facescape,
+    paint,
+    pose,
+    refused,
+    scene,
+    shapenet,
+    transforms,
+    write,
+)
 from PIL import Image
 
 from tasks.data.cameras import on_sphere
@@ -43,7 +56,9 @@ def test_shrinking_averages_areas_and_a_wide_picture_loses_its_margins(tmp_path:
     file = write(tmp_path / "transforms.json", {"camera_angle_x": ANGLE, "frames": frames})
     views = open_layout("transforms").load_views(file, 2)
     assert torch.allclose(views.images, torch.full((1, 2, 2, 3), 100 / 255))
-    assert views.focal == pytest.approx(0.5 * 8 / math.tan(0.5 * ANGLE) * 2 / 4)  # 8 wide, 4 of it used, then halved
+    assert views.focal == pytest.approx(
+        0.5 * 8 / math.tan(0.5 * ANGLE) * 2 / 4
+    )  # 8 wide, 4 of it used, then halved
     assert views.masks is None
     assert open_layout("transforms").load_views(file, 0).images.shape == (1, 4, 8, 3)
 
@@ -64,10 +79,15 @@ def test_other_spellings(tmp_path: Path) -> None:
     meta = {"fl_x": 100.0, "w": 80, "near": 0.5, "far": 3.0, "frames": frames}
     file = write(tmp_path / "transforms_train.json", meta)
     layout = open_layout("transforms")
-    assert detect(tmp_path) == "transforms" and counts(layout.holders(tmp_path)) == {tmp_path.name: 1}
+    assert detect(tmp_path) == "transforms" and counts(layout.holders(tmp_path)) == {
+        tmp_path.name: 1
+    }
     views = layout.load_views(file, 0)
     assert views.focal == pytest.approx(10.0) and (views.near, views.far) == (0.5, 3.0)
-    assert views.masks is not None and views.masks.all((1, 2)).tolist() == [True, False]  # the first has no alpha
+    assert views.masks is not None and views.masks.all((1, 2)).tolist() == [
+        True,
+        False,
+    ]  # the first has no alpha
 
 
 SCALED = [[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -138,7 +158,12 @@ def test_views_that_are_missing_broken_or_of_mixed_sizes(tmp_path: Path) -> None
     with pytest.raises(InputError) as error:
         layout.load_views(file, 0)
     refused(error, "r_1.png", "16 x 16", "r_0.png", "8 x 8", "set data.size")
-    assert layout.load_views(file, 4).images.shape == (3, 4, 4, 3)  # one opening angle: the focal length is the same
+    assert layout.load_views(file, 4).images.shape == (
+        3,
+        4,
+        4,
+        3,
+    )  # one opening angle: the focal length is the same
     paint(tmp_path / "train" / "r_1.png", shape=(16, 8))
     with pytest.raises(InputError) as error:  # of unlike proportions: it is not
         layout.load_views(file, 4)
@@ -186,7 +211,9 @@ def test_shapenet_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     listed = [name.rpartition("/")[2] for name in counts(open_layout("shapenet").holders(tmp_path))]
     assert listed == [CAR, "ab" * 16] and "1 of the 2 objects" in caplog.text
     cars = tmp_path / "cars" / "02958343"
-    assert set(counts(open_layout("shapenet").holders(cars))) == {CAR}  # the file two folders above counts
+    assert set(counts(open_layout("shapenet").holders(cars))) == {
+        CAR
+    }  # the file two folders above counts
     write(tmp_path / "car_splits.json", {"train": ["absent"]})
     with pytest.raises(InputError) as error:
         open_layout("shapenet").holders(cars)
@@ -204,17 +231,24 @@ def test_facescape_people_and_expressions(tmp_path: Path, inner: str) -> None:
     layout = open_layout("facescape")
     assert detect(tmp_path) == "facescape"
     seven, other = layout.holders(tmp_path)
-    assert (seven.name, other.name) == ("7", "122") and [item.number for item in seven.items] == [0, 3]
+    assert (seven.name, other.name) == ("7", "122") and [item.number for item in seven.items] == [
+        0,
+        3,
+    ]
     views = layout.load_views(seven.items[0], 4)
     assert views.name == "7/0" and (views.near, views.far, views.background) == (0.8, 2.6, 0.0)
     assert views.masks is None and views.focal == pytest.approx(0.5 * 4 / math.tan(0.5 * ANGLE))
     assert torch.allclose(views.poses[2, :3, 3], torch.tensor([0.2, 0.0, 1.6]))
-    assert torch.allclose(views.poses[2, :3, :3], torch.tensor(pose(turn=0.4))[:3, :3])  # translations alone shrink
+    assert torch.allclose(
+        views.poses[2, :3, :3], torch.tensor(pose(turn=0.4))[:3, :3]
+    )  # translations alone shrink
     assert torch.allclose(views.images[1, 0, 0], torch.tensor([0.0, 60.0, 90.0]) / 255)
     assert len(layout.load_views(seven.items[1], 4).images) == 2
 
 
-def test_facescape_reads_a_persons_json_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facescape_reads_a_persons_json_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     facescape(tmp_path)
     person = open_layout("facescape").holders(tmp_path)[0]
     read: list[Path] = []
@@ -241,7 +275,10 @@ def test_facescape_puts_alpha_on_black_and_refuses_what_is_wrong(tmp_path: Path)
     with pytest.raises(InputError) as error:
         layout.load_views(Expression(item.file, 5), 0)
     refused(error, "transforms_all_1.json", "expression 5")
-    for wrong, word in (({"frames": [{"expression": 20}]}, "frames.0.expression"), ({"frames": []}, "frames")):
+    for wrong, word in (
+        ({"frames": [{"expression": 20}]}, "frames.0.expression"),
+        ({"frames": []}, "frames"),
+    ):
         write(item.file, wrong)
         with pytest.raises(InputError) as error:
             layout.holders(tmp_path)
@@ -249,7 +286,8 @@ def test_facescape_puts_alpha_on_black_and_refuses_what_is_wrong(tmp_path: Path)
 
 
 def cameras(flip: float, count: int = 6) -> torch.Tensor:
-    """Cameras at distance 3 around the origin; ``flip = -1``: with OpenCV's axes, y and z reversed."""
+    """Cameras at distance 3 around the origin; ``flip = -1``: with OpenCV's axes, y and z
+    reversed."""
     found = on_sphere(count, 3.0, torch.Generator().manual_seed(0))
     found[:, :3, 1:3] *= flip
     return found
@@ -262,6 +300,8 @@ def test_cameras_that_cannot_see_what_they_stand_around_are_refused(tmp_path: Pa
         refuse_impossible(file, cameras(-1.0), 2.0)
     with pytest.raises(InputError, match=r"near = 3\.5"):
         refuse_impossible(file, cameras(1.0), 3.5)
-    beside = torch.eye(4).repeat(5, 1, 1)  # side by side, all looking along -z: their axes never cross
+    beside = torch.eye(4).repeat(
+        5, 1, 1
+    )  # side by side, all looking along -z: their axes never cross
     beside[:, 0, 3] = torch.arange(5.0)
     refuse_impossible(file, beside, 2.0)

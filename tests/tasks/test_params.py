@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from tasks.params import Layout, clip, clip_factor, norms
 
 shapes = st.dictionaries(
-    st.text("abc.", min_size=1, max_size=5), st.lists(st.integers(1, 4), max_size=3).map(tuple), min_size=1, max_size=5
+    st.text("abc.", min_size=1, max_size=5),
+    st.lists(st.integers(1, 4), max_size=3).map(tuple),
+    min_size=1,
+    max_size=5,
 )
 
 

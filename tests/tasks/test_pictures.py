@@ -21,7 +21,9 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
     expected = torch.from_numpy(ramp.astype(np.float32) / 65535)
     for channels in (1, 3):
         found = picture(tmp_path / "deep.png", 0, channels)
-        torch.testing.assert_close(found, expected[..., None].expand(-1, -1, channels), atol=0.5 / 255 + 1e-6, rtol=0)
+        torch.testing.assert_close(
+            found, expected[..., None].expand(-1, -1, channels), atol=0.5 / 255 + 1e-6, rtol=0
+        )
     seen = view(tmp_path / "deep.png", 0, 1.0).image
     torch.testing.assert_close(seen[..., 0], expected, atol=0.5 / 255 + 1e-6, rtol=0)
 
@@ -55,9 +57,17 @@ def test_a_picture_stands_as_its_camera_was_held(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(stored).save(tmp_path / "held.png", exif=exif)
     found = picture(tmp_path / "held.png", 0, 3)
-    assert found.shape == (4, 2, 3) and bool((found[:, 1] == 1).all()) and bool((found[:, 0] == 0).all())
-    assert header(tmp_path / "held.png") == (2, 4) and header(tmp_path / "held.png", upright=False) == (4, 2)
-    assert view(tmp_path / "held.png", 0, 1.0).image.shape == (2, 4, 3), "poses belong to the pixels as stored"
+    assert (
+        found.shape == (4, 2, 3)
+        and bool((found[:, 1] == 1).all())
+        and bool((found[:, 0] == 0).all())
+    )
+    assert header(tmp_path / "held.png") == (2, 4) and header(
+        tmp_path / "held.png", upright=False
+    ) == (4, 2)
+    assert view(tmp_path / "held.png", 0, 1.0).image.shape == (2, 4, 3), (
+        "poses belong to the pixels as stored"
+    )
 
 
 def test_a_thin_part_of_a_view_is_in_its_mask(tmp_path: Path) -> None:

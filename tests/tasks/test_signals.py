@@ -40,7 +40,9 @@ TINY = FieldSettings(width=8, depth=1, samples=4, frequencies=3, max_frequency=2
 
 def nerf(**data: object) -> NerfTask:
     given_ = {"size": 8, "held_out": 1, "support_views": 2, "query_views": 1, **data}
-    task = NerfTask(TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY, evaluation=BATCHES))  # type: ignore[arg-type]
+    task = NerfTask(
+        TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY, evaluation=BATCHES)
+    )  # type: ignore[arg-type]
     task.prepared = lambda batches: FieldTask.prepared(task, batches)  # type: ignore[method-assign]  # rays as drawn
     return task
 
@@ -92,7 +94,9 @@ def test_support_and_query_rays_come_from_different_views() -> None:
     holding = task.client_data(0)
     episode = task.episodes([holding], [("b", 0)], 2, 3, 20, CPU)(1)
     signal = holding.signals[0]
-    support, query = ({tuple(row) for row in part.inputs.tolist()} for part in (signal.support, signal.query))
+    support, query = (
+        {tuple(row) for row in part.inputs.tolist()} for part in (signal.support, signal.query)
+    )
     for batch in episode.support:
         assert {tuple(row[:6]) for row in batch.inputs[0].tolist()} <= support
     assert {tuple(row[:6]) for row in episode.query.inputs[0].tolist()} <= query
@@ -104,7 +108,10 @@ def test_support_and_query_rays_come_from_different_views() -> None:
 def test_colours_stay_with_their_rays() -> None:
     task = nerf()
     samples = task.client_data(1).signals[0].support
-    known = {tuple(ray): colour for ray, colour in zip(samples.inputs.tolist(), samples.values.tolist(), strict=True)}
+    known = {
+        tuple(ray): colour
+        for ray, colour in zip(samples.inputs.tolist(), samples.values.tolist(), strict=True)
+    }
     batch = task.episodes([task.client_data(1)], [("b", 1)], 1, 1, 30, CPU)(0).support[0]
     for ray, colour in zip(batch.inputs[0].tolist(), batch.targets[0].tolist(), strict=True):
         assert known[tuple(ray[:6])] == colour
@@ -121,7 +128,9 @@ def test_a_step_looks_at_one_object_and_all_get_their_turn() -> None:
         owners = {owner[tuple(ray[:6])] for batch in batches for ray in batch.inputs[0].tolist()}
         assert len(owners) == 1
         seen |= owners
-    assert seen == {0, 1, 2} and (holding.units, holding.examples) == (3, 6), "three objects, two views each"
+    assert seen == {0, 1, 2} and (holding.units, holding.examples) == (3, 6), (
+        "three objects, two views each"
+    )
 
 
 @pytest.mark.parametrize("task", [nerf(objects=2), video(objects=2)], ids=["nerf", "video"])
@@ -133,7 +142,9 @@ def test_draws_depend_neither_on_the_cohort_nor_on_how_many_steps_there_are(task
     assert torch.equal(both.support[0].inputs[1], alone.support[0].inputs[0])
 
 
-def test_steps_are_the_same_however_many_are_looked_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_the_same_however_many_are_looked_up_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     task = nerf(objects=2)
     holding, whole = task.client_data(0), [("b", 0)]
     together = task.episodes([holding], whole, 7, 2, 5, CPU)
@@ -141,7 +152,9 @@ def test_steps_are_the_same_however_many_are_looked_up_together(monkeypatch: pyt
     apart = task.episodes([holding], whole, 7, 2, 5, CPU)
     for step in (0, 3, 6, 1):
         pairs = zip(
-            [*together(step).support, together(step).query], [*apart(step).support, apart(step).query], strict=True
+            [*together(step).support, together(step).query],
+            [*apart(step).support, apart(step).query],
+            strict=True,
         )
         assert all(torch.equal(*parts) for pair in pairs for parts in zip(*pair, strict=True))
 
@@ -159,7 +172,9 @@ def test_a_lattice_is_the_grid_of_its_axes(shape: list[int]) -> None:
 
 def test_only_what_loses_nothing_is_kept_as_bytes() -> None:
     photograph = torch.arange(256, dtype=torch.float32) / 255
-    assert compact(photograph).dtype == torch.uint8 and torch.equal(real(compact(photograph)), photograph)
+    assert compact(photograph).dtype == torch.uint8 and torch.equal(
+        real(compact(photograph)), photograph
+    )
     between = photograph + 1e-6
     assert compact(between) is between
     assert compact(photograph + 1).dtype == torch.float32, "what leaves the range is not cut"
@@ -178,10 +193,14 @@ def test_a_ray_looked_up_is_that_of_its_pixel() -> None:
 
 def test_a_photographed_object_costs_three_bytes_a_pixel() -> None:
     picture = (torch.rand(2, 5, 5, 3) * 255).round() / 255
-    views = Views("v", picture, on_sphere(2, 2.5, torch.Generator().manual_seed(0)), 5.0, 2.0, 4.0, 1.0, None)
+    views = Views(
+        "v", picture, on_sphere(2, 2.5, torch.Generator().manual_seed(0)), 5.0, 2.0, 4.0, 1.0, None
+    )
     samples = rays_of(views, torch.arange(2))
     assert samples.stored.dtype == torch.uint8 and samples.stored.nbytes == 3 * 50
-    assert torch.equal(samples.values, picture.reshape(-1, 3)) and not isinstance(samples.places, torch.Tensor)
+    assert torch.equal(samples.values, picture.reshape(-1, 3)) and not isinstance(
+        samples.places, torch.Tensor
+    )
 
 
 # ---------------------------------------------------------------- what is shown
@@ -189,7 +208,11 @@ def test_uploads_render_to_every_query_view() -> None:
     task = nerf(objects=2)
     cohort = [task.client_data(0), task.client_data(1)]
     rendered = task.render(torch.stack([task.init(0), task.init(1)]), cohort)
-    assert [image.shape for image in rendered] == [data.truth.shape for data in cohort] == [(2, 1, 8, 8, 3)] * 2
+    assert (
+        [image.shape for image in rendered]
+        == [data.truth.shape for data in cohort]
+        == [(2, 1, 8, 8, 3)] * 2
+    )
 
 
 def test_objects_are_the_same_everywhere_and_differ() -> None:
@@ -202,7 +225,9 @@ def test_objects_are_the_same_everywhere_and_differ() -> None:
 
 def test_a_turntable_shows_the_object_before_and_after() -> None:
     task = nerf()
-    found = task.evaluate(task.init(0), EvaluationSettings(steps="0,2", batch_size=16, rate=1.0, rates="1"), tune=True)
+    found = task.evaluate(
+        task.init(0), EvaluationSettings(steps="0,2", batch_size=16, rate=1.0, rates="1"), tune=True
+    )
     frames = found.videos["turntable"].frames
     assert frames.shape[0] == 48 and frames.shape[2] == 3 * 8 + 2 * 4
     assert found.metrics["psnr"].keys() == {"0", "2"} and found.metrics["psnr_floor_held_out"] > 5
@@ -222,7 +247,9 @@ def test_own_data_in_every_layout_trains_and_is_judged(tmp_path: Path, layout: s
     build(tmp_path)
     views = {"support_views": 1, "query_views": 1}
     data = DataSettings(path=str(tmp_path), size=8, held_out=1, frames=2, **views)  # type: ignore[arg-type]
-    task = load("task", name, TASKS)(TaskSettings(task=name, data=data, field=TINY, evaluation=BATCHES))
+    task = load("task", name, TASKS)(
+        TaskSettings(task=name, data=data, field=TINY, evaluation=BATCHES)
+    )
     task.check(1)
     holding = task.client_data(0)
     episode = task.episodes([holding], [("b", 0)], 1, 1, 4, CPU)(0)
@@ -291,7 +318,8 @@ def test_clips_of_one_client_must_be_equally_long(tmp_path: Path) -> None:
 
 
 def test_each_signal_of_a_client_is_scored_on_its_own() -> None:
-    """Two flat pictures, black and white, each matched by its own flat colour: not one grey card for both."""
+    """Two flat pictures, black and white, each matched by its own flat colour: not one grey card
+    for both."""
     both = torch.stack([torch.zeros(4, 4, 1), torch.ones(4, 4, 1)])
     task = ImageTask(TaskSettings(data=DataSettings(size=4, channels=1), field=TINY))
     trainer = CohortTrainer(
@@ -303,4 +331,6 @@ def test_each_signal_of_a_client_is_scored_on_its_own() -> None:
         inspect=render_attack,
     )
     apart, together = (trainer._scores([both], [both], [parts]) for parts in (2, 1))
-    assert apart["psnr_floor"] == [100.0] and together["psnr_floor"][0] == pytest.approx(6.02, abs=0.01)
+    assert apart["psnr_floor"] == [100.0] and together["psnr_floor"][0] == pytest.approx(
+        6.02, abs=0.01
+    )

@@ -1,4 +1,5 @@
-"""SIREN's hand-written derivatives against automatic ones, and its initialisation against the paper."""
+"""SIREN's hand-written derivatives against automatic ones, and its initialisation against the
+paper."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.types import Batch, Derivatives
 
 
-def problem(field: Siren, clients: int, samples: int, seed: int) -> tuple[torch.Tensor, Batch, torch.Tensor]:
+def problem(
+    field: Siren, clients: int, samples: int, seed: int
+) -> tuple[torch.Tensor, Batch, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     params = torch.stack([field.init(draw) for _ in range(clients)]).double()
     inputs = torch.rand(clients, samples, field.inputs, generator=draw, dtype=torch.float64) * 2 - 1
@@ -24,14 +27,23 @@ def problem(field: Siren, clients: int, samples: int, seed: int) -> tuple[torch.
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(1, 7))
-def test_derivatives_equal_autograd(clients: int, depth: int, width: int, outputs: int, samples: int) -> None:
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(1, 7)
+)
+def test_derivatives_equal_autograd(
+    clients: int, depth: int, width: int, outputs: int, samples: int
+) -> None:
     field = Siren(2, outputs, width, depth)
     params, batch, direction = problem(field, clients, samples, seed=depth * 100 + width)
-    by_hand, automatic = SirenDerivatives(field).linearise(params, batch), Autograd(field.loss).linearise(params, batch)
+    by_hand, automatic = (
+        SirenDerivatives(field).linearise(params, batch),
+        Autograd(field.loss).linearise(params, batch),
+    )
     torch.testing.assert_close(by_hand.loss, automatic.loss)
     torch.testing.assert_close(by_hand.gradient, automatic.gradient, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(by_hand.hvp(direction), automatic.hvp(direction), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(
+        by_hand.hvp(direction), automatic.hvp(direction), rtol=1e-8, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("derivatives", [SirenDerivatives, lambda field: Autograd(field.loss)])
@@ -54,13 +66,18 @@ def test_one_client_is_a_slice_of_many() -> None:
     together = oracle.linearise(params, batch)
     product = together.hvp(direction)
     for c in range(4):
-        alone = oracle.linearise(params[c : c + 1], Batch(batch.inputs[c : c + 1], batch.targets[c : c + 1]))
+        alone = oracle.linearise(
+            params[c : c + 1], Batch(batch.inputs[c : c + 1], batch.targets[c : c + 1])
+        )
         torch.testing.assert_close(alone.gradient[0], together.gradient[c], rtol=1e-10, atol=1e-13)
-        torch.testing.assert_close(alone.hvp(direction[c : c + 1])[0], product[c], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(
+            alone.hvp(direction[c : c + 1])[0], product[c], rtol=1e-9, atol=1e-11
+        )
 
 
 def test_initialisation_bounds_and_activation_statistics() -> None:
-    """Section 3.2: weights uniform in the stated bounds; pre-activations of hidden layers have unit variance."""
+    """Section 3.2: weights uniform in the stated bounds; pre-activations of hidden layers have unit
+    variance."""
     field = Siren(2, 3, 256, 3)
     params = field.layout.unflatten(field.init(torch.Generator().manual_seed(0)))
     assert params["layers.0.weight"].abs().max() <= 1 / 2
@@ -74,7 +91,9 @@ def test_initialisation_bounds_and_activation_statistics() -> None:
         z = 30 * (activation @ params[f"layers.{layer}.weight"].T + params[f"layers.{layer}.bias"])
         activation = torch.sin(z)
         if layer:
-            assert 0.7 < z.var().item() / (1 + 30**2 / (3 * 256)) < 1.3  # unit variance plus that of the bias
+            assert (
+                0.7 < z.var().item() / (1 + 30**2 / (3 * 256)) < 1.3
+            )  # unit variance plus that of the bias
     torch.testing.assert_close(
         field(field.layout.flatten(params)[None], coordinates)[0],
         activation @ params["layers.3.weight"].T + params["layers.3.bias"] + 0.5,

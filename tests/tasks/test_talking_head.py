@@ -20,7 +20,15 @@ from tasks.talking_head.audio import BINS, HOP, TOKENS, is_silent, log_mel, mel_
 from tasks.talking_head.backbone import Backbone, fresh
 from tasks.talking_head.clips import RATE, SAMPLES_PER_FRAME
 from tasks.talking_head.codec import Codec, KLCodec, PatchPCA
-from tasks.talking_head.diffusion import clean, denoising, noisy, sample, schedule, start_noise, temporal_consistency
+from tasks.talking_head.diffusion import (
+    clean,
+    denoising,
+    noisy,
+    sample,
+    schedule,
+    start_noise,
+    temporal_consistency,
+)
 from tasks.talking_head.encoding import draw, encode
 from tasks.talking_head.model import HeadModel, Noised
 
@@ -30,14 +38,19 @@ CPU = torch.device("cpu")
 # ---------------------------------------------------------------------- people
 def test_a_person_is_the_same_everywhere() -> None:
     one, two = (people.person(0, 3, "ordinary", 1, 1, 4, 32) for _ in range(2))
-    assert torch.equal(one.reference, two.reference) and torch.equal(one.held_out[0].audio, two.held_out[0].audio)
+    assert torch.equal(one.reference, two.reference) and torch.equal(
+        one.held_out[0].audio, two.held_out[0].audio
+    )
     other = people.person(0, 4, "ordinary", 1, 1, 4, 32)
     assert (one.reference - other.reference).abs().mean() > 0.02
 
 
 def test_the_reference_is_in_no_clip() -> None:
     who = people.person(0, 1, "ordinary", 2, 1, 6, 32)
-    assert all((clip.frames - who.reference).abs().amax((1, 2, 3)).min() > 0.01 for clip in (*who.train, *who.held_out))
+    assert all(
+        (clip.frames - who.reference).abs().amax((1, 2, 3)).min() > 0.01
+        for clip in (*who.train, *who.held_out)
+    )
 
 
 def test_the_mouth_follows_the_voice_and_style_scales_it() -> None:
@@ -73,7 +86,8 @@ def test_a_tone_is_heard_in_its_mel_bin() -> None:
 
 @pytest.mark.parametrize("frame", [0, 3, 9])
 def test_the_window_of_a_frame_is_centred_on_it(frame: int) -> None:
-    """A click in the middle of a frame is loudest in the two middle tokens of that frame, and nowhere in far ones."""
+    """A click in the middle of a frame is loudest in the two middle tokens of that frame, and
+    nowhere in far ones."""
     audio = torch.zeros(10 * SAMPLES_PER_FRAME)
     audio[frame * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2] = 1.0
     found = tokens(audio, 10)
@@ -86,12 +100,18 @@ def test_the_window_of_a_frame_is_centred_on_it(frame: int) -> None:
 
 
 def test_silence_is_named() -> None:
-    assert is_silent(torch.zeros(100)) and is_silent(torch.empty(0)) and not is_silent(torch.full((100,), 0.01))
+    assert (
+        is_silent(torch.zeros(100))
+        and is_silent(torch.empty(0))
+        and not is_silent(torch.full((100,), 0.01))
+    )
 
 
 # ---------------------------------------------------------------------- codec
 def test_all_components_are_lossless_and_fewer_lose_little() -> None:
-    pictures = torch.cat([people.person(5, n, "ordinary", 1, 0, 8, 32).train[0].frames for n in range(12)])
+    pictures = torch.cat(
+        [people.person(5, n, "ordinary", 1, 0, 8, 32).train[0].frames for n in range(12)]
+    )
     whole, part = (PatchPCA.fit(pictures, 4, channels) for channels in (48, 12))
     assert isinstance(whole, Codec)
     assert torch.allclose(whole.decode(whole.encode(pictures)), pictures, atol=1e-4)
@@ -107,24 +127,35 @@ def test_velocity_is_its_definition_and_gives_the_clean_sample_back() -> None:
     alpha = torch.tensor([1.0, 0.9, 0.5, 0.1, 0.0])
     x, v = noisy(residual, noise, alpha)
     a, b = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
-    assert torch.allclose(x, a * residual + b * noise) and torch.allclose(v, a * noise - b * residual)
+    assert torch.allclose(x, a * residual + b * noise) and torch.allclose(
+        v, a * noise - b * residual
+    )
     assert torch.allclose(clean(x, v, alpha), residual, atol=1e-6)
 
 
 def test_the_schedule_ends_in_pure_noise() -> None:
     alphas = schedule()
-    assert alphas[-1] == pytest.approx(0.0, abs=1e-6) and alphas[0] > 0.999 and (alphas.diff() < 0).all()
+    assert (
+        alphas[-1] == pytest.approx(0.0, abs=1e-6)
+        and alphas[0] > 0.999
+        and (alphas.diff() < 0).all()
+    )
 
 
 @given(st.floats(0.17, 0.999))
 def test_tdc_in_clean_space_is_the_published_one_in_noise_space(alpha: float) -> None:
-    """mean |d eps_hat - d eps| for the noise that belongs to r_hat, at SNR below the ceiling of 5."""
+    """mean |d eps_hat - d eps| for the noise that belongs to r_hat, at SNR below the ceiling of
+    5."""
     alphas = torch.tensor([min(alpha, 5 / 6)])
-    r, eps, r_hat = (torch.randn(1, 4, 2, 3, 3, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    r, eps, r_hat = (
+        torch.randn(1, 4, 2, 3, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
     a, b = alphas.sqrt(), (1 - alphas).sqrt()
     eps_hat = (a * r + b * eps - a * r_hat) / b
     published = (eps_hat.diff(dim=1) - eps.diff(dim=1)).abs().mean()
-    assert float(temporal_consistency(r_hat, r, alphas)) == pytest.approx(float(published), rel=1e-4)
+    assert float(temporal_consistency(r_hat, r, alphas)) == pytest.approx(
+        float(published), rel=1e-4
+    )
 
 
 def test_tdc_of_one_frame_is_zero_and_of_a_constant_shift_too() -> None:
@@ -169,14 +200,19 @@ def model_of(folder: Path, **settings: Any) -> HeadModel:
 
 
 def batch_of(model: HeadModel, clients: int, frames: int = 4) -> Noised:
-    cohort = [encode(people.person(0, n, "ordinary", 2, 1, 4, 16), model.backbone.codec, CPU) for n in range(clients)]
+    cohort = [
+        encode(people.person(0, n, "ordinary", 2, 1, 4, 16), model.backbone.codec, CPU)
+        for n in range(clients)
+    ]
     keys = [("test", n) for n in range(clients)]
     return draw(cohort, keys, 1, 1, frames, model.settings.window, model.alphas).batch(0, 0)
 
 
 def moved(model: HeadModel, clients: int, both: bool) -> torch.Tensor:
     start = torch.cat(
-        [model.adapters.start(SHARED), model.adapters.start(PERSONAL)] if both else [model.adapters.start(SHARED)]
+        [model.adapters.start(SHARED), model.adapters.start(PERSONAL)]
+        if both
+        else [model.adapters.start(SHARED)]
     )
     generator = torch.Generator().manual_seed(1)
     return start + 0.3 * torch.randn(clients, len(start), generator=generator)
@@ -187,7 +223,9 @@ def test_our_gradient_is_that_of_a_plain_peft_loop() -> None:
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_a_cohort_is_its_clients_one_by_one(tiny_backbone: Path, settings: dict[str, Any], both: bool) -> None:
+def test_a_cohort_is_its_clients_one_by_one(
+    tiny_backbone: Path, settings: dict[str, Any], both: bool
+) -> None:
     model = model_of(tiny_backbone, **settings)
     params, batch = moved(model, 3, both), batch_of(model, 3)
     loss, gradient = model.gradient(params, batch)
@@ -195,10 +233,14 @@ def test_a_cohort_is_its_clients_one_by_one(tiny_backbone: Path, settings: dict[
         alone = Noised(*(tensor[client : client + 1] for tensor in batch))
         one, slope = model.gradient(params[client : client + 1], alone)
         assert float(one) == pytest.approx(float(loss[client]), rel=1e-4)
-        assert torch.allclose(slope[0], gradient[client], atol=1e-5 + 1e-3 * float(slope.abs().max()))
+        assert torch.allclose(
+            slope[0], gradient[client], atol=1e-5 + 1e-3 * float(slope.abs().max())
+        )
 
 
-def test_fresh_adapters_change_nothing_and_moved_ones_do(tiny_backbone: Path, settings: dict[str, Any]) -> None:
+def test_fresh_adapters_change_nothing_and_moved_ones_do(
+    tiny_backbone: Path, settings: dict[str, Any]
+) -> None:
     bare, model = Backbone.load(tiny_backbone), model_of(tiny_backbone, **settings)
     batch = batch_of(model, 1)
     inputs = [tensor[0] for tensor in (batch.sample, batch.reference, batch.mel, batch.steps)]
@@ -211,34 +253,47 @@ def test_fresh_adapters_change_nothing_and_moved_ones_do(tiny_backbone: Path, se
             assert not torch.allclose(model.backbone(*inputs), expected, atol=1e-3)
 
 
-def test_checkpointing_gives_the_same_gradient(tiny_backbone: Path, settings: dict[str, Any]) -> None:
+def test_checkpointing_gives_the_same_gradient(
+    tiny_backbone: Path, settings: dict[str, Any]
+) -> None:
     plain = model_of(tiny_backbone, **settings)
     frugal = model_of(tiny_backbone, **settings, checkpointing=True)
     params, batch = moved(plain, 2, True), batch_of(plain, 2)
-    assert torch.allclose(plain.gradient(params, batch)[1], frugal.gradient(params, batch)[1], atol=1e-6)
+    assert torch.allclose(
+        plain.gradient(params, batch)[1], frugal.gradient(params, batch)[1], atol=1e-6
+    )
 
 
 def test_half_precision_is_close(tiny_backbone: Path, settings: dict[str, Any]) -> None:
-    full, half = model_of(tiny_backbone, **settings), model_of(tiny_backbone, **settings, precision="bfloat16")
+    full, half = (
+        model_of(tiny_backbone, **settings),
+        model_of(tiny_backbone, **settings, precision="bfloat16"),
+    )
     params, batch = moved(full, 2, False), batch_of(full, 2)
     a, b = full.gradient(params, batch)[1], half.gradient(params, batch)[1]
     assert 0 < float((a - b).norm() / a.norm()) < 0.1
 
 
-def test_second_derivatives_are_those_of_the_gradient(tiny_backbone: Path, settings: dict[str, Any]) -> None:
+def test_second_derivatives_are_those_of_the_gradient(
+    tiny_backbone: Path, settings: dict[str, Any]
+) -> None:
     model = model_of(tiny_backbone, **settings | {"tdc": 0.0})
     params, batch = moved(model, 1, False), batch_of(model, 1)
     direction = torch.randn_like(params) / 30
     product = model.linearise(params, batch).hvp(direction)
     step = 0.05
     slope = (
-        model.gradient(params + step * direction, batch)[1] - model.gradient(params - step * direction, batch)[1]
+        model.gradient(params + step * direction, batch)[1]
+        - model.gradient(params - step * direction, batch)[1]
     ) / (2 * step)
     assert float((product - slope).norm() / slope.norm()) < 0.05
 
 
-def test_averaging_one_factor_is_exact_and_two_are_not(tiny_backbone: Path, settings: dict[str, Any]) -> None:
-    """Relative to the round's change: a far larger adapter from earlier rounds makes the error no smaller."""
+def test_averaging_one_factor_is_exact_and_two_are_not(
+    tiny_backbone: Path, settings: dict[str, Any]
+) -> None:
+    """Relative to the round's change: a far larger adapter from earlier rounds makes the error no
+    smaller."""
     for mode, exact in (("ffa", True), ("ab", False)):
         adapters = Adapters(Backbone.load(tiny_backbone), 2, 4, mode, 0)
         draw, weights = torch.Generator().manual_seed(0), torch.tensor([1.0, 2.0, 3.0])
@@ -270,7 +325,9 @@ def test_alternating_moves_one_factor_a_round(tiny_backbone: Path) -> None:
 
 
 def test_common_factors_come_from_the_seed(tiny_backbone: Path) -> None:
-    one, same, other = (Adapters(Backbone.load(tiny_backbone), 2, 2, "ab", seed).start(SHARED) for seed in (0, 0, 1))
+    one, same, other = (
+        Adapters(Backbone.load(tiny_backbone), 2, 2, "ab", seed).start(SHARED) for seed in (0, 0, 1)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
@@ -279,19 +336,26 @@ def test_grouped_rows_belong_to_clients() -> None:
     found, added = Grouped(weight)(rows), Grouped(weight).add_to(total.clone(), rows, 0.5)
     for row in range(6):
         assert torch.allclose(found[row], rows[row] @ weight[row // 2].T, atol=1e-6)
-        assert torch.allclose(added[row], total[row] + 0.5 * rows[row] @ weight[row // 2].T, atol=1e-6)
+        assert torch.allclose(
+            added[row], total[row] + 0.5 * rows[row] @ weight[row // 2].T, atol=1e-6
+        )
 
 
 def test_our_forward_is_the_one_of_peft(tiny_backbone: Path) -> None:
-    """Both adapters worn, alpha unlike r, B not 0: the layer with PEFT's own forward gives the same rows."""
+    """Both adapters worn, alpha unlike r, B not 0: the layer with PEFT's own forward gives the same
+    rows."""
     adapters = Adapters(Backbone.load(tiny_backbone), 2, 6, "ffa", 0)
-    shared, personal = (torch.randn(1, layout.size) for layout in (adapters.shared, adapters.personal))
+    shared, personal = (
+        torch.randn(1, layout.size) for layout in (adapters.shared, adapters.personal)
+    )
     with adapters.worn(shared, personal):
         for layer in adapters._layers:
             rows = torch.randn(2, 3, layer.in_features)
             flat = rows.flatten(0, 1)
             theirs = type(layer).forward(layer, flat)
-            assert layer.scaling[SHARED] == 3 and not torch.allclose(theirs, layer.base_layer(flat), atol=1e-3)
+            assert layer.scaling[SHARED] == 3 and not torch.allclose(
+                theirs, layer.base_layer(flat), atol=1e-3
+            )
             assert torch.allclose(layer(rows).flatten(0, 1), theirs, atol=1e-5)
 
 
@@ -324,12 +388,18 @@ def save_sd(folder: Path, channels: int) -> None:
     ).save_pretrained(folder / "vae")  # fmt: skip
 
 
-def test_stable_diffusion_weights_are_adopted_and_draw_as_before(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_stable_diffusion_weights_are_adopted_and_draw_as_before(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     from diffusers import UNet2DConditionModel
 
     save_sd(tmp_path, 4)
     backbone = Backbone.load(tmp_path)
-    assert isinstance(backbone.codec, KLCodec) and backbone.codec.factor == 2 and "no:" in backbone.about["trained"]
+    assert (
+        isinstance(backbone.codec, KLCodec)
+        and backbone.codec.factor == 2
+        and "no:" in backbone.about["trained"]
+    )
     original = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
     x, reference, mel, step = (
         torch.randn(2, 4, 8, 8),
@@ -340,7 +410,9 @@ def test_stable_diffusion_weights_are_adopted_and_draw_as_before(tmp_path: Path,
     with torch.no_grad():
         heard = backbone.hearing(mel)
         assert torch.allclose(
-            backbone(x, reference, mel, step), original(x, step, encoder_hidden_states=heard).sample, atol=1e-5
+            backbone(x, reference, mel, step),
+            original(x, step, encoder_hidden_states=heard).sample,
+            atol=1e-5,
         )
         pictures = torch.rand(2, 16, 16, 3)
         assert backbone.codec.decode(backbone.codec.encode(pictures)).shape == pictures.shape
@@ -367,10 +439,14 @@ def test_a_wrong_backbone_is_one_named_error(tmp_path: Path, spoil: str) -> None
     assert caught.value.key == "talking-head.backbone" and caught.value.remedy
 
 
-def test_the_motion_denoiser_trains_with_adapters_off_its_motion_modules(settings: dict[str, Any]) -> None:
+def test_the_motion_denoiser_trains_with_adapters_off_its_motion_modules(
+    settings: dict[str, Any],
+) -> None:
     backbone = fresh(PatchPCA(4, 6), "motion", (16, 32), {}).requires_grad_(False).eval()
     model = HeadModel(backbone, TalkingHeadSettings(**settings), CPU)
-    assert model.backbone.motion and not any("motion" in key for key, _, _ in model.adapters.shared.entries)
+    assert model.backbone.motion and not any(
+        "motion" in key for key, _, _ in model.adapters.shared.entries
+    )
     batch = batch_of(model, 2)
     loss, gradient = model.gradient(moved(model, 2, False), batch)
     assert loss.shape == (2,) and torch.isfinite(gradient).all() and gradient.abs().max() > 0

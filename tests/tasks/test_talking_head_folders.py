@@ -1,4 +1,5 @@
-"""Folders of recordings: every layout as its data set has it, manifests, and how a person's windows are shared out."""
+"""Folders of recordings: every layout as its data set has it, manifests, and how a person's windows
+are shared out."""
 
 from __future__ import annotations
 
@@ -15,7 +16,14 @@ import torch
 
 from tasks.errors import InputError
 from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
-from tasks.talking_head.folders import LAYOUTS, Recording, detect, list_people, load_person, write_manifest
+from tasks.talking_head.folders import (
+    LAYOUTS,
+    Recording,
+    detect,
+    list_people,
+    load_person,
+    write_manifest,
+)
 from tasks.talking_head.people import clip_of, identity
 from tasks.talking_head.video import read_clip, write_clip, write_wav
 
@@ -24,7 +32,9 @@ SIZE, FRAMES = 32, 5
 
 
 def speaking(windows: int, number: int = 0) -> Clip:
-    return clip_of(identity(0, number), f"talk-{number}", windows * FRAMES, SIZE, "folders", number, windows)
+    return clip_of(
+        identity(0, number), f"talk-{number}", windows * FRAMES, SIZE, "folders", number, windows
+    )
 
 
 def put(root: Path, *names: str, content: str = "") -> None:
@@ -35,7 +45,10 @@ def put(root: Path, *names: str, content: str = "") -> None:
 
 
 def names(people: dict[str, list[Recording]]) -> dict[str, list[str]]:
-    return {person: [recording.name for recording in recordings] for person, recordings in people.items()}
+    return {
+        person: [recording.name for recording in recordings]
+        for person, recordings in people.items()
+    }
 
 
 # ---------------------------------------------------------------------- layouts
@@ -69,13 +82,24 @@ def test_every_layout_is_detected_and_listed(tmp_path: Path, layout: str) -> Non
     files, expected = FOUND[layout]
     put(tmp_path, *files)
     if layout == "manifest":
-        put(tmp_path, "manifest.json", content=json.dumps({"people": {"ann": ["deep/er/b.mp4", "a.mp4"]}}))
+        put(
+            tmp_path,
+            "manifest.json",
+            content=json.dumps({"people": {"ann": ["deep/er/b.mp4", "a.mp4"]}}),
+        )
     assert detect(tmp_path) == layout
     people = list_people(tmp_path, layout)
     assert names(people) == expected and list(people) == sorted(expected)
     assert all(r.path == tmp_path / r.name for recordings in people.values() for r in recordings)
-    sounds = {r.audio.relative_to(tmp_path).as_posix() for rs in people.values() for r in rs if r.audio is not None}
-    assert sounds == {"own": {"ben/a.wav"}, "voxceleb2": {"dev/aac/id00012/v1/00002.m4a"}}.get(layout, set())
+    sounds = {
+        r.audio.relative_to(tmp_path).as_posix()
+        for rs in people.values()
+        for r in rs
+        if r.audio is not None
+    }
+    assert sounds == {"own": {"ben/a.wav"}, "voxceleb2": {"dev/aac/id00012/v1/00002.m4a"}}.get(
+        layout, set()
+    )
 
 
 def test_voxceleb2_without_dev(tmp_path: Path) -> None:
@@ -88,7 +112,10 @@ def test_voxceleb2_without_dev(tmp_path: Path) -> None:
 def test_one_transcript_does_not_make_own_folders_lrs3(tmp_path: Path) -> None:
     put(tmp_path, "ann/a.mp4", "ann/a.txt", "ann/b.mp4", "ben/a.mov")
     assert detect(tmp_path) == "own"
-    assert names(list_people(tmp_path, "own")) == {"ann": ["ann/a.mp4", "ann/b.mp4"], "ben": ["ben/a.mov"]}
+    assert names(list_people(tmp_path, "own")) == {
+        "ann": ["ann/a.mp4", "ann/b.mp4"],
+        "ben": ["ben/a.mov"],
+    }
 
 
 def test_what_cameras_and_browsers_write_is_listed(tmp_path: Path) -> None:
@@ -129,7 +156,9 @@ def test_what_a_layout_leaves_out_is_named_by_reason_and_count(
     assert warning in caplog.text
 
 
-def test_a_folder_that_is_read_whole_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_is_read_whole_needs_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     put(tmp_path, "ann/a.mp4", "ann/notes.txt", "ben/b.mov", "ben/b.wav", "portrait.jpg")
     with caplog.at_level(logging.WARNING, "flwr"):
         list_people(tmp_path, detect(tmp_path))
@@ -140,7 +169,9 @@ def test_no_known_layout_names_them_all(tmp_path: Path) -> None:
     put(tmp_path, "too/deep/a.mp4", "readme.txt")  # the folder above a data set is no data set
     with pytest.raises(InputError) as caught:
         detect(tmp_path)
-    assert all(f"{name}: {layout.expected}" in str(caught.value) for name, layout in LAYOUTS.items())
+    assert all(
+        f"{name}: {layout.expected}" in str(caught.value) for name, layout in LAYOUTS.items()
+    )
 
 
 def test_a_wrong_place_or_layout_is_refused(tmp_path: Path) -> None:
@@ -160,7 +191,9 @@ def test_a_manifest_cannot_leave_its_folder(tmp_path: Path, path: str) -> None:
         list_people(tmp_path, "manifest")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"people": {"ann": [1]}}', '{"people": {"ann": [{"paht": "a.mp4"}]}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"people": {"ann": [1]}}', '{"people": {"ann": [{"paht": "a.mp4"}]}}']
+)
 def test_a_broken_manifest_is_refused(tmp_path: Path, text: str) -> None:
     put(tmp_path, "manifest.json", content=text)
     with pytest.raises(InputError, match="not a manifest"):
@@ -191,7 +224,9 @@ def test_a_written_manifest_lists_the_same_and_notices_changes(
         [SIZE, SIZE],
     )
     assert detect(tmp_path) == "manifest"
-    assert list_people(tmp_path, "manifest", verify=True) == {"ann": [r for r in people["ann"] if r.audio]}
+    assert list_people(tmp_path, "manifest", verify=True) == {
+        "ann": [r for r in people["ann"] if r.audio]
+    }
 
     write_wav(tmp_path / "ann" / "a.wav", torch.zeros(SAMPLES_PER_FRAME))
     list_people(tmp_path, "manifest")  # hashes are looked at on request
@@ -217,10 +252,28 @@ def load(tmp_path: Path) -> Callable[..., tuple[object, Counter[str]]]:
 SHARED: list[tuple[dict[str, int], int, int, list[str], list[str]]] = [
     ({"a": 1, "b": 1, "c": 1, "d": 1}, 1, 9, ["c", "d"], ["b"]),  # a gives the reference
     ({"a": 1, "b": 1, "c": 1, "d": 1}, 1, 1, ["c"], ["b"]),
-    ({"a": 3, "b": 2, "c": 1}, 2, 9, ["a#0", "a#1", "a#2"], ["b#0", "b#1"]),  # the shortest that is long enough
-    ({"a": 1, "b": 1, "c": 3}, 2, 9, ["b"], ["c#0", "c#1"]),  # its third window is not used: nothing straddles
+    (
+        {"a": 3, "b": 2, "c": 1},
+        2,
+        9,
+        ["a#0", "a#1", "a#2"],
+        ["b#0", "b#1"],
+    ),  # the shortest that is long enough
+    (
+        {"a": 1, "b": 1, "c": 3},
+        2,
+        9,
+        ["b"],
+        ["c#0", "c#1"],
+    ),  # its third window is not used: nothing straddles
     ({"a": 1, "b": 1, "c": 1, "d": 1}, 2, 9, ["d"], ["b", "c"]),
-    ({"a": 2, "b": 3, "c": 3, "d": 1}, 2, 4, ["b#0", "c#0", "b#1", "c#1"], ["a#0", "a#1"]),  # in turn
+    (
+        {"a": 2, "b": 3, "c": 3, "d": 1},
+        2,
+        4,
+        ["b#0", "c#0", "b#1", "c#1"],
+        ["a#0", "a#1"],
+    ),  # in turn
     ({"a": 3, "b": 1}, 1, 9, ["a#1", "a#2"], ["a#0"]),  # two recordings: the longer one is divided
     ({"a": 4}, 1, 9, ["a#2", "a#3"], ["a#1"]),  # one recording: a#0 gives the reference
     ({"a": 9}, 1, 2, ["a#2", "a#3"], ["a#1"]),
@@ -229,7 +282,12 @@ SHARED: list[tuple[dict[str, int], int, int, list[str], list[str]]] = [
 
 @pytest.mark.parametrize(("windows", "held_out", "most", "train", "held"), SHARED)
 def test_windows_are_shared_out(
-    load: Callable, windows: dict[str, int], held_out: int, most: int, train: list[str], held: list[str]
+    load: Callable,
+    windows: dict[str, int],
+    held_out: int,
+    most: int,
+    train: list[str],
+    held: list[str],
 ) -> None:
     person, skipped = load(windows, held_out, most)
     assert [clip.name.replace("ann/", "").replace(".mp4", "") for clip in person.train] == train
@@ -240,7 +298,9 @@ def test_windows_are_shared_out(
     assert not any(torch.equal(person.reference, frame) for frame in used)
 
 
-def test_windows_are_consecutive_and_the_reference_is_the_quietest_frame(tmp_path: Path, load: Callable) -> None:
+def test_windows_are_consecutive_and_the_reference_is_the_quietest_frame(
+    tmp_path: Path, load: Callable
+) -> None:
     """Four windows and 3 frames more: the windows start at 1, 6, 11 and 16."""
     (tmp_path / "ann").mkdir()
     path = tmp_path / "ann" / "a.mp4"
@@ -265,12 +325,17 @@ def test_other_containers_are_read(tmp_path: Path, kind: str, video: str, sound:
     if not {video, sound} <= av.codecs_available:
         pytest.skip(f"this FFmpeg writes no {video} or {sound}")
     seconds = torch.arange(3 * FRAMES * SAMPLES_PER_FRAME) / RATE
-    rising = 0.5 * torch.sin(2 * math.pi * (200 + 400 * seconds) * seconds)  # loud enough for every codec, no two alike
+    rising = 0.5 * torch.sin(
+        2 * math.pi * (200 + 400 * seconds) * seconds
+    )  # loud enough for every codec, no two alike
     clip = clip_of(identity(0, 0), "talk", 3 * FRAMES, SIZE, "folders")._replace(audio=rising)
     (tmp_path / "ann").mkdir()
     rate = 48_000 if sound == "libopus" else RATE
     with av.open(str(tmp_path / "ann" / f"a.{kind}"), "w") as container:
-        seen, heard = container.add_stream(video, rate=FPS), container.add_stream(sound, rate=rate, layout="mono")
+        seen, heard = (
+            container.add_stream(video, rate=FPS),
+            container.add_stream(sound, rate=rate, layout="mono"),
+        )
         seen.width, seen.height, seen.pix_fmt = SIZE, SIZE, "yuv420p"
         for index, picture in enumerate((clip.frames * 255).round().byte()):
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
@@ -287,14 +352,18 @@ def test_other_containers_are_read(tmp_path: Path, kind: str, video: str, sound:
     (train,) = person.train
     truth = clip.audio[2 * FRAMES * SAMPLES_PER_FRAME :]
     assert float(torch.corrcoef(torch.stack([train.audio, truth]))[0, 1]) > 0.9
-    assert float((train.frames - clip.frames[2 * FRAMES :]).square().mean()) < 10**-2, "20 dB: codecs at their defaults"
+    assert float((train.frames - clip.frames[2 * FRAMES :]).square().mean()) < 10**-2, (
+        "20 dB: codecs at their defaults"
+    )
 
 
 def test_the_same_files_give_the_same_person(load: Callable) -> None:
     (first, _), (again, _) = (load({"b": 2, "a": 1, "c": 2}, 1, 9) for _ in range(2))
     assert torch.equal(first.reference, again.reference)
     assert [clip.name for clip in first.train] == [clip.name for clip in again.train]
-    assert all(torch.equal(a.frames, b.frames) for a, b in zip(first.train, again.train, strict=True))
+    assert all(
+        torch.equal(a.frames, b.frames) for a, b in zip(first.train, again.train, strict=True)
+    )
 
 
 def spoil(folder: Path) -> None:
@@ -324,25 +393,32 @@ def test_unusable_recordings_are_skipped_counted_and_logged(
 
 
 def test_too_little_is_an_error_with_the_counts(tmp_path: Path, load: Callable) -> None:
-    """Usable are b and two windows of 5: too few for the reference, two held out and one to train on."""
+    """Usable are b and two windows of 5: too few for the reference, two held out and one to train
+    on."""
     (tmp_path / "ann").mkdir()
     spoil(tmp_path / "ann")
     with pytest.raises(InputError) as caught:
         load({"b": 1}, 2, 9)
     message = str(caught.value)
     assert (
-        "'ann'" in message and "2 of 2 held out, 0 to train on" in message and "→ add recordings of 0.20 s" in message
+        "'ann'" in message
+        and "2 of 2 held out, 0 to train on" in message
+        and "→ add recordings of 0.20 s" in message
     )
     assert "skipped: 1 no audio, 2 silent, 1 too short, 1 unreadable" in message
 
 
 def test_three_recordings_are_not_divided(load: Callable) -> None:
-    """a gives the reference; three held out take b and half of c, and the other half may not be trained on."""
+    """a gives the reference; three held out take b and half of c, and the other half may not be
+    trained on."""
     with pytest.raises(InputError, match="3 of 3 held out, 0 to train on; skipped: nothing"):
         load({"a": 2, "b": 2, "c": 2}, 3, 9)
 
 
 def test_nobody_usable_at_all(load: Callable, tmp_path: Path) -> None:
     put(tmp_path, "ann/a.mp4", content="not a video")
-    with pytest.raises(InputError, match="0 for the reference, 0 of 1 held out, 0 to train on; skipped: 1 unreadable"):
+    with pytest.raises(
+        InputError,
+        match="0 for the reference, 0 of 1 held out, 0 to train on; skipped: 1 unreadable",
+    ):
         load({}, 1, 9)

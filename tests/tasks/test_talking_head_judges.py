@@ -33,17 +33,24 @@ def model_of(folder: Path, **settings: Any) -> HeadModel:
 
 
 def batch_of(model: HeadModel, clients: int) -> Noised:
-    cohort = [encode(people.person(0, n, "ordinary", 2, 1, 4, 16), model.backbone.codec, CPU) for n in range(clients)]
+    cohort = [
+        encode(people.person(0, n, "ordinary", 2, 1, 4, 16), model.backbone.codec, CPU)
+        for n in range(clients)
+    ]
     keys: list[Key] = [("test", n) for n in range(clients)]
     return draw(cohort, keys, 1, 1, 4, model.settings.window, model.alphas).batch(0, 0)
 
 
 def moved(model: HeadModel, clients: int) -> torch.Tensor:
     start = model.adapters.start(SHARED)
-    return start + 0.3 * torch.randn(clients, len(start), generator=torch.Generator().manual_seed(1))
+    return start + 0.3 * torch.randn(
+        clients, len(start), generator=torch.Generator().manual_seed(1)
+    )
 
 
-def test_each_term_of_the_loss_can_be_switched(tiny_backbone: Path, settings: dict[str, Any]) -> None:
+def test_each_term_of_the_loss_can_be_switched(
+    tiny_backbone: Path, settings: dict[str, Any]
+) -> None:
     losses = {}
     for name, change in {"none": {}, "tdc": {"tdc": 0.5}, "identity": {"identity": 0.5}}.items():
         model = model_of(tiny_backbone, **settings | {"tdc": 0.0} | change)
@@ -53,7 +60,10 @@ def test_each_term_of_the_loss_can_be_switched(tiny_backbone: Path, settings: di
 
 
 def test_identity_is_not_asked_of_noise(tiny_backbone: Path, settings: dict[str, Any]) -> None:
-    both = [model_of(tiny_backbone, **settings | {"tdc": 0.0, "identity": weight}) for weight in (0.0, 9.0)]
+    both = [
+        model_of(tiny_backbone, **settings | {"tdc": 0.0, "identity": weight})
+        for weight in (0.0, 9.0)
+    ]
     batch = batch_of(both[0], 1)._replace(steps=torch.full((1, 4), 900))
     assert torch.equal(*(model.gradient(moved(model, 1), batch)[0] for model in both))
 
@@ -75,7 +85,12 @@ class Loud(torch.nn.Module):
 
 def test_judges_are_used_where_given_and_absent_scores_are_none(tmp_path: Path) -> None:
     files = {}
-    for name, module in {"lpips": Distance(), "features": Means(), "face": Means(), "sync": Loud()}.items():
+    for name, module in {
+        "lpips": Distance(),
+        "features": Means(),
+        "face": Means(),
+        "sync": Loud(),
+    }.items():
         files[name] = str(tmp_path / f"{name}.pt")
         torch.jit.script(module).save(files[name])
     judges, nobody = Judges.of(json.dumps(files)), Judges.of("{}")
@@ -86,11 +101,15 @@ def test_judges_are_used_where_given_and_absent_scores_are_none(tmp_path: Path) 
     assert nobody.scores(a, b, torch.zeros(9, TOKENS, BINS), a[0]) == dict.fromkeys(scores)
     shifted = judges.frechet(a, a + 0.25)
     assert judges.frechet(a, a) == pytest.approx(0, abs=1e-6)
-    assert shifted == pytest.approx(3 * 0.5**2, rel=1e-3), "three features move by 2 x 0.25 in [-1, 1]"
+    assert shifted == pytest.approx(3 * 0.5**2, rel=1e-3), (
+        "three features move by 2 x 0.25 in [-1, 1]"
+    )
     assert nobody.frechet(a, b) is None and judges.frechet(a[:3], b[:3]) is None
 
 
-def test_a_wrong_judge_is_one_named_error(tmp_path: Path, tiny_backbone: Path, settings: dict[str, Any]) -> None:
+def test_a_wrong_judge_is_one_named_error(
+    tmp_path: Path, tiny_backbone: Path, settings: dict[str, Any]
+) -> None:
     (tmp_path / "not.pt").write_text("no network")
     for text in ('{"lpipps": "x"}', json.dumps({"lpips": str(tmp_path / "not.pt")})):
         with pytest.raises(InputError, match=r"talking-head\.judges"):
@@ -109,4 +128,6 @@ def test_still_pictures_win_nothing() -> None:
 def test_the_appearance_of_a_person_is_nearest_to_their_own_reference() -> None:
     cohort = [people.person(0, n, "ordinary", 1, 0, 4, 32) for n in range(12)]
     gallery = torch.stack([metrics.appearance(who.reference[None]) for who in cohort])
-    assert [metrics.nearest(metrics.appearance(who.train[0].frames), gallery) for who in cohort] == list(range(12))
+    assert [
+        metrics.nearest(metrics.appearance(who.train[0].frames), gallery) for who in cohort
+    ] == list(range(12))

@@ -1,4 +1,5 @@
-"""The one scale of residual latents, wherever they are made or decoded; windows of clips; guidance."""
+"""The one scale of residual latents, wherever they are made or decoded; windows of clips;
+guidance."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ FRAMES = 4
 
 
 def head_of(folder: Path, **settings: Any) -> HeadModel:
-    return HeadModel(Backbone.load(folder), TalkingHeadSettings(rank=2, window=FRAMES, **settings), CPU)
+    return HeadModel(
+        Backbone.load(folder), TalkingHeadSettings(rank=2, window=FRAMES, **settings), CPU
+    )
 
 
 @pytest.fixture
@@ -33,7 +36,9 @@ def someone() -> people.Person:
 
 
 # ---------------------------------------------------------------------- scale
-def test_a_residual_times_its_scale_on_top_of_the_reference_is_the_latent(tiny_backbone: Path, someone: Any) -> None:
+def test_a_residual_times_its_scale_on_top_of_the_reference_is_the_latent(
+    tiny_backbone: Path, someone: Any
+) -> None:
     codec = Backbone.load(tiny_backbone).codec
     assert codec.residual_scale == 0.5, "a scale of 1 would show nothing"
     found = encode(someone, codec, CPU)
@@ -45,8 +50,8 @@ def test_a_residual_times_its_scale_on_top_of_the_reference_is_the_latent(tiny_b
 def test_the_identity_term_looks_at_the_decoded_frame(
     tiny_backbone: Path, someone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the velocity that belongs to the truth all that is left of the loss is weight (1 - cos), of what the codec
-    makes of the true frames and of the reference."""
+    """With the velocity that belongs to the truth all that is left of the loss is weight (1 - cos),
+    of what the codec makes of the true frames and of the reference."""
     model = head_of(tiny_backbone, tdc=0.0, identity=0.5)
     codec = model.backbone.codec
     data = encode(someone, codec, CPU)
@@ -58,7 +63,10 @@ def test_the_identity_term_looks_at_the_decoded_frame(
     batch = batch._replace(sample=sample[None], target=target[None], steps=low)
     monkeypatch.setattr(model.backbone, "forward", lambda *_: target)
     params = model.adapters.start("shared")[None]
-    pictures = [codec.decode(codec.encode(frames)) for frames in (someone.train[0].frames, someone.reference[None])]
+    pictures = [
+        codec.decode(codec.encode(frames))
+        for frames in (someone.train[0].frames, someone.reference[None])
+    ]
     shown, wanted = (metrics.appearance_of_frames(picture) for picture in pictures)
     likeness = [metrics.similarity(row, wanted[0]) for row in shown]
     expected = 0.5 * (1 - sum(likeness) / FRAMES)
@@ -73,12 +81,16 @@ def test_generated_frames_are_decoded_at_the_scale(
     model = head_of(tiny_backbone)
     data = encode(someone, model.backbone.codec, CPU)
     monkeypatch.setattr(module, "sample", lambda *_: data.residual[0])
-    video = model.generate(model.adapters.start("shared")[None], data.reference[None], data.mel[0][None])
+    video = model.generate(
+        model.adapters.start("shared")[None], data.reference[None], data.mel[0][None]
+    )
     true = model.backbone.codec.decode(model.backbone.codec.encode(someone.train[0].frames))
     torch.testing.assert_close(video[0], true, rtol=1e-4, atol=1e-5)
 
 
-def test_pretraining_noises_residuals_of_unit_size(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretraining_noises_residuals_of_unit_size(
+    tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Tensor] = []
 
     def watched(residual: Tensor, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,19 +100,29 @@ def test_pretraining_noises_residuals_of_unit_size(tiny_backbone: Path, monkeypa
     monkeypatch.setattr(pretrain, "noisy", watched)
     recipe = Recipe(size=16, factor=4, channels=6, people=4, frames=4, steps=3, batch=32)
     found = pretrain.pretrain(recipe, start=Backbone.load(tiny_backbone))
-    assert not 0.6 < found.codec.residual_scale < 1.6, "latents that have this size anyway would show nothing"
+    assert not 0.6 < found.codec.residual_scale < 1.6, (
+        "latents that have this size anyway would show nothing"
+    )
     assert float(torch.cat(seen).std()) == pytest.approx(1.0, abs=0.2)
 
 
 # ---------------------------------------------------------------------- windows
 def test_every_window_of_a_clip_is_drawn(someone: Any) -> None:
-    """Windows of 3 in clips of 4 and of 6 frames start at 0..1 and at 0..3, the last one as well."""
+    """Windows of 3 in clips of 4 and of 6 frames start at 0..1 and at 0..3, the last one as
+    well."""
     mel = tuple(torch.zeros(frames, TOKENS, BINS) for frames in (4, 6))
-    data = Encoded(someone, torch.zeros(1, 1, 1), tuple(torch.zeros(len(m), 1, 1, 1) for m in mel), mel, ())
+    data = Encoded(
+        someone, torch.zeros(1, 1, 1), tuple(torch.zeros(len(m), 1, 1, 1) for m in mel), mel, ()
+    )
     draws = draw([data], [("windows",)], 20, 2, 9, 3, torch.ones(10))
     clip, first, *_ = draws.picks[0]
-    assert {which: sorted(set(first[clip == which].tolist())) for which in (0, 1)} == {0: [0, 1], 1: [0, 1, 2, 3]}
-    assert all(draws.batch(step, 0).sample.shape[1] == 9 for step in range(20)), "no window is cut short"
+    assert {which: sorted(set(first[clip == which].tolist())) for which in (0, 1)} == {
+        0: [0, 1],
+        1: [0, 1, 2, 3],
+    }
+    assert all(draws.batch(step, 0).sample.shape[1] == 9 for step in range(20)), (
+        "no window is cut short"
+    )
 
 
 # ---------------------------------------------------------------------- guidance

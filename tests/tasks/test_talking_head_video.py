@@ -1,4 +1,5 @@
-"""Recordings through real files: what is written comes back, at the right time, and what is unusable says why."""
+"""Recordings through real files: what is written comes back, at the right time, and what is
+unusable says why."""
 
 from __future__ import annotations
 
@@ -45,8 +46,12 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def flash(frames: int, at: int, heard: int | None = None) -> Clip:
-    """Grey and silent but for a white frame ``at`` and 40 ms of noise at frame ``heard`` (``None``: the same)."""
-    pictures, audio = torch.full((frames, SIZE, SIZE, 3), 0.3), torch.zeros(frames * SAMPLES_PER_FRAME)
+    """Grey and silent but for a white frame ``at`` and 40 ms of noise at frame ``heard`` (``None``:
+    the same)."""
+    pictures, audio = (
+        torch.full((frames, SIZE, SIZE, 3), 0.3),
+        torch.zeros(frames * SAMPLES_PER_FRAME),
+    )
     pictures[at] = 1.0
     first = (at if heard is None else heard) * SAMPLES_PER_FRAME
     noise = torch.rand(SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(0))
@@ -61,13 +66,23 @@ def seen_and_heard(clip: Clip) -> tuple[int, int]:
 
 
 def write_raw(
-    path: Path, pictures: Tensor, fps: Fraction, channels: list[Tensor], rate: int, shift: float = 0.0, turn: int = 0
+    path: Path,
+    pictures: Tensor,
+    fps: Fraction,
+    channels: list[Tensor],
+    rate: int,
+    shift: float = 0.0,
+    turn: int = 0,
 ) -> None:
-    """An mp4 as others make them: any frame rate, channels at any rate, ``shift`` seconds of delay of the sound
-    (negative: of the picture), ``turn`` degrees of rotation left to the player."""
+    """An mp4 as others make them: any frame rate, channels at any rate, ``shift`` seconds of delay
+    of the sound (negative: of the picture), ``turn`` degrees of rotation left to the player."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = pictures.shape[2], pictures.shape[1], "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = (
+            pictures.shape[2],
+            pictures.shape[1],
+            "yuv420p",
+        )
         if turn:
             stream.set_display_rotation(turn)
         layout = {1: "mono", 2: "stereo"}[len(channels)]
@@ -77,35 +92,50 @@ def write_raw(
             frame.pts, frame.time_base = index + round(max(-shift, 0) * fps), 1 / fps
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        heard = av.AudioFrame.from_ndarray(torch.stack(channels).numpy(), format="fltp", layout=layout)
-        heard.pts, heard.time_base, heard.sample_rate = round(max(shift, 0) * rate), Fraction(1, rate), rate
+        heard = av.AudioFrame.from_ndarray(
+            torch.stack(channels).numpy(), format="fltp", layout=layout
+        )
+        heard.pts, heard.time_base, heard.sample_rate = (
+            round(max(shift, 0) * rate),
+            Fraction(1, rate),
+            rate,
+        )
         container.mux(sound.encode(heard))
         container.mux(sound.encode(None))
 
 
 # ---------------------------------------------------------------------- there and back
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_a_written_clip_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str) -> None:
+def test_a_written_clip_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
     if codec == "mpeg4":  # an FFmpeg without libx264
         monkeypatch.setattr(av, "codecs_available", {"mpeg4", "aac"})
     clip, path = speaking(50), tmp_path / "talk.mp4"
     write_clip(path, clip)
     assert probe(path) == (50, 25.0, SIZE, SIZE)
     read = read_clip(path, SIZE, 30, start=10)
-    assert read.frames.shape == (30, SIZE, SIZE, 3) and read.audio.shape == (30 * SAMPLES_PER_FRAME,)
+    assert read.frames.shape == (30, SIZE, SIZE, 3) and read.audio.shape == (
+        30 * SAMPLES_PER_FRAME,
+    )
     assert read.name == "talk.mp4" and read.frames.min() >= 0 and read.frames.max() <= 1
     assert psnr(read.frames, clip.frames[10:40]) > 25
-    assert correlation(read.audio, clip.audio[10 * SAMPLES_PER_FRAME : 40 * SAMPLES_PER_FRAME]) > 0.9
+    assert (
+        correlation(read.audio, clip.audio[10 * SAMPLES_PER_FRAME : 40 * SAMPLES_PER_FRAME]) > 0.9
+    )
 
 
 def test_no_start_means_the_centre(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", speaking(50))
-    centre, same = (read_clip(tmp_path / "a.mp4", SIZE, 20, start) for start in (None, (50 - 20) // 2))
+    centre, same = (
+        read_clip(tmp_path / "a.mp4", SIZE, 20, start) for start in (None, (50 - 20) // 2)
+    )
     assert torch.equal(centre.frames, same.frames) and torch.equal(centre.audio, same.audio)
 
 
 def test_other_shapes_are_cropped_to_the_centre_and_resized(tmp_path: Path) -> None:
-    """The clip is the middle of 64 columns; enlarged three times and read back small, it is the same."""
+    """The clip is the middle of 64 columns; enlarged three times and read back small, it is the
+    same."""
     clip, path = speaking(10), tmp_path / "wide.mp4"
     border = torch.zeros(10, SIZE, 16, 3)
     write_clip(path, clip._replace(frames=torch.cat([border, clip.frames, border], 2)), scale=3)
@@ -123,13 +153,17 @@ def test_odd_sizes_are_padded_for_the_encoder(tmp_path: Path) -> None:
 def test_picture_and_sound_share_the_window(tmp_path: Path, start: int, at: int) -> None:
     """The last start lies beyond PREROLL, so the file is entered in the middle."""
     write_clip(tmp_path / "a.mp4", flash(110, at))
-    assert seen_and_heard(read_clip(tmp_path / "a.mp4", SIZE, 20, start)) == (at - start, at - start)
+    assert seen_and_heard(read_clip(tmp_path / "a.mp4", SIZE, 20, start)) == (
+        at - start,
+        at - start,
+    )
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("shift", [5, -5])
 def test_a_track_that_starts_later_is_heard_later(tmp_path: Path, rate: int, shift: int) -> None:
-    """Frame 60 of the sound is played with frame 60 + shift of the picture (negative: the picture starts later)."""
+    """Frame 60 of the sound is played with frame 60 + shift of the picture (negative: the picture
+    starts later)."""
     clip, path = flash(90, 40, heard=60), tmp_path / "a.mp4"
     audio = interpolate(clip.audio[None, None], size=90 * rate // FPS)[0, 0]
     write_raw(path, clip.frames, Fraction(25), [audio, audio], rate, shift / FPS)
@@ -141,7 +175,8 @@ def test_a_track_that_starts_later_is_heard_later(tmp_path: Path, rate: int, shi
 
 
 def write_stamped(path: Path, clip: Clip, packet: int, late: Callable[[int], float]) -> None:
-    """A Matroska file with plain PCM in packets of so many samples, the one at sample n ``late(n)`` seconds late."""
+    """A Matroska file with plain PCM in packets of so many samples, the one at sample n ``late(n)``
+    seconds late."""
     with av.open(str(path), "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
@@ -168,7 +203,8 @@ def noisy(frames: int) -> Clip:
 
 @pytest.mark.parametrize("start", [20, 50, 26])
 def test_sound_after_a_gap_is_not_early(tmp_path: Path, start: int) -> None:
-    """0.4 s without sound after second 1: in the window from 0.8 s, in the preroll of that from 2 s, around 1.04 s."""
+    """0.4 s without sound after second 1: in the window from 0.8 s, in the preroll of that from 2
+    s, around 1.04 s."""
     clip = noisy(90)
     write_stamped(tmp_path / "a.mkv", clip, 1600, lambda n: 0.4 if n >= RATE else 0.0)
     played = torch.cat([clip.audio[:RATE], torch.zeros(round(0.4 * RATE)), clip.audio[RATE:]])
@@ -186,7 +222,8 @@ def test_of_sound_that_overlaps_the_later_is_dropped(tmp_path: Path) -> None:
 
 
 def test_rounded_time_stamps_make_no_clicks(tmp_path: Path) -> None:
-    """Packets of 62.5 ms, which Matroska rounds to the millisecond, every other one of them 1 ms late besides."""
+    """Packets of 62.5 ms, which Matroska rounds to the millisecond, every other one of them 1 ms
+    late besides."""
     clip = noisy(60)
     write_stamped(tmp_path / "a.mkv", clip, 1000, lambda n: 0.001 * (n // 1000 % 2))
     read = read_clip(tmp_path / "a.mkv", SIZE, 30, 10).audio
@@ -195,7 +232,8 @@ def test_rounded_time_stamps_make_no_clicks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fps", [Fraction(24), Fraction(30000, 1001), Fraction(30), Fraction(50)])
 def test_other_frame_rates_become_25(tmp_path: Path, fps: Fraction) -> None:
-    """Frame j is grey level 4 j / 255; the nearest to i / 25 s is round(i fps / 25); the last stays until its end."""
+    """Frame j is grey level 4 j / 255; the nearest to i / 25 s is round(i fps / 25); the last stays
+    until its end."""
     count = 60
     pictures = (torch.arange(count) * 4 / 255)[:, None, None, None].expand(count, SIZE, SIZE, 3)
     seconds = count / fps
@@ -210,7 +248,13 @@ def test_other_frame_rates_become_25(tmp_path: Path, fps: Fraction) -> None:
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     clip = speaking(30)
-    write_raw(tmp_path / "a.mp4", clip.frames, Fraction(25), [clip.audio, torch.zeros_like(clip.audio)], RATE)
+    write_raw(
+        tmp_path / "a.mp4",
+        clip.frames,
+        Fraction(25),
+        [clip.audio, torch.zeros_like(clip.audio)],
+        RATE,
+    )
     read, voice = read_clip(tmp_path / "a.mp4", SIZE, 30).audio, clip.audio / 2
     assert correlation(read, voice) > 0.9
     assert float(read.std() / voice.std()) == pytest.approx(1, abs=0.1)
@@ -219,7 +263,14 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 def test_a_rotated_recording_is_upright(tmp_path: Path) -> None:
     """Stored a quarter turn clockwise, to be turned back by the player."""
     clip = speaking(10)
-    write_raw(tmp_path / "a.mp4", torch.rot90(clip.frames, -1, (1, 2)), Fraction(25), [clip.audio], RATE, turn=90)
+    write_raw(
+        tmp_path / "a.mp4",
+        torch.rot90(clip.frames, -1, (1, 2)),
+        Fraction(25),
+        [clip.audio],
+        RATE,
+        turn=90,
+    )
     assert psnr(read_clip(tmp_path / "a.mp4", SIZE, 10).frames, clip.frames) > 25
 
 
@@ -230,7 +281,9 @@ def test_a_separate_track_replaces_the_own_one(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", other.audio)
     read = read_clip(tmp_path / "a.mp4", SIZE, 20, 10, tmp_path / "a.wav")
     expected = other.audio[10 * SAMPLES_PER_FRAME : 30 * SAMPLES_PER_FRAME]
-    assert torch.allclose(read.audio, expected, atol=1 / 32767)  # PCM rounds to half a step of 1 / 32767
+    assert torch.allclose(
+        read.audio, expected, atol=1 / 32767
+    )  # PCM rounds to half a step of 1 / 32767
 
 
 def test_a_wav_is_16_bit_mono(tmp_path: Path) -> None:
@@ -241,7 +294,9 @@ def test_a_wav_is_16_bit_mono(tmp_path: Path) -> None:
     assert values.tolist() == [0, round(0.5 * 32767), -32767, 32767]
 
 
-@pytest.mark.parametrize(("missing", "usable"), [(SAMPLES_PER_FRAME, True), (2 * SAMPLES_PER_FRAME, False)])
+@pytest.mark.parametrize(
+    ("missing", "usable"), [(SAMPLES_PER_FRAME, True), (2 * SAMPLES_PER_FRAME, False)]
+)
 def test_a_track_may_lack_one_frame(tmp_path: Path, missing: int, usable: bool) -> None:
     clip = speaking(20)
     write_clip(tmp_path / "a.mp4", clip)
@@ -263,7 +318,9 @@ def truncated(path: Path) -> None:
 def sound_only(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(speaking(20).audio[None].numpy(), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            speaking(20).audio[None].numpy(), format="fltp", layout="mono"
+        )
         frame.sample_rate = RATE
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -274,13 +331,20 @@ UNUSABLE: list[tuple[str, Callable[[Path], object]]] = [
     ("unreadable", truncated),
     ("no video", sound_only),
     ("no audio", lambda path: write_clip(path, speaking(20)._replace(audio=torch.zeros(0)))),
-    ("silent", lambda path: write_clip(path, speaking(20)._replace(audio=torch.zeros(20 * SAMPLES_PER_FRAME)))),
+    (
+        "silent",
+        lambda path: write_clip(
+            path, speaking(20)._replace(audio=torch.zeros(20 * SAMPLES_PER_FRAME))
+        ),
+    ),
     ("too short", lambda path: write_clip(path, speaking(19))),
 ]
 
 
 @pytest.mark.parametrize(("reason", "make"), UNUSABLE)
-def test_an_unusable_file_says_why(tmp_path: Path, reason: str, make: Callable[[Path], object]) -> None:
+def test_an_unusable_file_says_why(
+    tmp_path: Path, reason: str, make: Callable[[Path], object]
+) -> None:
     make(tmp_path / "a.mp4")
     with pytest.raises(UnusableClipError, match=r"a\.mp4") as caught:
         read_clip(tmp_path / "a.mp4", SIZE, 20)
@@ -304,7 +368,12 @@ def test_a_gif_lasts_as_long_as_the_clip(tmp_path: Path) -> None:
             image.seek(index)
             shown += image.info["duration"]
         image.seek(0)
-        first = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(64, 64, 3) / 255
+        first = (
+            torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).view(
+                64, 64, 3
+            )
+            / 255
+        )
     assert shown == 12 * 40  # equal neighbours are stored once and shown longer
     assert psnr(first[::2, ::2], frames[0]) > 30
 

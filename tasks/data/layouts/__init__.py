@@ -1,8 +1,9 @@
-"""Data sets as they lie on the disk: whose data there are, and one picture, clip or set of views at a time.
+"""Data sets as they lie on the disk: whose data there are, and one picture, clip or set of views at
+a time.
 
-Six layouts are known (:data:`LAYOUTS`). Listing who holds what decodes no picture, so that it is cheap for a data set
-of a million; an item is decoded when it is asked for. What cannot be used is an :class:`InputError` with the key
-``data.path``, the file, the reason and what to do about it.
+Six layouts are known (:data:`LAYOUTS`). Listing who holds what decodes no picture, so that it is
+cheap for a data set of a million; an item is decoded when it is asked for. What cannot be used is
+an :class:`InputError` with the key ``data.path``, the file, the reason and what to do about it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["pictures", "video", "views"]
 
-# The most particular first: the first one that recognises a folder is the one detected. ShapeNet, FaceScape and GolfDB
-# would each also pass for pictures by animal or for clips, a transforms.json with its pictures for an animal.
+# The most particular first: the first one that recognises a folder is the one detected. ShapeNet,
+# FaceScape and GolfDB would each also pass for pictures by animal or for clips, a transforms.json
+# with its pictures for an animal.
 LAYOUTS: dict[str, str] = {
     "facescape": "tasks.data.layouts.facescape:FaceScape",
     "shapenet": "tasks.data.layouts.shapenet:ShapeNet",
@@ -34,7 +36,8 @@ LAYOUTS: dict[str, str] = {
 
 
 class Holder(NamedTuple):
-    """A natural owner of data and what it owns; an item means something to the layout that listed it, to nobody else.
+    """A natural owner of data and what it owns; an item means something to the layout that listed
+    it, to nobody else.
 
     Items are small, hashable and can be pickled: paths and numbers, never pixels.
     """
@@ -44,10 +47,12 @@ class Holder(NamedTuple):
 
 
 class Layout(Protocol):
-    """How one data set lies on the disk. An implementation derives from this and has the ``load_`` of its ``kind``.
+    """How one data set lies on the disk. An implementation derives from this and has the ``load_``
+    of its ``kind``.
 
-    ``owned``: holders are people or animals, each a client as it is; otherwise every holder is one object with one
-    item, to be dealt out to clients. ``expected`` says in a line what :meth:`found` looks for.
+    ``owned``: holders are people or animals, each a client as it is; otherwise every holder is one
+    object with one item, to be dealt out to clients. ``expected`` says in a line what :meth:`found`
+    looks for.
     """
 
     kind: ClassVar[Kind]
@@ -63,7 +68,8 @@ class Layout(Protocol):
         ...
 
     def measure(self, item: Any) -> tuple[Path, tuple[int, int]]:
-        """One file of an item and the (width, height) in pixels that its header states; decodes nothing."""
+        """One file of an item and the (width, height) in pixels that its header states; decodes
+        nothing."""
         ...
 
     def check(self, holder: Holder, size: int) -> None:
@@ -74,7 +80,8 @@ class Layout(Protocol):
                 refuse_other_size(*measured[0], path, shape, f"of {holder.name!r}")
 
     def load_pictures(self, item: Any, size: int, channels: int) -> Tensor:
-        """``[H, W, channels]`` in [0, 1]: the central square at ``size`` pixels a side; 0: whole, native size."""
+        """``[H, W, channels]`` in [0, 1]: the central square at ``size`` pixels a side; 0: whole,
+        native size."""
         raise TypeError(f"{type(self).__name__} has {self.kind}, no pictures")
 
     def load_video(self, item: Any, size: int, channels: int, most: int = 0) -> Tensor:
@@ -85,21 +92,26 @@ class Layout(Protocol):
         raise TypeError(f"{type(self).__name__} has {self.kind}, no video")
 
     def load_views(self, item: Any, size: int, most: int = 0) -> Views:
-        """An object from all its cameras, or from ``most`` of them spread evenly over the listed order."""
+        """An object from all its cameras, or from ``most`` of them spread evenly over the listed
+        order."""
         raise TypeError(f"{type(self).__name__} has {self.kind}, no views")
 
 
 def open_layout(name: str) -> Layout:
-    """The layout of that name; raises :class:`InputError` with the key ``data.layout`` if there is none."""
+    """The layout of that name; raises :class:`InputError` with the key ``data.layout`` if there is
+    none."""
     return cast(Layout, load("layout", name, LAYOUTS, key="data.layout")())
 
 
 def detect(root: Path) -> str:
-    """The name of the first layout that recognises the folder; :class:`InputError` with all that were looked for."""
+    """The name of the first layout that recognises the folder; :class:`InputError` with all that
+    were looked for."""
     root = folder(root)
     layouts = {name: open_layout(name) for name in LAYOUTS}
     for name, layout in layouts.items():
         if layout.found(root):
             return name
     looked_for = "".join(f"\n      {name}: {layout.expected}" for name, layout in layouts.items())
-    raise InputError("data.path", str(root), "no data in any known layout", f"put them in one of:{looked_for}")
+    raise InputError(
+        "data.path", str(root), "no data in any known layout", f"put them in one of:{looked_for}"
+    )

@@ -5,8 +5,8 @@ No data set of its own; FedMeNF (https://arxiv.org/abs/2508.06301) fits its fiel
     <client>/<clip>.mp4|mov|mkv|webm|avi|gif
     <client>/<clip>/*.png|jpg       frames in natural order: frame2 before frame10
 
-Every frame counts, at the rate of the file; a task may take only the first ones (``data.frames``). Films need PyAV
-(``pip install 'fedapp[video]'``), which is imported when the first one is opened.
+Every frame counts, at the rate of the file; a task may take only the first ones (``data.frames``).
+Films need PyAV (``pip install 'fedapp[video]'``), which is imported when the first one is opened.
 """
 
 from __future__ import annotations
@@ -50,13 +50,16 @@ def _pyav() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise InputError("package", "av", "films are read with PyAV", "pip install 'fedapp[video]'") from error
+        raise InputError(
+            "package", "av", "films are read with PyAV", "pip install 'fedapp[video]'"
+        ) from error
     return av
 
 
 @contextmanager
 def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A film, open at its first video stream; what FFmpeg finds wrong with it, then or later, names the file."""
+    """A film, open at its first video stream; what FFmpeg finds wrong with it, then or later, names
+    the file."""
     av = _pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -64,7 +67,9 @@ def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise unusable(path, "has no video", "replace the file or take it out")
             yield container, container.streams.video[0]
     except av.FFmpegError as error:
-        raise unusable(path, f"cannot be decoded ({error})", "replace the file or take it out") from error
+        raise unusable(
+            path, f"cannot be decoded ({error})", "replace the file or take it out"
+        ) from error
 
 
 def _upright(path: Path) -> Iterator[Image.Image]:
@@ -111,7 +116,10 @@ class Clips(Layout):
 
     def found(self, root: Path) -> bool:
         clips = (clip for client in subfolders(root) for clip in _clips(client))
-        return any(is_named(clip, FILMS) or any(is_named(entry) for entry in clip.iterdir()) for clip in clips)
+        return any(
+            is_named(clip, FILMS) or any(is_named(entry) for entry in clip.iterdir())
+            for clip in clips
+        )
 
     def holders(self, root: Path) -> list[Holder]:
         root = folder(root)
@@ -119,10 +127,14 @@ class Clips(Layout):
         for client in subfolders(root):
             clips = tuple(_clips(client))
             if not clips:
-                raise unusable(client, "a client's folder without clips", "put clips into it or remove it")
+                raise unusable(
+                    client, "a client's folder without clips", "put clips into it or remove it"
+                )
             for clip in clips:
                 if clip.is_dir() and not any(is_named(entry) for entry in clip.iterdir()):
-                    raise unusable(clip, "a clip's folder without pictures", "put frames into it or remove it")
+                    raise unusable(
+                        clip, "a clip's folder without pictures", "put frames into it or remove it"
+                    )
             clients.append(Holder(client.name, clips))
         if not clients:
             raise unusable(root, "nobody in layout 'clips'", f"expected {self.expected}")
@@ -134,7 +146,9 @@ class Clips(Layout):
             return first, header(first)
         if item.suffix.lower() == ".gif":
             return item, header(item)
-        return item, next(_upright(item)).size  # how a film is turned is known only with its first frame
+        return item, next(
+            _upright(item)
+        ).size  # how a film is turned is known only with its first frame
 
     def load_video(self, item: Path, size: int, channels: int, most: int = 0) -> Tensor:
         return stack(islice(_frames(item, size, channels), most or None), "of the same clip")

@@ -1,15 +1,17 @@
-"""FaceScape as MoFaNeRF renders it: one json a person, whose frames are that person's expressions from many sides.
+"""FaceScape as MoFaNeRF renders it: one json a person, whose frames are that person's expressions
+from many sides.
 
-Yang et al., "FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction",
-CVPR 2020, https://arxiv.org/abs/2003.13989; renderings of Zhuang et al., "MoFaNeRF: Morphable Facial Neural Radiance
+Yang et al., "FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face
+Prediction", CVPR 2020, https://arxiv.org/abs/2003.13989; renderings of Zhuang et al., "MoFaNeRF:
+Morphable Facial Neural Radiance
 Field", ECCV 2022, https://arxiv.org/abs/2112.02308 (https://github.com/zhuhao-nju/mofanerf)::
 
     [[train/]multi-view-images/]transforms_all_<person>.json    {camera_angle_x, frames: [{expression, ...}, ...]}
     [[train/]multi-view-images/]<file_path>.png                 512 x 512 pixels; file_path begins with a slash
 
-A person is a client and an expression (0 to 19) an item. Camera positions are divided by 10, which puts every face
-between 0.8 and 2.6 from its cameras; rotations stay as they are. The background is black. However many people there
-are, there are: a part of the data set will do.
+A person is a client and an expression (0 to 19) an item. Camera positions are divided by 10, which
+puts every face between 0.8 and 2.6 from its cameras; rotations stay as they are. The background is
+black. However many people there are, there are: a part of the data set will do.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class _Shown(BaseModel):
 
 
 class _Listing(BaseModel):
-    """Of a person's json no more than which expressions it has: the rest of 294 of them would fill the memory."""
+    """Of a person's json no more than which expressions it has: the rest of 294 of them would fill
+    the memory."""
 
     frames: list[_Shown] = Field(min_length=1)
 
@@ -76,7 +79,11 @@ def _scene(item: Expression) -> FaceScene:
     scene = read_json(item.file, FaceScene)
     frames = [frame for frame in scene.frames if frame.expression == item.number]
     if not frames:
-        raise unusable(item.file, f"has no frames of expression {item.number} any more", "list the data set again")
+        raise unusable(
+            item.file,
+            f"has no frames of expression {item.number} any more",
+            "list the data set again",
+        )
     return scene.model_copy(update={"frames": frames})
 
 
@@ -85,7 +92,9 @@ class FaceScape(Layout):
 
     kind = "views"
     owned = True
-    expected = "[[train/]multi-view-images/]transforms_all_<person>.json with its photographs below it"
+    expected = (
+        "[[train/]multi-view-images/]transforms_all_<person>.json with its photographs below it"
+    )
 
     def found(self, root: Path) -> bool:
         return bool(_files(root))
@@ -95,7 +104,9 @@ class FaceScape(Layout):
         people = []
         for file in _files(root):
             numbers = sorted({frame.expression for frame in parse_json(file, _Listing).frames})
-            people.append(Holder(_person(file), tuple(Expression(file, number) for number in numbers)))
+            people.append(
+                Holder(_person(file), tuple(Expression(file, number) for number in numbers))
+            )
         if not people:
             raise unusable(root, "nobody in layout 'facescape'", f"expected {self.expected}")
         return people
@@ -107,4 +118,6 @@ class FaceScape(Layout):
     def load_views(self, item: Expression, size: int, most: int = 0) -> Views:
         name = f"{_person(item.file)}/{item.number}"
         scene = _scene(item)
-        return load(item.file, name, scene, size, most, near=NEAR, far=FAR, background=BLACK, scale=SCALE)
+        return load(
+            item.file, name, scene, size, most, near=NEAR, far=FAR, background=BLACK, scale=SCALE
+        )

@@ -7,8 +7,9 @@ https://arxiv.org/abs/1903.06528 (https://github.com/wmcnally/golfdb), in the fo
     images_160/<id>_<0..7>.png   160 x 160 pixels
     use_ids.txt                  one id a line, optional: the others do not count
 
-A golfer with two or more swings is a client and a swing an item: a video of eight frames. Golfers with fewer are passed
-over, as in the published experiments. Other clips than these: :mod:`tasks.data.layouts.clips`.
+A golfer with two or more swings is a client and a swing an item: a video of eight frames. Golfers
+with fewer are passed over, as in the published experiments. Other clips than these:
+:mod:`tasks.data.layouts.clips`.
 """
 
 from __future__ import annotations
@@ -54,13 +55,17 @@ def _swings(root: Path) -> dict[str, list[int]]:
             for row in table:
                 identifier, player = (row["id"] or "").strip(), (row["player"] or "").strip()
                 if not identifier.isdecimal() or not player:
-                    raise ValueError(f"line {table.line_num} has the id {identifier!r} and the player {player!r}")
+                    raise ValueError(
+                        f"line {table.line_num} has the id {identifier!r} and the player {player!r}"
+                    )
                 number = int(identifier)
                 if number in players:
                     raise ValueError(f"line {table.line_num} has the id {number} for a second time")
                 players[number] = player
     except (OSError, ValueError, csv.Error) as error:
-        raise unusable(file, f"malformed ({error})", "restore the table as the data set has it") from error
+        raise unusable(
+            file, f"malformed ({error})", "restore the table as the data set has it"
+        ) from error
     swings: dict[str, list[int]] = {}
     for number, player in players.items():
         if used is None or number in used:
@@ -83,7 +88,9 @@ class GolfDB(Layout):
         if not self.found(root):
             raise unusable(root, f"no {TABLE}", f"expected {self.expected}")
         images = folder(root / FRAMES)
-        there = frozenset(os.listdir(images))  # one listing: asking for 11 200 files one by one takes long on a network
+        there = frozenset(
+            os.listdir(images)
+        )  # one listing: asking for 11 200 files one by one takes long on a network
         golfers = []
         for player, numbers in sorted(_swings(root).items()):
             if len(numbers) >= LEAST:
@@ -100,7 +107,9 @@ class GolfDB(Layout):
         for name in names:
             if name not in there:
                 remedy = f"restore it, or leave {number} out of {USED} (write that file with all other ids)"
-                raise unusable(images / name, f"no such file, but {TABLE} has the swing {number}", remedy)
+                raise unusable(
+                    images / name, f"no such file, but {TABLE} has the swing {number}", remedy
+                )
         return tuple(images / name for name in names)
 
     def measure(self, item: Swing) -> tuple[Path, tuple[int, int]]:

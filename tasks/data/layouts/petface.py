@@ -1,14 +1,15 @@
 """Photographs of animals: PetFace, or any folder that has a folder of photographs for each owner.
 
-Shinoda and Shiohara, "PetFace: A Large-Scale Dataset and Benchmark for Animal Identification", ECCV 2024,
+Shinoda and Shiohara, "PetFace: A Large-Scale Dataset and Benchmark for Animal Identification", ECCV
+2024,
 https://arxiv.org/abs/2407.13555 (https://dahlian00.github.io/PetFacePage/)::
 
     images/<species>/<animal>/*.png|jpg
     excluded/<species>_excluded_images.json      {animal: [file name, ...]}, optional
 
-The folder to give is the one with ``images``, ``images`` itself, one species' in it, or any folder of such animals.
-Only animals with two or more photographs that are not excluded count; the others are passed over, as in the published
-experiments.
+The folder to give is the one with ``images``, ``images`` itself, one species' in it, or any folder
+of such animals. Only animals with two or more photographs that are not excluded count; the others
+are passed over, as in the published experiments.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from pydantic import RootModel
 from torch import Tensor
 
 from tasks.data.layouts import Holder, Layout
-from tasks.data.layouts.reading import folder, header, is_named, parse_json, picture, pictures_in, subfolders, unusable
+from tasks.data.layouts.reading import (
+    folder,
+    header,
+    is_named,
+    parse_json,
+    picture,
+    pictures_in,
+    subfolders,
+    unusable,
+)
 
 LEAST = 2  # one to train on and one to test on
 

@@ -20,7 +20,9 @@ from tasks.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # an Exif tag, and its values for cameras held upright
-MOST_VALUES = 2**28  # numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish
+MOST_VALUES = (
+    2**28
+)  # numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish
 UNSIZED = "set data.size, so that all are cut to one size"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,9 +35,14 @@ def unusable(path: Path, reason: str, remedy: str) -> InputError:
 
 # ---------------------------------------------------------------------- folders
 def natural(path: Path) -> tuple[tuple[int, int, str], ...]:
-    """Sorting key under which ``frame2`` comes before ``frame10``; the name itself settles ties (``a1``, ``a01``)."""
+    """Sorting key under which ``frame2`` comes before ``frame10``; the name itself settles ties
+    (``a1``, ``a01``)."""
     pieces = re.findall(r"([0-9]+)|([^0-9]+)", path.name)
-    return *((0, int(number), "") if number else (1, 0, text) for number, text in pieces), (2, 0, path.name)
+    return *((0, int(number), "") if number else (1, 0, text) for number, text in pieces), (
+        2,
+        0,
+        path.name,
+    )
 
 
 def folder(root: Path) -> Path:
@@ -49,11 +56,15 @@ def folder(root: Path) -> Path:
 def subfolders(parent: Path) -> list[Path]:
     """In natural order, without hidden ones; none if there is no such parent."""
     entries = parent.iterdir() if parent.is_dir() else ()
-    return sorted((entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()), key=natural)
+    return sorted(
+        (entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()),
+        key=natural,
+    )
 
 
 def is_named(path: Path, suffixes: tuple[str, ...] = PICTURES) -> bool:
-    """By the name alone: this is asked a million times, and a file that is none is found when it is decoded."""
+    """By the name alone: this is asked a million times, and a file that is none is found when it is
+    decoded."""
     return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
@@ -94,16 +105,26 @@ def parse_json(path: Path, model: type[Model]) -> Model:
 # ---------------------------------------------------------------------- pictures
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture file, open; whatever Pillow finds wrong with it, then or when it is decoded, names the file."""
+    """A picture file, open; whatever Pillow finds wrong with it, then or when it is decoded, names
+    the file."""
     try:
         with Image.open(path) as image:
             yield image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise unusable(path, f"cannot be decoded ({error})", "replace the file or take it out") from error
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise unusable(
+            path, f"cannot be decoded ({error})", "replace the file or take it out"
+        ) from error
 
 
 def header(path: Path, upright: bool = True) -> tuple[int, int]:
-    """(width, height) in pixels without decoding; ``upright``: as its camera was held, else as it is stored."""
+    """(width, height) in pixels without decoding; ``upright``: as its camera was held, else as it
+    is stored."""
     with opened(path) as image:
         turned = upright and image.getexif().get(ORIENTATION, 1) in SIDEWAYS
         return (image.height, image.width) if turned else image.size
@@ -126,7 +147,8 @@ def refuse_other_size(
 
 
 def stack(frames: Iterable[tuple[Path, Tensor]], where: str) -> Tensor:
-    """``[T, H, W, C]`` of named frames ``[H, W, C]``; refuses mixed sizes, and a clip that no memory would hold."""
+    """``[T, H, W, C]`` of named frames ``[H, W, C]``; refuses mixed sizes, and a clip that no
+    memory would hold."""
     paths: list[Path] = []
     pictures: list[Tensor] = []
     for path, frame in frames:
@@ -137,15 +159,19 @@ def stack(frames: Iterable[tuple[Path, Tensor]], where: str) -> Tensor:
         pictures.append(frame)
         if len(pictures) * frame.numel() > MOST_VALUES:
             reason = f"more than {len(pictures) - 1} frames of {frame.shape[1]} x {frame.shape[0]} pixels are too many"
-            raise unusable(path, reason, "lower data.size (0 keeps the native size) or cut the clip")
+            raise unusable(
+                path, reason, "lower data.size (0 keeps the native size) or cut the clip"
+            )
     return torch.stack(pictures)
 
 
 # ---------------------------------------------------------------------- views
 class View(NamedTuple):
-    """``image [H, W, 3]`` in [0, 1] on its background, ``mask [H, W]`` where the file has an alpha channel.
+    """``image [H, W, 3]`` in [0, 1] on its background, ``mask [H, W]`` where the file has an alpha
+    channel.
 
-    ``native`` is the file's (width, height); ``side`` the pixels of it, each way, that ``size`` ones were made of.
+    ``native`` is the file's (width, height); ``side`` the pixels of it, each way, that ``size``
+    ones were made of.
     """
 
     image: Tensor
@@ -155,16 +181,21 @@ class View(NamedTuple):
 
 
 def _scaled(image: Image.Image, size: int) -> Image.Image:
-    """The central square at ``size`` pixels a side: the mean over each new pixel's area, Lanczos when enlarging."""
+    """The central square at ``size`` pixels a side: the mean over each new pixel's area, Lanczos
+    when enlarging."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
-    # A ray of a field stands for a pixel's area, so that the area is averaged; Lanczos would overshoot at outlines.
-    return square.resize((size, size), Image.Resampling.BOX if size < side else Image.Resampling.LANCZOS)
+    # A ray of a field stands for a pixel's area, so that the area is averaged; Lanczos would
+    # overshoot at outlines.
+    return square.resize(
+        (size, size), Image.Resampling.BOX if size < side else Image.Resampling.LANCZOS
+    )
 
 
 def view(path: Path, size: int, background: float) -> View:
-    """One photograph on a background in [0, 1]: composited before it is scaled, so that no hidden colour bleeds in."""
+    """One photograph on a background in [0, 1]: composited before it is scaled, so that no hidden
+    colour bleeds in."""
     with opened(path) as image:
         native = image.size
         image, alpha = flattened(image, background)

@@ -1,15 +1,18 @@
-"""ShapeNet cars, chairs and lamps as rendered for "learnit": one object a folder, photographs next to its json.
+"""ShapeNet cars, chairs and lamps as rendered for "learnit": one object a folder, photographs next
+to its json.
 
-Chang et al., "ShapeNet: An Information-Rich 3D Model Repository", 2015, https://arxiv.org/abs/1512.03012; renderings
-of Tancik et al., "Learned Initializations for Optimizing Coordinate-Based Neural Representations", CVPR 2021,
+Chang et al., "ShapeNet: An Information-Rich 3D Model Repository", 2015,
+https://arxiv.org/abs/1512.03012; renderings of Tancik et al., "Learned Initializations for
+Optimizing Coordinate-Based Neural Representations", CVPR 2021,
 https://arxiv.org/abs/2012.02189 (https://github.com/tancik/learnit)::
 
     [cars/][02958343/]<id>/transforms.json       {camera_angle_x, model, frames: [{file_path, transform_matrix}, ...]}
     [cars/][02958343/]<id>/<stem of file_path>.png      RGBA, put on white
     car_splits.json                              {train: [id, ...], val: [...], test: [...]}, above or next to them
 
-The folder to give is the one with the objects or one of the two above it. Where there is a ``<class>_splits.json``,
-only its objects count, those of all splits together: who holds an object out is decided elsewhere.
+The folder to give is the one with the objects or one of the two above it. Where there is a
+``<class>_splits.json``, only its objects count, those of all splits together: who holds an object
+out is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from tasks.data.layouts.transforms import NAMES, Frame, Scene, load, missing, ob
 
 log = logging.getLogger("flwr")
 
-ID = re.compile(r"u?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{28,32}")  # some are older than UUIDs
+ID = re.compile(
+    r"u?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{28,32}"
+)  # some are older than UUIDs
 SPLITS = "_splits.json"
 DEPTH = 3  # steps from the folder given down to an object's, at most
 CLASSES = 64  # a folder with more folders than that holds objects, or is no data set of this layout
@@ -38,7 +43,8 @@ class Splits(RootModel[dict[str, list[str]]]):
 
 
 def photograph(file: Path, frame: Frame) -> Path:
-    """The png next to the json that has the stem of ``file_path``, whatever folders of another machine that names."""
+    """The png next to the json that has the stem of ``file_path``, whatever folders of another
+    machine that names."""
     path = file.with_name(PurePosixPath(frame.file_path.replace("\\", "/")).stem + ".png")
     if not path.is_file():
         raise missing(path, file, frame)
@@ -58,16 +64,25 @@ def _object_folders(root: Path) -> list[Path]:
 
 
 def _listed(root: Path, found: list[Holder]) -> list[Holder]:
-    """Without the objects that a splits file of their class leaves out; others are not its business."""
+    """Without the objects that a splits file of their class leaves out; others are not its
+    business."""
     tops = [root, *root.parents[: DEPTH - 1]]
     kept = found
     for file in (file for top in tops for file in sorted(top.glob("*" + SPLITS))):
         single = file.name.removesuffix(SPLITS)
         classes = {single, f"{single}s"}  # car_splits.json is about what lies in cars
         here = {holder.items[0].parent for holder in found}
-        governed = {o for o in here if o.parent == file.parent or classes & {file.parent.name, *_below(o, file.parent)}}
+        governed = {
+            o
+            for o in here
+            if o.parent == file.parent or classes & {file.parent.name, *_below(o, file.parent)}
+        }
         if governed:
-            listed = {PurePosixPath(name).name for split in parse_json(file, Splits).root.values() for name in split}
+            listed = {
+                PurePosixPath(name).name
+                for split in parse_json(file, Splits).root.values()
+                for name in split
+            }
             absent = len(listed - {o.name for o in governed})
             if absent:
                 log.warning("%d of the %d objects of %s are not there", absent, len(listed), file)
@@ -81,7 +96,8 @@ def _below(path: Path, top: Path) -> tuple[str, ...]:
 
 
 class ShapeNet(Layout):
-    """Objects to be dealt out to clients; 128 x 128 pixels in the published set, from 2 to 6 away from the camera."""
+    """Objects to be dealt out to clients; 128 x 128 pixels in the published set, from 2 to 6 away
+    from the camera."""
 
     kind = "views"
     owned = False

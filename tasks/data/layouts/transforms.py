@@ -1,14 +1,17 @@
-"""Objects photographed from known cameras: ``transforms.json`` as the NeRF data sets and their tools write it.
+"""Objects photographed from known cameras: ``transforms.json`` as the NeRF data sets and their
+tools write it.
 
-Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis", ECCV 2020,
-https://arxiv.org/abs/2003.08934 (Blender scenes); with ``fl_x`` in place of ``camera_angle_x`` as Instant NGP's
+Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis", ECCV
+2020, https://arxiv.org/abs/2003.08934 (Blender scenes); with ``fl_x`` in place of
+``camera_angle_x`` as Instant NGP's
 converters write it, https://github.com/NVlabs/instant-ngp. A folder is one object, or every folder in it is one::
 
     <object>/transforms.json         {camera_angle_x | fl_x, frames: [{file_path, transform_matrix}, ...]}
     <object>/<file_path>[.png]       below the json; with an alpha channel it is put on white
 
-A Blender scene that has ``transforms_train.json`` instead gives its training views. Matrices are camera-to-world, the
-camera looks along its -z with y up (OpenGL). ``near`` and ``far`` may stand in the json; else they are Blender's.
+A Blender scene that has ``transforms_train.json`` instead gives its training views. Matrices are
+camera-to-world, the camera looks along its -z with y up (OpenGL). ``near`` and ``far`` may stand in
+the json; else they are Blender's.
 """
 
 from __future__ import annotations
@@ -42,21 +45,27 @@ from tasks.errors import InputError
 log = logging.getLogger("flwr")
 
 NAMES = ("transforms.json", "transforms_train.json")
-NEAR, FAR, WHITE = 2.0, 6.0, 1.0  # units of the scene, from the camera; grey level of the background
+NEAR, FAR, WHITE = (
+    2.0,
+    6.0,
+    1.0,
+)  # units of the scene, from the camera; grey level of the background
 RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
 CROSSING = 0.02  # of the cameras' axes: below that they are all but parallel
 PINHOLE = 0.02  # of the width, how far off a plain pinhole camera a pixel may be
 
 
 class Frame(BaseModel):
-    """One photograph. ``transform_matrix`` is read loosely here and held to its form by :func:`poses`."""
+    """One photograph. ``transform_matrix`` is read loosely here and held to its form by
+    :func:`poses`."""
 
     file_path: str
     transform_matrix: list[list[float]]
 
 
 class Scene(BaseModel):
-    """The parts of ``transforms.json`` that matter here; ``fl_*``, ``cx``, ``cy`` in pixels of ``w`` x ``h``."""
+    """The parts of ``transforms.json`` that matter here; ``fl_*``, ``cx``, ``cy`` in pixels of
+    ``w`` x ``h``."""
 
     frames: Sequence[Frame] = Field(min_length=1)
     camera_angle_x: float | None = None
@@ -78,7 +87,8 @@ class Scene(BaseModel):
 
 # ---------------------------------------------------------------------- cameras
 def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
-    """In pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5 camera_angle_x)``, or ``fl_x``.
+    """In pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5 camera_angle_x)``, or
+    ``fl_x``.
 
     Raises :class:`InputError` for a camera that one focal length does not describe.
     """
@@ -86,39 +96,58 @@ def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
     if scene.camera_angle_x is not None:
         if not 0 < scene.camera_angle_x < math.pi:
             reason = f"camera_angle_x = {scene.camera_angle_x} is no opening angle in radians between 0 and pi"
-            raise unusable(file, reason, "write the horizontal opening angle of the camera in radians")
+            raise unusable(
+                file, reason, "write the horizontal opening angle of the camera in radians"
+            )
         focal = 0.5 * width / math.tan(0.5 * scene.camera_angle_x)
         if scene.fl_x and abs(scene.fl_x * width / (scene.w or width) / focal - 1) > PINHOLE:
             reason = f"fl_x = {scene.fl_x} and camera_angle_x = {scene.camera_angle_x} contradict each other"
             raise unusable(file, reason, "leave the one out that is not the photographs'")
     elif scene.fl_x is not None:
         if not 0 < scene.fl_x < math.inf:
-            raise unusable(file, f"fl_x = {scene.fl_x} is no focal length", "write the focal length in pixels")
+            raise unusable(
+                file, f"fl_x = {scene.fl_x} is no focal length", "write the focal length in pixels"
+            )
         focal = scene.fl_x * width / (scene.w or width)
     else:
-        raise unusable(file, "has neither camera_angle_x nor fl_x", "add camera_angle_x in radians, or fl_x in pixels")
+        raise unusable(
+            file,
+            "has neither camera_angle_x nor fl_x",
+            "add camera_angle_x in radians, or fl_x in pixels",
+        )
 
     whole_width, whole_height = scene.w or width, scene.h or height
     radius = 0.5 * math.hypot(width, height) / focal
     flaws = {
-        "fl_y differs from fl_x": 0.5 * abs(1 - scene.fl_y / scene.fl_x) if scene.fl_y and scene.fl_x else 0.0,
+        "fl_y differs from fl_x": 0.5 * abs(1 - scene.fl_y / scene.fl_x)
+        if scene.fl_y and scene.fl_x
+        else 0.0,
         "cx is off the centre": abs(scene.cx / whole_width - 0.5) if scene.cx is not None else 0.0,
         "cy is off the centre": abs(scene.cy / whole_height - 0.5) if scene.cy is not None else 0.0,
-        "k1, k2 and k3 bend the corners": abs(scene.k1 * radius**3 + scene.k2 * radius**5 + scene.k3 * radius**7)
+        "k1, k2 and k3 bend the corners": abs(
+            scene.k1 * radius**3 + scene.k2 * radius**5 + scene.k3 * radius**7
+        )
         * focal
         / width,
-        "p1 and p2 shear the corners": 3 * (abs(scene.p1) + abs(scene.p2)) * radius**2 * focal / width,
+        "p1 and p2 shear the corners": 3
+        * (abs(scene.p1) + abs(scene.p2))
+        * radius**2
+        * focal
+        / width,
         "it is a fisheye": 1.0 if "FISHEYE" in scene.camera_model.upper() else 0.0,
     }
     for flaw, share in flaws.items():
         if not share <= PINHOLE:
             reason = f"not a plain pinhole camera: {flaw} ({100 * share:.0f} % of the width)"
-            raise unusable(file, reason, "undistort and crop the photographs, and write the json for those")
+            raise unusable(
+                file, reason, "undistort and crop the photographs, and write the json for those"
+            )
     return focal
 
 
 def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
-    """``[V, 4, 4]``, camera-to-world, translations divided by ``scale``; each has to be a finite rigid motion."""
+    """``[V, 4, 4]``, camera-to-world, translations divided by ``scale``; each has to be a finite
+    rigid motion."""
     for frame in frames:
         rows = frame.transform_matrix
         if len(rows) != 4 or any(len(row) != 4 for row in rows):
@@ -133,16 +162,19 @@ def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
         if not finite[index]:
             raise _no_pose(file, frame, "is not finite")
         if not rigid[index] or float(torch.linalg.det(turns[index])) < 0:
-            raise _no_pose(file, frame, "is no rigid motion (a rotation, a translation and the row 0 0 0 1)")
+            raise _no_pose(
+                file, frame, "is no rigid motion (a rotation, a translation and the row 0 0 0 1)"
+            )
     matrices[:, :3, 3] /= scale
     return matrices.float()
 
 
 def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
-    """Cameras around an object see it in front of them, farther away than ``near``; raises :class:`InputError`.
+    """Cameras around an object see it in front of them, farther away than ``near``; raises
+    :class:`InputError`.
 
-    The object is taken to be where the optical axes come closest to each other (least squares). Axes that hardly cross,
-    as of cameras side by side, say nothing.
+    The object is taken to be where the optical axes come closest to each other (least squares).
+    Axes that hardly cross, as of cameras side by side, say nothing.
     """
     eye, ahead = every[:, :3, 3].double(), -every[:, :3, 2].double()
     across = torch.eye(3, dtype=torch.float64) - ahead[:, :, None] * ahead[:, None, :]
@@ -153,7 +185,11 @@ def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
     distance = ((middle - eye) * ahead).sum(1)
     if float(distance.median()) < 0:
         reason = "the cameras look away from what they stand around"
-        raise unusable(file, reason, "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed")
+        raise unusable(
+            file,
+            reason,
+            "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed",
+        )
     if float(distance.median()) < near:
         reason = f"near = {near:g}, but the cameras stand about {float(distance.median()):.3g} from what they look at"
         raise unusable(file, reason, "write near and far of the scene into the json")
@@ -161,13 +197,16 @@ def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
 
 def _no_pose(file: Path, frame: Frame, flaw: str) -> InputError:
     return unusable(
-        file, f"transform_matrix of {frame.file_path!r} {flaw}", "write camera-to-world matrices in OpenGL's axes"
+        file,
+        f"transform_matrix of {frame.file_path!r} {flaw}",
+        "write camera-to-world matrices in OpenGL's axes",
     )
 
 
 # ---------------------------------------------------------------------- views
 def photograph(file: Path, frame: Frame) -> Path:
-    """The file of a frame: below the json's folder, with or without its ending; a leading slash means nothing."""
+    """The file of a frame: below the json's folder, with or without its ending; a leading slash
+    means nothing."""
     relative = PurePosixPath(frame.file_path.replace("\\", "/").lstrip("/"))
     if not relative.name or ".." in relative.parts:
         reason = f"file_path {frame.file_path!r} names no file below the json's folder"
@@ -202,26 +241,37 @@ def load(
 ) -> Views:
     """The scene's frames as :class:`Views`; ``find(file, frame)`` is the photograph of a frame.
 
-    ``size = 0`` keeps the photographs whole; otherwise their central square is scaled, and the focal length with it.
-    At most ``most`` of them (0: all) are decoded, spread evenly over the list: neighbours there are neighbours in
-    space. Every matrix is looked at, whatever ``most`` is.
+    ``size = 0`` keeps the photographs whole; otherwise their central square is scaled, and the
+    focal length with it. At most ``most`` of them (0: all) are decoded, spread evenly over the
+    list: neighbours there are neighbours in space. Every matrix is looked at, whatever ``most`` is.
     """
     if not 0 < near < far < math.inf:
-        raise unusable(file, f"near = {near} and far = {far} enclose nothing", "write 0 < near < far")
+        raise unusable(
+            file, f"near = {near} and far = {far} enclose nothing", "write 0 < near < far"
+        )
     every = poses(file, scene.frames, scale)
     count = len(scene.frames)
-    chosen = [index * count // most for index in range(most)] if 0 < most < count else list(range(count))
+    chosen = (
+        [index * count // most for index in range(most)] if 0 < most < count else list(range(count))
+    )
     taken: list[View] = []
     first, focal = file, 0.0
     for index in chosen:
         path = find(file, scene.frames[index])
-        if not taken and size == 0 and len(chosen) * 3 * math.prod(header(path, upright=False)) > MOST_VALUES:
-            raise unusable(file, f"{len(chosen)} photographs at their own size are too many", "set data.size")
+        if (
+            not taken
+            and size == 0
+            and len(chosen) * 3 * math.prod(header(path, upright=False)) > MOST_VALUES
+        ):
+            raise unusable(
+                file, f"{len(chosen)} photographs at their own size are too many", "set data.size"
+            )
         one = view(path, size, background)
         length = focal_length(file, scene, one.native) * (size / one.side if size else 1.0)
         if not taken:
             first, focal = path, length
-        # Scaling makes squares of one size of anything, but photographs of unlike proportions lose unlike margins.
+        # Scaling makes squares of one size of anything, but photographs of unlike proportions lose
+        # unlike margins.
         elif size == 0 or abs(length - focal) > 0.01 * focal:
             refuse_other_size(first, taken[0].native, path, one.native, f"of {name!r}")
         taken.append(one)
@@ -240,14 +290,23 @@ def scene_file(parent: Path) -> Path | None:
 
 
 def objects(folders: Sequence[Path], root: Path) -> list[Holder]:
-    """One holder an object, named by its path below ``root``; an empty folder is an error, another one is logged."""
+    """One holder an object, named by its path below ``root``; an empty folder is an error, another
+    one is logged."""
     found: list[Holder] = []
     for parent in folders:
         file = scene_file(parent)
         if file is not None:
-            found.append(Holder(parent.relative_to(root).as_posix() if parent != root else root.name, (file,)))
+            found.append(
+                Holder(
+                    parent.relative_to(root).as_posix() if parent != root else root.name, (file,)
+                )
+            )
         elif next(parent.iterdir(), None) is None:
-            raise unusable(parent, "an empty folder in the place of an object", "remove it or restore its files")
+            raise unusable(
+                parent,
+                "an empty folder in the place of an object",
+                "remove it or restore its files",
+            )
         else:
             log.warning("passed over, no %s in it: %s", NAMES[0], parent)
     return found
@@ -261,7 +320,9 @@ class Transforms(Layout):
     expected = "[<object>/]transforms.json (or transforms_train.json) with its photographs below it"
 
     def found(self, root: Path) -> bool:
-        return scene_file(root) is not None or any(scene_file(parent) for parent in subfolders(root))
+        return scene_file(root) is not None or any(
+            scene_file(parent) for parent in subfolders(root)
+        )
 
     def holders(self, root: Path) -> list[Holder]:
         root = folder(root)

@@ -1,7 +1,8 @@
 """Procedural cars: eight kinds, each car with measures, paint and trim of its own.
 
-Every car is aligned as in ShapeNet: wheels down, bonnet towards -z, mirrored in x, centred, and scaled by its
-bounding box to fit the unit sphere. Inside, a car is modelled in metres with the ground at y = 0.
+Every car is aligned as in ShapeNet: wheels down, bonnet towards -z, mirrored in x, centred, and
+scaled by its bounding box to fit the unit sphere. Inside, a car is modelled in metres with the
+ground at y = 0.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from tasks.data.shapes.sdf import (
 )
 from tasks.errors import InputError
 
-FIT = 1.04  # half diagonal of the box; its corners are empty, so that the car stays within about 0.96
+FIT = (
+    1.04  # half diagonal of the box; its corners are empty, so that the car stays within about 0.96
+)
 EDGE = 0.03  # m, how softly sheet metal bends
 SEAM = 0.08  # m, the fillet between body and cabin
 GLASS_FRAME = 0.05  # m of metal around every pane
@@ -65,14 +68,30 @@ class Measures:
 
 
 KINDS: dict[str, Measures] = {
-    "saloon": Measures(4.60, 1.82, 1.45, 0.17, 0.32, 0.70, 0.93, 0.95, 0.27, 0.44, 0.66, 0.85, 0.19, 0.79),
-    "coupe": Measures(4.35, 1.86, 1.27, 0.14, 0.33, 0.62, 0.84, 0.86, 0.33, 0.50, 0.60, 0.92, 0.19, 0.79),
-    "hatchback": Measures(4.00, 1.76, 1.49, 0.17, 0.31, 0.74, 0.95, 0.96, 0.24, 0.42, 0.82, 0.97, 0.19, 0.82),
-    "estate": Measures(4.75, 1.83, 1.48, 0.17, 0.32, 0.71, 0.94, 0.95, 0.27, 0.43, 0.88, 0.98, 0.18, 0.78),
-    "city car": Measures(3.10, 1.64, 1.56, 0.17, 0.29, 0.80, 0.98, 0.98, 0.15, 0.36, 0.86, 0.99, 0.17, 0.84),
-    "off-roader": Measures(4.45, 1.90, 1.78, 0.27, 0.40, 0.96, 1.12, 1.12, 0.27, 0.38, 0.90, 0.98, 0.19, 0.80),
-    "van": Measures(4.90, 1.94, 2.05, 0.20, 0.34, 0.98, 1.12, 1.12, 0.12, 0.27, 0.97, 0.995, 0.17, 0.80),
-    "pick-up": Measures(5.20, 1.90, 1.80, 0.28, 0.39, 0.98, 1.12, 1.10, 0.27, 0.38, 0.57, 0.61, 0.17, 0.79),
+    "saloon": Measures(
+        4.60, 1.82, 1.45, 0.17, 0.32, 0.70, 0.93, 0.95, 0.27, 0.44, 0.66, 0.85, 0.19, 0.79
+    ),
+    "coupe": Measures(
+        4.35, 1.86, 1.27, 0.14, 0.33, 0.62, 0.84, 0.86, 0.33, 0.50, 0.60, 0.92, 0.19, 0.79
+    ),
+    "hatchback": Measures(
+        4.00, 1.76, 1.49, 0.17, 0.31, 0.74, 0.95, 0.96, 0.24, 0.42, 0.82, 0.97, 0.19, 0.82
+    ),
+    "estate": Measures(
+        4.75, 1.83, 1.48, 0.17, 0.32, 0.71, 0.94, 0.95, 0.27, 0.43, 0.88, 0.98, 0.18, 0.78
+    ),
+    "city car": Measures(
+        3.10, 1.64, 1.56, 0.17, 0.29, 0.80, 0.98, 0.98, 0.15, 0.36, 0.86, 0.99, 0.17, 0.84
+    ),
+    "off-roader": Measures(
+        4.45, 1.90, 1.78, 0.27, 0.40, 0.96, 1.12, 1.12, 0.27, 0.38, 0.90, 0.98, 0.19, 0.80
+    ),
+    "van": Measures(
+        4.90, 1.94, 2.05, 0.20, 0.34, 0.98, 1.12, 1.12, 0.12, 0.27, 0.97, 0.995, 0.17, 0.80
+    ),
+    "pick-up": Measures(
+        5.20, 1.90, 1.80, 0.28, 0.39, 0.98, 1.12, 1.10, 0.27, 0.38, 0.57, 0.61, 0.17, 0.79
+    ),
 }
 
 
@@ -93,7 +112,8 @@ class Look:
 
 
 def car(number: int) -> Scene:
-    """Car ``number`` (0 or more): the same solid and colours on every machine, unlike any other number's."""
+    """Car ``number`` (0 or more): the same solid and colours on every machine, unlike any other
+    number's."""
     if number < 0:
         raise InputError("car", number, "cars are numbered from 0", "use 0 or more")
     draws = Draws("car", number)
@@ -120,7 +140,9 @@ def _look(kind: str, draws: Draws) -> Look:
         paint=paint,
         roof=draws.pick(((0.92, 0.92, 0.90), (0.08, 0.08, 0.09))) if draws.chance(0.25) else paint,
         glass=draws.near((0.16, 0.20, 0.26), 0.5),
-        rim=draws.near(draws.pick(((0.70, 0.71, 0.73), (0.42, 0.42, 0.45), (0.80, 0.76, 0.62))), 0.1),
+        rim=draws.near(
+            draws.pick(((0.70, 0.71, 0.73), (0.42, 0.42, 0.45), (0.80, 0.76, 0.62))), 0.1
+        ),
         sills=TRIM if kind == "off-roader" or draws.chance(0.35) else paint,
         rim_share=draws.between(0.55, 0.74),
         lean=draws.between(0.04, 0.10) if kind == "van" else draws.between(0.13, 0.22),
@@ -131,7 +153,8 @@ def _look(kind: str, draws: Draws) -> Look:
 
 
 class _Car:
-    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and metres."""
+    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and
+    metres."""
 
     def __init__(self, measures: Measures, look: Look) -> None:
         self.measures, self.look = measures, look
@@ -142,14 +165,17 @@ class _Car:
         self.axles = (self.along(m.u_axle), self.along(m.u_axle_end))
         self.is_pickup = m.u_rear < 0.75
         self.body, self.cabin = self._body_planes(), self._cabin_planes()
-        self.pillar = self.along(m.u_cowl + 0.52 * (m.u_roof_end - m.u_cowl))  # between front and rear side windows
+        self.pillar = self.along(
+            m.u_cowl + 0.52 * (m.u_roof_end - m.u_cowl)
+        )  # between front and rear side windows
 
     def along(self, share: float) -> float:
         """The z of a share of the length from the front bumper."""
         return (share - 0.5) * self.measures.length
 
     def _body_planes(self) -> tuple[Tensor, Tensor]:
-        """Lower body: a wedge with bent flanks, cut at the bumpers and, seen from above, at the corners."""
+        """Lower body: a wedge with bent flanks, cut at the bumpers and, seen from above, at the
+        corners."""
         m, front, rear = self.measures, self.along(0), self.along(1)
         side, waist = m.width / 2, 0.55 * (m.belt + m.clearance)
         cowl = (m.belt, self.along(m.u_cowl))
@@ -169,7 +195,8 @@ class _Car:
         )
 
     def _cabin_planes(self) -> tuple[Tensor, Tensor]:
-        """Cabin: flanks, windscreen, rear window (the three with panes come first), two roof planes, floor, rear."""
+        """Cabin: flanks, windscreen, rear window (the three with panes come first), two roof
+        planes, floor, rear."""
         m = self.measures
         foot, top = m.width / 2 - 0.05, m.width / 2 - 0.05 - self.look.lean
         cowl, start = (m.belt, self.along(m.u_cowl)), (m.height - 0.03, self.along(m.u_roof))
@@ -182,7 +209,10 @@ class _Car:
             _slope(start, crown),
             _slope(crown, end),
             ((0.0, -1.0, 0.0), (0.0, m.belt - 0.15, 0.0)),
-            ((0.0, 0.0, 1.0), (0.0, 0.0, self.along(0.99))),  # a flat rear window's plane would leave the body
+            (
+                (0.0, 0.0, 1.0),
+                (0.0, 0.0, self.along(0.99)),
+            ),  # a flat rear window's plane would leave the body
             ((0.5, 0.0, -1.0), (0.6 * foot, m.belt, cowl[1])),
         )
 
@@ -209,13 +239,19 @@ class _Car:
         cabin = polyhedron(planes(folded, *self.cabin), EDGE)
         shell = smooth_union(body, cabin, SEAM)
         at_axle, side = self._to_axle(folded), m.width / 2
-        shell = subtraction(shell, cylinder(at_axle, (side, m.wheel, 0), m.wheel + WELL, 0.30, 0, 0.02))
+        shell = subtraction(
+            shell, cylinder(at_axle, (side, m.wheel, 0), m.wheel + WELL, 0.30, 0, 0.02)
+        )
         if self.is_pickup:
             shell = subtraction(shell, self._bed(folded), 0.02)
         wheels = cylinder(at_axle, (side - 0.13, m.wheel, 0), m.wheel, 0.12, 0, 0.04)
-        extras = ellipsoid(folded, (side + 0.02, m.belt + 0.07, self.along(m.u_cowl) + 0.30), (0.12, 0.075, 0.07))
+        extras = ellipsoid(
+            folded, (side + 0.02, m.belt + 0.07, self.along(m.u_cowl) + 0.30), (0.12, 0.075, 0.07)
+        )
         if self.look.spoiler:
-            blade = box(folded, (0, m.tail + 0.06, self.along(0.965)), (0.72 * side, 0.025, 0.10), 0.02)
+            blade = box(
+                folded, (0, m.tail + 0.06, self.along(0.965)), (0.72 * side, 0.025, 0.10), 0.02
+            )
             post = box(folded, (0.5 * side, m.tail, self.along(0.965)), (0.03, 0.06, 0.06), 0.02)
             extras = union(extras, blade, post)
         if self.look.rails:
@@ -230,11 +266,15 @@ class _Car:
         return self.scale * union(*self.parts(self._folded(points)))
 
     def colour(self, points: Tensor) -> Tensor:
-        """Paint of the nearest part ``[N, 3]``; details are painted over it, later ones over earlier ones."""
+        """Paint of the nearest part ``[N, 3]``; details are painted over it, later ones over
+        earlier ones."""
         folded = self._folded(points)
         shell, wheels, extras = self.parts(folded)
         paint = self._shell_colour(folded)
-        layers = ((extras < torch.minimum(shell, wheels), DARK), (wheels < torch.minimum(shell, extras), TYRE))
+        layers = (
+            (extras < torch.minimum(shell, wheels), DARK),
+            (wheels < torch.minimum(shell, extras), TYRE),
+        )
         paint = painted(paint, *layers)
         m = self.measures
         at_axle = self._to_axle(folded)

@@ -22,7 +22,9 @@ class Draws:
 
     def between(self, low: float, high: float) -> float:
         """Uniform in [low, high)."""
-        return low + (high - low) * float(torch.rand((), generator=self._stream, dtype=torch.float64))
+        return low + (high - low) * float(
+            torch.rand((), generator=self._stream, dtype=torch.float64)
+        )
 
     def chance(self, share: float) -> bool:
         """True with probability ``share``."""
@@ -32,9 +34,14 @@ class Draws:
         """One of the choices, all equally likely."""
         return choices[int(torch.randint(len(choices), (), generator=self._stream))]
 
-    def tint(self, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-        """A colour uniform in ranges of hue (in turns, 0 is red), saturation and value, each in [0, 1]."""
-        return colorsys.hsv_to_rgb(self.between(*hue) % 1, self.between(*saturation), self.between(*value))
+    def tint(
+        self, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]
+    ) -> Colour:
+        """A colour uniform in ranges of hue (in turns, 0 is red), saturation and value, each in [0,
+        1]."""
+        return colorsys.hsv_to_rgb(
+            self.between(*hue) % 1, self.between(*saturation), self.between(*value)
+        )
 
     def near(self, colour: Colour, spread: float) -> Colour:
         """``colour`` times one factor within 1 -/+ ``spread``, kept in [0, 1]."""

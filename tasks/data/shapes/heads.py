@@ -1,7 +1,8 @@
-"""Procedural heads with a neck, each with measures, skin, eyes and hair of its own. No person was measured.
+"""Procedural heads with a neck, each with measures, skin, eyes and hair of its own. No person was
+measured.
 
-Every head is y up, faces +z, is mirrored in x and lies inside the unit sphere. It is modelled in head heights: chin
-to crown is about 1, and the origin is behind the bridge of the nose.
+Every head is y up, faces +z, is mirrored in x and lies inside the unit sphere. It is modelled in
+head heights: chin to crown is about 1, and the origin is behind the bridge of the nose.
 """
 
 from __future__ import annotations
@@ -34,10 +35,22 @@ SIZE = 1.34  # scene units per head height
 LIFT = 0.06  # head heights from the scene's origin down to the head's: the neck hangs below
 NECK_END = -0.70  # y
 HAIRSTYLES = ("bald", "cropped", "short", "full", "bob", "bun")
-SKINS = ((0.96, 0.80, 0.70), (0.90, 0.70, 0.56), (0.78, 0.57, 0.42), (0.60, 0.41, 0.29), (0.42, 0.28, 0.20))
+SKINS = (
+    (0.96, 0.80, 0.70),
+    (0.90, 0.70, 0.56),
+    (0.78, 0.57, 0.42),
+    (0.60, 0.41, 0.29),
+    (0.42, 0.28, 0.20),
+)
 HAIRS = ((0.07, 0.06, 0.06), (0.24, 0.14, 0.08), (0.45, 0.27, 0.13), (0.82, 0.66, 0.36), (0.62, 0.25, 0.10),
          (0.60, 0.60, 0.60), (0.90, 0.89, 0.86))  # fmt: skip
-IRISES = ((0.22, 0.13, 0.07), (0.36, 0.24, 0.10), (0.22, 0.42, 0.62), (0.27, 0.45, 0.28), (0.40, 0.44, 0.47))
+IRISES = (
+    (0.22, 0.13, 0.07),
+    (0.36, 0.24, 0.10),
+    (0.22, 0.42, 0.62),
+    (0.27, 0.45, 0.28),
+    (0.40, 0.44, 0.47),
+)
 WHITE = (0.95, 0.94, 0.92)
 PUPIL = (0.03, 0.03, 0.03)
 
@@ -72,7 +85,8 @@ class Look:
 
 
 def head(number: int) -> Scene:
-    """Head ``number`` (0 or more): the same solid and colours on every machine, unlike any other number's."""
+    """Head ``number`` (0 or more): the same solid and colours on every machine, unlike any other
+    number's."""
     if number < 0:
         raise InputError("head", number, "heads are numbered from 0", "use 0 or more")
     draws = Draws("head", number)
@@ -107,7 +121,8 @@ def head(number: int) -> Scene:
 
 
 class _Head:
-    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and head heights."""
+    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and head
+    heights."""
 
     def __init__(self, look: Look) -> None:
         self.look = look
@@ -120,29 +135,40 @@ class _Head:
             ((0.7, 1.0, -0.25), (0.10, look.hairline, self.front)),
             ((0.0, 0.37, -1.0), (0.0, -0.10, 0.10 if long else 0.03)),
         )
-        self.nape = faces(((0.0, -1.0, 0.0), (0.0, -0.46, 0.0)) if long else ((0.0, -1.0, 0.6), (0.0, 0.03, -0.06)))
+        self.nape = faces(
+            ((0.0, -1.0, 0.0), (0.0, -0.46, 0.0))
+            if long
+            else ((0.0, -1.0, 0.6), (0.0, 0.03, -0.06))
+        )
         self.lips_at = (0.5 * (look.nose_end + look.chin) + 0.045, self.front + 0.002)  # y, z
 
     def _folded(self, points: Tensor) -> Tensor:
         return mirrored(points) / SIZE - points.new_tensor((0.0, LIFT, 0.0))
 
     def _skull(self, p: Tensor, grow: float = 0.0) -> Tensor:
-        """The skull, or hair ``grow`` thick on it: thicker at the back and top, next to nothing at the forehead."""
+        """The skull, or hair ``grow`` thick on it: thicker at the back and top, next to nothing at
+        the forehead."""
         radii = (0.325 * self.look.width + grow, 0.345 + grow, 0.40 * self.look.depth + grow)
         return ellipsoid(p, (0.0, 0.155 + 0.3 * grow, -0.06 - 0.7 * grow), radii)
 
     def _face(self, p: Tensor) -> Tensor:
         """Skull, jaw, cheeks, brow, nose and neck, without sockets."""
         look, z = self.look, self.front
-        solid = smooth_union(self._skull(p), ellipsoid(p, (0, -0.12, 0.07), (0.245 * look.width, 0.33, 0.275)), 0.10)
+        solid = smooth_union(
+            self._skull(p), ellipsoid(p, (0, -0.12, 0.07), (0.245 * look.width, 0.33, 0.275)), 0.10
+        )
         corner, chin = (look.jaw, -0.25, -0.02), (0.0, look.chin + 0.08, z - 0.095)
         solid = smooth_union(solid, capsule(p, corner, chin, 0.08), 0.12)
-        solid = smooth_union(solid, sphere(p, (0.15 * look.width, -0.085, z - 0.12), look.cheek), 0.10)
+        solid = smooth_union(
+            solid, sphere(p, (0.15 * look.width, -0.085, z - 0.12), look.cheek), 0.10
+        )
         muzzle = ellipsoid(p, (0, self.lips_at[0], z - 0.115), (0.12, 0.10, 0.10))
         solid = smooth_union(solid, muzzle, 0.06)
         brow = capsule(p, (0.0, 0.105, z - 0.025), (0.20 * look.width, 0.105, z - 0.11), look.brow)
         solid = smooth_union(solid, brow, 0.06)
-        solid = smooth_union(solid, cylinder(p, (0, NECK_END / 2, -0.10), look.neck, -NECK_END / 2, 1, 0.03), 0.10)
+        solid = smooth_union(
+            solid, cylinder(p, (0, NECK_END / 2, -0.10), look.neck, -NECK_END / 2, 1, 0.03), 0.10
+        )
         return smooth_union(solid, self._nose(p), 0.045)
 
     def _nose(self, p: Tensor) -> Tensor:
@@ -150,7 +176,9 @@ class _Head:
         tip = (0.0, look.nose_end, z + look.nose - look.nose_width)
         bridge = capsule(p, (0, 0.07, z - 0.02), tip, 0.75 * look.nose_width)
         wing = (0.9 * look.nose_width, look.nose_end - 0.012, z + 0.4 * look.nose - 0.015)
-        lower = smooth_union(sphere(p, tip, look.nose_width), sphere(p, wing, 0.8 * look.nose_width), 0.03)
+        lower = smooth_union(
+            sphere(p, tip, look.nose_width), sphere(p, wing, 0.8 * look.nose_width), 0.03
+        )
         return smooth_union(bridge, lower, 0.03)
 
     def _lips(self, p: Tensor) -> Tensor:
@@ -162,7 +190,11 @@ class _Head:
     def _ear(self, p: Tensor) -> Tensor:
         x, height = 0.305 * self.look.width + 0.01 + self.look.ear_out, self.look.ear
         shell = ellipsoid(p, (x, 0.0, -0.06), (0.045, height, 0.65 * height))
-        return subtraction(shell, ellipsoid(p, (x + 0.05, 0.005, -0.045), (0.04, 0.7 * height, 0.42 * height)), 0.02)
+        return subtraction(
+            shell,
+            ellipsoid(p, (x + 0.05, 0.005, -0.045), (0.04, 0.7 * height, 0.42 * height)),
+            0.02,
+        )
 
     def _hair(self, p: Tensor) -> Tensor | None:
         """Hair as a second, larger skull, cut away from the face; ``None`` for the bald."""
@@ -196,7 +228,8 @@ class _Head:
         return SIZE * union(*self.parts(self._folded(points)).values())
 
     def colour(self, points: Tensor) -> Tensor:
-        """Paint of the nearest part ``[N, 3]``; details are painted over it, later ones over earlier ones."""
+        """Paint of the nearest part ``[N, 3]``; details are painted over it, later ones over
+        earlier ones."""
         p, look = self._folded(points), self.look
         parts = self.parts(p)
         names, nearest = list(parts), torch.stack(list(parts.values())).argmin(dim=0)
@@ -206,7 +239,9 @@ class _Head:
         gap, before = look.eye_gap, z > self.front - 0.16
         eyebrow = capsule(flat, (gap - 0.05, 0.108, 0), (gap + 0.055, 0.118, 0), 0.013) < 0
         beard = (y < self.lips_at[0] + 0.05) & (y > look.chin - 0.02) & (z > 0.02) & look.beard
-        stubble = tuple(0.75 * hair + 0.25 * skin for hair, skin in zip(look.hair, look.skin, strict=True))
+        stubble = tuple(
+            0.75 * hair + 0.25 * skin for hair, skin in zip(look.hair, look.skin, strict=True)
+        )
         off_axis = length(flat[:, :2] - flat.new_tensor(self.eye[:2])) / look.eye
         lift = (y - self.eye[1]) / look.eye
         return painted(

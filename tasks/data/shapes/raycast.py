@@ -1,7 +1,8 @@
-"""Views of a scene, exact to rounding but for grazes: sphere tracing, bisection, and one fixed light.
+"""Views of a scene, exact to rounding but for grazes: sphere tracing, bisection, and one fixed
+light.
 
-The light stands still in the world and the paint is matt, so a point looks the same from everywhere: what a
-radiance field without view dependence can represent.
+The light stands still in the world and the paint is matt, so a point looks the same from
+everywhere: what a radiance field without view dependence can represent.
 """
 
 from __future__ import annotations
@@ -35,13 +36,20 @@ class Cast:
 
 @torch.no_grad()
 def raycast(scene: Scene, origins: Tensor, directions: Tensor, near: float, far: float) -> Cast:
-    """The first surface along each ray between ``near`` and ``far``; ``origins, directions [N, 3]``, unit directions.
+    """The first surface along each ray between ``near`` and ``far``; ``origins, directions [N,
+    3]``, unit directions.
 
-    A ray advances by the scene's function, which never exceeds the distance to the surface, until it is inside;
-    halving the last step then gives the depth to about 1e-6. A ray that starts inside is hit where it starts.
+    A ray advances by the scene's function, which never exceeds the distance to the surface, until
+    it is inside; halving the last step then gives the depth to about 1e-6. A ray that starts inside
+    is hit where it starts.
     """
     if not 0 <= near < far < math.inf:
-        raise InputError("near, far", (near, far), "bounds along a ray need 0 <= near < far", "use distance -/+ radius")
+        raise InputError(
+            "near, far",
+            (near, far),
+            "bounds along a ray need 0 <= near < far",
+            "use distance -/+ radius",
+        )
     colour, depth = torch.zeros_like(origins), torch.full_like(origins[:, 0], far)
     hit = torch.zeros_like(depth, dtype=torch.bool)
     for start in range(0, len(origins), RAYS_AT_ONCE):
@@ -53,9 +61,12 @@ def raycast(scene: Scene, origins: Tensor, directions: Tensor, near: float, far:
     return Cast(colour, depth, hit)
 
 
-def _trace(scene: Scene, origins: Tensor, directions: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:
+def _trace(
+    scene: Scene, origins: Tensor, directions: Tensor, near: float, far: float
+) -> tuple[Tensor, Tensor]:
     """The rays that hit, as an index, and their depths."""
-    # Only the chord inside the bounding sphere can hold anything: |o + t d|^2 = R^2 has roots -b -/+ sqrt(b^2 - c).
+    # Only the chord inside the bounding sphere can hold anything: |o + t d|^2 = R^2 has roots -b
+    # -/+ sqrt(b^2 - c).
     middle = -(origins * directions).sum(-1)
     square = middle.square() - origins.square().sum(-1) + scene.radius**2
     chord = square.clamp(min=0).sqrt()
@@ -68,15 +79,20 @@ def _trace(scene: Scene, origins: Tensor, directions: Tensor, near: float, far: 
     while len(index) > FEW:  # each step is LEAST_STEP or more, so this ends
         value = scene.sdf(origins + depth[:, None] * directions)
         inside = value <= 0
-        found.append((index[inside], origins[inside], directions[inside], before[inside], depth[inside]))
+        found.append(
+            (index[inside], origins[inside], directions[inside], before[inside], depth[inside])
+        )
         ahead = depth + value.clamp(min=LEAST_STEP)
         going = ~inside & (ahead < last)
         before, depth, last = depth[going], ahead[going], last[going]
         index, origins, directions = index[going], origins[going], directions[going]
     if len(index):
-        # Rays that graze a surface creep for a hundred calls. For the last few, looking everywhere at once is cheaper.
+        # Rays that graze a surface creep for a hundred calls. For the last few, looking everywhere
+        # at once is cheaper.
         count = math.ceil(float((last - depth).max()) / LEAST_STEP) + 1
-        steps = depth[:, None] + LEAST_STEP * torch.arange(count, dtype=depth.dtype, device=depth.device)
+        steps = depth[:, None] + LEAST_STEP * torch.arange(
+            count, dtype=depth.dtype, device=depth.device
+        )
         steps = torch.minimum(steps, last[:, None])
         points = origins[:, None] + steps[..., None] * directions[:, None]
         inside = scene.sdf(points.reshape(-1, 3)).reshape(steps.shape) <= 0
@@ -87,7 +103,9 @@ def _trace(scene: Scene, origins: Tensor, directions: Tensor, near: float, far: 
         found.append((index[some], origins[some], directions[some], outer[some], inner[some]))
     if not found:
         return index, depth
-    index, origins, directions, outer, inner = (torch.cat(column) for column in zip(*found, strict=True))
+    index, origins, directions, outer, inner = (
+        torch.cat(column) for column in zip(*found, strict=True)
+    )
     for _ in range(HALVINGS):
         middle = (outer + inner) / 2
         inside = scene.sdf(origins + middle[:, None] * directions) <= 0
@@ -96,7 +114,8 @@ def _trace(scene: Scene, origins: Tensor, directions: Tensor, near: float, far: 
 
 
 def shade(scene: Scene, points: Tensor) -> Tensor:
-    r"""Paint times :math:`a + (1 - a) \max(n \cdot l, 0)`: Lambert's law, ambient share a. ``[N, 3]`` in [0, 1]."""
+    r"""Paint times :math:`a + (1 - a) \max(n \cdot l, 0)`: Lambert's law, ambient share a. ``[N,
+    3]`` in [0, 1]."""
     light = torch.nn.functional.normalize(points.new_tensor(LIGHT), dim=0)
     share = AMBIENT + (1 - AMBIENT) * (normals(scene, points) @ light).clamp(min=0)
     return (scene.colour(points) * share[:, None]).clamp(0, 1)
@@ -113,20 +132,29 @@ def render(
     background: float = 1.0,
     samples: int = 1,
 ) -> Views:
-    """Pictures ``[V, H, W, 3]`` of the scene from ``poses [V, 4, 4]``, on a plain background in [0, 1].
+    """Pictures ``[V, H, W, 3]`` of the scene from ``poses [V, 4, 4]``, on a plain background in [0,
+    1].
 
-    ``samples = 1`` looks through each pixel's centre; 4 averages the centres of its four quarters, which softens
-    outlines. ``focal`` is in pixels of the finished picture.
+    ``samples = 1`` looks through each pixel's centre; 4 averages the centres of its four quarters,
+    which softens outlines. ``focal`` is in pixels of the finished picture.
     """
     if samples not in (1, 4):
-        raise InputError("samples", samples, "rays per pixel are 1 or 4", "4 gives softer outlines at 4 times the cost")
+        raise InputError(
+            "samples",
+            samples,
+            "rays per pixel are 1 or 4",
+            "4 gives softer outlines at 4 times the cost",
+        )
     if not 0 <= background <= 1:
-        raise InputError("background", background, "a grey level lies in [0, 1]", "1.0 is white, 0.0 is black")
+        raise InputError(
+            "background", background, "a grey level lies in [0, 1]", "1.0 is white, 0.0 is black"
+        )
     grain = 1 if samples == 1 else 2
     origins, directions = rays(poses, focal * grain, height * grain, width * grain)
     cast = raycast(scene, origins.reshape(-1, 3), directions.reshape(-1, 3), near, far)
     colour = torch.where(cast.hit[:, None], cast.colour, torch.full_like(cast.colour, background))
-    # Quarters are summed over two axes; 4 equal values have themselves as the mean, so the background stays exact.
+    # Quarters are summed over two axes; 4 equal values have themselves as the mean, so the
+    # background stays exact.
     parts = (len(poses), height, grain, width, grain)
     images = colour.reshape(*parts, 3).mean(dim=(2, 4))
     masks = cast.hit.reshape(parts).any(dim=4).any(dim=2)

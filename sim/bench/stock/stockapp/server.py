@@ -30,6 +30,8 @@ def main(grid: Grid, context: Context) -> None:
     model = ArrayRecord({"model": Array(start)})
     strategy = FedAvg(fraction_evaluate=0.0)
     result = strategy.start(grid, model, num_rounds=int(config["rounds"]), evaluate_fn=note)
-    failed = [r for r in range(1, int(config["rounds"]) + 1) if r not in result.train_metrics_clientapp]
+    failed = [
+        r for r in range(1, int(config["rounds"]) + 1) if r not in result.train_metrics_clientapp
+    ]
     np.save(Path(str(config["out"])).with_suffix(".npy"), result.arrays["model"].numpy())
     Path(str(config["out"])).write_text(json.dumps({"clock": clock, "failed": failed}))

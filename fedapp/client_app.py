@@ -1,8 +1,8 @@
-"""The ClientApp: one greeting and one train leg. Thin, and cheap to import: torch comes with the
-first round.
+"""The ClientApp: a greeting, the legs of rounds of sums, one leg for every other workflow.
 
-A handler never raises into Flower: what went wrong goes back as one line with the place it
-happened, which reads the same in simulation, in process and deployed.
+Thin, and cheap to import: torch comes with the first leg that trains. A handler never raises into
+Flower: what went wrong goes back as one line with the place it happened, which reads the same in
+simulation, in process and deployed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
     try:
         return Message(handler(message, context), reply_to=message)
     except Exception as error:
-        from fedapp.client_round import reason_of
+        from fedapp.node.device import Device
 
-        failure = ConfigRecord({"reason": reason_of(error, context, is_simulation(context))})
+        reason = Device(context, is_simulation(context)).reason_of(error)
+        failure = ConfigRecord({"reason": reason})
         return Message(RecordDict({"failure": failure}), reply_to=message)
 
 
@@ -41,9 +42,8 @@ NODE_KEYS = ("partition-id", "num-partitions", "state-dir", *OWN)
 def is_simulation(context: Context) -> bool:
     """Flower's convention: a simulated node is told how many partitions there are. So are nodes of
     its tutorials: one that has anything of its own is real, and sends no picture."""
-    return "num-partitions" in context.node_config and not any(
-        key in context.node_config for key in OWN
-    )
+    own = any(key in context.node_config for key in OWN)
+    return "num-partitions" in context.node_config and not own
 
 
 @app.query("hello")
@@ -56,35 +56,32 @@ def _hello(message: Message, context: Context) -> RecordDict:
     greeting = message.content.config_records["hello"]
     refuse_foreign(str(greeting["fingerprint"]), str(greeting["root"]), context.run_config)
     for key in context.node_config:
-        if (
-            key not in NODE_KEYS
-        ):  # a misspelt data-path would have the node train on the bundled pictures instead
+        if key not in NODE_KEYS:
+            # a misspelt data-path would have the node train on the bundled pictures instead
             raise InputError(
                 f"node-config {key}",
                 context.node_config[key],
                 "no such key",
                 nearest(key, NODE_KEYS),
             )
-    partition, partitions = _whole(context, "partition-id", 0), _whole(context, "num-partitions", 1)
-    hosts = "any" if is_simulation(context) else str(context.node_config.get("clients", partition))
-    if hosts != "any" and not all(part.strip().isdigit() for part in hosts.split(",")):
+    partition = _whole(context, "partition-id", 0)
+    partitions = _whole(context, "num-partitions", 1)
+    simulated = is_simulation(context)
+    hosts = "any" if simulated else str(context.node_config.get("clients", partition))
+    if not simulated and not all(part.strip().isdigit() for part in hosts.split(",")):
         raise InputError(
             "node-config clients", hosts, "must be client numbers", "for example clients='0,3'"
         )
-    if (
-        context.run_config.get("data.hosted")
-        and hosts != "any"
-        and "data-path" not in context.node_config
-    ):
+    away = context.run_config.get("data.hosted") and "data-path" not in context.node_config
+    if away and not simulated:
         raise InputError(
             "node-config data-path",
             "",
             "clients' data lie on their devices",
             "say where: data-path='…'",
         )
-    return RecordDict(
-        {"hello": ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})}
-    )
+    said = ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})
+    return RecordDict({"hello": said})
 
 
 def _whole(context: Context, key: str, default: int) -> int:
@@ -96,31 +93,32 @@ def _whole(context: Context, key: str, default: int) -> int:
     return int(value)
 
 
+def _refuse_foreign(message: Message, context: Context, name: str) -> None:
+    """Raise unless record ``name`` of a message comes from the code this node runs."""
+    said = message.content.config_records[name]
+    refuse_foreign(str(said["fingerprint"]), str(said["root"]), context.run_config)
+
+
+# ---------------------------------------------------------------- rounds of sums
+TRAINING = ("train", "masked")  # legs whose order names the server's code
+
+
+def _sums(leg: str, message: Message, context: Context) -> Message:
+    def handle(message: Message, context: Context) -> RecordDict:
+        if leg in TRAINING:
+            _refuse_foreign(message, context, "order")
+        from fedapp.node.device import Device
+        from fedapp.node.sums import SumsNode
+
+        return SumsNode(Device(context, is_simulation(context))).leg(leg, message.content)
+
+    return answer(message, context, handle)
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the clients named in the order and answer with their sum."""
-    return answer(message, context, _train)
-
-
-def _train(message: Message, context: Context) -> RecordDict:
-    order = message.content.config_records["order"]
-    refuse_foreign(str(order["fingerprint"]), str(order["root"]), context.run_config)
-    from fedapp.client_round import train_round
-
-    return train_round(message.content, context, is_simulation(context))
-
-
-# ---------------------------------------------------------------- legs of a secure sum (privacy/flower)
-def _secure(leg: str, message: Message, context: Context) -> Message:
-    def handle(message: Message, context: Context) -> RecordDict:
-        if leg == "masked":
-            order = message.content.config_records["order"]
-            refuse_foreign(str(order["fingerprint"]), str(order["root"]), context.run_config)
-        from fedapp.client_round import secure_leg
-
-        return secure_leg(leg, message.content, context, is_simulation(context))
-
-    return answer(message, context, handle)
+    return _sums("train", message, context)
 
 
 for _leg, _category in (
@@ -130,4 +128,31 @@ for _leg, _category in (
     ("confirm", app.query),  # sign who is in the sum
     ("unmask", app.query),  # one share of each peer, of the kind the survivors call for
 ):
-    _category(_leg)(partial(_secure, _leg))
+    _category(_leg)(partial(_sums, _leg))
+
+
+# ---------------------------------------------------------------- every other workflow
+def _workflow(message: Message, context: Context) -> RecordDict:
+    _refuse_foreign(message, context, "leg")
+    from fedapp.node.device import Device
+    from fedapp.workflows import kind_of
+
+    device = Device(context, is_simulation(context))
+    device.obey_policy()
+    half = kind_of(device.pieces.experiment.workflow_name).part("node")(device)
+    reply: RecordDict = half.leg(
+        str(message.content.config_records["leg"]["name"]), message.content
+    )
+    return reply
+
+
+@app.train("leg")
+def train_leg(message: Message, context: Context) -> Message:
+    """A leg in which a node of a workflow other than sums trains."""
+    return answer(message, context, _workflow)
+
+
+@app.query("leg")
+def query_leg(message: Message, context: Context) -> Message:
+    """A leg in which it only answers."""
+    return answer(message, context, _workflow)

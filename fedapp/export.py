@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_rule, build_task
+from fedapp.config.pieces import Pieces
 from fedapp.report.findings import USEFUL
 from fedapp.results import summarise
-from fedapp.store.checkpoint import judged_model, list_checkpoints, load_checkpoint
+from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
@@ -35,13 +35,13 @@ class Trained(NamedTuple):
 
 
 def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Trained:
-    """What a run's last checkpoint holds, and what this machine kept of a ``client``.
+    """The adapters of a run's last checkpoint, and what this machine kept of a ``client``.
 
     Raises :class:`InputError` if the run is no talking head, has no checkpoint, or lacks the
     client.
     """
-    experiment = Experiment.from_run_config(folder.config)
-    task = build_task(experiment)
+    pieces = Pieces.of(folder)
+    experiment, task = pieces.experiment, pieces.task
     if not isinstance(task, TalkingHeadTask):
         raise InputError("task", experiment.task, "has no adapters", "name a talking-head run")
     files = list_checkpoints(folder.checkpoints)
@@ -53,22 +53,21 @@ def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Tr
     arm = (
         f"{method or experiment.trained_methods[0]}-{experiment.seed_list[0] if seed < 0 else seed}"
     )
-    if f"{arm}/model" not in checkpoint.tensors:
+    if arm not in checkpoint.arms:
         raise InputError(
             "--method",
             arm,
             "the run has no such method and seed",
-            f"it trained {', '.join(checkpoint.state)}",
+            f"it trained {', '.join(checkpoint.arms)}",
         )
-    vectors = {SHARED: judged_model(build_rule(experiment), checkpoint, arm)}
+    federation = checkpoint.federation(arm, pieces.rule)
+    vectors = {SHARED: federation.result}
     if client is not None and not experiment.learner.adapters.personal_steps:
         raise InputError(
             "--client", client, "this run trained no personal adapters", "leave it out"
         )
     if client is not None:
-        accepted = checkpoint.state[arm]["accepted"].get(
-            str(client), checkpoint.state[arm]["accepted"].get(client)
-        )
+        accepted = federation.accepted.get(client)
         if accepted is None:
             raise InputError("--client", client, "took part in no round", "name a client that did")
         kept = ClientState(folder.client_state / arm).read(client, accepted)
@@ -77,9 +76,9 @@ def trained(folder: RunFolder, method: str, seed: int, client: int | None) -> Tr
 
 
 def person_of(folder: RunFolder, client: int) -> str:
-    """Whose data a client's number stands for here: the name of their folder, which is exported
-    nowhere."""
-    return build_task(Experiment.from_run_config(folder.config)).client_data(client).name
+    """Name of the folder a client's number stands for here; it is exported nowhere."""
+    name: str = Pieces.of(folder).task.client_data(client).name
+    return name
 
 
 def export_run(
@@ -95,7 +94,7 @@ def export_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("--out", str(out), "is not an empty folder", "name a new one")
     task, arm, round, vectors = trained(folder, method, seed, client)
-    experiment = Experiment.from_run_config(folder.config)
+    experiment = folder.experiment
     facts = _facts(folder, experiment, task, arm, round, client)
     found = out.exists()
     out.mkdir(parents=True, exist_ok=True)

@@ -1,27 +1,26 @@
 """The numbers of a run, gathered from its events: what ``--json`` prints and the report shows.
 
-Means are over seeds; what was not computed is ``None``, never a substitute.
+Metrics have a namespace of their own (``event["metrics"]``): whatever a task, learner or workflow
+measured under a name stands in a method's row under that name. Means are over seeds; what was not
+computed is ``None``, never a substitute.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_learner
+from fedapp.config.pieces import Pieces
 from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import RunFolder
-from privacy.attacks import render
 from strategies.local import LOCAL
+from strategies.local.train import OBJECTIVE
 
-EVALUATED = ("psnr", "ssim", "lpips", "psnr_tuned", "psnr_unseen_tuned")
+EVALUATED = ("psnr", "ssim", "lpips", "psnr_tuned", "psnr_unseen_tuned", "rates_tuned", "diverged")
+UPLOADED = ("psnr_p", "psnr_p_affine", "correlation_p", "psnr_floor", "range_excess")
+ALWAYS = (*EVALUATED, *UPLOADED, "psnr_floor_held_out", OBJECTIVE)  # null where not computed
 QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
-HANDLED = (  # of an evaluation's event: what is summed up by name, and what is no measurement
-    *EVALUATED, "rates_tuned", "diverged", "psnr_floor_held_out", "range_excess", "own",
-    "event", "round", "method", "seed", "final", "seconds",
-)  # fmt: skip
 
 
 def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
@@ -36,34 +35,33 @@ def mean_and_max(values: Iterable[float | None]) -> dict[str, float | None]:
 
 def summarise(folder: RunFolder) -> dict[str, Any]:
     """The result of a run, finished or not, in the shape scripts rely on."""
-    experiment = Experiment.from_run_config(folder.config)
+    pieces = Pieces.of(folder)
+    experiment = pieces.experiment
     events = list(folder.events())
     rounds = [event for event in events if event["event"] == "round"]
+    spent = [event["epsilon"] for event in rounds if event.get("epsilon") is not None]
     return {
         "run": str(folder.path),
         "recipe": experiment.recipe,
         "task": experiment.task,
+        "workflow": experiment.workflow_name,
         "rule": experiment.rule,
         "release": experiment.release,
         "rounds": max((event["round"] for event in rounds), default=0),
         "population": experiment.clients.total,
         "seeds": experiment.seed_list,
         "seconds": sum(event.get("seconds", 0.0) for event in events),
-        "methods": {
-            method: _method(method, events, experiment) for method in experiment.method_list
-        },
-        "epsilon": max(
-            (event["epsilon"] for event in rounds if event.get("epsilon") is not None), default=None
-        ),
-        "delta": experiment.privacy.delta
-        if any(event.get("epsilon") is not None for event in rounds)
-        else None,
+        "methods": {method: _method(method, events, pieces) for method in experiment.method_list},
+        "epsilon": max(spent, default=None),
+        "delta": experiment.privacy.delta if spent else None,
         "bytes_up": sum(event["bytes_up"] for event in rounds),
         "bytes_down": sum(event["bytes_down"] for event in rounds),
         "clients": {
             "ok": sum(event["clients"]["ok"] for event in rounds),
             "failed": sum(event["clients"]["failed"] for event in rounds),
         },
+        "fallbacks": sum(len(event.get("fallbacks", [])) for event in rounds),
+        "unseen": sum(len(event.get("unseen", [])) for event in rounds),
     }
 
 
@@ -74,131 +72,93 @@ def write_result(folder: RunFolder) -> dict[str, Any]:
     return result
 
 
-def _method(method: str, events: list[dict[str, Any]], experiment: Experiment) -> dict[str, Any]:
-    finals, uploads = [], []
-    for seed in experiment.seed_list:
+def _method(method: str, events: list[dict[str, Any]], pieces: Pieces) -> dict[str, Any]:
+    """A method's row: what its last evaluation and its last turn measured, merged over seeds, and
+    what follows from both."""
+    judged: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
+    for seed in pieces.experiment.seed_list:
         own = [
-            event for event in events if event.get("method") == method and event.get("seed") == seed
+            event for event in events if (event.get("method"), event.get("seed")) == (method, seed)
         ]
-        finals += [event for event in own if event["event"] == "evaluation"][-1:]
-        uploads += [event for event in own if event["event"] == "round"][-1:]
-    row: dict[str, Any] = {
-        key: _mean_of_tables([event.get(key) for event in finals]) for key in EVALUATED
-    }
-    row["rates_tuned"] = _union_of_tables([event.get("rates_tuned") for event in finals])
-    row["diverged"] = any(event.get("diverged") for event in finals) if finals else None
-    for name in render.METRICS:
-        means = [event.get(name) or {} for event in uploads]
-        row[name] = (
-            {key: _mean([entry.get(key) for entry in means]) for key in ("mean", "max")}
-            if uploads
-            else None
-        )
-        if row[name] is not None:
-            row[name]["n"] = min(entry.get("n", 0) for entry in means)
-    row["psnr_p_quantiles"] = _quantiles(
-        [event.get("by_client", {}).get("psnr_p") for event in uploads]
-    )
-    row["psnr_floor_held_out"] = _mean([event.get("psnr_floor_held_out") for event in finals])
+        judged += [event for event in own if event["event"] == "evaluation"][-1:]
+        turns += [event for event in own if event["event"] == "round"][-1:]
+    row: dict[str, Any] = dict.fromkeys(ALWAYS)
+    row |= merged([event["metrics"] for event in judged])
+    row |= merged([event["metrics"] for event in turns])
+    by_client = [event.get("by_client", {}).get("psnr_p") for event in turns]
+    row["psnr_p_quantiles"] = _quantiles(by_client)
     row |= membership_gap(row)
-    row["epsilon_local"] = _local_epsilon(method, experiment, events)
-    row |= _own([event.get("own") for event in finals])
-    row = _own([own_metrics(event) for event in finals]) | row
-    row["objective_min"] = min(
-        (e["objective_min"] for e in uploads if e.get("objective_min") is not None), default=None
-    )
+    row["epsilon_local"] = _local_epsilon(method, pieces, events)
     return row
 
 
-def own_metrics(event: dict[str, Any]) -> dict[str, Any]:
-    """What a task measured that nothing else here knows by name: numbers, and tables of numbers."""
-    return {
-        name: value for name, value in event.items()
-        if name not in HANDLED and isinstance(value, int | float | dict) and not isinstance(value, bool)
-    }  # fmt: skip
+def merged(tables: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics of several seeds as one table; a metric that a seed lacks is ``None``."""
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: _merge(name, [table.get(name) for table in tables]) for name in names}
 
 
-def own_names(events: Iterable[dict[str, Any]]) -> list[str]:
-    """Names of the plain numbers among :func:`own_metrics` of all evaluations."""
-    tables = [own_metrics(event) for event in events if event["event"] == "evaluation"]
-    return sorted(
-        {name for table in tables for name, value in table.items() if not isinstance(value, dict)}
-    )
+def _merge(name: str, values: list[Any]) -> Any:
+    """One metric over seeds: the mean of numbers (the lowest of an objective's), any of booleans,
+    the union of lists, tables entry by entry."""
+    if any(value is None for value in values):
+        return None
+    first = values[0]
+    if isinstance(first, bool):
+        return any(values)
+    if isinstance(first, Mapping):
+        return {key: _merge(key, [value.get(key) for value in values]) for key in first}
+    if isinstance(first, list):
+        return sorted({entry for value in values for entry in value})
+    if not all(isinstance(value, int | float) for value in values):
+        return first if all(value == first for value in values) else None
+    if name == OBJECTIVE or name == "n":  # the worst of all seeds; clients that every seed has
+        return min(values)
+    return mean_and_max(values)["mean"]
 
 
 def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:
-    """How much better members' uploads render to their own signals than the shared model does to
-    strangers' (dB).
+    """Advantage of members' uploads, rendered to their own signals, over the shared model rendered
+    to non-members' (dB).
 
-    ``member_minus_nonmember`` is that difference as it is; ``..._over_floor`` takes the best flat
-    colour's PSNR off each side first, since some signals are easier than others for anybody.
+    ``member_minus_nonmember`` is that difference as it is; ``..._over_floor`` takes the best
+    constant colour's PSNR off each side first, since some signals are easier than others for
+    anybody.
     """
-    member, stranger = (row["psnr_p"] or {}).get("mean"), (row["psnr"] or {}).get("0")
-    floor, other = (row["psnr_floor"] or {}).get("mean"), row["psnr_floor_held_out"]
-    gap = None if member is None or stranger is None else member - stranger
-    over = None if gap is None or floor is None or other is None else gap - (floor - other)
+    member, other = (row["psnr_p"] or {}).get("mean"), (row["psnr"] or {}).get("0")
+    floor, other_floor = (row["psnr_floor"] or {}).get("mean"), row["psnr_floor_held_out"]
+    gap = None if member is None or other is None else member - other
+    known = gap is not None and floor is not None and other_floor is not None
+    over = gap - (floor - other_floor) if known else None
     return {"member_minus_nonmember": gap, "member_minus_nonmember_over_floor": over}
 
 
 def _quantiles(tables: list[dict[str, float] | None]) -> dict[str, float | None]:
     """Quantiles of a per-client metric over the clients of all seeds."""
-    values = sorted(value for table in tables for value in (table or {}).values())
+    values = sorted(
+        value for table in tables for value in (table or {}).values() if value is not None
+    )
     if not values or not all(math.isfinite(value) for value in values):
         return {f"{q:g}": None for q in QUANTILES}
-    places = {f"{q:g}": q * (len(values) - 1) for q in QUANTILES}
-    return {
-        name: values[int(place)]
-        + (place - int(place)) * (values[min(int(place) + 1, len(values) - 1)] - values[int(place)])
-        for name, place in places.items()
-    }
+    found: dict[str, float | None] = {}
+    for q in QUANTILES:
+        place = q * (len(values) - 1)
+        low = int(place)
+        high = min(low + 1, len(values) - 1)
+        found[f"{q:g}"] = values[low] + (place - low) * (values[high] - values[low])
+    return found
 
 
-def _local_epsilon(
-    method: str, experiment: Experiment, events: list[dict[str, Any]]
-) -> float | None:
-    """What a learner that noises its own steps has spent of a client that took part in every round,
-    for all seeds."""
-    learner = build_learner(experiment, method) if method != LOCAL else None
-    spent = getattr(learner, "local_epsilon", None)
-    if spent is None or experiment.learner.steps_by_examples:
+def _local_epsilon(method: str, pieces: Pieces, events: list[dict[str, Any]]) -> float | None:
+    """Epsilon that a learner which noises its own steps has spent of a client that took part in
+    every round, for all seeds."""
+    experiment = pieces.experiment
+    if method == LOCAL or experiment.learner.steps_by_examples or not pieces.trains_sums:
         return None
     rounds = sum(event["event"] == "round" and event["method"] == method for event in events)
-    return (
-        spent(rounds * experiment.learner.outer_steps, experiment.privacy.delta) if rounds else None
-    )
-
-
-def _own(tables: list[dict[str, Any] | None]) -> dict[str, Any]:
-    """What only this task measures, over seeds: numbers become means, tables means of their
-    entries."""
-    known = [table for table in tables if table]
-    if not known or len(known) < len(tables):
-        return {}
-    merged: dict[str, Any] = {}
-    for name, first in known[0].items():
-        values = [table.get(name) for table in known]
-        if isinstance(first, dict):
-            merged[name] = _own(values)
-        else:
-            merged[name] = _mean(values)
-    return merged
-
-
-def _mean(values: list[float | None]) -> float | None:
-    return mean_and_max(values)["mean"]
-
-
-def _mean_of_tables(tables: list[dict[str, float | None] | None]) -> dict[str, float | None] | None:
-    if not tables or any(table is None for table in tables):
+    if not rounds:
         return None
-    keys = [key for table in tables[:1] for key in table or {}]
-    return {key: _mean([(table or {}).get(key) for table in tables]) for key in keys}
-
-
-def _union_of_tables(tables: list[dict[str, list[float]] | None]) -> dict[str, list[float]] | None:
-    if not tables or any(table is None for table in tables):
-        return None
-    keys = [key for table in tables[:1] for key in table or {}]
-    return {
-        key: sorted({value for table in tables for value in (table or {})[key]}) for key in keys
-    }
+    steps = rounds * experiment.learner.outer_steps
+    spent: float | None = pieces.learner(method).local_epsilon(steps, experiment.privacy.delta)
+    return spent

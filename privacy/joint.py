@@ -79,7 +79,7 @@ class JointVector:
         ]  # a belt: rounding of the norm
         return rows
 
-    def kept(self, contribution: Contribution, clip: float) -> NDArray[np.float64]:
+    def clip_factor(self, contribution: Contribution, clip: float) -> NDArray[np.float64]:
         """min(1, C / norm) of each client ``[C]``, 0 for one that abstains."""
         return _share(_norms(contribution.vector.detach().cpu().numpy().astype(np.float64)), clip)
 

@@ -7,19 +7,23 @@ it.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from privacy.accounting import Event, prv, rdp
 from privacy.entropy import Entropy
-from strategies.settings import LearnerSettings
+from strategies.learner import Learner
 from strategies.types import Step
 from tasks.errors import InputError
 from tasks.params import clip, clip_factor, norms
-from tasks.types import Derivatives, Episode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import LearnerSettings
+    from tasks.types import Derivatives, Episode
 
 
-class MetaNsgd:
+class MetaNsgd(Learner):
     r"""Noisy descent on the way back from a proximally adapted field (algorithm 2, one task a
     step).
 
@@ -38,22 +42,26 @@ class MetaNsgd:
 
     least_inner_steps = 1
     silent = True  # nothing but the noised step may be told of a client
-    clips_itself = (
-        True  # noise is added after C; a second clip would shrink it with the number of parameters
-    )
+    metrics = ()
+    # noise is added after C; a second clip would shrink it with the number of parameters
+    clips_itself = True
 
     def __init__(self, settings: LearnerSettings) -> None:
         own = settings.meta_nsgd
         if settings.inner_steps < 1:
             raise InputError("learner.inner-steps", settings.inner_steps, "meta-NSGD steps back from K inner steps",
                              "set it to 1 or more")  # fmt: skip
-        self.inner_steps, self.inner_rate, self.inner_clip = (
-            settings.inner_steps, settings.inner_rate, settings.inner_clip,
-        )  # fmt: skip
-        self.outer_rate, self.proximal = own.outer_rate, own.proximal
-        self.clip, self.noise_multiplier = own.clip, own.noise_multiplier
+        self.inner_steps = settings.inner_steps
+        self.inner_rate = settings.inner_rate
+        self.inner_clip = settings.inner_clip
+        self.outer_rate = own.outer_rate
+        self.proximal = own.proximal
+        self.clip = own.clip
+        self.noise_multiplier = own.noise_multiplier
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
+        import torch
+
         point = params
         for batch in episode.support:
             _, gradient = derivatives.gradient(point, batch)

@@ -8,58 +8,43 @@ Flower here: this is also what runs on a bare GPU machine.
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from strategies.failures import describe
+from strategies.learner import Learner, WholeFit
 from strategies.local.train import descend
+from strategies.memory import ClientMemory, Job, MemoryStore, remembered
+from strategies.release import Release
+from strategies.rule import Rule
 from strategies.settings import LearnerSettings
-from strategies.types import (
-    Bounds,
-    Broadcast,
-    Contribution,
-    Learner,
-    LocalResult,
-    Payload,
-    Public,
-    Release,
-    Rule,
-    Scalar,
-    WholeFit,
-)
-from tasks.errors import FedappError, InputError, UnusableDataError
+from strategies.types import Bounds, Broadcast, Contribution, LocalResult, Payload, Public, Scalar
+from strategies.uploads import Inspect, Shot, look
+from tasks.errors import InputError, UnusableDataError
 from tasks.params import is_finite
 from tasks.randomness import Key, generator
-from tasks.types import Rendering, Task
+from tasks.types import Trainable
 
-Inspect = Callable[[Sequence[Tensor], Sequence[Tensor]], Mapping[str, list[float]]]
+log = logging.getLogger("fedapp.cohort")
 
 # What a chunk may keep: a few times the last cache on CPU, and rather FEW clients than one if they
 # are large (measured)
 CHUNK_BYTES = {"cpu": 80 << 20, "cuda": 4 << 30}
 CHUNK_LIMIT = {"cpu": 32, "cuda": 1024}
-FEW, FEW_BYTES = 4, 256 << 20
-
-
-class MemoryStore(Protocol):
-    """What a rule's clients remember between rounds, on the node that hosts them."""
-
-    def load(self, client: int, version: int) -> Mapping[str, Tensor]:
-        """The memory a client left in round ``version``; raises if this node does not have it."""
-
-    def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
-        """Keep it until the server has accepted a later one."""
+FEW = 4
+FEW_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which clients a node trains this round. ``versions``: the round whose memory each continues
+    """The clients a node trains this round. ``versions``: the round whose memory each continues
     from (0: none).
 
     ``public`` are the release's numbers of the round.
@@ -74,67 +59,49 @@ class Assignment:
 
 @dataclass
 class CohortResult:
-    """A node's partial sum, who is in it, who is not and why, and metrics aligned with
-    ``clients``."""
+    """A node's partial sum, who is in it, who is not and why, and metrics aligned with ``clients``.
+
+    ``fallbacks``: for each chunk that failed as a whole and was trained again one by one, what it
+    failed with. ``unseen``: why uploads could not be looked at. Both are the node's own affair under
+    a private release.
+    """
 
     payload: Payload | None = None
     clients: list[int] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
-    pictures: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # (truth, rendered)
-
-
-def describe(error: BaseException) -> str:
-    """One line: type, message, and where (file:line in function): the last place that is not in a
-    library."""
-    return f"{type(error).__name__}: {error}{_place(error, whole=True)}"
-
-
-def disclose(error: BaseException) -> str:
-    """What a real device tells of a failure: its kind and the place in the code. Messages name
-    files and folders."""
-    named = (
-        f"InputError about {error.key}" if isinstance(error, InputError) else type(error).__name__
-    )
-    return f"{named}{_place(error, whole=False)}; the node's own log says more"
-
-
-def _place(error: BaseException, whole: bool) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
-    if not own:
-        return ""
-    file = own[-1].filename if whole else "/".join(Path(own[-1].filename).parts[-2:])
-    return f" ({file}:{own[-1].lineno} in {own[-1].name})"
+    pictures: dict[int, Shot] = field(default_factory=dict)
+    fallbacks: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
 
 def chunk_width(working_set: int, device: torch.device) -> int:
-    """How many clients that keep ``working_set`` bytes each are trained at once."""
-    need, kind = max(working_set, 1), device.type
+    """Number of clients that keep ``working_set`` bytes each and are trained at once."""
+    need = max(working_set, 1)
     few = min(FEW, FEW_BYTES // need)
-    return max(1, few, min(CHUNK_LIMIT[kind], CHUNK_BYTES[kind] // need))
-
-
-def remembered(task: Task, learner: Learner | WholeFit, rule: Rule) -> dict[str, int]:
-    """What clients keep between rounds, and how many numbers each is: the rule's vectors and the
-    learner's own."""
-    own = learner.memory(task) if hasattr(learner, "memory") else {}
-    rules = {**dict.fromkeys(rule.memory, task.layout.size), **getattr(rule, "memory_sizes", {})}
-    if both := sorted(set(own) & set(rules)):
-        raise InputError(
-            "methods", type(learner).__name__, f"its memory {both} has the name of one the rule keeps",
-            "rename the learner's",
-        )  # fmt: skip
-    return {**rules, **own}
+    fitting = min(CHUNK_LIMIT[device.type], CHUNK_BYTES[device.type] // need)
+    return max(1, few, fitting)
 
 
 class CohortTrainer:
     """Trains whichever clients an :class:`Assignment` names, for one task, learner, rule and
-    release."""
+    release.
+
+    Args:
+        task: supplies data, losses and derivatives.
+        learner: turns a client's data into an update.
+        rule: corrects local steps and says what a client adds to the sum.
+        release: makes the sum.
+        settings: of the local loop.
+        store: keeps what clients remember; needed if the rule or the learner remembers anything.
+        inspect: scores uploads as a curious server would; ``None``: nobody looks.
+        chunk: clients trained at once; 0: as memory allows.
+        tell: turns a client's failure into the text that is reported.
+    """
 
     def __init__(
         self,
-        task: Task,
+        task: Trainable,
         learner: Learner | WholeFit,
         rule: Rule,
         release: Release,
@@ -144,15 +111,16 @@ class CohortTrainer:
         chunk: int = 0,
         tell: Callable[[BaseException], str] = describe,
     ) -> None:
-        self.task, self.learner, self.rule, self.release = task, learner, rule, release
-        self.settings, self.store, self.inspect, self.chunk = settings, store, inspect, chunk
-        self.tell = tell  # what is said of a client's failure
+        self.task = task
+        self.learner = learner
+        self.rule = rule
+        self.release = release
+        self.settings = settings
+        self.inspect = inspect
+        self.chunk = chunk
+        self.tell = tell
+        self.memory = ClientMemory(remembered(task, learner, rule), store)
         self._fit = learner.fit if isinstance(learner, WholeFit) else partial(descend, learner)
-        self._memory = remembered(task, learner, rule)
-        if self._memory and store is None:
-            raise ValueError(
-                f"clients remember {', '.join(self._memory)}: they need a memory store"
-            )
 
     def run(
         self, received: Broadcast, assignment: Assignment, pictures: bool = False
@@ -163,41 +131,42 @@ class CohortTrainer:
         jobs = self._attending(received, assignment, drawn, result)
         width = self.chunk_width(received.model.device)
         for start in range(0, len(jobs), width):
-            chunk = jobs[start : start + width]
-            try:
-                self._train(received, assignment, chunk, result, pictures)
-            except InputError:
-                raise  # a mistake in the configuration is everybody's
-            except Exception as error:
-                if len(chunk) == 1:
-                    result.failures[chunk[0][0]] = self.tell(error)
-                else:
-                    self._one_by_one(received, assignment, chunk, result, pictures)
+            self._chunk(received, assignment, jobs[start : start + width], result, pictures)
         if self.release.private:
             self._abstain(received, assignment, drawn, result)
         result.payload = self.release.close(result.payload, assignment.public)
         return result
 
+    def simulate(
+        self, received: Broadcast, assignment: Assignment
+    ) -> tuple[LocalResult, Contribution]:
+        """The assigned clients' training and summands, before any release; nothing is
+        remembered."""
+        chunk = list(zip(assignment.clients, assignment.versions, strict=True))
+        _, memory, local = self._fitted(received, assignment, chunk)
+        return local, self.rule.contribute(local, received, memory)[0]
+
+    def chunk_width(self, device: torch.device) -> int:
+        """Clients trained at once: what is configured, else what the memory budget of the device
+        allows."""
+        if self.chunk:
+            return self.chunk
+        need = self.task.working_set(self.settings.batch_size, self.learner.inner_steps)
+        return chunk_width(need, device)
+
+    # ------------------------------------------------------------------ who trains
     def _attending(
-        self,
-        received: Broadcast,
-        assignment: Assignment,
-        drawn: list[tuple[int, int]],
-        result: CohortResult,
-    ) -> list[tuple[int, int]]:
-        """Those who train, where the rule lets clients stay away by their own score; the others add
+        self, received: Broadcast, assignment: Assignment, drawn: list[Job], result: CohortResult
+    ) -> list[Job]:
+        """Clients who train, where the rule lets them stay away by their own score; the others add
         nothing."""
-        attendance = getattr(self.rule, "attendance", None)
-        adaptive = (
-            bool(getattr(self.rule, "memory_sizes", None))
-            and self.release.masked
-            and self.release.noised
-        )
-        if attendance is None or not adaptive:
+        # only where nodes add the noise: a lone attendant of an exact sum would stand alone in it
+        if not (self.rule.attends and self.release.masked and self.release.noised):
             return drawn
         staying = []
         for job in drawn:
-            chance = float(attendance(self._recall_if_any(job, received.model))[0])
+            memory = self.memory.recall_or_blank(job, received.model)
+            chance = float(self.rule.attendance(memory)[0])
             coin = generator("attendance", assignment.seed, assignment.round, job[0])
             if float(torch.rand((), generator=coin)) < chance:
                 staying.append(job)
@@ -206,38 +175,40 @@ class CohortTrainer:
         return staying
 
     def _abstain(
-        self,
-        received: Broadcast,
-        assignment: Assignment,
-        jobs: list[tuple[int, int]],
-        result: CohortResult,
+        self, received: Broadcast, assignment: Assignment, jobs: list[Job], result: CohortResult
     ) -> None:
         """Nobody may learn who failed, so the server counts everyone: who failed added zero and
         keeps its memory."""
-        if self.store is None or not self._memory:
-            return
         for job in jobs:
             if job[0] in result.failures:
-                kept = self._recall_if_any(job, received.model)
-                self.store.save(
-                    job[0], assignment.round, {name: rows[0] for name, rows in kept.items()}
-                )
+                kept = self.memory.recall_or_blank(job, received.model)
+                self.memory.keep(job[0], assignment.round, kept)
 
-    def chunk_width(self, device: torch.device) -> int:
-        """Clients trained at once: what is configured, else what the memory budget of the device
-        allows."""
-        if self.chunk:
-            return self.chunk
-        return chunk_width(
-            self.task.working_set(self.settings.batch_size, self.learner.inner_steps), device
-        )
-
-    def _one_by_one(
-        self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
+    # ------------------------------------------------------------------ a chunk
+    def _chunk(
+        self,
+        received: Broadcast,
+        assignment: Assignment,
+        chunk: list[Job],
+        result: CohortResult,
         pictures: bool,
-    ) -> None:  # fmt: skip
-        """Find out which client of a failing chunk is at fault; the healthy ones are trained all
-        the same."""
+    ) -> None:
+        """Train a chunk together; if it fails, one by one, to find out which client is at fault."""
+        try:
+            self._train(received, assignment, chunk, result, pictures)
+            return
+        except InputError:
+            raise  # a mistake in the configuration is everybody's
+        except Exception as error:
+            if len(chunk) == 1:
+                result.failures[chunk[0][0]] = self.tell(error)
+                return
+            # said aloud: clients that fail only together mean code that depends on packing
+            result.fallbacks.append(self.tell(error))
+            log.warning(
+                "round %d: a chunk of %d clients failed and is trained one by one: %s",
+                assignment.round, len(chunk), describe(error),
+            )  # fmt: skip
         for job in chunk:
             try:
                 self._train(received, assignment, [job], result, pictures)
@@ -245,73 +216,74 @@ class CohortTrainer:
                 result.failures[job[0]] = self.tell(error)
 
     def _train(
-        self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]], result: CohortResult,
+        self,
+        received: Broadcast,
+        assignment: Assignment,
+        chunk: list[Job],
+        result: CohortResult,
         pictures: bool,
-    ) -> None:  # fmt: skip
-        clients = [client for client, _ in chunk]
+    ) -> None:
         cohort, memory, local = self._fitted(received, assignment, chunk)
         contribution, renewed = self.rule.contribute(local, received, memory)
-        renewed = {**renewed, **local.kept}
-        if renewed and hasattr(self.rule, "settled") and hasattr(self.release, "kept"):
-            share = self.release.kept(contribution, assignment.public).to(received.model)
-            renewed = {**renewed, **self.rule.settled(memory, renewed, share[:, None])}
+        remembers = {**renewed, **local.kept}
+        factor = self.release.clip_factor(contribution, assignment.public) if renewed else None
+        if factor is not None:
+            scale = factor.to(received.model)[:, None]
+            remembers |= self.rule.after_clip(memory, renewed, scale)
         contribution = self._with_metrics(contribution, local)
         payload = self.release.encode(contribution, assignment.public)
-        # a sum is finite only if every summand is: reading it alone is enough, unless it is made of
-        # integers
-        if not is_finite(contribution.vector if self.release.private else payload.vector):
-            bad = ~torch.isfinite(contribution.vector).all(dim=1)
-            if len(chunk) > 1:
-                raise ArithmeticError(f"{int(bad.sum())} of {len(chunk)} updates are not finite")
-            raise ArithmeticError("the update is not finite (NaN or infinity) after local training")
+        self._refuse_infinite(contribution, payload, len(chunk))
 
-        metrics, shown = self._look(received, local, cohort, pictures)
-        metrics = {name: values.tolist() for name, values in local.metrics.items()} | metrics
-        for row, client in enumerate(
-            clients
-        ):  # nothing below raises: a client is in everything or in nothing
-            if renewed and self.store is not None:
-                self.store.save(
-                    client, assignment.round, {name: rows[row] for name, rows in renewed.items()}
-                )
-            if shown:
-                result.pictures[client] = shown[row]
-        for name, numbers in metrics.items():
-            result.metrics.setdefault(name, []).extend(numbers)
-        result.clients.extend(clients)
+        metrics: dict[str, list[float]] = {
+            name: values.tolist() for name, values in local.metrics.items()
+        }
+        shots: Sequence[Shot | None] = []
+        if self.inspect is not None:
+            seen, shots = self._look(received, local, cohort, result)
+            metrics |= seen
+        # nothing below raises: a client is in everything or in nothing
+        for row, (client, _) in enumerate(chunk):
+            self.memory.keep(client, assignment.round, remembers, row)
+            if pictures and shots and (shot := shots[row]) is not None:
+                result.pictures[client] = shot
+        before = len(result.clients)
+        for name in {**result.metrics, **metrics}:  # NaN: not computed for these clients
+            column = result.metrics.setdefault(name, [math.nan] * before)
+            column.extend(metrics.get(name, [math.nan] * len(chunk)))
+        result.clients.extend(client for client, _ in chunk)
         if result.payload is None:
             result.payload = payload
         else:
             result.payload.add(payload)
 
+    def _refuse_infinite(self, contribution: Contribution, payload: Payload, clients: int) -> None:
+        """Raise ``ArithmeticError`` for an update that holds NaN or infinity."""
+        # a sum is finite only if every summand is: reading it alone is enough, unless it is made of
+        # integers
+        if is_finite(contribution.vector if self.release.private else payload.vector):
+            return
+        if clients > 1:
+            bad = int((~torch.isfinite(contribution.vector).all(dim=1)).sum())
+            raise ArithmeticError(f"{bad} of {clients} updates are not finite")
+        raise ArithmeticError("the update is not finite (NaN or infinity) after local training")
+
     def _fitted(
-        self, received: Broadcast, assignment: Assignment, chunk: list[tuple[int, int]]
+        self, received: Broadcast, assignment: Assignment, chunk: list[Job]
     ) -> tuple[list[Any], dict[str, Tensor], LocalResult]:
-        """The clients' data, their memories, and what they trained."""
-        cohort, memory = (
-            [self._data(client) for client, _ in chunk],
-            self.recall(chunk, received.model),
-        )
+        """The clients' data, their memories, and what they trained, in the model's dtype."""
+        cohort = [self._data(client) for client, _ in chunk]
+        memory = self.memory.recall(chunk, received.model)
         keys: list[Key] = [
             ("batches", assignment.seed, assignment.round, client) for client, _ in chunk
         ]
-        return (
-            cohort,
-            memory,
-            self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings),
-        )
-
-    def rehearse(
-        self, received: Broadcast, assignment: Assignment
-    ) -> tuple[LocalResult, Contribution]:
-        """What the assigned clients would train and add to the sum, before any release; nothing is
-        remembered."""
-        chunk = list(zip(assignment.clients, assignment.versions, strict=True))
-        _, memory, local = self._fitted(received, assignment, chunk)
-        return local, self.rule.contribute(local, received, memory)[0]
+        local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
+        # weights are made of counts: one dtype, or a weighted sum of a chunk is not even defined
+        counts = {"steps": local.steps.to(local.delta), "examples": local.examples.to(local.delta)}
+        return cohort, memory, replace(local, **counts)
 
     def _data(self, client: int) -> Any:
-        """What a client holds; what is wrong with it is that client's failure, not everybody's."""
+        """The data of a client; what is wrong with them is that client's failure, not
+        everybody's."""
         try:
             return self.task.client_data(client)
         except InputError as error:
@@ -338,53 +310,18 @@ class CohortTrainer:
         }
         return replace(contribution, scalars={**contribution.scalars, **extra})
 
-    def recall(self, chunk: list[tuple[int, int]], model: Tensor) -> dict[str, Tensor]:
-        """The clients' memories as ``{name: [C, size]}``; zeros for those who never took part."""
-        if not self._memory or self.store is None:
-            return {}
-        blank = {name: model.new_zeros(size) for name, size in self._memory.items()}
-        rows = [self.store.load(client, version) if version else blank for client, version in chunk]
-        return {name: torch.stack([row[name].to(model) for row in rows]) for name in self._memory}
-
-    def _recall_if_any(self, job: tuple[int, int], model: Tensor) -> dict[str, Tensor]:
-        """A client's memory, or zeros if this node no longer has it: it starts anew, and nobody
-        else suffers."""
-        try:
-            return self.recall([job], model)
-        except FedappError:
-            return self.recall([(job[0], 0)], model)
-
     def _look(
-        self, received: Broadcast, local: LocalResult, cohort: Sequence[Any], pictures: bool
-    ) -> tuple[dict[str, list[float]], list[tuple[Tensor, Tensor]]]:
-        """What a curious server would see in each client's upload: numbers, and pictures if asked
-        for."""
-        if self.inspect is None:
+        self,
+        received: Broadcast,
+        local: LocalResult,
+        cohort: Sequence[Any],
+        result: CohortResult,
+    ) -> tuple[dict[str, list[float]], Sequence[Shot | None]]:
+        """Scores and pictures of the uploads; looking never costs a client its place in the sum."""
+        assert self.inspect is not None, "asked for by _train alone"
+        try:
+            return look(self.task, self.inspect, received, local, cohort)
+        except Exception as error:
+            result.unseen.append(self.tell(error))
+            log.warning("uploads could not be looked at: %s", describe(error))
             return {}, []
-        assert isinstance(self.task, Rendering), "compatibility.py refuses looking at other uploads"
-        uploads, truths = received.model + local.delta, [data.truth for data in cohort]
-        rendered = self.task.render(uploads, cohort)
-        numbers = self._scores(rendered, truths, [getattr(data, "parts", 1) for data in cohort])
-        return numbers, list(zip(truths, rendered, strict=True)) if pictures else []
-
-    def _scores(
-        self, rendered: Sequence[Tensor], truths: Sequence[Tensor], parts: Sequence[int]
-    ) -> dict[str, list[float]]:
-        """Numbers of each client's upload, the mean over its signals where it holds several."""
-        assert self.inspect is not None, "asked for by _look alone"
-        apart = [part > 1 for part in parts]
-        images = [
-            one
-            for image, many in zip(rendered, apart, strict=True)
-            for one in (image if many else [image])
-        ]
-        wanted = [
-            one
-            for truth, many in zip(truths, apart, strict=True)
-            for one in (truth if many else [truth])
-        ]
-        numbers: dict[str, list[float]] = {}
-        for name, values in self.inspect(images, wanted).items():
-            rest = iter(values)
-            numbers[name] = [sum(next(rest) for _ in range(part)) / part for part in parts]
-        return numbers

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from strategies.types import Aggregate, Broadcast, Payload, Rule, State
+from strategies.rule import Rule
+from strategies.types import Aggregate, Broadcast, Payload, Snapshot, State
 from tasks.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL = "model"  # names of a federation's tensors in a snapshot
+STATE = "state/"
 
 
 def participants(seed: int, round: int, population: int, per_round: int) -> list[int]:
@@ -19,6 +24,8 @@ def participants(seed: int, round: int, population: int, per_round: int) -> list
 
     Depends on (seed, round) alone, so every method of a comparison trains the same clients.
     """
+    import torch
+
     if per_round in (0, population):
         return list(range(population))
     order = torch.randperm(population, generator=generator("participants", seed, round))
@@ -28,6 +35,8 @@ def participants(seed: int, round: int, population: int, per_round: int) -> list
 def in_turns(seed: int, round: int, population: int, per_round: int) -> list[int]:
     """The clients whose turn ``round`` (from 1) is: ceil(N/m) groups in a seeded order, as equal as
     can be."""
+    import torch
+
     order = torch.randperm(population, generator=generator("turns", seed)).tolist()
     groups = -(-population // per_round)
     turn = (round - 1) % groups
@@ -41,7 +50,7 @@ class Federation:
 
     ``accepted[client]`` is the last round whose contribution of that client entered the model; a
     rule's client continues from the memory of exactly that round, so a lost reply or a resumed run
-    cannot fork it. ``resting(round)`` says which numbers of the model stay as they are in a round,
+    cannot fork it. ``frozen(round)`` says which numbers of the model stay as they are in a round,
     whatever noise or momentum would do.
     """
 
@@ -51,7 +60,7 @@ class Federation:
     state: State = field(default_factory=dict)
     accepted: dict[int, int] = field(default_factory=dict)
     round: int = 0
-    resting: Callable[[int], Tensor | None] | None = None
+    frozen: Callable[[int], Tensor | None] | None = None
 
     @classmethod
     def start(cls, rule: Rule, population: int, model: Tensor) -> Federation:
@@ -65,22 +74,44 @@ class Federation:
     @property
     def result(self) -> Tensor:
         """The model that is judged and used: the last one, unless the rule says otherwise."""
-        result = getattr(self.rule, "result", None)
-        return result(self.model, self.state) if result else self.model
+        return self.rule.result(self.model, self.state)
 
     def apply(self, aggregate: Aggregate, clients: list[int], round: int) -> None:
         """Move the model by a round's aggregate; ``clients`` are those in the sum."""
+        import torch
+
         self._follow(round)
         model, state = self.rule.apply(self.model, self.state, aggregate, self.population)
-        still = self.resting(round) if self.resting else None
+        still = self.frozen(round) if self.frozen else None
         if still is not None:
             model = torch.where(still.to(model.device), self.model, model)
-        self.model, self.state, self.round = model, state, round
+        self.model = model
+        self.state = state
+        self.round = round
         self.accepted |= dict.fromkeys(clients, round)
 
     def skip(self, round: int) -> None:
         """A round in which nothing was learned: the model stays."""
         self._follow(round)
+        self.round = round
+
+    def snapshot(self) -> Snapshot:
+        """Model, rule's state and accepted rounds, copied (a rule may keep one tensor under two
+        names)."""
+        state = {f"{STATE}{name}": value.clone() for name, value in self.state.items()}
+        tensors = {MODEL: self.model.clone(), **state}
+        return Snapshot(tensors, {"accepted": dict(self.accepted)})
+
+    def restore(self, round: int, snapshot: Snapshot) -> None:
+        """Go back to the state after ``round``."""
+        self.model = snapshot.tensors[MODEL]
+        self.state = {
+            name.removeprefix(STATE): tensor
+            for name, tensor in snapshot.tensors.items()
+            if name.startswith(STATE)
+        }
+        accepted = snapshot.facts["accepted"]  # JSON has no whole numbers as keys
+        self.accepted = {int(client): version for client, version in accepted.items()}
         self.round = round
 
     def _follow(self, round: int) -> None:
@@ -112,8 +143,7 @@ class Fold:
             if ready is None:
                 continue
             if self.total is None:
-                self.total = replace(
-                    ready, vector=ready.vector.clone()
-                )  # what arrives is only lent
+                # what arrives is only lent
+                self.total = replace(ready, vector=ready.vector.clone())
             else:
                 self.total.add(ready)

@@ -95,7 +95,7 @@ class Adaptation:
             "psnr_floor_held_out": mean_of(
                 [psnr(flat_colour(signal.truth), signal.truth) for signal in signals]
             ),
-            "range_excess": excess,
+            "range_excess_held_out": excess,
         }
         metrics["diverged"] = self._diverged(metrics, str(steps[0]))
         if tune:
@@ -196,7 +196,7 @@ class Adaptation:
         """Whether the field has left the data range; one that cannot is told by a start far below a
         flat colour."""
         excess, start, floor = (
-            metrics["range_excess"],
+            metrics["range_excess_held_out"],
             metrics["psnr"][first],
             metrics["psnr_floor_held_out"],
         )

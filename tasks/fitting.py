@@ -19,7 +19,7 @@ from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings
 from tasks.signals import Holding, Signal
-from tasks.types import Batch, Derivatives, Episode, Evaluation
+from tasks.types import Batch, Derivatives, Episode, Evaluation, Trainable
 
 # rendering is cut into blocks of this many field evaluations, so memory stays bounded
 SAMPLES_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
@@ -27,7 +27,9 @@ SAMPLES_HELD = 1 << 21  # of a cohort's coming steps, looked up together
 
 
 class Field(Protocol):
-    """A coordinate network for a cohort."""
+    """A coordinate network for a cohort. ``bounded``: its outputs cannot leave the data range."""
+
+    bounded: bool
 
     @property
     def layout(self) -> Layout: ...
@@ -56,12 +58,15 @@ class Source(Protocol):
         there are more."""
 
 
-class FieldTask:
-    """:class:`tasks.types.Task` and :class:`tasks.types.Rendering` for one field on one source.
+class FieldTask(Trainable):
+    """One field on one source of signals.
 
     ``evaluations``: what one sample costs (samples a ray; 1 for pixels). ``jitter``: training
     batches carry a random number in [0, 1) as one more input.
     """
+
+    family = "field"
+    renders = True
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class FieldTask:
         self.field, self.derivatives, self.source = field, derivatives, source
         self.layout = field.layout
         self.evaluations, self.jitter = evaluations, jitter
-        self.bounded = bool(getattr(field, "bounded", False))  # outputs cannot leave the data range
+        self.bounded = field.bounded
 
     def check(self, clients: int) -> None:
         self.source.check(clients)

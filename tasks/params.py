@@ -12,9 +12,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Layout:
 
     def flatten(self, params: Mapping[str, Tensor]) -> Tensor:
         """The vector ``[..., P]`` of named tensors ``[..., *shape]`` (a copy)."""
+        import torch
+
         parts = []
         for name, shape, _ in self.entries:
             tensor = params[name]
@@ -59,11 +63,15 @@ def is_finite(vector: Tensor) -> bool:
     Either makes the sum not finite, and summing is several times faster than looking at each
     number; a sum that merely overflowed is told apart by looking after all.
     """
+    import torch
+
     return bool(torch.isfinite(vector.sum())) or bool(torch.isfinite(vector).all())
 
 
 def norms(rows: Tensor) -> Tensor:
     """L2 norm of each row: ``[C, P] -> [C, 1]``."""
+    import torch
+
     return torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
 
 
@@ -75,7 +83,7 @@ def clip_factor(norm: Tensor, limit: float) -> Tensor:
     ``limit = 0`` means no clipping (factor 1). Differentiable in ``norm`` where the clip is active.
     """
     return (
-        torch.ones_like(norm)
+        norm.new_ones(norm.shape)
         if limit == 0
         else constant(limit, norm.dtype, norm.device) / norm.clamp(min=limit)
     )
@@ -85,16 +93,14 @@ def clip_factor(norm: Tensor, limit: float) -> Tensor:
 def constant(value: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers as a tensor, made once: for operations that would make it anew each time they are
     given a number."""
+    import torch
+
     return torch.tensor(value, dtype=dtype, device=device)
 
 
 def scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """``scale * bmm(a, b)`` in one product (what it would add to is multiplied by zero)."""
-    return (
-        torch.bmm(a, b)
-        if scale == 1.0
-        else torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
-    )
+    return a.bmm(b) if scale == 1.0 else a.new_empty(()).baddbmm(a, b, beta=0, alpha=scale)
 
 
 def clip(rows: Tensor, limit: float) -> Tensor:

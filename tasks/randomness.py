@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 Key = tuple[object, ...]  # the name of a stream
 
@@ -22,4 +25,6 @@ def seed_of(*key: object) -> int:
 
 def generator(*key: object) -> torch.Generator:
     """A CPU generator for the stream named by ``key``."""
+    import torch
+
     return torch.Generator().manual_seed(seed_of(*key))

@@ -43,7 +43,7 @@ def load(axis: str, name: str, table: Mapping[str, str], key: str | None = None)
     target = reference(axis, name, table, key)
     module_name, _, attribute = target.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        return resolve(target)
     except ModuleNotFoundError as error:
         raise InputError(
             key or axis,
@@ -51,12 +51,16 @@ def load(axis: str, name: str, table: Mapping[str, str], key: str | None = None)
             f"cannot import {module_name!r}: {error}",
             "install the package that holds it",
         ) from error
-    try:
-        return getattr(module, attribute)
     except AttributeError as error:
         raise InputError(
             key or axis,
             name,
             f"{module_name!r} has no {attribute!r}",
-            nearest(attribute, dir(module)),
+            nearest(attribute, dir(importlib.import_module(module_name))),
         ) from error
+
+
+def resolve(target: str) -> Any:
+    """The object at ``"module:attribute"``."""
+    module_name, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module_name), attribute)

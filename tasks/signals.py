@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tasks.randomness import generator
+from tasks.types import ClientData
 
 
 class Places(Protocol):
@@ -123,9 +124,8 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What one client holds: one signal or several of the same shape. Satisfies
-    :class:`tasks.types.ClientData`."""
+class Holding(ClientData):
+    """One signal of a client, or several of the same shape."""
 
     name: str
     signals: tuple[Signal, ...]

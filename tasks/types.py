@@ -7,14 +7,15 @@ never sees rounds, servers or messages. One client is simply ``C = 1``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from tasks.params import Layout
-from tasks.randomness import Key
-from tasks.settings import EvaluationSettings
+    from tasks.params import Layout
+    from tasks.randomness import Key
+    from tasks.settings import EvaluationSettings
 
 
 class Batch(NamedTuple):
@@ -57,14 +58,35 @@ class Derivatives(Protocol):
         most once."""
 
 
-class ClientData(Protocol):
-    """What one client holds. ``examples`` is its weight in the average (number of images, clips,
-    views); ``truth`` is what a perfect rendering of the data would be, in the data's own range. It
-    may have ``units``, what its local steps are counted by, if that is something else."""
+class ClientData:
+    """The data of one client.
 
-    name: str
-    examples: int
-    truth: Tensor
+    Attributes:
+        name: whose they are, on the client's own machine.
+        examples: weight in an average by examples (number of images, clips, views).
+        truth: a perfect rendering of the data, in the data's own range.
+    """
+
+    if TYPE_CHECKING:  # whether fields or properties is the subclass's affair
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def examples(self) -> int: ...
+
+        @property
+        def truth(self) -> Tensor: ...
+
+    @property
+    def units(self) -> int:
+        """Count that ``learner.steps-by-examples`` multiplies the local steps by."""
+        return self.examples
+
+    @property
+    def parts(self) -> int:
+        """Number of signals stacked along the first axis of ``truth``, each scored by itself."""
+        return 1
 
 
 class Video(NamedTuple):
@@ -87,26 +109,75 @@ class Evaluation(NamedTuple):
     videos: Mapping[str, Video] = {}
 
 
-@runtime_checkable
-class Task(Protocol):
-    """What is being fitted. ``layout`` names the *shared* parameters: the only ones rules and
-    releases see."""
+class Task:
+    """Base of everything that can be fitted, with the default of every trait.
 
-    layout: Layout
-    derivatives: Derivatives
+    Traits:
+        workflow: how it is trained unless the config says otherwise (``"sums"``: rounds of sums).
+        family: whose tables, exhibits and findings a report shows (``fedapp.report.families``).
+        renders: its shared parameters alone render to a client's data, so that uploads can be
+            looked at (:meth:`Trainable.render`).
+        personalised: it has parameters that never leave a client (:class:`Personalised`).
+    """
+
+    workflow: ClassVar[str] = "sums"
+    family: ClassVar[str] = "plain"
+    renders: ClassVar[bool] = False
+    personalised: ClassVar[bool] = False
+
+    def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
+        """Make what is needed once on a machine, before any run, unless it is there.
+
+        ``progress(what, done, total)``. Returns config values that pin what there is.
+        """
+        return {}
 
     def check(self, clients: int) -> None:
         """Look at all data once, before work starts; raises ``InputError`` naming what is wrong."""
 
     def init(self, seed: int) -> Tensor:
         """Initial shared parameters ``[P]``, the same for the same seed everywhere."""
+        raise NotImplementedError(f"{type(self).__name__}.init")
 
     def client_data(self, client: int) -> Any:
         """The private data of one client (a :class:`ClientData`); raises ``InputError`` naming what
         is wrong."""
+        raise NotImplementedError(f"{type(self).__name__}.client_data")
 
     def held_out(self) -> Sequence[Any]:
         """Public data of the same kind that no client holds."""
+        return []
+
+    def picture(self, values: Tensor) -> Tensor | None:
+        """The image ``[H, W, 1 or 3]`` (or a stack of them) that shows data of this task; ``None``
+        for data that are nothing to look at."""
+        from tasks.data.pictures import is_picture
+
+        return values if is_picture(values) else None
+
+    def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
+        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size
+        search."""
+        raise NotImplementedError(f"{type(self).__name__}.evaluate")
+
+
+class Trainable(Task):
+    """A task that rounds of sums can train: stacked parameters, a loss with derivatives, episodes.
+
+    ``layout`` names the *shared* parameters: the only ones rules and releases see.
+    """
+
+    layout: Layout
+    derivatives: Derivatives
+
+    @property
+    def most_examples(self) -> int:
+        """Examples that no client holds more of; 0: unknown."""
+        return 0
+
+    def frozen(self, round: int) -> Tensor | None:
+        """``[P]`` bool: shared parameters that do not move in ``round``; ``None`` if all do."""
+        return None
 
     def episodes(
         self,
@@ -117,53 +188,44 @@ class Task(Protocol):
         batch_size: int,
         device: torch.device,
     ) -> Callable[[int], Episode]:
-        """Draws for ``count`` outer steps from each client's own stream ``keys [C]``; returns
-        ``step -> Episode``."""
+        """Draws for all outer steps of a round; returns ``step -> Episode``.
+
+        Args:
+            cohort: the clients' data, ``[C]``.
+            keys: each client's own stream of random numbers, ``[C]``.
+            count: outer steps.
+            inner_steps: K, support batches in an episode.
+            batch_size: B, samples in a batch.
+            device: where the batches are wanted.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.episodes")
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
         """Bytes one client needs during a second-order step (sizes the chunks of a cohort)."""
-
-    def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
-        """Quality of the shared model ``[P]`` on held-out data; ``tune`` adds the step-size
-        search."""
-
-
-@runtime_checkable
-class Rendering(Protocol):
-    """A task whose shared parameters alone render to a client's data: uploads can be looked at."""
+        raise NotImplementedError(f"{type(self).__name__}.working_set")
 
     def render(self, params: Tensor, cohort: Sequence[Any]) -> Sequence[Tensor]:
-        """What each client's ``params [C, P]`` render to, shaped like that client's ``truth``, not
-        clamped."""
+        """Renderings of each client's ``params [C, P]``, shaped like that client's ``truth``, not
+        clamped (tasks that :attr:`renders`)."""
+        raise NotImplementedError(f"{type(self).__name__} says it renders and has no render")
 
 
-@runtime_checkable
-class Personalised(Protocol):
+class Personalised(Trainable):
     """A task with parameters that never leave a client: ``personal`` names them, and no rule or
     release sees them.
 
     ``whole`` takes ``[C, P + Q]``: the shared parameters, then the personal ones.
     """
 
-    layout: Layout
+    personalised = True
     personal: Layout
     whole: Derivatives
 
     def personal_start(self) -> Tensor:
-        """Where personal parameters start ``[Q]``, the same everywhere."""
-
-    def resting(self, round: int) -> Tensor | None:
-        """``[P]`` bool: shared parameters that do not move in ``round``; ``None`` if all do."""
+        """Initial personal parameters ``[Q]``, the same everywhere."""
+        raise NotImplementedError(f"{type(self).__name__}.personal_start")
 
     def signals(self, params: Tensor, cohort: Sequence[Any]) -> Mapping[str, Tensor]:
-        """What a client finds, on clips it did not train on, of its shared parameters ``[C, P]``,
-        which alone are sent: each ``[C]`` in [0, 1]."""
-
-
-@runtime_checkable
-class Preparing(Protocol):
-    """A task that needs something made once on a machine, before any run."""
-
-    def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
-        """Make it unless it is there; ``progress(what, done, total)``. Returns config values that
-        pin what there is."""
+        """Reliability of each client's shared parameters ``[C, P]``, which alone are sent, on clips
+        it did not train on: each ``[C]`` in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__}.signals")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class _Fallbacks(logging.Handler):
+    """Collects what chunks of clients fell back from."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "trained one by one" in record.getMessage():
+            self.found.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_hidden_fallback(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A chunk of clients that fails as a whole is trained one by one, which would hide code that
+    only works for one client: whoever provokes that says so."""
+    log, heard = logging.getLogger("fedapp.cohort"), _Fallbacks()
+    log.addHandler(heard)
+    yield
+    log.removeHandler(heard)
+    if heard.found and request.node.get_closest_marker("falls_back") is None:
+        pytest.fail(f"fell back from a chunk to single clients: {heard.found[0]}")
 
 
 @pytest.fixture(scope="session")

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strategies.learner import WholeFit
+from strategies.rule import Rule
 from strategies.rules.fedavg import FedAvg
 from strategies.rules.fednova import FedNova
 from strategies.settings import LearnerSettings
-from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, Rule, State
+from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
 from tasks.derivatives import Autograd
 from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings, TaskSettings
-from tasks.types import Batch, Episode, Evaluation, Task
+from tasks.types import Batch, ClientData, Episode, Evaluation, Trainable
 
 EXAMPLES = 24
 
@@ -45,18 +47,22 @@ class Normalised(FedNova):
     """FedNova by another name."""
 
 
-class Whole:
+class Whole(WholeFit):
     """One step of descent on everything, as a learner that trains a cohort by itself."""
-
-    inner_steps = 0
 
     def __init__(self, settings: LearnerSettings) -> None:
         self.rate = 0.01
 
     def fit(
-        self, task: Task, rule: Rule, received: Broadcast, cohort: Sequence[Any], memory: Memory,
-        keys: Sequence[Key], settings: LearnerSettings,
-    ) -> LocalResult:  # fmt: skip
+        self,
+        task: Trainable,
+        rule: Rule,
+        received: Broadcast,
+        cohort: Sequence[Any],
+        memory: Memory,
+        keys: Sequence[Key],
+        settings: LearnerSettings,
+    ) -> LocalResult:
         episode = task.episodes(cohort, keys, 1, 0, settings.batch_size, received.model.device)
         point = received.model.expand(len(cohort), -1)
         loss, gradient = task.derivatives.gradient(point, episode(0).query)
@@ -65,7 +71,7 @@ class Whole:
 
 
 @dataclass
-class Table:
+class Table(ClientData):
     """What a client holds: no picture at all."""
 
     name: str
@@ -74,7 +80,7 @@ class Table:
     examples: int = EXAMPLES
 
 
-class Regression:
+class Regression(Trainable):
     """A line through points, nearly the same for everybody."""
 
     def __init__(self, settings: TaskSettings) -> None:

@@ -121,9 +121,9 @@ def test_a_round_runs_or_is_refused(
 def test_what_cannot_work_is_refused_with_key_reason_and_remedy(
     smoke: Callable[..., dict[str, Any]], changes: dict[str, Any], key: str
 ) -> None:
-    from fedapp.config.pieces import build_task
+    from fedapp.config.pieces import Pieces
 
     with pytest.raises(InputError) as caught:
-        build_task(Experiment.from_run_config(smoke(**changes)))
+        assert Pieces(Experiment.from_run_config(smoke(**changes))).task
     error = caught.value
     assert error.key == key and error.reason and error.remedy

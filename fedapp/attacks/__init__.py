@@ -26,15 +26,14 @@ def attack_run(
 
     Raises :class:`InputError` where the run is of another kind than the attack.
     """
-    from fedapp.config.experiment import Experiment
-    from fedapp.config.pieces import build_task
-    from tasks.fitting import FieldTask
+    from fedapp.config.pieces import Pieces
 
-    experiment = Experiment.from_run_config(folder.config)
+    pieces = Pieces.of(folder)
+    experiment = pieces.experiment
     methods = experiment.trained_methods
     if method and method not in methods:
         raise InputError("--method", method, "the run did not train it", nearest(method, methods))
-    heads, fields = experiment.task == "talking-head", isinstance(build_task(experiment), FieldTask)
+    heads, fields = pieces.task.family == "head", pieces.task.family == "field"
     known = HEAD_ATTACKS if heads else FIELD_ATTACKS if fields else ANY_ATTACKS
     if name not in (*known, "all"):
         raise InputError(

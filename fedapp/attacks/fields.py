@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from fedapp.attacks.stage import Row, Stage
-from fedapp.config.pieces import build_learner
 from fedapp.store.runfolder import RunFolder
 from privacy.attacks.inversion import invert_update
 from privacy.attacks.matching import (
@@ -61,9 +60,7 @@ class FieldAttacks(Stage):
             for attack in LADDER:
                 if attack.split(",")[0] not in names or not self.applies(attack, release):
                     continue
-                if "inversion" in attack and not hasattr(
-                    build_learner(self.experiment, method), "step"
-                ):
+                if "inversion" in attack and not self.pieces.learner(method).inverts:
                     row = {
                         "attack": attack,
                         "method": method,
@@ -161,8 +158,8 @@ class FieldAttacks(Stage):
     def training(self, method: str, inputs: Tensor, batches: Tensor | None = None) -> Training:
         """What the server knows of the clients' training (what a rule adds to a step is not
         simulated)."""
-        settings, learner = self.experiment.learner, copy(build_learner(self.experiment, method))
-        if hasattr(learner, "noise_multiplier"):
+        settings, learner = self.experiment.learner, copy(self.pieces.learner(method))
+        if learner.noise_multiplier:
             learner.noise_multiplier = 0.0  # the noise itself is what nobody can simulate
         return Training(
             self.task.field.loss, learner, inputs[None], settings.outer_steps, settings.outer_clip,  # type: ignore[attr-defined]

@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_learner, build_release, build_rule, build_task, resolve_noise
-from fedapp.store.checkpoint import judged_model, list_checkpoints, load_checkpoint
+from fedapp.config.pieces import Pieces
+from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from privacy.accounting import gaussian_epsilon
 from privacy.attacks.rehearsal import rehearse
 from privacy.attacks.transcript import LARGEST_Z, score_transcript
 from privacy.releases.central import CentralDP
-from privacy.releases.lattice import LatticeRelease
 from privacy.releases.plain import Plain
-from strategies.cohort import Assignment, CohortTrainer, remembered
+from strategies.cohort import Assignment, CohortTrainer
+from strategies.federation import Federation
+from strategies.memory import remembered
+from strategies.release import Release
 from strategies.types import Broadcast, Contribution
 from tasks.errors import InputError, UnusableDataError
 
@@ -52,9 +53,10 @@ class Stage:
     """A run's last model, and what its clients would send next."""
 
     def __init__(self, folder: RunFolder, clients: int) -> None:
-        self.folder, self.experiment = folder, Experiment.from_run_config(folder.config)
-        experiment = self.experiment
-        self.task = build_task(experiment)
+        self.folder = folder
+        self.pieces = Pieces.of(folder)
+        self.experiment = experiment = self.pieces.experiment
+        self.task = self.pieces.task
         if any(event.get("deployed") for event in folder.events() if event["event"] == "start"):
             raise InputError(
                 "run", str(folder.path), "its clients' data are on their own devices: what lies here is not theirs",
@@ -67,30 +69,24 @@ class Stage:
             )
         self.checkpoint = load_checkpoint(files[-1], {})
         self.clients = list(range(min(clients, experiment.clients.total)))
-        self.rule = build_rule(experiment)
+        self.rule = self.pieces.rule
         self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    def federation(self, method: str, seed: int) -> Federation:
+        """An arm at the last checkpoint: shared model, the rule's state, accepted rounds."""
+        return self.checkpoint.federation(f"{method}-{seed}", self.rule)
 
     def model(self, method: str, seed: int) -> Tensor:
         """The shared model at the last checkpoint."""
-        return self.checkpoint.tensors[f"{method}-{seed}/model"]
+        return self.federation(method, seed).model
 
     def judged(self, method: str, seed: int) -> Tensor:
         """What the run was judged by: the last model, unless the rule says otherwise."""
-        return judged_model(self.rule, self.checkpoint, f"{method}-{seed}")
+        return self.federation(method, seed).result
 
     def received(self, method: str, seed: int) -> Broadcast:
         """What clients would get in the round after the checkpoint."""
-        return self.rule.broadcast(
-            self.model(method, seed), self.state(method, seed), self.checkpoint.round + 1
-        )
-
-    def state(self, method: str, seed: int) -> dict[str, Tensor]:
-        """The rule's server state at the last checkpoint."""
-        return {
-            name.rsplit("/", 1)[1]: tensor
-            for name, tensor in self.checkpoint.tensors.items()
-            if name.startswith(f"{method}-{seed}/state/")
-        }
+        return self.federation(method, seed).broadcast(self.checkpoint.round + 1)
 
     def updates(self, method: str, seed: int) -> Tensor:
         """``[C, P]``: what each client trains in the round after the checkpoint, and under
@@ -115,7 +111,7 @@ class Stage:
         for client in self.clients:
             order = Assignment(number, seed, (client,), (accepted.get(client, 0),))
             try:
-                local, contribution = trainer.rehearse(received, order)
+                local, contribution = trainer.simulate(received, order)
             except UnusableDataError as error:
                 raise InputError(
                     "run", str(self.folder.path), f"client {client}: {error}", "see its log"
@@ -135,7 +131,7 @@ class Stage:
 
     def trainer(self, method: str, seed: int) -> CohortTrainer:
         """What trains the run's clients, from the memories they have."""
-        learner = build_learner(self.experiment, method)
+        learner = self.pieces.learner(method)
         store = LookedAt(ClientState(self.folder.client_state / f"{method}-{seed}"))
         kept = store if remembered(self.task, learner, self.rule) else None
         return CohortTrainer(
@@ -144,8 +140,7 @@ class Stage:
 
     def accepted(self, method: str, seed: int) -> dict[int, int]:
         """The round each client's memory is of."""
-        kept = self.checkpoint.state[f"{method}-{seed}"]["accepted"]
-        return {int(client): version for client, version in kept.items()}
+        return self.federation(method, seed).accepted
 
     def corrections(self, method: str, seed: int) -> Tensor:
         """``[C, P]``: what the rule by itself took off each update in the same way at every step.
@@ -158,7 +153,7 @@ class Stage:
         if not self.rule.memory:
             return flat
         trainer = self.trainer(method, seed)
-        memory = trainer.recall(
+        memory = trainer.memory.recall(
             [(client, accepted.get(client, 0)) for client in self.clients], received.model
         )
         each = self.rule.correct(flat, received.model.expand_as(flat), received, memory)
@@ -167,13 +162,12 @@ class Stage:
     def noised(self, updates: Tensor) -> tuple[str, Tensor]:
         """The mean update as a noised release gives it: the run's own, or central noise at the
         config's z and C."""
-        name, own = self.experiment.release, build_release(self.experiment, updates.shape[1])
-        privacy = resolve_noise(self.experiment).model_copy(
-            update={"metrics": "{}"}
-        )  # attacks look at updates alone
-        release: LatticeRelease
-        if isinstance(own, LatticeRelease) and own.noised:
-            release = type(own)(privacy, updates.shape[1])
+        own, name = self.pieces.release_type, self.experiment.release
+        # attacks look at updates alone
+        privacy = self.pieces.privacy.model_copy(update={"metrics": "{}"})
+        release: Release
+        if own.placement != "none":
+            release = own(privacy, updates.shape[1])  # type: ignore[call-arg]
         else:
             release, name = CentralDP(privacy, updates.shape[1]), "central-dp"
         count = len(updates)

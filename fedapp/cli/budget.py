@@ -89,31 +89,28 @@ _EXAMPLES = {"rounds": "100", "delta": "1e-5", "multiplier": "1.0"}
 
 def _from_recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
     from fedapp.config.experiment import Experiment, known_keys
-    from fedapp.config.pieces import build_release, build_rule, build_task, resolve_noise
+    from fedapp.config.pieces import Pieces
     from fedapp.config.recipes import read_overrides, read_recipe
-    from privacy.releases.lattice import LatticeRelease
-    from privacy.sampling import Sampler
 
     experiment = Experiment.from_run_config(
         known_keys() | read_recipe(recipe) | read_overrides(overrides)
     )
-    size = build_rule(experiment).size(build_task(experiment).layout.size)
-    release, privacy = build_release(experiment, size), resolve_noise(experiment)
-    if not (isinstance(release, LatticeRelease) and release.noised):
+    pieces = Pieces(experiment)
+    if pieces.release_type.placement == "none":
         raise InputError(
             "release",
             experiment.release,
             "adds no noise: there is no budget to plan",
             "try quickstart-dp",
         )
-    sampler = Sampler(privacy.sampling, 0, experiment.clients.total, experiment.clients.per_round)
-    arms = len(experiment.trained_methods) * len(experiment.seed_list)
+    size = pieces.rule.size(pieces.task.layout.size)
+    privacy, sampler, arms = pieces.privacy, pieces.sampler(0), len(pieces.arms)
     rounds = experiment.rounds * arms
     return {
         "limit": privacy.epsilon_max, "rate": sampler.rate or 1.0, "multiplier": privacy.noise_multiplier,
         "rounds": rounds, "delta": privacy.delta,
         "participations": arms * sampler.likely_most(experiment.rounds), "clients": sampler.expected,
-        "parameters": size, "sensitivity": release.joint.sensitivity, "arms": arms,
+        "parameters": size, "sensitivity": pieces.release.sensitivity, "arms": arms,
     }  # fmt: skip
 
 

@@ -7,9 +7,9 @@ import inspect
 import re
 from typing import Literal, get_args, get_origin
 
-from fedapp.cli.runs import RUNTIMES
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import recipe_names
+from fedapp.run.start import RUNTIMES
 from privacy.releases import RELEASES
 from strategies.local import LEARNERS, LOCAL
 from strategies.rules import RULES

@@ -179,10 +179,10 @@ def ablate(
     noise marked."""
     from typing import Any
 
-    from fedapp.ablation import ablate as run_all
-    from fedapp.ablation import markdown
     from fedapp.cli import runs as verbs
     from fedapp.config.recipes import read_overrides, written
+    from fedapp.studies.ablation import ablate as run_all
+    from fedapp.studies.ablation import markdown
 
     def run(changes: dict[str, Any], place: Path) -> None:
         given = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedapp.config.pieces import build_release
-from fedapp.protection import ledger_folder
-from fedapp.store.checkpoint import list_checkpoints, read_header
+from fedapp.config.pieces import Pieces
+from fedapp.run.protection import ledger_folder
+from fedapp.store.checkpoint import LEDGER, list_checkpoints, read_header
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.ledger import LEDGER_FILE, Head, line_hash, read_entries
 from privacy.budget.spent import Spent
@@ -17,7 +17,9 @@ from tasks.errors import InputError
 def check(path: Path) -> dict[str, Any]:
     """Verify the ledger of a run folder, a population's folder or a file; raises
     :class:`InputError` if it fails."""
-    file, anchor, number = path, None, None
+    file = path
+    anchor: Head | None = None
+    number = None
     if not path.exists():
         raise InputError(
             "path",
@@ -28,7 +30,7 @@ def check(path: Path) -> dict[str, Any]:
     if path.is_dir() and (path / "config.json").exists():
         folder = RunFolder.open(path)
         experiment = folder.experiment
-        if not build_release(experiment, 1).private:
+        if not Pieces(experiment).release_type.private:
             raise InputError(
                 "run",
                 str(path),
@@ -38,7 +40,8 @@ def check(path: Path) -> dict[str, Any]:
         file = ledger_folder(experiment) / LEDGER_FILE
         for newest in list_checkpoints(folder.checkpoints)[-1:]:
             header = read_header(newest)
-            kept, number = header["state"].get("ledger"), header["round"]
+            kept = header["state"].get(LEDGER)
+            number = header["round"]
             anchor = Head(kept["seq"], kept["hash"]) if kept else None
     elif path.is_dir():
         file = path / LEDGER_FILE

@@ -31,31 +31,26 @@ def audit(
 ) -> None:
     """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound
     exceeds the claim."""
-    from fedapp.config.experiment import Experiment
-    from fedapp.config.pieces import build_release, build_rule, build_task, resolve_noise
+    from fedapp.config.pieces import Pieces
     from fedapp.report.budget import show
     from privacy.audit.canary import judge, run_canaries, verdict
-    from privacy.releases.lattice import LatticeRelease
 
     if canaries and canaries < FEWEST:
         raise InputError(
             "--canaries", canaries, "too few to prove anything", f"use {FEWEST} or more, or 0"
         )
     folder = RunFolder.open(path.resolve())
-    experiment = Experiment.from_run_config(folder.config)
-    size = build_rule(experiment).size(build_task(experiment).layout.size)
-    release, privacy, clients = (
-        build_release(experiment, size),
-        resolve_noise(experiment),
-        experiment.clients,
-    )
-    if not (isinstance(release, LatticeRelease) and release.noised):
+    pieces = Pieces.of(folder)
+    experiment, privacy = pieces.experiment, pieces.privacy
+    if pieces.release_type.placement == "none":
         raise InputError(
             "release",
             experiment.release,
             "claims no epsilon: there is nothing to audit",
             "try quickstart-dp",
         )
+    release, clients = pieces.release, experiment.clients
+    size = pieces.rule.size(pieces.task.layout.size)
     count = canaries or max(50, min(1000, CANARY_NUMBERS // (size * experiment.rounds)))
     rate = (clients.per_round or clients.total) / clients.total
     nodes = min(experiment.runtime.nodes, clients.per_round or clients.total)

@@ -17,7 +17,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from fedapp.results import own_metrics
 from fedapp.store.runfolder import RunFolder
 
 
@@ -43,39 +42,36 @@ class ProgressDisplay:
 
     def _show(self, event: dict[str, Any]) -> None:
         if event["event"] == "round":
-            psnr_p, clients = event.get("psnr_p") or {}, event["clients"]
-            parts = [
-                f"{clients['ok']} ok"
-                + (f", [red]{clients['failed']} failed[/]" if clients["failed"] else "")
-            ]
-            if psnr_p.get("mean") is not None:
-                parts.append(f"PSNR_p {psnr_p['mean']:.2f} dB (max {psnr_p['max']:.2f})")
-            if event.get("epsilon") is not None:
-                parts.append(f"ε {event['epsilon']:.2f}")
-            text = f"{event['method']}-{event['seed']}: {', '.join(parts)}"
-            self.bar.update(self.task, description=f"round {event['round']}", detail=text)
-            for client, reason in event["failures"].items():
-                self.console.print(f"round {event['round']} {event['method']}: client {client} left out: {reason}",
-                                   style="yellow", markup=False, highlight=False)  # fmt: skip
+            self._show_round(event)
         elif event["event"] == "evaluation":
-            steps = {
-                k: value for k, value in (event.get("psnr") or {}).items() if value is not None
-            }
-            own = {
-                name: value
-                for name, value in own_metrics(event).items()
-                if isinstance(value, int | float)
-            }
-            text = " ".join(f"{k}:{value:.1f}" for k, value in steps.items())
-            text = " ".join(
-                [f"PSNR@k {text}"] * bool(steps)
-                + [f"{name} {value:.4g}" for name, value in own.items()]
-            )
-            warning = "  [red]diverged[/]" if event.get("diverged") else ""
+            text = " ".join(_brief(name, value) for name, value in event["metrics"].items())
             self.console.print(
-                f"round {event['round']:>3} {event['method']}-{event['seed']} {text}{warning}",
+                f"round {event['round']:>3} {event['method']}-{event['seed']} {' '.join(text.split())}",
                 highlight=False,
             )
+
+    def _show_round(self, event: dict[str, Any]) -> None:
+        clients = event["clients"]
+        failed = f", [red]{clients['failed']} failed[/]" if clients["failed"] else ""
+        parts = [f"{clients['ok']} ok{failed}"]
+        psnr_p = event["metrics"].get("psnr_p") or {}
+        if psnr_p.get("mean") is not None:
+            parts.append(f"PSNR_p {psnr_p['mean']:.2f} dB (max {psnr_p['max']:.2f})")
+        if event.get("epsilon") is not None:
+            parts.append(f"ε {event['epsilon']:.2f}")
+        text = f"{event['method']}-{event['seed']}: {', '.join(parts)}"
+        self.bar.update(self.task, description=f"round {event['round']}", detail=text)
+        notes = [f"client {c} left out: {reason}" for c, reason in event["failures"].items()]
+        notes += [
+            f"a chunk of clients failed together and was trained one by one: {reason}"
+            for reason in event.get("fallbacks", [])
+        ]
+        notes += [f"uploads could not be looked at: {r}" for r in event.get("unseen", [])]
+        for note in notes:
+            self.console.print(
+                f"round {event['round']} {event['method']}: {note}",
+                style="yellow", markup=False, highlight=False,
+            )  # fmt: skip
 
     @contextmanager
     def live(self, threaded: bool) -> Iterator[None]:
@@ -98,3 +94,15 @@ class ProgressDisplay:
                 if threaded:
                     thread.join()
                 self.tick()
+
+
+def _brief(name: str, value: Any) -> str:
+    """A metric in a line: a number, the entries of a table by step, the name of what is true."""
+    if value is True:
+        return f"[red]{name}[/]"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{name} {value:.4g}"
+    if name == "psnr" and isinstance(value, dict):
+        steps = [f"{k}:{v:.1f}" for k, v in value.items() if isinstance(v, int | float)]
+        return f"PSNR@k {' '.join(steps)}"
+    return ""

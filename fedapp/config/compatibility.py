@@ -8,26 +8,76 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from privacy.releases import RELEASES
 from privacy.sampling import Sampler
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
+from strategies.local import LEARNERS, LOCAL
+from strategies.rules import RULES
 from strategies.settings import ClientsSettings, LearnerSettings
-from tasks.errors import InputError
+from tasks import TASKS
+from tasks.errors import InputError, nearest
+from tasks.registry import load, reference
+
+if TYPE_CHECKING:
+    from fedapp.config.experiment import Experiment
+    from strategies.release import Release
+    from strategies.rule import Rule
+    from tasks.types import Task
+
+Learners = Mapping[str, Any]  # the classes of the methods, by name
+
+
+def refuse_sums(experiment: Experiment) -> None:
+    """Raise :class:`InputError` for the first thing that rounds of sums cannot do.
+
+    The methods are learners; what learner, task, rule and release need of each other they say by
+    traits, so that whoever derives from one, or names it by its module, is held to the same.
+    """
+    for method in experiment.method_list:
+        reference("learner", method, {**LEARNERS, LOCAL: ""}, key="methods")
+    if not experiment.trained_methods:
+        raise InputError(
+            "methods", experiment.methods, "nothing to train", nearest("fedmenf", LEARNERS)
+        )
+    learners = {
+        method: load("learner", method, LEARNERS, key="methods")
+        for method in experiment.trained_methods
+    }
+    rule: type[Rule] = load("rule", experiment.rule, RULES)
+    release: type[Release] = load("release", experiment.release, RELEASES)
+    task: type[Task] = load("task", experiment.task, TASKS)
+    refuse(learners, experiment.clients, experiment.learner, experiment.runtime)
+    refuse_mismatched(experiment, task, learners, rule)
+    refuse_attendance(release, experiment)
+    if rule.counts_steps:
+        refuse_noised_steps(experiment.rule, release, experiment.release, experiment.learner)
+    refuse_private(
+        release,
+        experiment.release,
+        experiment.privacy,
+        experiment.clients,
+        experiment.runtime,
+        experiment.evaluation.uploads,
+    )
 
 
 def refuse(
-    learners: Mapping[str, Any],
+    learners: Learners,
     clients: ClientsSettings,
     learner: LearnerSettings,
     runtime: RuntimeSettings,
 ) -> None:
-    """Raise :class:`InputError` for the first combination that does not compose.
+    """Numbers of clients, learners and their steps, shares of a GPU.
 
-    ``learners`` are the factories of the methods: what they need they say by attributes, so that
-    whoever derives from one, or names it by its module, is held to the same.
+    Args:
+        learners: the classes of the methods, by name.
+        clients: the population.
+        learner: the local loop.
+        runtime: where it runs.
     """
     if clients.per_round > clients.total:
         raise InputError(
@@ -44,22 +94,18 @@ def refuse(
             f"set clients.min to {clients.per_round or clients.total} or fewer",
         )
     for method, kind in learners.items():
-        if learner.inner_steps < getattr(kind, "least_inner_steps", 0):
+        if learner.inner_steps < kind.least_inner_steps:
             raise InputError(
                 "learner.inner-steps", learner.inner_steps,
                 f"{method} steps back from K inner steps; with K = {learner.inner_steps} it stands still",
                 "set learner.inner-steps to 1 or more, or use the method erm",
             )  # fmt: skip
-        if (
-            getattr(kind, "spreads_a_budget", False)
-            and learner.steps_by_examples
-            and not learner.fedmenf.total_steps
-        ):
+        if kind.spreads_a_budget and learner.steps_by_examples and not learner.fedmenf.total_steps:
             raise InputError(
                 "learner.fedmenf.total-steps", 0.0, "a budget is spread over steps, which differ by client",
                 "give the most steps a client takes in the whole run, or set learner.steps-by-examples to false",
             )  # fmt: skip
-        if getattr(kind, "personal", False) and learner.steps_by_examples:
+        if kind.personal and learner.steps_by_examples:
             raise InputError(
                 "learner.steps-by-examples",
                 True,
@@ -76,60 +122,84 @@ def refuse(
         )
 
 
-def refuse_strangers(
-    task: Any, name: str, learners: Mapping[str, Any], rule_name: str, rule: Any, uploads: bool
+def refuse_mismatched(
+    experiment: Experiment, task: type[Task], learners: Learners, rule: type[Rule]
 ) -> None:
-    """Tasks, learners and rules that ask of each other what the other does not have (classes, not
-    yet built)."""
-    personalised = hasattr(task, "personal_start")
-    personal = [method for method, kind in learners.items() if getattr(kind, "personal", False)]
-    if personal and not personalised:
+    """Pieces whose requirements the others do not meet.
+
+    Args:
+        experiment: names them.
+        task: its class, not yet built; so are
+        learners: of the methods, by name, and
+        rule: of the server.
+    """
+    personal = [method for method, kind in learners.items() if kind.personal]
+    if personal and not task.personalised:
         raise InputError(
-            "methods", personal[0], f"task {name} has no personal parameters to train beside the shared ones",
-            "use task talking-head, or another method",
-        )  # fmt: skip
-    if getattr(rule, "signals", ()) and (not personalised or set(personal) != set(learners)):
+            "methods",
+            personal[0],
+            f"task {experiment.task} has no personal parameters to train beside the shared ones",
+            "use a task that has, such as talking-head, or another method",
+        )
+    wanted = set(rule.signals)
+    silent = [method for method, kind in learners.items() if not wanted <= set(kind.measures)]
+    if wanted and (silent or not task.personalised):
         raise InputError(
-            "rule", rule_name, f"weighs clients by {' and '.join(rule.signals)}, which only adapters on talking heads "
-            "measure", "use methods = adapters with task = talking-head, or the rule fedavg",
-        )  # fmt: skip
-    if getattr(rule, "averages_gradients", False) and personal:
+            "rule",
+            experiment.rule,
+            f"weighs clients by {' and '.join(rule.signals)}, which {(silent or [*learners])[0]} on "
+            f"task {experiment.task} does not measure",
+            "use methods = adapters with task = talking-head, or the rule fedavg",
+        )
+    if rule.averages_gradients and personal:
         raise InputError(
-            "rule", rule_name, "control variates are mean gradients, and adapters steps with AdamW",
+            "rule",
+            experiment.rule,
+            "control variates are mean gradients, and adapters steps with AdamW",
             "use fedavg, fedprox or isfa",
-        )  # fmt: skip
-    if uploads and not hasattr(task, "render"):
+        )
+    if experiment.evaluation.uploads and not task.renders:
         raise InputError(
-            "evaluation.uploads", True, f"an upload of task {name} renders to nothing by itself", "set it to false"
-        )  # fmt: skip
+            "evaluation.uploads",
+            True,
+            f"an upload of task {experiment.task} renders to nothing by itself",
+            "set it to false",
+        )
 
 
 def refuse_noised_steps(rule_name: str, release: Any, name: str, learner: LearnerSettings) -> None:
     """Numbers of steps (FedNova's) inside a noised sum: where they differ, noise would drown
     them."""
-    if learner.steps_by_examples and getattr(release, "placement", "none") != "none":
+    if learner.steps_by_examples and release.placement != "none":
         raise InputError(
             "rule", rule_name, f"release {name} noises the clients' numbers of steps by far more than they differ",
             "use fedavg, or set learner.steps-by-examples to false",
         )  # fmt: skip
 
 
-def refuse_attendance(release: Any, name: str, attendance: float, privacy: PrivacySettings) -> None:
+def refuse_attendance(release: type[Release], experiment: Experiment) -> None:
     """Clients who stay away by their own score go only where neither their absence nor a lone
     presence shows."""
-    if attendance == 1:
+    attendance = experiment.rules.isfa.attendance
+    privacy = experiment.privacy
+    rule: type[Rule] = load("rule", experiment.rule, RULES)
+    if not rule.attends or attendance == 1:
         return
-    if getattr(release, "placement", "none") != "distributed":
+    if release.placement != "distributed":
         raise InputError(
-            "rules.isfa.attendance", attendance,
-            f"under release {name} a sum may show who stayed away, or hold one client alone",
+            "rules.isfa.attendance",
+            attendance,
+            f"under release {experiment.release} a sum may show who stayed away, or hold one client "
+            "alone",
             "use 1, or a release whose nodes add the noise (distributed-dp)",
-        )  # fmt: skip
+        )
     if privacy.adaptive_clip or privacy.metrics != "{}":
         raise InputError(
-            "rules.isfa.attendance", attendance, "who stays away would count as the middle of every private metric and "
-            "clip bit", "use 1, or neither privacy.metrics nor privacy.adaptive-clip",
-        )  # fmt: skip
+            "rules.isfa.attendance",
+            attendance,
+            "who stays away would count as the middle of every private metric and clip bit",
+            "use 1, or neither privacy.metrics nor privacy.adaptive-clip",
+        )
 
 
 def refuse_private(
@@ -170,7 +240,7 @@ def refuse_private(
             f"set runtime.nodes (and clients) to {least} or more",
         )  # fmt: skip
     _check_metrics(privacy)
-    noised = getattr(release, "placement", "none") != "none"
+    noised = release.placement != "none"
     if sampled and not noised:
         raise InputError(
             "privacy.sampling",

@@ -15,18 +15,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.compatibility import (
-    refuse,
-    refuse_attendance,
-    refuse_noised_steps,
-    refuse_private,
-    refuse_strangers,
-)
+from fedapp.workflows import kind_of
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
-from strategies.local import LEARNERS, LOCAL
+from strategies.local import LOCAL
 from strategies.settings import ClientsSettings, LearnerSettings, RuleSettings
-from tasks.errors import InputError, nearest
+from tasks import TASKS
+from tasks.errors import InputError
 from tasks.registry import load, reference
 from tasks.settings import Settings, TaskSettings, flatten
 
@@ -63,6 +58,9 @@ class Experiment(TaskSettings):
     """Everything a run is determined by."""
 
     recipe: str = Field("default", min_length=1, description="name of the run folder")
+    workflow: str = Field(
+        "", description="how server and nodes train together; empty: the task's own way"
+    )
     methods: str = Field("fedmenf,maml,local", description="learners to compare, and `local`")
     rule: str = Field("fedavg", description="aggregation rule")
     release: str = Field("plain", description="how the sum over clients is made")
@@ -97,14 +95,20 @@ class Experiment(TaskSettings):
 
     @classmethod
     def from_run_config(cls, values: Mapping[str, Any]) -> Experiment:
-        """Parse Flower's flat run config (``{"learner.inner-steps": 4, ...}``); raises
+        """Parse and check Flower's flat run config (``{"learner.inner-steps": 4, ...}``); raises
         :class:`InputError`."""
-        try:
-            experiment = cls.model_validate(_nest(values))
-        except ValidationError as error:
-            raise _explain(error) from None
+        experiment = cls.parsed(values)
         experiment._check()
         return experiment
+
+    @classmethod
+    def parsed(cls, values: Mapping[str, Any]) -> Experiment:
+        """Only parse: every value for itself, not whether all go together (which needs to import
+        what they name)."""
+        try:
+            return cls.model_validate(_nest(values))
+        except ValidationError as error:
+            raise _explain(error) from None
 
     def to_run_config(self) -> dict[str, bool | int | float | str]:
         """The flat run config that :meth:`from_run_config` reads back."""
@@ -117,40 +121,22 @@ class Experiment(TaskSettings):
         kept = {key: value for key, value in self.to_run_config().items() if key not in ELSEWHERE}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def workflow_name(self) -> str:
+        """The workflow that trains: the configured one, or the task's own."""
+        if self.workflow:
+            return self.workflow
+        found: str = load("task", self.task, TASKS).workflow
+        return found
+
     def _check(self) -> None:
         """What no single field can know: names that must exist, values that must agree."""
-        from privacy.releases import RELEASES
-        from strategies.rules import RULES
-        from tasks import TASKS
-
         reference("task", self.task, TASKS)
-        reference("rule", self.rule, RULES)
-        reference("release", self.release, RELEASES)
-        for method in self.method_list:
-            reference("learner", method, {**LEARNERS, LOCAL: ""}, key="methods")
         if len(set(self.method_list)) < len(self.method_list):
             raise InputError(
                 "methods", self.methods, "names a method twice", "name each method once"
             )
-        if not self.trained_methods:
-            raise InputError(
-                "methods", self.methods, "nothing to train", nearest("fedmenf", LEARNERS)
-            )
-        learners = {
-            method: load("learner", method, LEARNERS, key="methods")
-            for method in self.trained_methods
-        }
-        refuse(learners, self.clients, self.learner, self.runtime)
-        rule, release = load("rule", self.rule, RULES), load("release", self.release, RELEASES)
-        task = load("task", self.task, TASKS)
-        refuse_strangers(task, self.task, learners, self.rule, rule, self.evaluation.uploads)
-        if hasattr(rule, "attendance"):
-            refuse_attendance(release, self.release, self.rules.isfa.attendance, self.privacy)
-        if getattr(rule, "counts_steps", False):
-            refuse_noised_steps(self.rule, release, self.release, self.learner)
-        refuse_private(
-            release, self.release, self.privacy, self.clients, self.runtime, self.evaluation.uploads
-        )
+        kind_of(self.workflow_name).part("check")(self)
 
 
 def known_keys() -> dict[str, Any]:

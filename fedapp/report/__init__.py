@@ -24,19 +24,14 @@ def write_report(folder: RunFolder) -> Path:
     import jinja2
 
     from fedapp.report.content import view
-    from fedapp.report.field_page import FIELD_PAGE
-    from fedapp.report.head_page import HEAD_PAGE
     from fedapp.report.page import PAGE
-    from fedapp.report.plain_page import PLAIN_PAGE
 
-    pages = jinja2.DictLoader(
-        {"page": PAGE, "field": FIELD_PAGE, "head": HEAD_PAGE, "plain": PLAIN_PAGE}
-    )
+    template, shown = view(folder)
     environment = jinja2.Environment(
-        loader=pages, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.DictLoader({"page": PAGE, "family": template}),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    shown = view(folder)
-    write_bytes(
-        folder.report_file, environment.get_template(shown["page"]).render(**shown).encode()
-    )
+    write_bytes(folder.report_file, environment.get_template("family").render(**shown).encode())
     return folder.report_file

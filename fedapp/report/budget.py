@@ -11,20 +11,19 @@ from typing import Any
 
 from fedapp.about import versions
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_release, build_rule, build_task
+from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint
-from fedapp.protection import ledger_folder
 from fedapp.report.budget_page import BUDGET_PAGE
+from fedapp.run.protection import ledger_folder
 from fedapp.store.atomic import write_bytes, write_json
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.ledger import LEDGER_FILE, Head, line_hash, read_entries
 from privacy.budget.report import Facts, build_report
 from privacy.flower.wire import OUTGOING
-from privacy.releases.lattice import LatticeRelease
-from privacy.sampling import Sampler
 from tasks.errors import InputError
 
-JSON_FILE, PAGE_FILE = "privacy_report.json", "privacy_report.html"
+JSON_FILE = "privacy_report.json"
+PAGE_FILE = "privacy_report.html"
 
 
 def budget_of(folder: RunFolder) -> dict[str, Any]:
@@ -36,15 +35,12 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
             "run", str(folder.path), f"has no budget: its release is {experiment.release}",
             "run a private release, for example the recipe quickstart-dp",
         )  # fmt: skip
-    size = build_rule(experiment).size(build_task(experiment).layout.size)
-    release, privacy, clients = (
-        build_release(experiment, size),
-        experiment.privacy,
-        experiment.clients,
-    )
-    assert isinstance(release, LatticeRelease), "a run with a ledger has a private release"
-    entries, lines = read_entries(file), file.read_bytes().split(b"\n")
-    sampler = Sampler(privacy.sampling, 0, clients.total, clients.per_round)
+    pieces = Pieces(experiment)
+    privacy, clients, sampler = experiment.privacy, experiment.clients, pieces.sampler(0)
+    size = pieces.rule.size(pieces.task.layout.size)
+    release: Any = pieces.release
+    entries = read_entries(file)
+    lines = file.read_bytes().split(b"\n")
     rounds = [event for event in folder.events() if event["event"] == "round"]
     facts = Facts(
         entries=entries, head=Head(len(entries) - 1, line_hash(lines[-2])), ledger_id=entries[0]["public"],

@@ -3,44 +3,6 @@
 FIELD_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} clients, each holding {{ kind.held }}, train a shared neural field
 ({{ kind.field }} {{ experiment.field.depth }}×{{ experiment.field.width }}){% endblock %}
-{% block numbers %}
-<h2>The numbers</h2>
-<section class="card">
-{% if experiment.release == "plain" %}<table>
-<tr><th>what the server sees</th><th>PSNR_p mean ↓</th><th>worst client ↓</th><th>after affine fit ↓</th><th>correlation ↓</th><th>flat colour</th><th>outside [0, 1]</th></tr>
-{% for m in trained %}{% set row = result.methods[m] %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}{% if row.diverged %}<span class="tag">diverged</span>{% endif %}</td>
-<td>{{ number(row.psnr_p.mean if row.psnr_p) }}</td><td>{{ number(row.psnr_p.max if row.psnr_p) }}</td>
-<td>{{ number(row.psnr_p_affine.mean if row.psnr_p_affine) }}</td><td>{{ number(row.correlation_p.mean if row.correlation_p) }}</td>
-<td>{{ number(row.psnr_floor.mean if row.psnr_floor) }}</td><td>{{ number(row.range_excess.mean if row.range_excess) }}</td></tr>
-{% endfor %}
-</table>
-<p class="note">PSNR_p compares the rendering of a client's upload with its private picture; the worst client is the one it shows
-best. “Outside” is how far the rendering lies from the data range on average. Means over seeds and clients.</p>
-{% endif %}
-<table>
-<tr><th>what a new client gets</th>{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}{% for k in shown_steps %}<th>SSIM@{{ k }} ↑</th>{% endfor %}</tr>
-{% for m in order %}{% set row = result.methods[m] %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td>
-{% for k in steps %}<td>{{ number(row.psnr[k|string] if row.psnr) }}</td>{% endfor %}
-{% for k in shown_steps %}<td>{{ number(row.ssim[k|string] if row.ssim, 3) }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-<p class="note">After k steps of test-time optimisation on {{ experiment.data.held_out }} {{ kind.many }} no client holds, at step size
-{{ experiment.evaluation.rate }}, the same for all.</p>
-<table>
-<tr><th>step size tuned per method</th>{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}<th>chosen at k = {{ steps[-1] }}</th></tr>
-{% for m in order %}{% set row = result.methods[m] %}{% if row.psnr_tuned %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td>
-{% for k in steps %}<td>{{ number(row.psnr_tuned[k|string]) }}</td>{% endfor %}
-<td>{{ row.rates_tuned[steps[-1]|string]|join(", ") }}</td></tr>
-{% endif %}{% endfor %}
-</table>
-<p class="note">Tuned by cross-fitting over {{ experiment.evaluation.rates }}: each is reported at the step size that was
-best for the others.</p>
-</section>
-
-{% endblock %}
 {% block attacks %}
 {% if attacks %}
 <h2>Attacks on the updates</h2>

@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fedapp.report.table import lookup
+
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e2e8f0", "axes.edgecolor": "#94a3b8", "axes.labelcolor": "#334155",
@@ -42,10 +44,10 @@ def _legend(axes: Axes) -> None:
 
 def over_rounds(
     events: list[dict[str, Any]], methods: list[str], titles: dict[str, str], colours: dict[str, str],
-    metric: str, key: str, label: str,
+    path: tuple[str, ...], label: str,
 ) -> str:  # fmt: skip
-    """One line a method (mean over seeds, band from lowest to highest seed) of
-    ``event[metric][key]``."""
+    """A line per method (mean over seeds, band from lowest to highest seed) of the metric at
+    ``path``."""
 
     from matplotlib.ticker import MaxNLocator
 
@@ -53,9 +55,9 @@ def over_rounds(
         for method in methods:
             points: dict[int, list[float]] = {}
             for event in events:
-                value = (
-                    (event.get(metric) or {}).get(key) if event.get("method") == method else None
-                )
+                if event.get("method") != method:
+                    continue
+                value = lookup(event["metrics"], path)
                 if value is not None:
                     points.setdefault(event["round"], []).append(value)
             rounds = sorted(points)

@@ -8,9 +8,8 @@ from typing import Any
 from strategies.local import LOCAL
 
 USEFUL = 10.0  # an epsilon above which nobody here speaks of privacy
-AFFINE_MARGIN = (
-    0.5  # dB above the flat colour from which a fitted rendering is said to show something
-)
+# dB above the constant-colour baseline from which a fitted rendering is said to show something
+AFFINE_MARGIN = 0.5
 
 
 def findings(
@@ -49,7 +48,7 @@ def findings(
         text = f"PSNR_p is over the {seen} of {result['population']} clients that were drawn at least once."
         sentences.append(("plain", text))
     if result["release"] != "plain":
-        return [*_release(result), *_against_local(methods, titles), *sentences]
+        return [*release_finding(result), *_against_local(methods, titles), *sentences]
     sentences.append(
         (
             "plain",
@@ -86,7 +85,7 @@ def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[
             continue
         text = (
             f"{titles.get(method, method)}: rendering an upload shows {seen['value']:.1f} dB of the private signal, "
-            f"inverting it {found['value']:.1f} dB (a flat colour: {found['floor']:.1f}; {found['n']} clients)."
+            f"inverting it {found['value']:.1f} dB (a constant colour: {found['floor']:.1f}; {found['n']} clients)."
         )
         safe = True
         for (attack, _), row in own.items():
@@ -98,8 +97,8 @@ def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[
     return sentences
 
 
-def _release(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the release promised; ``epsilon`` is there only if noise was charged."""
+def release_finding(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The release's promise; ``epsilon`` is there only if noise was charged."""
     if result["epsilon"] is None:
         text = (
             "the server saw only sums over the nodes, without noise. One sum hides which node sent what; sums of many "
@@ -167,7 +166,7 @@ def _what_rendering_misses(row: dict[str, Any], title: str) -> list[tuple[str, s
         return [
             (
                 "warning",
-                f"{title}: its renderings score less than a flat colour ({plain:.1f} against {floor:.1f} dB), but "
+                f"{title}: its renderings score less than a constant colour ({plain:.1f} against {floor:.1f} dB), but "
                 f"{fitted:.1f} dB after the best affine intensity fit (correlation {related:.2f}): PSNR_p understates "
                 "what they show, because it punishes a mere shift of colour.",
             )

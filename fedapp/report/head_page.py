@@ -18,37 +18,8 @@ Every person was given one still picture from another clip, and the speech.</p>
 </div>
 </section>
 
-<h2>The numbers</h2>
-<section class="card">
-<table>
-<tr><th>at once, no adaptation</th><th>mouth correlation ↑</th><th>with wrong speech → 0</th><th>mouth error ↓</th><th>still reference</th><th>PSNR ↑</th><th>still reference</th><th>codec's limit</th><th>|jitter − true| ↓</th><th>identity ↑</th><th>top-1 ↑</th></tr>
-{% for m in order %}{% set row = result.methods[m] %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td><td>{{ number(row.mouth_corr, 3) }}</td><td>{{ number(row.mouth_corr_shuffled, 3) }}</td><td>{{ number(row.mouth_error, 3) }}</td><td>{{ number(row.mouth_error_static, 3) }}</td>
-<td>{{ number(row.psnr["0"] if row.psnr) }}</td><td>{{ number(row.psnr_static) }}</td><td>{{ number(row.psnr_codec) }}</td><td>{{ number(row.jitter_error, 4) }}</td><td>{{ number(row.identity_similarity, 3) }}</td><td>{{ number(row.identity_top1) }}</td></tr>
-{% endfor %}
-</table>
-<p class="note">The mouth is judged by how dark its box is, frame by frame, in the generated and in the true video; errors are in units from closed (0)
-to wide open (1) where the true opening is known. Wrong speech: the same person driven with other people's sound; a model that ignores sound would score the
-same as with the right one. Identity is the cosine of coarse colour layouts, no face network, and saturates: the reference itself would be found.</p>
-<table>
-<tr><th>after k steps on one's own clips</th>{% for k in steps %}<th>mouth error@{{ k }} ↓</th>{% endfor %}{% for k in steps %}<th>reserved@{{ k }} ↓</th>{% endfor %}{% for k in steps %}<th>PSNR@{{ k }} ↑</th>{% endfor %}</tr>
-{% for m in order %}{% set row = result.methods[m] %}{% set own = row.personalised or {} %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td>
-{% for k in steps %}<td>{{ number((own.mouth_error or {})[k|string], 3) }}</td>{% endfor %}
-{% for k in steps %}<td>{{ number((own.mouth_error_reserved or {})[k|string], 3) }}</td>{% endfor %}
-{% for k in steps %}<td>{{ number((row.psnr or {})[k|string]) }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-<p class="note">Reserved: people who open their mouth 40 % as far, which no reference picture shows; a mouth that stays shut scores
-{{ number(result.methods[order[0]].mouth_error_reserved_static, 3) }} on them. Only the personal adapter moves here.</p>
-<table>
-<tr><th>needs somebody's network</th>{% for m in order %}<th>{{ titles[m] }}</th>{% endfor %}</tr>
-{% for label, values in judged.items() %}<tr><td>{{ label }}</td>{% for m in order %}<td>{{ number(values[m], 3) if values[m] is not none else "not computed" }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-<p class="note">Set talking-head.judges to TorchScript files to have these computed. A Fréchet distance also needs more frames than the
-network gives features; with fewer it would be meaningless.</p>
-</section>
+{{ super() }}
+{% if not judges %}<p class="note">LPIPS, Fréchet distance, face similarity and sync confidence: not computed. Set talking-head.judges to TorchScript files to have them.</p>{% endif %}
 {% endblock %}
 {% block attacks %}
 {% if attacks %}

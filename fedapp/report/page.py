@@ -39,8 +39,8 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 </head>
 <body><main>
 <h1>{{ name }}</h1>
-<p class="lead">{% block lead %}{% endblock %} over {{ result.rounds }} rounds with the rule
-<b>{{ experiment.rule }}</b>, release <b>{{ experiment.release }}</b>, seeds {{ experiment.seeds }}.
+<p class="lead">{% block lead %}{% endblock %} over {{ result.rounds }} rounds{% if "rule" in axes %} with the rule
+<b>{{ experiment.rule }}</b>{% endif %}{% if "release" in axes %}, release <b>{{ experiment.release }}</b>{% endif %}, seeds {{ experiment.seeds }}.
 {% if status.state != "finished" and status.state != "running" %}<span class="tag">{{ status.state }}: {{ status.reason }}</span>{% endif %}</p>
 
 <ul class="findings">
@@ -48,7 +48,18 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 {% endfor %}
 </ul>
 
-{% block numbers %}{% endblock %}
+{% block numbers %}
+<h2>The numbers</h2>
+<section class="card">
+{% for table in tables %}<table>
+<tr><th>{{ table.title }}</th>{% for name in table.head[1:] %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr><td>{% if dots[row[0]] %}<span class="dot" style="background:{{ dots[row[0]] }}"></span>{% endif %}{{ row[0] }}{% if table.flags[row[0]] %}<span class="tag">{{ table.flags[row[0]] }}</span>{% endif %}</td>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% if table.note %}<p class="note">{{ table.note }}</p>{% endif %}
+{% else %}<p class="note">The task measured no numbers.</p>
+{% endfor %}
+</section>
+{% endblock %}
 {% block attacks %}{% endblock %}
 {% if audit %}
 <h2>Audit: {{ audit.verdict }}</h2>
@@ -61,8 +72,11 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 <h2>Cost and failures</h2>
 <section class="card">
 <p>{{ "{:,}".format(result.bytes_up) }} bytes up and {{ "{:,}".format(result.bytes_down) }} bytes down in node messages;
-{{ result.clients.ok }} client updates counted, {{ result.clients.failed }} left out; {{ number(result.seconds, 0) }} s of rounds and evaluation.
+{{ result.clients.ok }} client updates counted, {{ result.clients.failed }} left out{% if result.fallbacks %}; <b>{{ result.fallbacks }} times a chunk of clients failed together and was trained one by one</b> (code that depends on how clients are packed, or a client at fault){% endif %}{% if result.unseen %}; {{ result.unseen }} times uploads could not be looked at{% endif %}; {{ number(result.seconds, 0) }} s of rounds and evaluation.
 {% if result.epsilon is not none %}Privacy budget: ε = {{ number(result.epsilon) }} at δ = {{ result.delta }} spent, cohorts known; the whole account is in <a href="privacy_report.html">privacy_report.html</a>.{% else %}Privacy budget ε: not computed (release {{ result.release }} adds no noise).{% endif %}</p>
+{% if fallbacks %}<table><tr><th>round</th><th>method</th><th>what a chunk of clients failed with</th></tr>
+{% for event in fallbacks %}{% for reason in event.fallbacks %}<tr><td>{{ event.round }}</td><td>{{ titles[event.method] }}</td><td style="text-align:left;white-space:normal">{{ reason }}</td></tr>
+{% endfor %}{% endfor %}</table>{% endif %}
 {% if failures %}<table><tr><th>round</th><th>method</th><th>client</th><th>reason</th></tr>
 {% for event in failures %}{% for client, reason in event.failures.items() %}<tr><td>{{ event.round }}</td><td>{{ titles[event.method] }}</td><td>{{ client }}</td><td style="text-align:left;white-space:normal">{{ reason }}</td></tr>
 {% endfor %}{% endfor %}</table>{% endif %}

@@ -3,18 +3,6 @@ each method."""
 
 PLAIN_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} clients train {% for m in trained %}{{ titles[m] }}{{ ", " if not loop.last }}{% endfor %} on the task <b>{{ experiment.task }}</b> together,{% endblock %}
-{% block numbers %}
-<h2>The numbers</h2>
-<section class="card">
-<table>
-<tr><th>measured by the task</th>{% for name in measured %}<th>{{ name|replace("_", " ") }}</th>{% endfor %}</tr>
-{% for m in order %}
-<tr><td><span class="dot" style="background:{{ colours[m] }}"></span>{{ titles[m] }}</td>{% for name in measured %}<td>{{ number(result.methods[m][name], 4) }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-<p class="note">After the last round, means over seeds.{% if not measured %} The task measured no numbers.{% endif %}</p>
-</section>
-{% endblock %}
 {% block attacks %}
 {% if attacks %}
 <h2>Attacks on the updates</h2>

@@ -19,21 +19,73 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedapp.store.atomic import write_bytes
+from strategies.federation import MODEL, Federation
+from strategies.rule import Rule
+from strategies.types import Snapshot
 from tasks.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
+LEDGER = "ledger"
 
 
 @dataclass
 class Checkpoint:
-    """State after ``round`` rounds. ``identity`` is what must agree with the run: task, methods,
-    rule, sizes."""
+    """State after ``round`` turns. ``identity`` is what must agree with the run: task, methods,
+    rule, sizes.
+
+    Keys: a tensor of an arm is ``<arm>/<name>``; ``state`` has one entry per arm, its facts, and
+    :data:`LEDGER`, how far the ledger was. Nothing outside this class spells them.
+    """
 
     round: int
     identity: dict[str, Any]
     state: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        round: int,
+        identity: dict[str, Any],
+        snapshots: Mapping[str, Snapshot],
+        ledger: dict[str, Any] | None,
+    ) -> Checkpoint:
+        """Collect the snapshots of all arms, by name."""
+        tensors = {
+            f"{arm}/{name}": tensor
+            for arm, snapshot in snapshots.items()
+            for name, tensor in snapshot.tensors.items()
+        }
+        facts = {arm: snapshot.facts for arm, snapshot in snapshots.items()}
+        return cls(round, identity, {**facts, LEDGER: ledger}, tensors)
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms."""
+        return [name for name in self.state if name != LEDGER]
+
+    @property
+    def ledger(self) -> dict[str, Any] | None:
+        """How far the ledger was."""
+        return self.state[LEDGER]
+
+    def arm(self, name: str) -> Snapshot:
+        """The snapshot of one arm; raises ``KeyError`` if there is none of that name."""
+        prefix = f"{name}/"
+        own = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(prefix)
+        }
+        return Snapshot(own, self.state[name])
+
+    def federation(self, name: str, rule: Rule) -> Federation:
+        """An arm of rounds of sums as it was, with its ``rule``."""
+        snapshot = self.arm(name)
+        federation = Federation(rule, self.identity["clients"], snapshot.tensors[MODEL])
+        federation.restore(self.round, snapshot)
+        return federation
 
 
 class CheckpointWriter:
@@ -75,20 +127,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     for old in list_checkpoints(folder)[:-KEEP]:
         old.unlink(missing_ok=True)
     return file
-
-
-def judged_model(rule: Any, checkpoint: Checkpoint, arm: str) -> Tensor:
-    """The model a run was judged by: the last one of ``arm``, unless its rule says otherwise."""
-    last, result = checkpoint.tensors[f"{arm}/model"], getattr(rule, "result", None)
-    if result is None:
-        return last
-    prefix = f"{arm}/state/"
-    state = {
-        name.removeprefix(prefix): t
-        for name, t in checkpoint.tensors.items()
-        if name.startswith(prefix)
-    }
-    return result(last, state)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

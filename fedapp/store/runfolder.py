@@ -25,7 +25,12 @@ from fedapp.store.atomic import write_bytes, write_json
 from tasks.errors import InputError
 from tasks.types import Video
 
-RUNNING, FINISHED, STOPPED, FAILED, REFUSED = "running", "finished", "stopped", "failed", "refused"
+RUNNING = "running"
+FINISHED = "finished"
+STOPPED = "stopped"
+FAILED = "failed"
+REFUSED = "refused"
+INTERRUPTED = 130  # exit status, as a shell has it
 
 
 def new_path(base: Path, recipe: str) -> Path:

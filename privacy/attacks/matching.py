@@ -31,12 +31,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from strategies.learner import Learner
 from strategies.local.meta import Meta
-from strategies.types import Learner
 from tasks.params import clip, norms
 from tasks.randomness import Key
 from tasks.signals import Holding, Samples, Signal
-from tasks.types import Batch, Derivatives, Episode, Linearised, Task
+from tasks.types import Batch, Derivatives, Episode, Linearised, Trainable
 
 Loss = Callable[[Tensor, Batch], Tensor]  # parameters [C, P] and a batch -> [C]
 START = 0.5  # mid grey: the middle of the range of data
@@ -244,7 +244,7 @@ def cap_guesses(training: Training) -> list[Training]:
     learner = training.learner
     if not (isinstance(learner, Meta) and learner.cap and learner.gamma):
         return [training]
-    guesses = [replace(learner, cap=0.0, gamma=learner.gamma * share) for share in SHARES]
+    guesses = [learner.varied(cap=0.0, gamma=learner.gamma * share) for share in SHARES]
     return [training] + [replace(training, learner=guess) for guess in guesses]
 
 
@@ -255,7 +255,7 @@ def _best(found: Sequence[Matched]) -> Matched:
 
 
 def drawn_samples(
-    task: Task,
+    task: Trainable,
     coordinates: Tensor,
     keys: Sequence[Key],
     steps: int,

@@ -40,7 +40,7 @@ def normal_epsilon(mean0: float, std0: float, mean1: float, std1: float, delta: 
     for m0, s0, m1, s1 in ((mean0, std0, mean1, std1), (mean1, std1, mean0, std0)):
         excess = lambda epsilon, m0=m0, s0=s0, m1=m1, s1=s1: (
             _hockey_stick(epsilon, m0, s0, m1, s1) - delta
-        )  # noqa: E731
+        )
         if excess(0.0) <= 0:
             continue
         if excess(LARGEST) > 0:

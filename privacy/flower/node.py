@@ -12,11 +12,10 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from privacy.flower.wire import (
     RECORD,
@@ -27,7 +26,7 @@ from privacy.flower.wire import (
     unpack_table,
     unpack_terms,
 )
-from privacy.releases.lattice import LatticeRelease, own_noise
+from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.identity import (
     KEY_FILE,
@@ -40,30 +39,11 @@ from privacy.secagg.identity import (
 from privacy.secagg.messages import RefusalError, Terms
 from privacy.secagg.vault import Vault
 from privacy.witness import Witness
-from strategies.cohort import CohortResult
-from strategies.flower.wire import Order, pack_sum, record
-from tasks.errors import InputError
+from strategies.flower.records import record
 
-
-def node_folder(content: RecordDict, context: Context, simulated: bool) -> Path:
-    """Where this node keeps what must last. A deployed node is told at its start, a simulated one
-    by the server."""
-    number = int(context.node_config.get("partition-id", 0))
-    if "state-dir" in context.node_config:
-        return Path(str(context.node_config["state-dir"]))
-    given = (
-        str(record(content, "at", ConfigRecord)["state-dir"])
-        if simulated and "at" in content
-        else ""
-    )
-    if not given:
-        raise InputError(
-            "state-dir",
-            "",
-            "a private round needs a folder with this node's keys",
-            'use --node-config "state-dir=…"',
-        )
-    return Path(given) / f"node-{number:04d}"
+if TYPE_CHECKING:
+    from strategies.cohort import CohortResult
+    from strategies.flower.wire import Order
 
 
 class SecureNode:
@@ -100,7 +80,7 @@ class SecureNode:
         terms = unpack_terms(record(content, RECORD, ConfigRecord))
         public, work = json.loads(terms.public), json.loads(terms.work)
         objection = (
-            self.policy.forbids(name, own_noise(release))
+            self.policy.forbids(name, release.own_noise)
             or release.objection(public, len(terms.prekeys), terms.least, self.policy.colluding)
             or self._objection(terms, public, work)
         )
@@ -135,6 +115,10 @@ class SecureNode:
     ) -> RecordDict:
         """Train and mask, if this is what was agreed on: nothing is trained or remembered
         otherwise."""
+        import torch
+
+        from strategies.flower.wire import pack_sum
+
         said = record(content, RECORD, ConfigRecord)
         session = as_bytes(said["session"])
         terms, assignment = self.client.agreed(session), order.assignment

@@ -33,17 +33,18 @@ from privacy.flower.wire import (
     unpack_list,
     unpack_table,
 )
-from privacy.releases.lattice import placement_of
 from privacy.secagg.graph import COMPLETE_UP_TO, default_threshold, dropouts, harary
 from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, Prekey, Terms
 from privacy.secagg.server import SecAggServer
 from privacy.settings import PrivacySettings
 from strategies.flower.legs import exchange, lifetime
+from strategies.flower.records import content_of
 from strategies.flower.roster import Node
-from strategies.flower.rounds import FederatedRounds, RoundReport, content_of
+from strategies.flower.rounds import FederatedRounds, RoundReport
 from strategies.flower.wire import Order, pack_broadcast, pack_order, unpack_sum
-from strategies.types import Payload, Public, Release
+from strategies.release import Release
+from strategies.types import Payload, Public
 from tasks.errors import ReplyError, StoppedError
 
 STOCK = 64  # prekeys asked for at once
@@ -289,9 +290,7 @@ def graph_of(nodes: int, privacy: PrivacySettings, release: Release) -> Graph:
     threshold = privacy.threshold or default_threshold(nodes)
     least = max(threshold, Policy().min_nodes)
     everybody = (
-        privacy.graph == "complete"
-        or nodes <= COMPLETE_UP_TO
-        or placement_of(release) == "distributed"
+        privacy.graph == "complete" or nodes <= COMPLETE_UP_TO or release.placement == "distributed"
     )
     if privacy.graph != "harary" and everybody:
         return Graph(max(nodes - 1, 1), threshold, least)

@@ -15,12 +15,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from privacy.secagg.messages import Prekey, Terms
-from strategies.flower.wire import FAILURE, Order, record
+from strategies.flower.records import FAILURE, record
 from tasks.errors import ReplyError
+
+if TYPE_CHECKING:
+    from strategies.flower.wire import Order
 
 ADVERTISE, SHARE, MASKED = "query.advertise", "query.share", "train.masked"
 CONFIRM, UNMASK = "query.confirm", "query.unmask"

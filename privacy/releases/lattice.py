@@ -10,28 +10,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from privacy.entropy import BLOCK, Entropy
 from privacy.joint import CHECK, JointVector, adapt_clip
 from privacy.ring import add_rounded, levels, rounded_norm, signed
 from privacy.settings import PrivacySettings
+from strategies.release import Release
 from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
 from tasks.errors import EmptySumError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FINEST = 64.0  # quanta: below this deviation of a node's share, rounded and discrete Gaussians begin to differ
 RHO_BIT, RHO_SCALAR = 0.1, 0.1  # shares of the sensitivity that the clip bit and each scalar take
 
 
-class LatticeRelease:
+class LatticeRelease(Release):
     """Base of the private releases; ``size`` is V, the numbers a rule contributes, ``scalars`` what
     it sums beside."""
 
     private = True
-    masked = False
-    placement = "none"
 
     def __init__(
         self, settings: PrivacySettings, size: int, scalars: Mapping[str, Bounds] | None = None
@@ -57,16 +59,9 @@ class LatticeRelease:
             max_examples=settings.max_examples,
         )
         self.length = self.joint.length + CHECK
+        self.sensitivity = self.joint.sensitivity
         self.state = {"clip": settings.clip_norm}
-
-    @property
-    def noised(self) -> bool:
-        return self.placement != "none"
-
-    @property
-    def multiplier(self) -> float:
-        """z, the noise deviation over the sensitivity S."""
-        return self.settings.noise_multiplier if self.noised else 0.0
+        self.multiplier = settings.noise_multiplier if self.noised else 0.0
 
     # ------------------------------------------------------------------ one round
     def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
@@ -123,7 +118,10 @@ class LatticeRelease:
     def encode(self, contribution: Contribution, public: Public) -> Payload:
         """On the node: each client clipped and rounded on its own, then added. No check block
         yet."""
-        total, count = np.zeros(self.joint.length, np.uint32), int(public["levels"])
+        import torch
+
+        total = np.zeros(self.joint.length, np.uint32)
+        count = int(public["levels"])
         entropy = Entropy()
         for row in self.joint.pack(contribution, float(public["clip"])):
             norm = add_rounded(total, row, count, entropy)
@@ -131,14 +129,18 @@ class LatticeRelease:
                 raise ArithmeticError("a rounded contribution exceeds its bound")
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 
-    def kept(self, contribution: Contribution, public: Public) -> torch.Tensor:
+    def clip_factor(self, contribution: Contribution, public: Public) -> Tensor:
         """The share of each client's vector that the clip lets through ``[C]``, in (0, 1]; 0 where
         it abstains."""
-        return torch.from_numpy(self.joint.kept(contribution, float(public["clip"])))
+        import torch
+
+        return torch.from_numpy(self.joint.clip_factor(contribution, float(public["clip"])))
 
     def close(self, payload: Payload | None, public: Public) -> Payload | None:
         """The node's last word: its share of distributed noise, and the check block of zeros, which
         gets none."""
+        import torch
+
         vector = np.zeros(self.length, np.uint32)
         if payload is not None:
             vector[:-CHECK] = payload.vector.numpy().view(np.uint32)
@@ -155,6 +157,8 @@ class LatticeRelease:
 
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: noise if it is central, then back to real numbers and the mean."""
+        import torch
+
         values = total.vector.numpy().view(np.uint32)
         if len(values) == self.length:
             values = values[:-CHECK]
@@ -184,20 +188,6 @@ class LatticeRelease:
             for name, value in sums.scalars.items()
         }
         return Aggregate(mean, denominator, scalars, clients)
-
-
-def placement_of(release: object) -> str:
-    """Who adds a release's noise: none, central or distributed."""
-    return release.placement if isinstance(release, LatticeRelease) else "none"
-
-
-def own_noise(release: object) -> float:
-    """The multiplier of the noise that nodes themselves add; a server's promise counts nothing."""
-    return (
-        release.multiplier
-        if isinstance(release, LatticeRelease) and release.placement == "distributed"
-        else 0.0
-    )
 
 
 def add_noise(vector: np.typing.NDArray[np.uint32], deviation: float) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from privacy.settings import PrivacySettings
+from strategies.release import Release
 from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
 
 
-class Plain:
+class Plain(Release):
     r"""Adds :math:`\sum_i w_i v_i`, :math:`\sum_i w_i` and the scalars as they are.
 
     **Guarantee**: none. The server sees each node's sum exactly; with one client a node, each
     client's update.
     """
-
-    private = masked = noised = False
-    metric_ranges: Mapping[str, tuple[float, float]] = {}
 
     def __init__(
         self,
@@ -29,20 +25,14 @@ class Plain:
         self.state: dict[str, float] = {}
         self.length = size
 
-    def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
-        return {}
-
     def encode(self, contribution: Contribution, public: Public) -> Payload:
         vector, weight = contribution.vector, contribution.weight
-        total = vector[0] * weight[0] if len(vector) == 1 else torch.mv(vector.mT, weight)
+        total = vector[0] * weight[0] if len(vector) == 1 else vector.mT.mv(weight)
         scalars = {
             name: float((value * weight if bounds.weighted else value).sum())
             for name, (value, bounds) in contribution.scalars.items()
         }
         return Payload(total, float(weight.sum()), scalars, len(vector))
-
-    def close(self, payload: Payload | None, public: Public) -> Payload | None:
-        return payload
 
     def decode(self, total: Payload, public: Public) -> Aggregate:
         if not total.weight > 0:

@@ -18,7 +18,7 @@ BENCHMARKS: dict[str, str] = {
     "secagg": "sim.bench.secagg:measure",
     "talking-head": "sim.bench.talking_head:measure",
     "fields": "sim.bench.fields:measure",
-    "methods": "fedapp.matrix:measure",
+    "methods": "fedapp.studies.matrix:measure",
 }
 
 Row = dict[str, Any]

@@ -73,7 +73,7 @@ def _fold(count: int) -> tuple[float, torch.Tensor]:
     for _ in range(5):
         started, fold = time.process_time(), Fold()
         for index, reply in enumerate(replies):
-            fold.put(index, unpack_answer(reply, _order(index), PARAMETERS, {}).result.payload)
+            fold.put(index, unpack_answer(reply, _order(index), PARAMETERS, {}, ()).result.payload)
         assert fold.total is not None, "there are replies"
         mean = fold.total.vector / fold.total.weight
         best = min(best, time.process_time() - started)
@@ -109,7 +109,7 @@ def _peak(count: int) -> float:
         reply = _reply(index)
         gc.collect()
         tracemalloc.start()
-        fold.put(index, unpack_answer(reply, _order(index), PARAMETERS, {}).result.payload)
+        fold.put(index, unpack_answer(reply, _order(index), PARAMETERS, {}, ()).result.payload)
         peak = max(peak, tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     return float(peak)

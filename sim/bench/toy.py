@@ -8,39 +8,37 @@ sent and folded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from strategies.learner import WholeFit
+from strategies.rule import Rule
 from strategies.settings import LearnerSettings
-from strategies.types import Broadcast, LocalResult, Memory, Rule
+from strategies.types import Broadcast, LocalResult, Memory
 from tasks.params import Layout
 from tasks.randomness import Key
 from tasks.settings import EvaluationSettings, TaskSettings, options_of
-from tasks.types import Evaluation
+from tasks.types import ClientData, Evaluation, Trainable
 
 
-class Nothing(NamedTuple):
+class Nothing(ClientData):
     """The data of a client that has none."""
 
-    name: str = "nothing"
-    examples: int = 1
+    name = "nothing"
+    examples = 1
+    truth = torch.zeros(0)
 
 
 NOTHING = Nothing()
 
 
-class ToyTask:
+class ToyTask(Trainable):
     """A vector of ``task-options = {"parameters": P}`` zeros and nothing to fit it to."""
-
-    derivatives = None
 
     def __init__(self, settings: TaskSettings) -> None:
         self.layout = Layout.of({"values": (int(options_of(settings.task_options)["parameters"]),)})
-
-    def check(self, clients: int) -> None:
-        """There is nothing to check."""
 
     def init(self, seed: int) -> Tensor:
         return torch.zeros(self.layout.size)
@@ -48,30 +46,32 @@ class ToyTask:
     def client_data(self, client: int) -> Nothing:
         return NOTHING
 
-    def held_out(self) -> Sequence[Any]:
-        return []
-
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        return (
-            self.layout.size // 8
-        )  # rows are read once and kept nowhere: a fraction of their 4 bytes a number
+        # rows are read once and kept nowhere: a fraction of the 4 bytes per number
+        return self.layout.size // 8
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         return Evaluation({}, {})
 
 
-class Idle:
-    """A :class:`strategies.types.WholeFit` that leaves the model as it is."""
+class Idle(WholeFit):
+    """Leaves the model as it is."""
 
-    inner_steps = 0
+    metrics = ()
 
     def __init__(self, settings: LearnerSettings) -> None:
         self._zeros = torch.zeros(0, 0)
 
     def fit(
-        self, task: ToyTask, rule: Rule, received: Broadcast, cohort: Sequence[Nothing], memory: Memory,
-        keys: Sequence[Key], settings: LearnerSettings,
-    ) -> LocalResult:  # fmt: skip
+        self,
+        task: Any,
+        rule: Rule,
+        received: Broadcast,
+        cohort: Sequence[Nothing],
+        memory: Memory,
+        keys: Sequence[Key],
+        settings: LearnerSettings,
+    ) -> LocalResult:
         """An update of zero for each client."""
         clients, size = len(cohort), received.model.numel()
         if self._zeros.shape[0] < clients or self._zeros.shape[1] != size:

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.flower.legs import exchange, lifetime
-from strategies.flower.wire import FAILURE, record
+from strategies.flower.records import FAILURE, record
 from tasks.errors import StoppedError
 
 HELLO = "query.hello"

@@ -21,6 +21,7 @@ from torch import Tensor
 from strategies.cohort import Assignment
 from strategies.federation import Federation, Fold, participants
 from strategies.flower.legs import exchange, lifetime
+from strategies.flower.records import content_of
 from strategies.flower.roster import Node, spread
 from strategies.flower.wire import (
     Answer,
@@ -32,7 +33,8 @@ from strategies.flower.wire import (
     unpack_answer,
     unpack_sum,
 )
-from strategies.types import Aggregate, Charge, Payload, Public, Release
+from strategies.release import Charge, Release
+from strategies.types import Aggregate, Payload, Public
 from tasks.errors import EmptySumError, ReplyError, StoppedError
 
 TRAIN = "train"
@@ -40,12 +42,25 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """Who takes part and how long to wait. ``timeout`` in seconds per leg."""
+    """Participants of a round, patience with them, and what goes into every order.
+
+    Attributes:
+        per_round: clients drawn for a round; 0: all.
+        min_clients: fewer usable answers stop the run.
+        timeout: seconds to wait for the answer to a message.
+        in_flight: messages that are out at a time.
+        metrics: names of what nodes may report of a client.
+        state_dir: where simulated nodes keep what their clients remember.
+        inspect: uploads are looked at.
+        run: id of the run whose memories are meant.
+        pins: JSON, config values the server found out and nodes must agree with.
+    """
 
     per_round: int
     min_clients: int
     timeout: float
     in_flight: int
+    metrics: frozenset[str] = frozenset()
     state_dir: str = ""
     inspect: bool = True
     run: str = ""
@@ -54,8 +69,7 @@ class RoundSettings:
 
 @dataclass
 class RoundReport:
-    """What happened in a round: who was counted, who failed and why, metrics by client, and its
-    cost."""
+    """The outcome of a round: who was counted, who failed and why, metrics by client, its cost."""
 
     round: int
     clients: list[int] = field(default_factory=list)
@@ -65,6 +79,8 @@ class RoundReport:
         default_factory=dict
     )  # of metrics that came inside a private sum
     pictures: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    fallbacks: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
     skipped: str = ""
     bytes_up: int = 0
     bytes_down: int = 0
@@ -96,17 +112,19 @@ class FederatedRounds(Strategy):
         expected: float = 0.0,
         charge: Charge | None = None,
     ) -> None:
-        self.federation, self.release, self.nodes, self.settings = (
-            federation,
-            release,
-            nodes,
-            settings,
-        )
-        self.method, self.seed, self.session = method, seed, session
-        self.fingerprint, self.root = fingerprint, root
+        self.federation = federation
+        self.release = release
+        self.nodes = nodes
+        self.settings = settings
+        self.method = method
+        self.seed = seed
+        self.session = session
+        self.fingerprint = fingerprint
+        self.root = root
         self.vector_size = federation.rule.size(federation.model.numel())
         self.sample = sample or self._draw
-        self.expected, self.charge = expected, charge
+        self.expected = expected
+        self.charge = charge
         self._open: tuple[RoundReport, list[tuple[Message, Order]]] | None = None
 
     def _draw(self, number: int) -> list[int]:
@@ -149,8 +167,9 @@ class FederatedRounds(Strategy):
         return sum(len(order.assignment.clients) for _, order in orders) < self.settings.min_clients
 
     def _orders(self, number: int, pictures: bool, report: RoundReport) -> list[tuple[Node, Order]]:
-        """Who trains whom this round."""
-        federation, settings = self.federation, self.settings
+        """The train order of each node."""
+        federation = self.federation
+        settings = self.settings
         chosen = self.sample(number)
         shares = spread(chosen, self.nodes)
         hosted = {client for _, clients in shares for client in clients}
@@ -173,7 +192,8 @@ class FederatedRounds(Strategy):
 
     def _messages(self, orders: Sequence[tuple[Node, Order]], report: RoundReport) -> list[Message]:
         broadcast = pack_broadcast(self.federation.broadcast(report.round))
-        messages, settings = [], self.settings
+        messages = []
+        settings = self.settings
         ttl = lifetime(settings.timeout, len(orders), settings.in_flight)
         for node, order in orders:
             content = pack_order(order, broadcast, self.fingerprint, self.root)
@@ -234,6 +254,8 @@ class FederatedRounds(Strategy):
         report.clients.extend(result.clients)
         report.failures |= result.failures
         report.pictures |= result.pictures
+        report.fallbacks += result.fallbacks
+        report.unseen += result.unseen
         report.bytes_up += answer.bytes_up
         for name, values in result.metrics.items():
             report.metrics.setdefault(name, {}).update(zip(result.clients, values, strict=True))
@@ -242,9 +264,8 @@ class FederatedRounds(Strategy):
 
     def _read(self, content: RecordDict, order: Order) -> Answer:
         if not self.release.private:
-            return unpack_answer(
-                content, order, self.vector_size, getattr(self.federation.rule, "scalars", {})
-            )
+            scalars, metrics = self.federation.rule.scalars, self.settings.metrics
+            return unpack_answer(content, order, self.vector_size, scalars, metrics)
         return unpack_sum(content, order, self.release.length)
 
     def _too_few(self, report: RoundReport) -> str:
@@ -338,19 +359,3 @@ def _means(report: RoundReport) -> MetricRecord:
         if values
     }
     return MetricRecord(means)  # type: ignore[arg-type]
-
-
-def content_of(reply: Message | None, timeout: float) -> RecordDict:
-    """What a reply says; raises :class:`ReplyError` if there is none, or an error instead."""
-    if reply is None:
-        raise ReplyError(f"no answer within {timeout:g} s")
-    if reply.has_error():
-        raise ReplyError(_last_line(reply.error.reason) or f"Flower error code {reply.error.code}")
-    return reply.content
-
-
-def _last_line(reason: str | None) -> str:
-    """The line of a remote traceback that names the exception, after the place it happened."""
-    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    places = [line for line in lines if line.startswith("File ")]
-    return f"{lines[-1]} ({places[-1]})" if places and lines else (lines[-1] if lines else "")

@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from strategies.cohort import Assignment, CohortResult
+from strategies.flower.records import FAILURE, record
 from strategies.types import Bounds, Broadcast, Payload
 from tasks.errors import ReplyError
 from tasks.params import is_finite
 
-FAILURE = "failure"
-R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 NPY_VERSION_1 = (
     b"\x93NUMPY\x01\x00"  # what numpy writes; Flower's metadata already says shape and dtype
 )
@@ -58,18 +57,6 @@ class Answer:
 
     result: CohortResult
     bytes_up: int
-
-
-def record(content: RecordDict, name: str, kind: type[R]) -> R:
-    """A record of a message by name; raises ``KeyError`` if there is none of that kind.
-
-    Flower's own ``content.config_records`` copies all records at every access, which costs more
-    than a small round.
-    """
-    found = content[name]
-    if not isinstance(found, kind):
-        raise KeyError(name)
-    return found
 
 
 def to_array(tensor: Tensor) -> Array:
@@ -139,7 +126,7 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
 
 
 def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
-    """What :func:`pack_order` packed."""
+    """Inverse of :func:`pack_order`."""
     config, arrays = (
         record(content, "order", ConfigRecord),
         record(content, "broadcast", ArrayRecord),
@@ -176,7 +163,12 @@ def pack_answer(result: CohortResult, order: Order) -> RecordDict:
             "origin": ConfigRecord({"round": order.assignment.round, "session": order.session}),
             "clients": MetricRecord({"id": result.clients, **result.metrics}),
             "failures": ConfigRecord(
-                {"ids": list(result.failures), "reasons": list(result.failures.values())}
+                {
+                    "ids": list(result.failures),
+                    "reasons": list(result.failures.values()),
+                    "fallbacks": result.fallbacks,
+                    "unseen": result.unseen,
+                }
             ),
         }
     )
@@ -238,41 +230,63 @@ def _same_round(content: RecordDict, order: Order) -> None:
 
 
 def unpack_answer(
-    content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]
+    content: RecordDict,
+    order: Order,
+    size: int,
+    scalars: Mapping[str, Bounds],
+    metrics: Collection[str],
 ) -> Answer:
-    """A node's answer, checked against the order, the vector ``size`` V and the ``scalars`` the
-    rule sums beside it.
+    """A node's answer, checked. Raises :class:`ReplyError` for whatever is wrong with it: no reply
+    can make the server fail.
 
-    Raises :class:`ReplyError` for whatever is wrong with it: no reply can make the server fail.
+    Args:
+        content: the reply's.
+        order: what the node was asked to do.
+        size: V, numbers in its vector.
+        scalars: what the rule sums beside it, with their ranges.
+        metrics: names that were declared; a node cannot make up others.
     """
     try:
-        return _unpack_answer(content, order, size, scalars)
+        return _unpack_answer(content, order, size, scalars, metrics)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
 
 def _unpack_answer(
-    content: RecordDict, order: Order, size: int, scalars: Mapping[str, Bounds]
+    content: RecordDict,
+    order: Order,
+    size: int,
+    scalars: Mapping[str, Bounds],
+    metrics: Collection[str],
 ) -> Answer:
     if FAILURE in content:
         raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
     try:
         _same_round(content, order)
-        metrics = dict(record(content, "clients", MetricRecord))
+        reported = dict(record(content, "clients", MetricRecord))
         failures = record(content, "failures", ConfigRecord)
-        ids = [int(client) for client in metrics.pop("id")]  # type: ignore[union-attr]
+        ids = [int(client) for client in reported.pop("id")]  # type: ignore[union-attr]
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
     result = CohortResult(clients=ids)
-    result.failures = dict(
-        zip(map(int, failures["ids"]), map(str, failures["reasons"]), strict=True)
-    )  # type: ignore[arg-type]
-    strangers = {*ids, *result.failures} - set(order.assignment.clients)
-    if strangers:
+    failed = zip(_list(failures["ids"]), _list(failures["reasons"]), strict=True)
+    result.failures = {int(client): str(reason) for client, reason in failed}
+    result.fallbacks = [str(reason) for reason in _list(failures["fallbacks"])]
+    result.unseen = [str(reason) for reason in _list(failures["unseen"])]
+    if max(len(result.fallbacks), len(result.unseen)) > len(order.assignment.clients):
+        raise ReplyError("the reply reports more chunks than it was asked to train clients")
+    unasked = {*ids, *result.failures} - set(order.assignment.clients)
+    if unasked:
         raise ReplyError(
-            f"the reply counts clients {sorted(strangers)} which it was not asked to train"
+            f"the reply counts clients {sorted(unasked)} which it was not asked to train"
         )
-    result.metrics = {name: list(values) for name, values in metrics.items()}  # type: ignore[arg-type]
+    if undeclared := sorted(set(reported) - set(metrics)):
+        raise ReplyError(
+            f"the reply reports the metrics {undeclared[:5]}, declared are {sorted(metrics)}"
+        )
+    result.metrics = {
+        name: [float(value) for value in _list(values)] for name, values in reported.items()
+    }
     uneven = [name for name, values in result.metrics.items() if len(values) != len(ids)]
     if uneven or len(set(ids)) < len(ids):
         raise ReplyError(
@@ -298,6 +312,13 @@ def _unpack_answer(
     )
 
 
+def _list(values: object) -> list[Any]:
+    """``values`` if it is a list; a single number or text is not part of the protocol."""
+    if not isinstance(values, list):
+        raise TypeError(f"expected a list, got {type(values).__name__}")
+    return values
+
+
 def _picture(array: Array) -> Tensor:
     image = from_array(array)
     if (
@@ -312,10 +333,8 @@ def _picture(array: Array) -> Tensor:
 
 def _payload(content: RecordDict, size: int, count: int, scalars: Mapping[str, Bounds]) -> Payload:
     try:
-        array, meta = (
-            record(content, "sum", ArrayRecord)["vector"],
-            dict(record(content, "sum.meta", MetricRecord)),
-        )
+        array = record(content, "sum", ArrayRecord)["vector"]
+        meta = dict(record(content, "sum.meta", MetricRecord))
     except KeyError as error:
         raise ReplyError(f"the reply lacks the record {error}") from None
     if array.dtype != "float32":
@@ -336,9 +355,8 @@ def _payload(content: RecordDict, size: int, count: int, scalars: Mapping[str, B
         raise ReplyError(f"the reply sums the scalars {sorted(sums)}, the rule {sorted(scalars)}")
     for name, (low, high, power, weighted) in scalars.items():
         over = weight if weighted else count
-        top = (
-            math.inf if power else high * over * (1 + SLACK)
-        )  # in units of a clip that a plain sum does not have
+        # a power of the clip is a unit that a plain sum does not have
+        top = math.inf if power else high * over * (1 + SLACK)
         if not low * over * (1 - SLACK) <= sums[name] <= top or not math.isfinite(sums[name]):
             raise ReplyError(
                 f"the sum of {name} is {sums[name]}, which {count} clients cannot give"

@@ -9,12 +9,12 @@ A learner of your own is one file and one line here, or its ``"package.module:fa
 
 LEARNERS: dict[str, str] = {
     "erm": "strategies.local.erm:Erm",
-    "maml": "strategies.local.meta:maml",
-    "fomaml": "strategies.local.meta:fomaml",
-    "fedmenf": "strategies.local.meta:fedmenf",
-    "fedmenf-unbounded": "strategies.local.meta:fedmenf_unbounded",
-    "fedmenf-first-order": "strategies.local.meta:fedmenf_first_order",
-    "fedmenf-adaptive": "strategies.local.meta:fedmenf_adaptive",
+    "maml": "strategies.local.meta:Maml",
+    "fomaml": "strategies.local.meta:Fomaml",
+    "fedmenf": "strategies.local.meta:FedMeNF",
+    "fedmenf-unbounded": "strategies.local.meta:FedMeNFUnbounded",
+    "fedmenf-first-order": "strategies.local.meta:FedMeNFFirstOrder",
+    "fedmenf-adaptive": "strategies.local.meta:FedMeNFAdaptive",
     "reptile": "strategies.local.reptile:Reptile",
     "meta-nsgd": "privacy.meta_nsgd:MetaNsgd",
     "adapters": "strategies.local.adapters:AdapterFit",

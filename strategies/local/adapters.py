@@ -18,62 +18,80 @@ is no part of any :class:`strategies.types.Contribution`. Any task that is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from pydantic import Field
 
-from strategies.settings import LearnerSettings
-from strategies.types import Broadcast, LocalResult, Memory, Rule
-from tasks.optimise import Adam
+from strategies.learner import WholeFit
+from strategies.types import Broadcast, LocalResult, Memory
 from tasks.params import clip
-from tasks.randomness import Key
-from tasks.types import Personalised, Task
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from strategies.rule import Rule
+    from strategies.settings import LearnerSettings
+    from tasks.randomness import Key
+    from tasks.types import Personalised
 
 PERSONAL = "personal"
 
 
-class AdapterFit:
+class AdapterSettings(Settings):
+    """The adapters learner: AdamW on what is shared and what stays."""
+
+    rate: float = Field(0.003, gt=0, description="AdamW's step size for both adapters")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    personal_steps: int = Field(
+        4,
+        ge=0,
+        description="steps a round for the personal adapter, which never leaves; 0: none",
+    )
+
+
+class AdapterFit(WholeFit):
     """A shared adapter, then a personal one on top (none with ``learner.adapters.personal-steps =
-    0``).
+    0``)."""
 
-    A :class:`strategies.types.WholeFit`.
-    """
-
-    inner_steps = 0
-    personal = True  # needs a task with personal parameters
+    personal = True
+    measures = ("identity", "stability")
 
     def __init__(self, settings: LearnerSettings) -> None:
-        self.rate, self.decay = settings.adapters.rate, settings.adapters.weight_decay
-        self.personal_steps = settings.adapters.personal_steps
+        own = settings.adapters
+        self.rate = own.rate
+        self.decay = own.weight_decay
+        self.personal_steps = own.personal_steps
 
-    def memory(self, task: Task) -> Mapping[str, int]:
-        """What a client keeps between rounds, and how many numbers: how far its personal adapter
-        has moved."""
-        if not self.personal_steps:
-            return {}
-        assert isinstance(task, Personalised), "compatibility.py refuses other tasks"
-        return {PERSONAL: task.personal.size}
+    def memory(self, task: Any) -> Mapping[str, int]:
+        """How far a client's personal adapter has moved."""
+        return {PERSONAL: task.personal.size} if self.personal_steps else {}
 
     def fit(
-        self, task: Task, rule: Rule, received: Broadcast, cohort: Sequence[Any], memory: Memory,
-        keys: Sequence[Key], settings: LearnerSettings,
-    ) -> LocalResult:  # fmt: skip
-        assert isinstance(task, Personalised), "compatibility.py refuses other tasks"
+        self,
+        task: Personalised,
+        rule: Rule,
+        received: Broadcast,
+        cohort: Sequence[Any],
+        memory: Memory,
+        keys: Sequence[Key],
+        settings: LearnerSettings,
+    ) -> LocalResult:
+        import torch
+
+        from tasks.optimise import Adam
+
         model = received.model
         batches = settings.outer_steps + self.personal_steps
         episode = task.episodes(cohort, keys, batches, 0, settings.batch_size, model.device)
-        resting = task.resting(received.round)
-        point, optimiser, loss = (
-            model.expand(len(cohort), -1),
-            Adam(self.rate),
-            torch.zeros(len(cohort)),
-        )
+        frozen = task.frozen(received.round)
+        point = model.expand(len(cohort), -1)
+        loss = torch.zeros(len(cohort))
+        optimiser = Adam(self.rate)
         for step in range(settings.outer_steps):
             loss, gradient = task.derivatives.gradient(point, episode(step).query)
             gradient = rule.correct(clip(gradient, settings.outer_clip), point, received, memory)
             change = optimiser.direction(gradient) + self.rate * self.decay * point
             point = point - (
-                change if resting is None else change.masked_fill(resting.to(change.device), 0.0)
+                change if frozen is None else change.masked_fill(frozen.to(change.device), 0.0)
             )
         start = task.personal_start().to(model)
         own = start + memory[PERSONAL] if self.personal_steps else start.expand(len(cohort), -1)
@@ -82,20 +100,14 @@ class AdapterFit:
             _, gradient = task.whole.gradient(torch.cat([point, own], 1), episode(step).query)
             change = optimiser.direction(clip(gradient[:, model.numel() :], settings.outer_clip))
             own = own - change - self.rate * self.decay * own
-        signals = (
-            task.signals(point, cohort) if rule_signals(rule) else {}
-        )  # they weigh what is sent, and that alone
+        # reliability is that of the shared adapter: it weighs what is sent, and that alone
+        signals = task.signals(point, cohort) if rule.signals else {}
         return LocalResult(
             delta=point - model,
-            steps=torch.full((len(cohort),), float(settings.outer_steps), device=model.device),
+            steps=model.new_full((len(cohort),), float(settings.outer_steps)),
             step_size=self.rate,
-            examples=torch.tensor([float(data.examples) for data in cohort], device=model.device),
+            examples=model.new_tensor([float(data.examples) for data in cohort]),
             metrics={"loss": loss},
             signals={name: value.to(model.device) for name, value in signals.items()},
             kept={PERSONAL: own - start} if self.personal_steps else {},
         )
-
-
-def rule_signals(rule: Rule) -> tuple[str, ...]:
-    """What a rule wants to hear of a client's reliability (most want nothing)."""
-    return tuple(getattr(rule, "signals", ()))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from strategies.settings import LearnerSettings
+from strategies.learner import Learner
 from strategies.types import Step
-from tasks.types import Derivatives, Episode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import LearnerSettings
+    from tasks.types import Derivatives, Episode
 
 
-class Erm:
+class Erm(Learner):
     """The pseudo-gradient is the gradient on the query batch; there is no inner loop."""
 
     inner_steps = 0

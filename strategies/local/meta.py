@@ -11,20 +11,43 @@ https://arxiv.org/abs/2508.06301 (FedMeNF).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from strategies.settings import LearnerSettings
+from strategies.learner import Learner, RunFacts
 from strategies.types import Step
 from tasks.errors import InputError
 from tasks.params import clip_factor, norms
-from tasks.types import Derivatives, Episode
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import LearnerSettings
+    from tasks.types import Derivatives, Episode
+
+
+class FedMeNFSettings(Settings):
+    """The privacy-preserving objective L(phi_K) - gamma min(L(w), cap)."""
+
+    gamma: float = Field(0.75, ge=0, le=1, description="weight of the subtracted loss; 0 is MAML")
+    cap: float = Field(
+        0.1, ge=0, description="the bounded variant's cap on the subtracted loss; 0: none"
+    )
+    zeta: float = Field(
+        0.02,
+        gt=0,
+        description="fedmenf-adaptive: how much loss a client may give away in a run",
+    )
+    total_steps: float = Field(
+        0.0, ge=0, description="outer steps of a client in a run (T); 0: rounds x E x M / N"
+    )
 
 
 @dataclass(frozen=True)
-class Meta:
+class Meta(Learner):
     r"""Gradient of the (privacy-preserving) meta-objective at the current local meta-learner w.
 
     .. math::
@@ -76,46 +99,38 @@ class Meta:
                 "give the outer steps a client takes in the whole run",
             )  # fmt: skip
 
-    @classmethod
-    def of(
-        cls,
-        settings: LearnerSettings,
-        order: int,
-        gamma: float = 0.0,
-        cap: float = 0.0,
-        **more: float,
-    ) -> Meta:
-        """The learner with the shared inner and outer loop settings."""
-        return cls(
-            settings.inner_steps, settings.inner_rate, settings.inner_clip, settings.outer_rate, order, gamma, cap,
-            **more,
-        )  # fmt: skip
+    def varied(self, **changes: float) -> Meta:
+        """A meta-learner that differs from this one in ``changes`` alone."""
+        return Meta(**(asdict(self) | changes))  # type: ignore[arg-type]
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
-        point, back = params, list[tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]()
+        import torch
+
+        point = params
+        back: list[tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]] = []
         for batch in episode.support:
             if self.order == 2:
                 _, gradient, hvp = derivatives.linearise(point, batch)
             else:
                 _, gradient = derivatives.gradient(point, batch)
             factor = clip_factor(norms(gradient), self.inner_clip)
-            point = torch.addcmul(point, factor, gradient, value=-self.inner_rate)
+            point = point.addcmul(factor, gradient, value=-self.inner_rate)
             if self.order == 2:
                 back.append((gradient, factor, hvp))
 
         subtracting = bool(self.gamma or self.zeta)
-        at, query = point, episode.query
+        at = point
+        query = episode.query
         if subtracting:  # both losses of the objective in one computation
-            at, query = (
-                torch.cat([point, params]),
-                type(query)(*(torch.cat([part, part]) for part in query)),
-            )
+            at = torch.cat([point, params])
+            query = type(query)(*(torch.cat([part, part]) for part in query))
         losses, gradients = derivatives.gradient(at, query)
-        adapted, meta_gradient = losses[: len(params)], gradients[: len(params)]
+        adapted = losses[: len(params)]
+        meta_gradient = gradients[: len(params)]
         along = self._along([factor for _, factor, _ in back])
         for (gradient, factor, hvp), share in zip(reversed(back), reversed(along), strict=True):
             product = hvp(self._across(gradient, share, meta_gradient))
-            meta_gradient = torch.addcmul(meta_gradient, factor, product, value=-self.inner_rate)
+            meta_gradient = meta_gradient.addcmul(factor, product, value=-self.inner_rate)
         if not subtracting:
             return Step(meta_gradient, adapted, {"loss": adapted})
         return self._privacy_preserving(
@@ -125,6 +140,8 @@ class Meta:
     def _along(self, factors: list[Tensor]) -> Sequence[Tensor]:
         """``[c < 1] c^2 / C^2`` of each inner step ``[C, 1]``: where its clip is active, 1 over its
         squared norm."""
+        import torch
+
         if not factors:
             return []
         every = torch.stack(factors)
@@ -136,20 +153,21 @@ class Meta:
         across it counts."""
         if not self.inner_clip:
             return vector
-        along = torch.bmm(gradient[:, None], vector[:, :, None])[:, :, 0] * share
-        return torch.addcmul(vector, along, gradient, value=-1)
+        along = gradient[:, None].bmm(vector[:, :, None])[:, :, 0] * share
+        return vector.addcmul(along, gradient, value=-1)
 
     def _privacy_preserving(
         self, gradient: Tensor, adapted: Tensor, shared: Tensor, shared_gradient: Tensor
     ) -> Step:
-        subtracted, pull = shared, shared_gradient
+        subtracted = shared
+        pull = shared_gradient
         if self.cap:
             subtracted = shared.clamp(max=self.cap)
-            pull = torch.where((shared <= self.cap)[:, None], shared_gradient, 0.0)
+            pull = shared_gradient.where((shared <= self.cap)[:, None], 0.0)
         metrics = {"loss": adapted, "shared_loss": shared}
         if not self.zeta:
-            objective = torch.sub(adapted, subtracted, alpha=self.gamma)
-            return Step(torch.sub(gradient, pull, alpha=self.gamma), objective, metrics)
+            objective = adapted.sub(subtracted, alpha=self.gamma)
+            return Step(gradient.sub(pull, alpha=self.gamma), objective, metrics)
         gamma = self._budgeted(shared_gradient)
         return Step(
             gradient - gamma * pull,
@@ -163,39 +181,74 @@ class Meta:
         return (1 - allowed / norms(shared_gradient).square().clamp(min=1e-30)).clamp(0, 1)
 
 
-def maml(settings: LearnerSettings) -> Meta:
+class Maml(Meta):
     """MAML: second order, nothing subtracted."""
-    return Meta.of(settings, order=2)
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        super().__init__(**_loop(settings))
 
 
-def fomaml(settings: LearnerSettings) -> Meta:
+class Fomaml(Meta):
     """First-order MAML."""
-    return Meta.of(settings, order=1)
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        super().__init__(**_loop(settings), order=1)
 
 
-def fedmenf(settings: LearnerSettings) -> Meta:
-    """FedMeNF with the configured gamma and cap (the bounded variant unless ``learner.fedmenf.cap =
-    0``)."""
-    return Meta.of(settings, order=2, gamma=settings.fedmenf.gamma, cap=settings.fedmenf.cap)
+class FedMeNF(Meta):
+    """FedMeNF with the configured gamma and cap (bounded unless ``learner.fedmenf.cap = 0``)."""
+
+    metrics = ("loss", "shared_loss")
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        own = settings.fedmenf
+        super().__init__(**_loop(settings), gamma=own.gamma, cap=own.cap)
 
 
-def fedmenf_unbounded(settings: LearnerSettings) -> Meta:
+class FedMeNFUnbounded(Meta):
     """FedMeNF with the configured gamma and no cap, with our exact derivative of the inner clip
     (not the release's)."""
-    return Meta.of(settings, order=2, gamma=settings.fedmenf.gamma)
+
+    metrics = ("loss", "shared_loss")
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        super().__init__(**_loop(settings), gamma=settings.fedmenf.gamma)
 
 
-def fedmenf_first_order(settings: LearnerSettings) -> Meta:
+class FedMeNFFirstOrder(Meta):
     """FedMeNF without second derivatives, in the adapted term only: G = grad L(phi_K) - gamma grad
     L(w)."""
-    return Meta.of(settings, order=1, gamma=settings.fedmenf.gamma, cap=settings.fedmenf.cap)
+
+    metrics = ("loss", "shared_loss")
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        own = settings.fedmenf
+        super().__init__(**_loop(settings), order=1, gamma=own.gamma, cap=own.cap)
 
 
-def fedmenf_adaptive(settings: LearnerSettings) -> Meta:
+class FedMeNFAdaptive(Meta):
     """FedMeNF whose gamma follows from the budget ``learner.fedmenf.zeta``; a cap would let steps
     go uncounted."""
-    own = settings.fedmenf
-    return Meta.of(settings, order=2, zeta=own.zeta, total_steps=own.total_steps)
+
+    metrics = ("loss", "shared_loss", "gamma")
+    spreads_a_budget = True
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        own = settings.fedmenf
+        super().__init__(**_loop(settings), zeta=own.zeta, total_steps=own.total_steps)
+
+    @classmethod
+    def configured(cls, settings: LearnerSettings, facts: RunFacts) -> FedMeNFAdaptive:
+        steps = settings.fedmenf.total_steps or facts.client_steps
+        own = settings.fedmenf.model_copy(update={"total_steps": steps})
+        return cls(settings.model_copy(update={"fedmenf": own}))
 
 
-fedmenf_adaptive.spreads_a_budget = True  # type: ignore[attr-defined]  # over steps: everybody must take as many
+def _loop(settings: LearnerSettings) -> dict[str, Any]:
+    """The fields every member of the family takes from the shared local loop."""
+    return {
+        "inner_steps": settings.inner_steps,
+        "inner_rate": settings.inner_rate,
+        "inner_clip": settings.inner_clip,
+        "outer_rate": settings.outer_rate,
+    }

@@ -15,16 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strategies.learner import Learner
+from strategies.rule import Rule
 from strategies.settings import LearnerSettings
-from strategies.types import Broadcast, Learner, LocalResult, Memory, Rule
+from strategies.types import Broadcast, LocalResult, Memory
 from tasks.params import clip
 from tasks.randomness import Key
-from tasks.types import Task
+from tasks.types import Trainable
+
+OBJECTIVE = "objective_min"  # the lowest value of the objective in a round
 
 
 def descend(
     learner: Learner,
-    task: Task,
+    task: Trainable,
     rule: Rule,
     received: Broadcast,
     cohort: Sequence[Any],
@@ -40,14 +44,14 @@ def descend(
     """
     device = received.model.device
     examples = [int(data.examples) for data in cohort]
-    units = [int(getattr(data, "units", data.examples)) for data in cohort]
+    units = [int(data.units) for data in cohort]
     steps = [settings.outer_steps * (count if settings.steps_by_examples else 1) for count in units]
     episode = task.episodes(
         cohort, keys, max(steps), learner.inner_steps, settings.batch_size, device
     )
     params = received.model.expand(len(cohort), -1).clone()
     left = torch.tensor(steps, device=device)
-    limit = 0.0 if getattr(learner, "clips_itself", False) else settings.outer_clip
+    limit = 0.0 if learner.clips_itself else settings.outer_clip
     metrics: dict[str, Tensor] = {}
     lowest = None
     for index in range(max(steps)):
@@ -65,11 +69,11 @@ def descend(
         metrics = {name: torch.where(going, value, metrics[name]) for name, value in found.items()}
         lowest = torch.where(going, torch.minimum(lowest, objective), lowest)  # type: ignore[arg-type]
     assert lowest is not None, "settings guarantee at least one outer step"
-    told = {} if getattr(learner, "silent", False) else {**metrics, "objective_min": lowest}
+    told = {} if learner.silent else {**metrics, OBJECTIVE: lowest}
     return LocalResult(
         delta=params - received.model,
         steps=left.to(params),
         step_size=learner.outer_rate,
-        examples=torch.tensor(examples, dtype=torch.float32, device=device),
+        examples=torch.tensor(examples, dtype=params.dtype, device=device),
         metrics=told,
     )

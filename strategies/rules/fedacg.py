@@ -6,13 +6,29 @@ Han, CVPR 2024, https://arxiv.org/abs/2201.03172.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from strategies.rules.fedavg import FedAvg
-from strategies.settings import RuleSettings
 from strategies.types import Aggregate, Broadcast, Memory, State
 from tasks.params import clip
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import RuleSettings
+
+
+class FedACGSettings(Settings):
+    momentum: float = Field(
+        0.85,
+        ge=0,
+        lt=1,
+        description="lambda, the server's momentum; 0 with beta = 0 is FedAvg",
+    )
+    beta: float = Field(0.001, ge=0, description="weight of the pull to the model that was sent")
 
 
 class FedACG(FedAvg):
@@ -29,10 +45,11 @@ class FedACG(FedAvg):
 
     def __init__(self, settings: RuleSettings) -> None:
         super().__init__(settings)
-        self.momentum, self.beta = settings.fedacg.momentum, settings.fedacg.beta
+        self.momentum = settings.fedacg.momentum
+        self.beta = settings.fedacg.beta
 
     def init(self, model: Tensor) -> State:
-        return {"momentum": torch.zeros_like(model)}
+        return {"momentum": model.new_zeros(model.shape)}
 
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
         return Broadcast(model + self.momentum * state["momentum"], {}, round)

@@ -6,14 +6,19 @@ D. Ramage, S. Hampson, B. Aguera y Arcas, AISTATS 2017, https://arxiv.org/abs/16
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from strategies.settings import RuleSettings
+from strategies.rule import Rule
 from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
 from tasks.params import clip
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class FedAvg:
+    from strategies.settings import RuleSettings
+
+
+class FedAvg(Rule):
     r"""Average of the clients' models, weighted by their number of examples n_i (algorithm 1).
 
     .. math:: w \leftarrow w + \mathrm{clip}_C\Big(\frac{\sum_i n_i \Delta_i}{\sum_i n_i}\Big),
@@ -23,24 +28,8 @@ class FedAvg:
     as published.
     """
 
-    memory: tuple[str, ...] = ()
-
     def __init__(self, settings: RuleSettings) -> None:
         self.server_clip = settings.server_clip
-
-    def size(self, parameters: int) -> int:
-        return parameters
-
-    def init(self, model: Tensor) -> State:
-        return {}
-
-    def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
-        return Broadcast(model, {}, round)
-
-    def correct(
-        self, gradient: Tensor, params: Tensor, received: Broadcast, memory: Memory
-    ) -> Tensor:
-        return gradient
 
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory

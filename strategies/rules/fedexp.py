@@ -7,12 +7,11 @@ ICLR 2023, https://arxiv.org/abs/2301.09604.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
 from strategies.rules.fedavg import FedAvg
-from strategies.settings import RuleSettings
 from strategies.types import (
     Aggregate,
     Bounds,
@@ -24,6 +23,16 @@ from strategies.types import (
     State,
 )
 from tasks.params import clip
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import RuleSettings
+
+
+class FedExPSettings(Settings):
+    epsilon: float = Field(1e-3, ge=0, description="added to the squared norm of the mean update")
 
 
 class FedExP(FedAvg):
@@ -60,7 +69,7 @@ class FedExP(FedAvg):
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
         square = Scalar(result.delta.square().sum(1), self.scalars["square_norm"])
-        equal = torch.ones_like(result.examples)
+        equal = result.examples.new_ones(len(result.examples))
         return Contribution(result.delta, equal, {"square_norm": square}, largest=1.0), {}
 
     def extrapolation(self, aggregate: Aggregate) -> float:

@@ -7,11 +7,12 @@ Liu, H. Liang, G. Joshi, H. V. Poor, NeurIPS 2020, https://arxiv.org/abs/2007.07
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from pydantic import Field
 
+from strategies.rule import RunFacts
 from strategies.rules.fedavg import FedAvg
-from strategies.settings import RuleSettings
 from strategies.types import (
     Aggregate,
     Bounds,
@@ -24,6 +25,23 @@ from strategies.types import (
 )
 from tasks.errors import InputError
 from tasks.params import clip
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import RuleSettings
+
+
+class FedNovaSettings(Settings):
+    steps: int = Field(
+        0,
+        ge=0,
+        description="local steps all clients take; 0: learner.outer-steps, or they differ",
+    )
+    max_steps: float = Field(
+        1000.0, gt=0, description="most local steps of a client, where they differ"
+    )
 
 
 class FedNova(FedAvg):
@@ -45,9 +63,18 @@ class FedNova(FedAvg):
 
     def __init__(self, settings: RuleSettings) -> None:
         super().__init__(settings)
-        self.equal, self.most = settings.fednova.steps > 0, settings.fednova.max_steps
+        self.equal = settings.fednova.steps > 0
+        self.most = settings.fednova.max_steps
         bounds = Bounds(0.0, self.most, weighted=True)
         self.scalars: Mapping[str, Bounds] = {} if self.equal else {"steps": bounds}
+
+    @classmethod
+    def configured(cls, settings: RuleSettings, facts: RunFacts) -> FedNova:
+        if not facts.equal_steps:
+            return cls(settings)
+        steps = settings.fednova.steps or facts.outer_steps  # everybody knows how many
+        own = settings.fednova.model_copy(update={"steps": steps})
+        return cls(settings.model_copy(update={"fednova": own}))
 
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory

@@ -6,11 +6,22 @@ Talwalkar, V. Smith, MLSys 2020, https://arxiv.org/abs/1812.06127.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from strategies.rules.fedavg import FedAvg
-from strategies.settings import RuleSettings
 from strategies.types import Broadcast, Memory
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import RuleSettings
+
+
+class FedProxSettings(Settings):
+    mu: float = Field(0.1, ge=0, description="weight of the proximal term; 0 is FedAvg")
 
 
 class FedProx(FedAvg):

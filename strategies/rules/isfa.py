@@ -6,12 +6,37 @@ Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from strategies.rule import RunFacts
 from strategies.rules.fedavg import FedAvg
-from strategies.settings import RuleSettings
 from strategies.types import Broadcast, Contribution, LocalResult, Memory
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import RuleSettings
+
+
+class IsfaSettings(Settings):
+    alpha: float = Field(0.7, ge=0, le=1, description="share of identity consistency in the score")
+    gamma: float = Field(0.5, ge=0, le=20, description="how sharply the score weighs; 0 is FedAvg")
+    max_examples: int = Field(
+        0,
+        ge=0,
+        description="N, examples beyond which more do not count; 0: what the task gives nobody "
+        "more of",
+    )
+    attendance: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="chance with which a client that did perfectly still trains; distributed-dp "
+        "only",
+    )
 
 
 class Isfa(FedAvg):
@@ -38,13 +63,23 @@ class Isfa(FedAvg):
     shows in how long a node takes: it is not covered.
     """
 
-    signals: tuple[str, ...] = ("identity", "stability")
+    signals = ("identity", "stability")
+    attends = True  # an instance: only if its attendance is below 1
 
     def __init__(self, settings: RuleSettings) -> None:
         super().__init__(settings)
-        self.alpha, self.gamma = settings.isfa.alpha, settings.isfa.gamma
-        self.most, self.least = settings.isfa.max_examples, settings.isfa.attendance
-        self.memory_sizes = {"score": 1} if self.least < 1 else {}
+        self.alpha = settings.isfa.alpha
+        self.gamma = settings.isfa.gamma
+        self.most = settings.isfa.max_examples
+        self.least = settings.isfa.attendance
+        self.attends = self.least < 1
+        self.memory_sizes = {"score": 1} if self.attends else {}
+
+    @classmethod
+    def configured(cls, settings: RuleSettings, facts: RunFacts) -> Isfa:
+        most = settings.isfa.max_examples or facts.most_examples
+        own = settings.isfa.model_copy(update={"max_examples": most})
+        return cls(settings.model_copy(update={"isfa": own}))
 
     def score(self, result: LocalResult) -> Tensor:
         """s ``[C]`` in [0, 1]; a signal that is not a number counts as 0."""
@@ -58,18 +93,14 @@ class Isfa(FedAvg):
     def weight(self, result: LocalResult) -> Tensor:
         """a ``[C]`` in [0, 1]."""
         score = self.score(result)
-        share = (
-            result.examples.clamp(max=self.most) / self.most
-            if self.most
-            else torch.ones_like(score)
-        )
-        return share * torch.exp(self.gamma * (score - 1))
+        share = result.examples.clamp(max=self.most) / self.most if self.most else 1.0
+        return share * (self.gamma * (score - 1)).exp()
 
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
         weight = self.weight(result)
-        if not self.memory_sizes:
+        if not self.attends:
             return Contribution(result.delta, weight, largest=1.0), {}
         weight = weight * self.least / self.attendance(memory)
         return Contribution(result.delta, weight, largest=1.0), {

@@ -6,15 +6,31 @@ Mohri, S. Reddi, S. Stich, A. T. Suresh, ICML 2020, https://arxiv.org/abs/1910.0
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from strategies.settings import RuleSettings
+from pydantic import Field
+
+from strategies.rule import Rule, RunFacts
 from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
 from tasks.params import clip
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.settings import RuleSettings
 
 
-class Scaffold:
+class ScaffoldSettings(Settings):
+    scale: float = Field(
+        0.0,
+        ge=0,
+        description="of the control variates beside the update; 0: learner.outer-steps times its "
+        "rate",
+    )
+
+
+class Scaffold(Rule):
     r"""Control variates remove the drift of heterogeneous clients (algorithm 1, option II, eta_g =
     1).
 
@@ -34,19 +50,25 @@ class Scaffold:
     and the noise of a noised one.
     """
 
-    memory: tuple[str, ...] = ("control",)
-    averages_gradients = (
-        True  # of plain descent: an optimiser with a state of its own has none to vary around
-    )
+    memory = ("control",)
+    # an optimiser with a state of its own has no mean gradient to vary around
+    averages_gradients = True
 
     def __init__(self, settings: RuleSettings) -> None:
-        self.server_clip, self.scale = settings.server_clip, settings.scaffold.scale or 1.0
+        self.server_clip = settings.server_clip
+        self.scale = settings.scaffold.scale or 1.0
+
+    @classmethod
+    def configured(cls, settings: RuleSettings, facts: RunFacts) -> Scaffold:
+        scale = settings.scaffold.scale or facts.outer_steps * facts.outer_rate
+        own = settings.scaffold.model_copy(update={"scale": scale})
+        return cls(settings.model_copy(update={"scaffold": own}))
 
     def size(self, parameters: int) -> int:
         return 2 * parameters
 
     def init(self, model: Tensor) -> State:
-        return {"control": torch.zeros_like(model)}
+        return {"control": model.new_zeros(model.shape)}
 
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
         return Broadcast(model, {"control": state["control"]}, round)
@@ -62,15 +84,16 @@ class Scaffold:
         change = -received.extra["control"] - result.delta / (
             result.steps[:, None] * result.step_size
         )
+        import torch
+
         vector = torch.cat([result.delta, self.scale * change], dim=-1)
         weight = torch.ones_like(result.examples)
         return Contribution(vector, weight, largest=1.0), {"control": memory["control"] + change}
 
-    def settled(self, memory: Memory, renewed: Memory, kept: Tensor) -> dict[str, Tensor]:
-        """What clients remember if a release let through the share ``kept [C, 1]`` of what they
-        contributed."""
+    def after_clip(self, memory: Memory, renewed: Memory, clip_factor: Tensor) -> Memory:
+        # else the invariant c = mean(c_i) would break wherever a release clips an update
         before = memory["control"]
-        return {"control": before + kept * (renewed["control"] - before)}
+        return {**renewed, "control": before + clip_factor * (renewed["control"] - before)}
 
     def apply(
         self, model: Tensor, state: State, aggregate: Aggregate, population: int

@@ -33,6 +33,7 @@ class Siren:
     width: int = 64
     depth: int = 3
     omega: float = 30.0
+    bounded = False  # nothing keeps its outputs in the data range
 
     @cached_property
     def network(self) -> Network:

@@ -168,7 +168,7 @@ class Adapters:
         layout = self.shared if name == SHARED else self.personal
         return layout.flatten({key: self._start[name][key] for key, _, _ in layout.entries})
 
-    def resting(self, round: int) -> Tensor | None:
+    def frozen(self, round: int) -> Tensor | None:
         """``[P]`` bool: which shared numbers do not move in ``round``; ``None`` if all do."""
         if self.mode != "alternating":
             return None

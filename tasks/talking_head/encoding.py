@@ -15,10 +15,11 @@ from tasks.talking_head.clips import Clip, Person
 from tasks.talking_head.codec import Codec
 from tasks.talking_head.diffusion import noisy
 from tasks.talking_head.model import Noised
+from tasks.types import ClientData
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(ClientData):
     """``residual`` and ``mel`` hold one tensor a training clip: ``[T, c, h, w]`` and ``[T, TOKENS,
     BINS]``."""
 

@@ -118,17 +118,10 @@ def evaluate_people(
                 clip_, before, after = data.person.held_out[0], first[index][0], found[index][0]
                 videos[f"{index:02d}"] = Video(beside([clip_.frames, before, after]), clip_.audio)
                 pictures[f"{index:02d}"] = _strip(data, [clip_.frames, before, after])
-    metrics: dict[str, Any] = {
-        "psnr": tables.pop("psnr"), "ssim": tables.pop("ssim"), "psnr_tuned": None, "rates_tuned": None,
-        "diverged": False,
-    }  # fmt: skip
-    metrics["own"] = {
-        **extra,
-        **{name: table["0"] for name, table in tables.items() if "0" in table},
-    }
-    metrics["own"]["personalised"] = {
-        name: table for name, table in tables.items() if len(table) > 1
-    }
+    metrics: dict[str, Any] = {"psnr": tables.pop("psnr"), "ssim": tables.pop("ssim")}
+    metrics |= extra
+    metrics |= {name: table["0"] for name, table in tables.items() if "0" in table}
+    metrics["personalised"] = {name: table for name, table in tables.items() if len(table) > 1}
     return Evaluation(metrics, pictures, videos)
 
 

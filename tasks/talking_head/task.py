@@ -35,7 +35,7 @@ from tasks.talking_head.model import (
     shape_only,
 )
 from tasks.talking_head.pretrain import check as check_recipe
-from tasks.types import Episode, Evaluation, Linearised
+from tasks.types import Episode, Evaluation, Linearised, Personalised
 
 PASS_BYTES = 24_000  # activations of one latent cell during a step, measured on the small backbone
 
@@ -61,11 +61,13 @@ def _longest(settings: TaskSettings) -> int | None:
     return config.get("motion_max_seq_length") if isinstance(config, dict) else None
 
 
-class TalkingHeadTask:
-    """:class:`tasks.types.Task` for talking heads: a frozen diffusion backbone and what adapts it.
+class TalkingHeadTask(Personalised):
+    """Talking heads: a frozen diffusion backbone and what adapts it.
 
     ``layout`` is the shared adapter's, ``personal`` that of the one which never leaves a client.
     """
+
+    family = "head"
 
     def __init__(self, settings: TaskSettings) -> None:
         for package in ("diffusers", "peft"):
@@ -115,6 +117,10 @@ class TalkingHeadTask:
         return self._shapes
 
     @property
+    def most_examples(self) -> int:
+        return self.settings.talking_head.clips
+
+    @property
     def layout(self) -> Layout:
         """The shared adapter: all that rules and releases see."""
         return self._layouts()[0]
@@ -135,8 +141,8 @@ class TalkingHeadTask:
     def personal_start(self) -> Tensor:
         return self.model(torch.device("cpu")).adapters.start(PERSONAL)
 
-    def resting(self, round: int) -> Tensor | None:
-        return self.model(torch.device("cpu")).adapters.resting(round)
+    def frozen(self, round: int) -> Tensor | None:
+        return self.model(torch.device("cpu")).adapters.frozen(round)
 
     # ------------------------------------------------------------------ data
     def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from kit import told_evaluation
 
-from fedapp.ablation import BASE, METRICS, ablate, variants
 from fedapp.config.experiment import known_keys
 from fedapp.config.recipes import read_recipe
 from fedapp.store.runfolder import FINISHED, RunFolder
+from fedapp.studies.ablation import BASE, METRICS, ablate, variants
 
 
 def test_a_gain_is_what_a_variant_has_more_than_the_base_seed_by_seed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from fedapp.cli.main import app as cli
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_task
+from fedapp.config.pieces import Pieces
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
 from tasks.settings import TaskSettings
@@ -253,7 +253,9 @@ def test_clips_are_no_longer_than_the_named_backbone_knows(
     motion = {**head, "talking-head.backbone": str(tmp_path / "motion")}
 
     def task(changes: dict[str, Any], frames: int) -> None:
-        build_task(Experiment.from_run_config(smoke(**{**changes, "talking-head.frames": frames})))
+        assert Pieces(
+            Experiment.from_run_config(smoke(**{**changes, "talking-head.frames": frames}))
+        ).task
 
     task(motion, 24)
     task(head, LONGEST + 1)  # single frames know no positions

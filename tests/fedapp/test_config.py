@@ -50,10 +50,10 @@ def test_every_recipe_parses_and_says_what_it_is(name: str) -> None:
 )
 def test_bad_values(key: str, value: Any, reason: str, remedy: str) -> None:
     if value == "nowhere:Task":  # a reference is resolved when the piece is built
-        from fedapp.config.pieces import build_task
+        from fedapp.config.pieces import Pieces
 
         with pytest.raises(InputError, match="cannot import"):
-            build_task(Experiment.from_run_config({key: value}))
+            assert Pieces(Experiment.from_run_config({key: value})).task
         return
     with pytest.raises(InputError) as caught:
         Experiment.from_run_config({key: value})
@@ -101,7 +101,7 @@ def test_a_relative_run_dir_is_refused_by_the_server_app(run: Callable[..., Any]
 def test_plugins_by_reference(run: Callable[..., Any]) -> None:
     """A rule that is in no table: only its reference is given."""
     folder = run(
-        rule="strategies.rules.fedavg:FedAvg", methods="strategies.local.meta:maml", rounds=1
+        rule="strategies.rules.fedavg:FedAvg", methods="strategies.local.meta:Maml", rounds=1
     )
     (event,) = [event for event in folder.events() if event["event"] == "round"]
     assert event["clients"]["ok"] == 4

@@ -57,9 +57,9 @@ def claiming(record: str, key: str, value: Any) -> Callable[[Message], list[Mess
 
 def size_of(smoke: Callable[..., Any]) -> int:
     from fedapp.config.experiment import Experiment
-    from fedapp.config.pieces import build_task
+    from fedapp.config.pieces import Pieces
 
-    return build_task(Experiment.from_run_config(smoke())).layout.size
+    return Pieces(Experiment.from_run_config(smoke())).task.layout.size
 
 
 CASES: dict[str, tuple[Callable[[int], Callable[[Message], list[Message]]], str]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_learner, resolve_noise
+from fedapp.config.pieces import Pieces
 from privacy.accounting import gaussian_epsilon
 
 Parse = Callable[..., Experiment]
@@ -28,7 +28,7 @@ def test_a_target_is_for_all_methods_and_seeds_together(
         "privacy.noise-multiplier": 0.0, "privacy.target-epsilon": 5.0, "privacy.epsilon-max": 5.0,
         "rules.server-clip": 0.0,
     })  # fmt: skip
-    multiplier = resolve_noise(parsed).noise_multiplier
+    multiplier = Pieces(parsed).privacy.noise_multiplier
     spent = gaussian_epsilon((3 * arms) ** 0.5 / multiplier, parsed.privacy.delta)
     assert spent == pytest.approx(5.0, abs=1e-4) and spent <= 5.0
 
@@ -43,8 +43,8 @@ def test_a_client_takes_its_share_of_all_rounds_steps(
         "methods": "fedmenf", "rounds": 10, "learner.outer-steps": 40, "clients.total": 12,
         "clients.per-round": per_round,
     }  # fmt: skip
-    assert build_learner(experiment(**changes), "fedmenf-adaptive").total_steps == pytest.approx(
+    assert Pieces(experiment(**changes)).learner("fedmenf-adaptive").total_steps == pytest.approx(
         steps
     )  # type: ignore[attr-defined]
     given = experiment(**changes, **{"learner.fedmenf.total-steps": 7.0})
-    assert build_learner(given, "fedmenf-adaptive").total_steps == 7.0  # type: ignore[attr-defined]
+    assert Pieces(given).learner("fedmenf-adaptive").total_steps == 7.0  # type: ignore[attr-defined]

@@ -14,10 +14,10 @@ from fedapp.attacks import attack_run
 from fedapp.attacks.fields import FieldAttacks
 from fedapp.config.experiment import Experiment
 from fedapp.identity import ForeignCodeError, fingerprint, refuse_foreign
-from fedapp.matrix import cases, markdown, ordering
 from fedapp.report import write_report
 from fedapp.results import summarise
 from fedapp.store.runfolder import RunFolder
+from fedapp.studies.matrix import cases, markdown, ordering
 from tasks.errors import InputError
 
 Run = Callable[..., RunFolder]
@@ -103,7 +103,7 @@ def test_a_task_of_numbers_is_trained_shown_and_attacked(run: Run) -> None:
         ("rule", {"rule": "outsiders:Normalised", "learner.steps-by-examples": True,
                   "release": "central-dp", "privacy.epsilon-max": 9.0}),
         ("learner.inner-steps", {"methods": "strategies.local.reptile:Reptile", "learner.inner-steps": 0}),
-        ("learner.fedmenf.total-steps", {"methods": "strategies.local.meta:fedmenf_adaptive",
+        ("learner.fedmenf.total-steps", {"methods": "strategies.local.meta:FedMeNFAdaptive",
                                          "learner.steps-by-examples": True}),
         ("methods", {"methods": "strategies.local.adapters:AdapterFit"}),
     ],

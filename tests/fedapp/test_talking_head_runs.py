@@ -15,16 +15,16 @@ from flwr.app import Message
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from fedapp.ablation import interval, markdown, verdict
 from fedapp.attacks import attack_run
 from fedapp.cli.main import app as cli
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_task
+from fedapp.config.pieces import Pieces
 from fedapp.export import export_run
 from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
+from fedapp.studies.ablation import interval, markdown, verdict
 from privacy.flower.wire import OUTGOING
 from sim.inprocess import InProcessGrid
 from tasks.errors import FedappError, InputError, StoppedError
@@ -75,7 +75,7 @@ def test_a_personal_adapter_is_in_no_message(
     changes = {**head, **PRIVATE, "release": release, "rounds": 2}
     folder = run(nodes=5, grid=recording(log), **changes)
     sent = b"".join(bytes_of(message) for message in log)
-    start = build_task(Experiment.from_run_config(folder.config)).personal_start()
+    start = Pieces(Experiment.from_run_config(folder.config)).task.personal_start()
     for client in range(5):
         kept = personal(folder, client, 1)
         assert kept.abs().max() > 0, "it did move"
@@ -205,7 +205,7 @@ def test_alternating_rounds_move_one_factor_each(
     changes = {**head, "talking-head.lora": "alternating"}
     first = run(**{**changes, "rounds": 1, "run-dir": str(tmp_path / "1")})
     second = run(**{**changes, "rounds": 2, "run-dir": str(tmp_path / "2")})
-    task = build_task(Experiment.from_run_config(first.config))
+    task = Pieces(Experiment.from_run_config(first.config)).task
     start = task.init(0)
     names = task.layout.unflatten(torch.stack([start, model(first), model(second)]))
     for key, (zero, one, two) in names.items():
@@ -255,7 +255,7 @@ def test_bad_settings_are_one_named_error(smoke: Any, head: dict[str, Any]) -> N
     ):
 
         def start(change: dict[str, Any] = change) -> None:
-            build_task(Experiment.from_run_config(smoke(**{**head, **change}))).check(4)
+            Pieces(Experiment.from_run_config(smoke(**{**head, **change}))).task.check(4)
 
         with pytest.raises(InputError) as caught:
             start()
@@ -314,7 +314,7 @@ def test_an_exported_adapter_is_loaded_by_the_lines_on_its_card(
     monkeypatch.chdir(tmp_path / "out")
     names: dict[str, Any] = {}
     exec(card.split("```python\n")[1].split("```")[0], names)
-    task = build_task(Experiment.from_run_config(folder.config))
+    task = Pieces(Experiment.from_run_config(folder.config)).task
     ours = task.model(torch.device("cpu"))
     theirs = Backbone(names["unet"].eval(), ours.backbone.codec, ours.backbone.hearing, {})
     own = None if client is None else (task.personal_start() + personal(folder, client, 1))[None]
@@ -439,7 +439,7 @@ def test_a_masked_sum_of_nothing_is_a_skipped_round(
     folder = run(nodes=5, **{**head, **PRIVATE, "rounds": 2})
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert ["nothing to average" in event["skipped"] for event in rounds] == [True, True]
-    task = build_task(Experiment.from_run_config(folder.config))
+    task = Pieces(Experiment.from_run_config(folder.config)).task
     assert torch.equal(model(folder), task.init(0))
 
 
@@ -461,7 +461,7 @@ def test_written_people_are_read_back_as_a_data_set(
         "data.size": 32,
         "talking-head.frames": 8,
     }
-    task = build_task(Experiment.from_run_config(smoke(**settings)))
+    task = Pieces(Experiment.from_run_config(smoke(**settings))).task
     task.check(2)
     first = task.client_data(0)
     written = people.person(0, 0, "ordinary", 2, 1, 8, 32)

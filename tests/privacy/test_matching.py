@@ -22,7 +22,7 @@ from privacy.attacks.matching import (
 )  # fmt: skip
 from privacy.attacks.render import best_affine
 from strategies.local.erm import Erm
-from strategies.local.meta import fedmenf, fedmenf_unbounded, fomaml, maml
+from strategies.local.meta import FedMeNF, FedMeNFUnbounded, Fomaml, Maml
 from strategies.local.reptile import Reptile
 from strategies.local.train import descend
 from strategies.rules.fedavg import FedAvg
@@ -37,8 +37,8 @@ from tasks.signals import Holding, Samples, Signal
 SIDE, GRID, STEPS, BATCH, CLIP = 6, (6, 6), 4, 64, 0.6
 CAPS = {"fedmenf": 0.02, "fedmenf, cap not reached": 10.0}
 LEARNERS = {
-    "maml": maml, "fomaml": fomaml, "fedmenf": fedmenf, "fedmenf, cap not reached": fedmenf,
-    "fedmenf-unbounded": fedmenf_unbounded, "reptile": Reptile, "erm": Erm,
+    "maml": Maml, "fomaml": Fomaml, "fedmenf": FedMeNF, "fedmenf, cap not reached": FedMeNF,
+    "fedmenf-unbounded": FedMeNFUnbounded, "reptile": Reptile, "erm": Erm,
 }  # fmt: skip
 
 

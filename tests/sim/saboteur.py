@@ -18,8 +18,9 @@ from torch import Tensor
 
 from privacy.secagg.client import SecAggClient
 from sim.bench.toy import ToyTask
+from strategies.rule import Rule
 from strategies.settings import LearnerSettings
-from strategies.types import Broadcast, LocalResult, Memory, Rule
+from strategies.types import Broadcast, LocalResult, Memory
 from tasks.randomness import Key
 
 LEGS = ("share", "mask", "confirm", "unmask")  # killed in rounds 1, 2, 3, 4

@@ -11,21 +11,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.cohort import remembered
 from strategies.local.adapters import AdapterFit
+from strategies.memory import remembered
+from strategies.rule import Rule
 from strategies.rules.fedavg import FedAvg
 from strategies.rules.isfa import Isfa
 from strategies.settings import AdapterSettings, LearnerSettings, RuleSettings
-from strategies.types import LocalResult, Rule
+from strategies.types import LocalResult
 from tasks.errors import InputError
 from tasks.params import Layout
-from tasks.types import Episode
+from tasks.types import Episode, Personalised
 
 SHARED, OWN, STEPS, CLIENTS = 5, 3, 10, 2
 RATE = 0.05
 
 
-class Scripted:
+class Scripted(Personalised):
     """A personalised task whose gradients are given ``[steps, C, P + Q]``, whatever the
     parameters."""
 
@@ -41,7 +42,7 @@ class Scripted:
     def personal_start(self) -> Tensor:
         return torch.linspace(1, 2, OWN, dtype=torch.float64)
 
-    def resting(self, round: int) -> None:
+    def frozen(self, round: int) -> None:
         return None
 
     def episodes(self, *_: Any) -> Callable[[int], Episode]:

@@ -37,7 +37,7 @@ def test_a_failing_client_is_left_out_by_name(
 ) -> None:
     task = quadratic(TARGETS)
     task.poison = {2: poison}
-    game = Rounds(task, clients=7, chunk=chunk)
+    game = Rounds(task, clients=7, chunk=chunk, failing=True)
     game.go()
     (result,) = game.results
     assert sorted(result.clients) == [0, 1, 3, 4, 5, 6] and list(result.failures) == [2]
@@ -50,10 +50,11 @@ def test_a_failing_client_is_left_out_by_name(
     torch.testing.assert_close(result.payload.vector, whole.payload.vector)
 
 
+@pytest.mark.falls_back
 def test_metrics_stay_with_their_clients(quadratic: Callable[..., Any]) -> None:
     task = quadratic(TARGETS)
     task.poison = {0: "raise"}
-    game = Rounds(task, clients=7, chunk=2)
+    game = Rounds(task, clients=7, chunk=2, failing=True)
     game.go()
     (result,) = game.results
     alone = Rounds(quadratic(TARGETS), clients=7, chunk=1)
@@ -137,7 +138,7 @@ def test_a_rehearsal_is_what_a_run_sums_and_leaves_nothing(
         key: {name: row.clone() for name, row in kept.items()}
         for key, kept in game.store.versions.items()
     }
-    local, contribution = game.trainer.rehearse(received, order)
+    local, contribution = game.trainer.simulate(received, order)
     assert game.store.versions.keys() == before.keys()
     for key, kept in before.items():
         assert all(torch.equal(game.store.versions[key][name], row) for name, row in kept.items())

@@ -4,6 +4,7 @@ reports."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,20 +13,35 @@ import torch
 from torch import Tensor
 
 from privacy.meta_nsgd import MetaNsgd
+from strategies.learner import Learner
 from strategies.local.train import descend
+from strategies.rule import Rule
 from strategies.rules.fedavg import FedAvg
 from strategies.rules.scaffold import Scaffold
 from strategies.settings import LearnerSettings, MetaNsgdSettings, RuleSettings
-from strategies.types import Broadcast, LocalResult, Rule, Step
-from tasks.types import Episode
+from strategies.types import Broadcast, LocalResult, Step
+from tasks.types import ClientData, Episode
 
 KEYS = [("batches", 0), ("batches", 1)]
 
 
-class Scripted:
+@dataclass
+class Holder(ClientData):
+    """A client that holds so many examples; steps are counted by ``of`` them."""
+
+    examples: int
+    of: int = 0
+
+    @property
+    def units(self) -> int:
+        return self.of or self.examples
+
+
+class Scripted(Learner):
     """An oracle with one gradient for all, and the objective ``table[step]`` ``[C]``."""
 
-    inner_steps, outer_rate = 0, 1.0
+    inner_steps = 0
+    outer_rate = 1.0
 
     def __init__(self, gradient: float, table: list[list[float]]) -> None:
         self.gradient, self.table, self.steps = gradient, torch.tensor(table), 0
@@ -44,7 +60,7 @@ def played(
     memory: Any = None,
     cohort: Any = None,
 ) -> LocalResult:
-    cohort = cohort or [SimpleNamespace(examples=1)]
+    cohort = cohort or [Holder(1)]
     task: Any = SimpleNamespace(
         derivatives=None, episodes=lambda *_: lambda step: Episode([], None)
     )
@@ -88,7 +104,7 @@ def test_noise_of_a_learner_that_clips_itself_is_not_clipped_again(
 def test_steps_are_counted_by_units_and_weights_by_examples() -> None:
     """Objects of several views: E = 2 steps for each of 1 and 3 objects, weights of 8 and 24
     views."""
-    cohort = [SimpleNamespace(examples=8, units=1), SimpleNamespace(examples=24, units=3)]
+    cohort = [Holder(8, 1), Holder(24, 3)]
     settings = LearnerSettings(outer_steps=2, outer_clip=0.0, steps_by_examples=True)
     rule, learner = FedAvg(RuleSettings()), Scripted(1.0, [[1.0, 1.0]] * 48)
     found = played(learner, rule, rule.broadcast(torch.zeros(1), {}, 1), settings, cohort=cohort)
@@ -102,7 +118,7 @@ def test_the_lowest_objective_of_a_clients_own_steps_is_reported() -> None:
     settings = LearnerSettings(outer_steps=3, outer_clip=0.0, steps_by_examples=True)
     rule, cohort = (
         FedAvg(RuleSettings()),
-        [SimpleNamespace(examples=1), SimpleNamespace(examples=2)],
+        [Holder(1), Holder(2)],
     )
     received = rule.broadcast(torch.zeros(1), {}, 1)
     found = played(Scripted(1.0, table), rule, received, settings, cohort=cohort)

@@ -15,8 +15,9 @@ from flwr.serverapp.strategy import Strategy
 from fedapp import ROOT
 from fedapp.client_app import app as client_app
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_release, build_rule, build_task
+from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint
+from fedapp.results import UPLOADED
 from privacy.releases.secagg import SecAgg
 from privacy.settings import PrivacySettings
 from sim.inprocess import InProcessGrid, server_identity
@@ -25,6 +26,7 @@ from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread, without_doubles
 from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
 from strategies.flower.wire import from_array
+from strategies.local.train import OBJECTIVE
 from strategies.types import Bounds, Contribution, Scalar
 from tasks.errors import StoppedError
 
@@ -36,14 +38,16 @@ def setting(
     def build(rule: str = "fedavg") -> tuple[FederatedRounds, InProcessGrid]:
         config = smoke(methods="maml", rule=rule)
         experiment = Experiment.from_run_config(config)
-        task = build_task(experiment)
+        task = Pieces(experiment).task
         grid = InProcessGrid(client_app, 2, config)
         with server_identity(grid.run.run_id):
             nodes = gather(grid, 2, 5.0, fingerprint(), str(ROOT), print)
-        federation = Federation.start(build_rule(experiment), 4, task.init(0))
+        federation = Federation.start(Pieces(experiment).rule, 4, task.init(0))
         strategy = FederatedRounds(
-            federation, build_release(experiment, federation.model.numel()), nodes,
-            RoundSettings(0, 2, 30.0, 8, str(tmp_path)),
+            federation, Pieces(experiment).release_of(federation.model.numel()), nodes,
+            RoundSettings(
+                0, 2, 30.0, 8, frozenset({"loss", OBJECTIVE, *UPLOADED}), str(tmp_path)
+            ),
             method="maml", seed=0, session="s", fingerprint=fingerprint(), root=str(ROOT),
         )  # fmt: skip
         return strategy, grid

@@ -4,7 +4,6 @@ objective."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,12 +13,12 @@ from privacy.accounting import gaussian_epsilon
 from privacy.meta_nsgd import MetaNsgd
 from strategies.local.erm import Erm
 from strategies.local.meta import (
+    FedMeNF,
+    FedMeNFFirstOrder,
+    FedMeNFUnbounded,
+    Fomaml,
+    Maml,
     Meta,
-    fedmenf,
-    fedmenf_first_order,
-    fedmenf_unbounded,
-    fomaml,
-    maml,
 )
 from strategies.local.reptile import Reptile
 from strategies.settings import FedMeNFSettings, LearnerSettings, MetaNsgdSettings
@@ -115,11 +114,11 @@ SETTINGS = LearnerSettings(inner_steps=3, inner_rate=0.05, inner_clip=ACTIVE)
 def test_fedmenf_with_gamma_zero_is_maml() -> None:
     params, episode = problem()
     none = SETTINGS.model_copy(update={"fedmenf": FedMeNFSettings(gamma=0.0)})
-    ours = fedmenf(none).step(SirenDerivatives(FIELD), params, episode).gradient
-    assert torch.equal(ours, maml(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient)
+    ours = FedMeNF(none).step(SirenDerivatives(FIELD), params, episode).gradient
+    assert torch.equal(ours, Maml(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient)
 
 
-@pytest.mark.parametrize("build", [maml, fomaml])
+@pytest.mark.parametrize("build", [Maml, Fomaml])
 def test_meta_without_inner_steps_is_erm(build: Callable[[LearnerSettings], Meta]) -> None:
     params, episode = problem(inner_steps=0)
     meta = build(SETTINGS).step(SirenDerivatives(FIELD), params, episode).gradient
@@ -135,7 +134,7 @@ def test_fomaml_is_the_query_gradient_at_the_adapted_field() -> None:
         point = point - 0.05 * gradient * (ACTIVE / norm).clamp(max=1)
     expected = derivatives.gradient(point, episode.query)[1]
     torch.testing.assert_close(
-        fomaml(SETTINGS).step(derivatives, params, episode).gradient, expected
+        Fomaml(SETTINGS).step(derivatives, params, episode).gradient, expected
     )
     reptile = Reptile(SETTINGS).step(derivatives, params, episode).gradient
     torch.testing.assert_close(reptile, params - point)
@@ -149,7 +148,7 @@ def test_above_the_cap_the_bounded_variant_is_maml_and_below_it_is_unbounded() -
     middle = (low + high) / 2
     assert low < middle < high, "one client must lie on either side of the cap"
     bounded, free, plain = (
-        replace(Meta.of(SETTINGS, 2), gamma=0.75, cap=middle), fedmenf_unbounded(SETTINGS), maml(SETTINGS),
+        Maml(SETTINGS).varied(gamma=0.75, cap=middle), FedMeNFUnbounded(SETTINGS), Maml(SETTINGS),
     )  # fmt: skip
     steps = [
         learner.step(derivatives, params, episode).gradient for learner in (bounded, free, plain)
@@ -226,10 +225,10 @@ def test_first_order_fedmenf_subtracts_from_fomaml() -> None:
     params, episode = problem()
     derivatives = SirenDerivatives(FIELD)
     free = SETTINGS.model_copy(update={"fedmenf": FedMeNFSettings(gamma=0.75, cap=0.0)})
-    expected = fomaml(SETTINGS).step(derivatives, params, episode).gradient
+    expected = Fomaml(SETTINGS).step(derivatives, params, episode).gradient
     expected = expected - 0.75 * derivatives.gradient(params, episode.query)[1]
     torch.testing.assert_close(
-        fedmenf_first_order(free).step(derivatives, params, episode).gradient, expected
+        FedMeNFFirstOrder(free).step(derivatives, params, episode).gradient, expected
     )
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from kit import LEARNER, Rounds, distance
-from safetensors.torch import save_file
 
 from privacy.releases.plain import Plain
 from privacy.releases.secagg import SecAgg
 from privacy.settings import PrivacySettings
 from strategies.cohort import Assignment
-from strategies.federation import Federation
 from strategies.rules import RULES
 from strategies.rules.fedacg import FedACG
 from strategies.rules.fednova import FedNova
@@ -30,74 +27,11 @@ from strategies.settings import (
     RuleSettings,
     ScaffoldSettings,
 )
-from strategies.types import Aggregate, Broadcast, LocalResult, Rule
+from strategies.types import Aggregate, Broadcast, LocalResult
 from tasks.errors import InputError
 from tasks.registry import load
 
 TARGETS = [[1.0, 0.0, 2.0], [-3.0, 1.0, 0.5], [0.0, 4.0, -1.0], [2.0, 2.0, 2.0]]
-
-
-@pytest.mark.parametrize("name", RULES)
-class TestContract:
-    """A rule added to the table (or a plug-in, by reference) is held to all of this."""
-
-    def rounds(self, quadratic: Callable[..., Any], name: str, **options: Any) -> Rounds:
-        return Rounds(quadratic(TARGETS), name, clients=4, **options)
-
-    def test_satisfies_the_protocol(self, name: str) -> None:
-        assert isinstance(load("rule", name, RULES)(RuleSettings()), Rule)
-
-    def test_contributes_as_many_numbers_as_it_says(
-        self, name: str, quadratic: Callable[..., Any]
-    ) -> None:
-        game = self.rounds(quadratic, name)
-        game.go()
-        payload = game.results[0].payload
-        assert (
-            payload is not None
-            and payload.vector.numel() == game.rule.size(3)
-            and payload.count == 4
-        )
-
-    def test_moves_the_model_towards_the_clients(
-        self, name: str, quadratic: Callable[..., Any]
-    ) -> None:
-        game = self.rounds(quadratic, name)
-        centre = torch.tensor(TARGETS, dtype=torch.float64).mean(0)
-        before = distance(game.federation.model, centre)
-        path = [distance(game.go(1), centre) for _ in range(20)]
-        # FedExP as published swings around an optimum that its clients do not share: its nearest
-        # approach counts
-        reached = min(path) if name == "fedexp" else distance(game.federation.result, centre)
-        assert reached < 0.3 * before
-
-    def test_does_not_depend_on_packing(self, name: str, quadratic: Callable[..., Any]) -> None:
-        one = self.rounds(quadratic, name).go(3, nodes=1)
-        many = self.rounds(quadratic, name, chunk=1).go(3, nodes=4)
-        assert distance(one, many) < 1e-12
-
-    def test_same_layout_same_bits(self, name: str, quadratic: Callable[..., Any]) -> None:
-        assert torch.equal(self.rounds(quadratic, name).go(3), self.rounds(quadratic, name).go(3))
-
-    def test_a_client_at_its_optimum_contributes_nothing_in_round_one(
-        self, name: str, quadratic: Callable[..., Any]
-    ) -> None:
-        game = Rounds(quadratic([[0.0, 0.0, 0.0]]), name, clients=1)
-        assert not game.go().any()
-
-    def test_server_clip_bounds_the_step(self, name: str, quadratic: Callable[..., Any]) -> None:
-        game = Rounds(quadratic(TARGETS), name, clients=4, rules=RuleSettings(server_clip=0.01))
-        assert float(game.go().norm()) == pytest.approx(0.01)
-
-    def test_a_skipped_first_round_can_be_checkpointed(self, name: str, tmp_path: Path) -> None:
-        """Nobody drawn, or nothing in the sum: the state is still what it started as."""
-        federation = Federation.start(load("rule", name, RULES)(RuleSettings()), 4, torch.zeros(3))
-        federation.skip(1)
-        save_file({"model": federation.model, **federation.state}, tmp_path / "round.safetensors")
-
-    def test_partial_participation_runs(self, name: str, quadratic: Callable[..., Any]) -> None:
-        game = self.rounds(quadratic, name, per_round=2)
-        assert torch.isfinite(game.go(6)).all() and len(game.federation.accepted) > 2
 
 
 def test_fedprox_with_mu_zero_is_fedavg(quadratic: Callable[..., Any]) -> None:
@@ -167,9 +101,10 @@ class TestScaffold:
             game.federation.state["control"], torch.stack(variates).sum(0) / 4
         )
 
+    @pytest.mark.falls_back
     def test_a_lost_reply_does_not_break_the_invariant(self, quadratic: Callable[..., Any]) -> None:
         """The node trained and saved its new variate, but the server never counted it."""
-        game = Rounds(quadratic(TARGETS), "scaffold", clients=4)
+        game = Rounds(quadratic(TARGETS), "scaffold", clients=4, failing=True)
         game.go(2)
         game.trainer.run(game.federation.broadcast(3), _lost(game, [0, 1]))
         game.trainer.task.poison = {0: "raise", 1: "raise"}  # type: ignore[attr-defined]
@@ -211,7 +146,7 @@ class TestScaffold:
         aggregate = Aggregate(torch.tensor([-8.0, 6.0]), 1.0, {}, 1)
         model, state = rule.apply(torch.zeros(1), {"control": torch.ones(1)}, aggregate, 4)
         assert model.item() == -8.0 and state["control"].item() == 1.0 + 3.0 / 4
-        half = rule.settled(memory, renewed, torch.tensor([[0.5]]))
+        half = rule.after_clip(memory, renewed, torch.tensor([[0.5]]))
         assert half["control"].item() == 2.0 + 1.5  # a clip let through half of the change
 
     def test_the_invariant_survives_a_clip(self, quadratic: Callable[..., Any]) -> None:

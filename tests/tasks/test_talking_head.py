@@ -314,14 +314,14 @@ def test_averaging_one_factor_is_exact_and_two_are_not(
 
 def test_alternating_moves_one_factor_a_round(tiny_backbone: Path) -> None:
     adapters = Adapters(Backbone.load(tiny_backbone), 2, 2, "alternating", 0)
-    odd, even = adapters.resting(1), adapters.resting(2)
+    odd, even = adapters.frozen(1), adapters.frozen(2)
     assert odd is not None and even is not None and torch.equal(odd, ~even)
     names = adapters.shared.unflatten(odd)
     assert all(
         bool(rests.all()) == ("lora_A" in key) and bool(rests.any()) == ("lora_A" in key)
         for key, rests in names.items()
     )
-    assert Adapters(Backbone.load(tiny_backbone), 2, 2, "ffa", 0).resting(1) is None
+    assert Adapters(Backbone.load(tiny_backbone), 2, 2, "ffa", 0).frozen(1) is None
 
 
 def test_common_factors_come_from_the_seed(tiny_backbone: Path) -> None:

@@ -1,27 +1,27 @@
-"""The private side of a run: its ledger, its nodes' keys, who is drawn, and which rounds carry the
-sums."""
+"""The private side of a run: its ledger, its nodes' keys, and what charges a round."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedapp.config.experiment import Experiment
-from fedapp.config.pieces import build_release, resolve_noise
+from fedapp.config.pieces import Pieces
 from fedapp.identity import own_files
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.charge import Charging
 from privacy.budget.ledger import Head, Ledger
 from privacy.budget.spent import Spent
-from privacy.releases.lattice import placement_of
 from privacy.sampling import Sampler
 from privacy.secagg.identity import Roster, enrol_simulated
-from strategies.federation import Federation
 from strategies.flower.roster import Node
-from strategies.flower.rounds import FederatedRounds, RoundSettings
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from privacy.flower.rounds import Sessions
 
 
 def ledger_folder(experiment: Experiment) -> Path:
@@ -48,17 +48,21 @@ def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
 class Protection:
     """What a run with a private release has beside its rounds; for a plain one, nothing."""
 
-    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
-        self.experiment, self.folder = experiment, folder
-        probe = build_release(experiment, 1)
-        self.private, self.masked, self.noised = probe.private, probe.masked, probe.noised
+    def __init__(self, pieces: Pieces, folder: RunFolder) -> None:
+        experiment, release = pieces.experiment, pieces.release_type
+        self.pieces = pieces
+        self.experiment = experiment
+        self.folder = folder
+        self.private = release.private
+        self.masked = release.masked
+        self.noised = release.placement != "none"
         self.ledger: Ledger | None = None
         if self.private:
             name = experiment.privacy.population
-            self.ledger = Ledger(ledger_folder(experiment), name, pins_of(experiment, self.noised))
+            pins = pins_of(experiment, self.noised)
+            self.ledger = Ledger(ledger_folder(experiment), name, pins)
         self.spent = Spent.of(self.ledger.entries) if self.ledger else Spent()
         self.roster: Roster | None = None
-        self.sessions: Any = None  # privacy.flower.rounds.Sessions, once a masked arm is made
 
     # ------------------------------------------------------------------ the ledger's place in a run
     def begin(self, anchor: dict[str, Any] | None) -> None:
@@ -69,7 +73,7 @@ class Protection:
         if self.experiment.resume and anchor is not None:
             self.ledger.require(Head(anchor["seq"], anchor["hash"]))
         kind = "resume" if self.experiment.resume else "config"
-        privacy = resolve_noise(self.experiment)
+        privacy = self.pieces.privacy
         self.spent.add(
             self.ledger.append(
                 kind,
@@ -124,39 +128,25 @@ class Protection:
                 "make keys with `fedapp enrol` and give every node and the server the same roster",
             )  # fmt: skip
 
-    def rounds(
-        self,
-        federation: Federation,
-        nodes: list[Node],
-        settings: RoundSettings,
-        *,
-        method: str,
-        seed: int,
-        **named: Any,
-    ) -> FederatedRounds:
-        """The rounds of one arm, with what its release needs."""
-        experiment = self.experiment
-        release = build_release(experiment, federation.rule.size(federation.model.numel()))
-        if self.ledger is None:
-            return FederatedRounds(
-                federation, release, nodes, settings, method=method, seed=seed, **named
-            )
-        privacy, clients = resolve_noise(experiment), experiment.clients
-        sampler = Sampler(privacy.sampling, seed, clients.total, clients.per_round)
-        named |= {"sample": sampler.draw, "expected": sampler.expected}
-        named["charge"] = Charging(
-            self.ledger, self.spent, sampler, privacy.noise_multiplier if self.noised else 0.0, privacy.delta,
-            privacy.epsilon_max, self.name, f"{method}-{seed}", experiment.release, placement_of(release), self.masked,
-        )  # fmt: skip
-        if not self.masked:
-            return FederatedRounds(
-                federation, release, nodes, settings, method=method, seed=seed, **named
-            )
-        from privacy.flower.rounds import SecureRounds, Sessions
+    @cached_property
+    def sessions(self) -> Sessions:
+        """The count of secure sums and the nodes' unused keys, shared by all arms."""
+        from privacy.flower.rounds import Sessions
 
-        self.sessions = self.sessions or Sessions()
+        return Sessions()
+
+    @property
+    def identities(self) -> dict[int, bytes]:
+        """The nodes' public keys by partition."""
         assert self.roster is not None, "nodes are enrolled before rounds are made"
-        return SecureRounds(
-            federation, release, nodes, settings, method=method, seed=seed,
-            identities=self.roster.members, privacy=privacy, config=experiment.digest, sessions=self.sessions, **named,
+        return self.roster.members
+
+    def charge(self, arm: str, sampler: Sampler) -> Charging:
+        """The ledger's side of an arm's rounds."""
+        assert self.ledger is not None, "only private runs are charged"
+        privacy, release = self.pieces.privacy, self.pieces.release_type
+        return Charging(
+            self.ledger, self.spent, sampler, self.pieces.noise_multiplier, privacy.delta,
+            privacy.epsilon_max, self.name, arm, self.experiment.release, release.placement,
+            self.masked,
         )  # fmt: skip

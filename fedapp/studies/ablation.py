@@ -15,7 +15,6 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from fedapp.config.experiment import Experiment
 from fedapp.store.runfolder import FINISHED, RunFolder
 from tasks.errors import InputError
 
@@ -60,8 +59,8 @@ def variants(recipe: str) -> Mapping[str, Overrides]:
 
 
 def per_seed(folder: RunFolder) -> dict[str, list[float | None]]:
-    """Each metric's final values, one a seed, of the first trained method."""
-    experiment = Experiment.from_run_config(folder.config)
+    """Final values of each metric, one per seed, of the first trained method."""
+    experiment = folder.experiment
     method = experiment.trained_methods[0]
     found: dict[str, list[float | None]] = {name: [] for name in METRICS}
     for seed in experiment.seed_list:
@@ -69,11 +68,10 @@ def per_seed(folder: RunFolder) -> dict[str, list[float | None]]:
             event for event in folder.events()
             if event["event"] == "evaluation" and event["method"] == method and event["seed"] == seed and event["final"]
         ]  # fmt: skip
+        measured = last[-1]["metrics"] if last else {}
         for name in METRICS:
-            table = last[-1]["own"] if last else {}
-            found[name].append(
-                last[-1]["psnr"]["0"] if last and name == "psnr" else table.get(name)
-            )
+            value = measured.get(name)
+            found[name].append(value["0"] if isinstance(value, dict) else value)
     return found
 
 

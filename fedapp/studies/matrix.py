@@ -16,10 +16,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedapp.ablation import interval
 from fedapp.config.recipes import written
+from fedapp.report.table import lookup
 from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import FINISHED, RunFolder
+from fedapp.studies.ablation import interval
 from tasks.errors import InputError
 
 RULES = ("fedavg", "fedprox", "scaffold", "fednova", "fedexp", "fedacg")
@@ -126,10 +127,9 @@ def play(case: Case) -> list[dict[str, Any]]:
 
 def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:
     """One row a learner; inversions are kept beside the run, so they are made once."""
-    from fedapp.config.experiment import Experiment
     from fedapp.results import summarise
 
-    experiment, result = Experiment.from_run_config(place.config), summarise(place)
+    experiment, result = place.experiment, summarise(place)
     events = list(place.events())
     if not (place.path / "inversions.json").exists():
         write_json(place.path / "inversions.json", _invert(place))
@@ -192,8 +192,8 @@ def _final(
     judged = [event for event in own if event["event"] == "evaluation"][-1:]
     rounds = [event for event in own if event["event"] == "round"][-1:]
     return {
-        "psnr": (judged[0].get("psnr") or {}).get(step) if judged else None,
-        "psnr_p": (rounds[0].get("psnr_p") or {}).get("mean") if rounds else None,
+        "psnr": lookup(judged[0]["metrics"], ("psnr", step)) if judged else None,
+        "psnr_p": lookup(rounds[0]["metrics"], ("psnr_p", "mean")) if rounds else None,
     }
 
 

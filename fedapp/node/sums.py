@@ -1,0 +1,178 @@
+"""A node's half of rounds of sums: train and answer with a sum, in the clear or under secure
+aggregation."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import RecordDict
+
+from fedapp.node.device import Device, offered_folder, pieces_of
+from privacy.secagg.messages import RefusalError
+from strategies.failures import describe
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from privacy.flower.node import SecureNode
+    from privacy.releases.lattice import LatticeRelease
+    from strategies.cohort import CohortResult, CohortTrainer
+    from strategies.flower.wire import Order
+
+log = logging.getLogger("flwr")
+SHAPES_FILE = "shapes.json"  # vector sizes of runs this node has trained in, by configuration
+
+
+class SumsNode:
+    """Answers to the legs of rounds of sums (a :class:`strategies.flower.workflow.NodeHalf`)."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def leg(self, name: str, content: RecordDict) -> RecordDict:
+        """``train``, or a leg of a secure sum: ``advertise``, ``share``, ``masked``, ``confirm``,
+        ``unmask``."""
+        if name == "train":
+            return self._train_round(content)
+        node = self._secure_node(content)
+        if name == "masked":
+            from strategies.flower.wire import unpack_order
+
+            order, _ = unpack_order(content)
+            return node.masked(content, order, lambda: self._train(content)[1])
+        if name == "share":
+            return node.share(content, self.device.experiment.release, self._release(content))
+        legs = {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}
+        return legs[name](content)
+
+    # ------------------------------------------------------------------ training
+    def _train_round(self, content: RecordDict) -> RecordDict:
+        """Train the ordered clients on this node's data and answer with their sum."""
+        from strategies.flower.wire import pack_answer, pack_sum
+
+        device = self.device
+        release = device.release_type
+        if release.masked:
+            raise RefusalError(f"release {device.experiment.release} never leaves a node unmasked")
+        device.obey_policy()
+        if release.placement != "none":
+            node = self._secure_node(content, "order")
+            node.see_ledger(content, device.pieces.noise_multiplier)
+        order, result = self._train(content)
+        if not release.private:
+            return pack_answer(result, order)
+        assert result.payload is not None, "a private release closes with a vector"
+        return pack_sum(result.payload.vector, order)
+
+    def _train(self, content: RecordDict) -> tuple[Order, CohortResult]:
+        from strategies.flower.wire import unpack_order
+        from strategies.types import Broadcast
+
+        device = self.device
+        order, received = unpack_order(content)
+        state_dir = device.state_dir(order.state_dir, order.run)
+        config = json.dumps(device.config | json.loads(order.pins), sort_keys=True)
+        trainer, place = _trainer(
+            config,
+            order.method,
+            order.assignment.seed,
+            state_dir,
+            order.inspect,
+            device.simulated,
+        )
+        extra = {name: tensor.to(place) for name, tensor in received.extra.items()}
+        received = Broadcast(received.model.to(place), extra, received.round)
+        pictures = order.pictures and device.simulated
+        result = trainer.run(received, order.assignment, pictures=pictures)
+        if trainer.release.private:
+            # stays here: who failed, and why, is the client's own affair
+            for client, reason in result.failures.items():
+                log.warning("client %d abstains: %s", client, reason)
+        return order, result
+
+    # ------------------------------------------------------------------ secure sums
+    def _secure_node(self, content: RecordDict, offer: str = "at") -> SecureNode:
+        """This node's keys, limits and protocol state. Simulated nodes find their folder in record
+        ``offer`` of a message."""
+        from privacy.flower.node import SecureNode
+
+        device = self.device
+        experiment = device.experiment
+        roster = "" if device.simulated else str(device.node_config.get("roster", ""))
+        return SecureNode(
+            device.key_folder(offered_folder(content, offer)),
+            device.partition,
+            roster,
+            experiment.privacy.colluding,
+            experiment.digest,
+            device.hosts,
+        )
+
+    def _release(self, content: RecordDict) -> LatticeRelease:
+        """The release for what this run's rule contributes.
+
+        How many numbers that is follows from task and rule, which need torch: looked up once per
+        configuration and remembered on the node's own disk.
+        """
+        from fedapp.config.pieces import Pieces
+        from fedapp.node.shapes import Shapes
+
+        device = self.device
+        if not device.release_type.masked:
+            raise RefusalError(f"release {device.experiment.release} has no secure sum")
+        folder = device.key_folder(offered_folder(content, "at"))
+        shapes = Shapes(folder / SHAPES_FILE)
+        known = shapes.get(device.experiment.digest)
+        if known is None:
+            pieces = device.pieces
+            size = pieces.rule.size(pieces.task.layout.size)
+            known = shapes.put(device.experiment.digest, size, pieces.rule.scalars)
+        make = device.release_type
+        privacy = Pieces(device.experiment).privacy
+        return make(privacy, known.size, known.scalars)  # type: ignore[call-arg,return-value]
+
+
+@lru_cache(maxsize=64)
+def _trainer(
+    config: str, method: str, seed: int, state_dir: str, inspect: bool, simulated: bool
+) -> tuple[CohortTrainer, torch.device]:
+    """The trainer of one method at one seed, kept from round to round."""
+    import torch
+
+    from fedapp.store.client_state import ClientState
+    from privacy.attacks.render import render_attack
+    from strategies.cohort import CohortTrainer
+    from strategies.memory import remembered
+
+    pieces = pieces_of(config)
+    runtime = pieces.experiment.runtime
+    torch.set_num_threads(runtime.threads)
+    torch.set_float32_matmul_precision(runtime.matmul_precision)
+    learner = pieces.learner(method)
+    memory = remembered(pieces.task, learner, pieces.rule)
+    if memory and not state_dir:
+        raise InputError(
+            "state-dir",
+            "",
+            f"clients keep their {' and '.join(memory)} on the node",
+            'start it with --node-config "state-dir=…"',
+        )
+    release = pieces.release_of(pieces.rule.size(pieces.task.layout.size))
+    trainer = CohortTrainer(
+        pieces.task,
+        learner,
+        pieces.rule,
+        release,
+        pieces.experiment.learner,
+        store=ClientState(Path(state_dir) / f"{method}-{seed}") if memory else None,
+        inspect=render_attack if inspect else None,
+        chunk=runtime.chunk,
+        # a private release sends no failures at all: its node may say all in its own log
+        tell=describe if simulated or release.private else Device.tell_little,
+    )
+    return trainer, pieces.device

@@ -1,0 +1,224 @@
+"""Neural fields in a report: what the server sees of uploads, what a new client gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedapp.report.families import Sentences, Shown
+from fedapp.report.field_page import FIELD_PAGE
+from fedapp.report.findings import findings
+from fedapp.report.media import Media
+from fedapp.report.table import Column, Table
+
+# words for what a client holds; ``column``: width of a contact sheet in px; 0: single pictures
+KINDS = {
+    "image": {
+        "noun": "picture",
+        "held": "one private picture",
+        "one": "picture",
+        "many": "pictures",
+        "field": "SIREN",
+        "column": 0,
+    },
+    "video": {
+        "noun": "clip",
+        "held": "a private clip",
+        "one": "clip",
+        "many": "clips",
+        "field": "SIREN",
+        "column": 300,
+    },
+    "nerf": {
+        "noun": "object",
+        "held": "a few views of a private object",
+        "one": "object, seen from places the field was not fitted to",
+        "many": "objects",
+        "field": "radiance field",
+        "column": 190,
+    },
+}
+OTHER = {
+    "noun": "signal",
+    "held": "a private signal",
+    "one": "signal",
+    "many": "signals",
+    "field": "neural field",
+    "column": 0,
+}
+
+
+class Fields:
+    """The family of neural fields."""
+
+    template = FIELD_PAGE
+    covers = frozenset(
+        {
+            "psnr_p",
+            "psnr_p_affine",
+            "correlation_p",
+            "psnr_floor",
+            "range_excess",
+            "psnr",
+            "ssim",
+            "psnr_tuned",
+            "psnr_unseen_tuned",
+            "rates_tuned",
+            "diverged",
+        }
+    )
+
+    def tables(self, shown: Shown) -> list[Table | None]:
+        experiment = shown.experiment
+        steps = experiment.evaluation.step_list
+        kind = KINDS.get(experiment.task, OTHER)
+        last = str(steps[-1])
+        return [
+            shown.table(
+                "what rendering an upload shows",
+                [
+                    Column("PSNR_p mean ↓", ("psnr_p", "mean")),
+                    Column("worst client ↓", ("psnr_p", "max")),
+                    Column("after affine fit ↓", ("psnr_p_affine", "mean")),
+                    Column("correlation ↓", ("correlation_p", "mean")),
+                    Column("constant colour", ("psnr_floor", "mean")),
+                    Column("outside [0, 1]", ("range_excess", "mean")),
+                ],
+                "PSNR_p compares the rendering of a client's upload with its private "
+                f"{kind['noun']}; the worst client is the one it shows best. “Outside” is how far "
+                "the rendering lies from the data range on average. Means over seeds and clients.",
+            ),
+            shown.table(
+                f"PSNR of {kind['many']} no client holds, after k steps",
+                [Column(f"PSNR@{k} ↑", ("psnr", str(k))) for k in steps]
+                + [Column(f"SSIM@{k} ↑", ("ssim", str(k)), 3) for k in shown_steps(steps)],
+                f"After k steps of test-time optimisation on {experiment.data.held_out} "
+                f"{kind['many']} no client holds, at step size {experiment.evaluation.rate:g}, the "
+                "same for all.",
+            ),
+            shown.table(
+                "the same with the step size tuned for each method",
+                [Column(f"PSNR@{k} ↑", ("psnr_tuned", str(k))) for k in steps]
+                + [Column(f"chosen at k = {last}", ("rates_tuned", last))]
+                + [
+                    Column(f"unseen samples@{k} ↑", ("psnr_unseen_tuned", str(k)))
+                    for k in steps[-1:]
+                ],
+                f"Tuned by cross-fitting over {experiment.evaluation.rates}: each is reported at "
+                "the step size that was best for the others. Unseen samples: fitted to a random "
+                "half, judged on the other.",
+            ),
+        ]
+
+    def findings(self, shown: Shown) -> Sentences:
+        return findings(shown.result, shown.titles, shown.experiment.evaluation.rate_list)
+
+    def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
+        from fedapp.report import figures
+        from fedapp.report.colours import colours_of
+
+        experiment, result, order = shown.experiment, shown.result, shown.order
+        trained, titles = shown.trained, shown.titles
+        colours = colours_of(order)
+        steps, seed = experiment.evaluation.step_list, experiment.seed_list[0]
+        step = 16 if 16 in steps else steps[-1]
+        plain = experiment.release == "plain"
+        return {
+            "kind": KINDS.get(experiment.task, OTHER),
+            "films": _films(order, seed, media),
+            "shown_steps": shown_steps(steps),
+            "clients": _clients(events, trained, seed, media) if plain else [],
+            "attacked": _attacked(trained, media),
+            "new_clients": _new_clients(order, seed, steps, media),
+            "curve_p": figures.over_rounds(
+                events, trained, titles, colours, ("psnr_p", "mean"), "PSNR_p (dB), mean"
+            ),
+            "curve_k": figures.over_rounds(
+                events,
+                trained,
+                titles,
+                colours,
+                ("psnr", str(step)),
+                f"PSNR after {step} steps (dB)",
+            ),
+            "curve_tto": figures.over_steps(result, order, titles, colours),
+            "frontier": figures.frontier(result, trained, titles, colours, str(step)),
+        }
+
+
+def shown_steps(steps: list[int]) -> list[int]:
+    """Numbers of steps of which there are pictures."""
+    return [step for step in steps if step in (16, 64)] or steps[-2:]
+
+
+def _clients(
+    events: list[dict[str, Any]], trained: list[str], seed: int, media: Media
+) -> list[dict[str, Any]]:
+    """A row per client: the private picture, and the rendering of its upload under each method."""
+    last: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "round" and event["seed"] == seed and "by_client" in event:
+            last[event["method"]] = event["by_client"]
+    rows = []
+    for index in media.indices("private"):
+        client = str(int(index))
+        numbers = {
+            method: {name: table.get(client) for name, table in last.get(method, {}).items()}
+            for method in trained
+        }
+        rendered = {method: media(f"{method}-{seed}-rendered-{index}") for method in trained}
+        private = media(f"private-{index}")
+        rows.append(
+            {"client": client, "private": private, "rendered": rendered, "numbers": numbers}
+        )
+    return rows
+
+
+def _films(order: list[str], seed: int, media: Media) -> list[dict[str, Any]]:
+    """A row per film (a clip, a turntable) that evaluations made, with each method's."""
+    names = sorted({name for m in order for name in media.films(f"{m}-{seed}")})
+    return [
+        {"name": name, "videos": {m: media.video(f"{m}-{seed}-{name}") for m in order}}
+        for name in names
+    ]
+
+
+VIEWS = ("render-plain", "readout-plain", "inversion-plain", "inversion-secagg")
+RUNGS = ("render-", "readout-", "inversion-")
+
+
+def _attacked(trained: list[str], media: Media) -> list[dict[str, Any]]:
+    """A row per client that `fedapp attack` pictured: the truth, and what each attack got from each
+    view."""
+    rows = []
+    for method in trained:
+        # "fedmenf" must not take the pictures of "fedmenf-unbounded"
+        own = [
+            index
+            for index in media.indices(f"attack-{method}")
+            if index.startswith(RUNGS) and "known" not in index
+        ]
+        kinds = sorted({index.rsplit("-", 1)[0] for index in own})
+        noised = [kind for kind in kinds if "inversion" in kind and "dp" in kind]
+        order = [kind for kind in VIEWS if kind in kinds] + noised
+        for client in sorted({index.rsplit("-", 1)[1] for index in own}):
+            shots = [
+                (kind.replace("-", " on ", 1), media(f"attack-{method}-{kind}-{client}"))
+                for kind in order
+            ]
+            rows.append({"method": method, "private": media(f"private-{client}"), "shots": shots})
+    return rows
+
+
+def _new_clients(
+    order: list[str], seed: int, steps: list[int], media: Media
+) -> list[dict[str, Any]]:
+    """A row per held-out signal: the truth, and each method's field after k steps of adaptation."""
+    return [
+        {
+            "truth": media(f"held-out-{index}"),
+            "adapted": {
+                m: {k: media(f"{m}-{seed}-adapted-{index}-{k:03d}") for k in steps} for m in order
+            },
+        }
+        for index in media.indices("held-out")
+    ]

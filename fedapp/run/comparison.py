@@ -1,0 +1,289 @@
+"""The loop of a run: every arm takes its turn, side by side, and the state of all is checkpointed.
+
+An *arm* is one method at one seed, driven by its workflow. All arms take turn r before any takes
+turn r + 1; a run that is killed anywhere goes on from its last checkpoint and ends with the same
+bits. Nothing here knows what a turn does: see :mod:`strategies.flower.workflow`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import Any
+
+import torch
+from flwr.serverapp import Grid
+
+from fedapp import ROOT
+from fedapp.config.pieces import Pieces
+from fedapp.identity import fingerprint, people_of
+from fedapp.results import write_result
+from fedapp.run.lineup import Lineup, Run
+from fedapp.run.protection import Protection
+from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
+from fedapp.store.runfolder import STOPPED, RunFolder
+from fedapp.workflows import kind_of
+from strategies.flower.roster import Node, gather, renewed
+from strategies.flower.workflow import Judged, TurnReport, Workflow
+from tasks.errors import StoppedError
+
+log = logging.getLogger("flwr")
+PATIENCE = 120.0  # seconds to wait for nodes at the start
+RETURN = 20.0  # ... and, between turns, for an answer of one that came back
+
+
+def identity(pieces: Pieces) -> dict[str, Any]:
+    """Facts that a checkpoint must agree with to be continued by this experiment."""
+    experiment = pieces.experiment
+    facts = kind_of(experiment.workflow_name).part("identity")
+    return {
+        "task": experiment.task,
+        "workflow": experiment.workflow_name,
+        "clients": experiment.clients.total,
+        "data": people_of(experiment.data.path),
+        **facts(pieces),
+    }
+
+
+def name_of(arm: Judged) -> str:
+    """An arm's name in checkpoints and file names."""
+    return f"{arm.method}-{arm.seed}"
+
+
+class Comparison:
+    """The arms of one run, and the loop that drives them."""
+
+    def __init__(self, pieces: Pieces, folder: RunFolder, grid: Grid) -> None:
+        experiment = pieces.experiment
+        self.experiment = experiment
+        self.folder = folder
+        self.grid = grid
+        self.nodes: list[Node] = []
+        torch.set_num_threads(experiment.runtime.threads)
+        torch.set_float32_matmul_precision(experiment.runtime.matmul_precision)
+        self._anchor: dict[str, Any] | None = None  # the ledger's length at the checkpoint
+        pins = dict(pieces.task.prepare(_announce))
+        pieces.task.check(experiment.clients.total)
+        self.run_facts = Run(
+            pieces,
+            folder,
+            Protection(pieces, folder),
+            fingerprint(experiment.to_run_config()),
+            str(ROOT),
+            uuid.uuid4().hex,
+            pins,
+        )
+        build = kind_of(experiment.workflow_name).part("server")
+        self.lineup: Lineup = build(self.run_facts)
+        # once: it walks through all files of own data
+        self.identity = identity(pieces)
+
+    @property
+    def protection(self) -> Protection:
+        return self.run_facts.protection
+
+    @property
+    def arms(self) -> list[Workflow]:
+        return self.lineup.arms
+
+    def run(self) -> None:
+        """From wherever the run stands to its last turn, its result and its report."""
+        try:
+            try:
+                self._train()
+            finally:
+                self.protection.close()
+        except StoppedError as error:
+            # a planned end (a budget is used up) or a forced one: what there is is shown
+            self.folder.set_status(STOPPED, error.exit_code, str(error))
+            self._conclude()
+            raise
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The result of what was trained, and its report; of nothing there is none."""
+        if not any(event["event"] == "round" for event in self.folder.events()):
+            return
+        write_result(self.folder)
+        if self.experiment.report.page:
+            self._report()
+
+    def _train(self) -> None:
+        experiment = self.experiment
+        done = self._restore() if experiment.resume else 0
+        self.protection.begin(self._anchor)
+        facts = self.run_facts
+        nodes = gather(
+            self.grid, experiment.runtime.nodes, PATIENCE, facts.fingerprint, facts.root, _warn
+        )
+        self.protection.enrol(nodes)
+        self._connect(nodes)
+        if not done:
+            self._log_start(nodes)
+        writer = CheckpointWriter(self.folder.checkpoints)
+        try:
+            for number in range(done + 1, experiment.rounds + 1):
+                last = number == experiment.rounds
+                due = last or number % experiment.evaluation.every == 0
+                self._welcome_back()
+                for arm in self.arms:
+                    self._turn(arm, number, due, last)
+                writer.save(self._checkpoint(number))
+            writer.flush()
+        finally:
+            writer.close()
+
+    def _connect(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+        for arm in self.arms:
+            arm.connect(nodes, self.run_facts.session)
+
+    def _welcome_back(self) -> None:
+        """Devices that restarted since the last turn take part again."""
+        facts = self.run_facts
+        nodes = renewed(self.grid, self.nodes, RETURN, facts.fingerprint, facts.root, _warn)
+        if nodes != self.nodes:
+            self._connect(nodes)
+
+    # ------------------------------------------------------------------ a turn
+    def _turn(self, arm: Workflow, number: int, due: bool, last: bool) -> None:
+        report = arm.turn(self.grid, number, due and self.experiment.report.pictures)
+        self._log_turn(arm, report)
+        for name, image in report.pictures.items():
+            self.folder.save_picture(name, image)
+        if due:
+            self._evaluate(arm, number, final=last)
+
+    def _log_turn(self, arm: Workflow, report: TurnReport) -> None:
+        event: dict[str, Any] = {
+            "event": "round",
+            "clock": time.time(),
+            "round": report.number,
+            "method": arm.method,
+            "seed": arm.seed,
+            "clients": {"ok": report.clients, "failed": len(report.failures)},
+            "failures": {str(c): reason for c, reason in sorted(report.failures.items())},
+            "fallbacks": report.fallbacks,
+            "unseen": report.unseen,
+            "bytes_up": report.bytes_up,
+            "bytes_down": report.bytes_down,
+            "seconds": report.seconds,
+            "epsilon": report.epsilon,
+            "skipped": report.skipped or None,
+            "metrics": report.metrics,
+        }
+        if report.number == self.experiment.rounds or report.failures:
+            event["by_client"] = report.by_client
+        self.folder.append(event)
+        log.info(
+            "round %d/%d %s: %d ok, %d failed, %s%.1f s", report.number, self.experiment.rounds,
+            name_of(arm), report.clients, len(report.failures),
+            "".join(f"{part}, " for part in _known(report)), report.seconds,
+        )  # fmt: skip
+        for client, reason in sorted(report.failures.items()):
+            log.warning(
+                "round %d %s: client %d left out: %s",
+                report.number, name_of(arm), client, reason,
+            )  # fmt: skip
+        for reason in report.fallbacks:
+            log.warning(
+                "round %d %s: a chunk of clients failed together and was trained one by one: %s",
+                report.number, name_of(arm), reason,
+            )  # fmt: skip
+
+    def _evaluate(self, arm: Judged, number: int, final: bool) -> None:
+        """Judge an arm or a baseline, and keep what there is to look at of a final one."""
+        started = time.monotonic()
+        evaluation = arm.evaluate(self.grid, number, final)
+        self.folder.append(
+            {
+                "event": "evaluation",
+                "round": number,
+                "method": arm.method,
+                "seed": arm.seed,
+                "final": final,
+                "seconds": time.monotonic() - started,
+                "metrics": evaluation.metrics,
+            }
+        )
+        if final:
+            for name, image in evaluation.pictures.items():
+                self.folder.save_picture(f"{name_of(arm)}-adapted-{name}", image)
+            for name, video in evaluation.videos.items():
+                self.folder.save_video(f"{name_of(arm)}-{name}", video)
+        for name, value in evaluation.metrics.items():
+            if value is True:
+                log.warning("round %d %s: %s", number, name_of(arm), name)
+
+    def _log_start(self, nodes: list[Node]) -> None:
+        """What is known before the first turn: the nodes, held-out data to look at, baselines."""
+        task = self.run_facts.pieces.task
+        deployed = any(node.hosts is not None for node in nodes)
+        self.folder.append(
+            {
+                "event": "start",
+                "round": 0,
+                "nodes": len(nodes),
+                "device": str(self.run_facts.pieces.device),
+                "deployed": deployed,
+            }
+        )
+        for index, data in enumerate(task.held_out()):
+            if (image := task.picture(data.truth)) is not None:
+                self.folder.save_picture(f"held-out-{index:02d}", image)
+        for baseline in self.lineup.baselines:
+            self._evaluate(baseline, 0, final=True)
+
+    # ------------------------------------------------------------------ checkpoints, report
+    def _checkpoint(self, number: int) -> Checkpoint:
+        snapshots = {name_of(arm): arm.snapshot() for arm in self.arms}
+        return Checkpoint.of(number, self.identity, snapshots, self.protection.anchor)
+
+    def _restore(self) -> int:
+        """Put the arms back to the last checkpoint; returns its turn (0: none was written yet)."""
+        files = list_checkpoints(self.folder.checkpoints)
+        if not files:
+            self.folder.rewind(-1)
+            return 0
+        checkpoint = load_checkpoint(files[-1], self.identity)
+        for arm in self.arms:
+            arm.restore(checkpoint.round, checkpoint.arm(name_of(arm)))
+        self._anchor = checkpoint.ledger
+        self.folder.rewind(checkpoint.round)
+        log.info("resumed after round %d", checkpoint.round)
+        return checkpoint.round
+
+    def _report(self) -> None:
+        from fedapp.report import MissingExtraError, write_report
+        from fedapp.report.budget import write_budget
+
+        try:
+            log.info("report: %s", write_report(self.folder))
+            if self.protection.private:
+                log.info("privacy report: %s", write_budget(self.folder)[1])
+        except MissingExtraError as error:
+            log.warning("no report written: %s", error)
+
+
+def _known(report: TurnReport) -> list[str]:
+    """A turn's numbers for a log line: plain ones, and means with their worst client."""
+    parts = []
+    for name, value in report.metrics.items():
+        if isinstance(value, int | float):
+            parts.append(f"{name} {value:.3g}")
+        elif isinstance(value, dict) and value.get("mean") is not None:
+            parts.append(f"{name} {value['mean']:.3g} (max {value['max']:.3g})")
+    if report.epsilon is not None:
+        parts.append(f"epsilon {report.epsilon:.3f}")
+    return parts
+
+
+def _warn(text: str) -> None:
+    log.warning(text)
+
+
+def _announce(what: str, done: int, total: int) -> None:
+    """Progress of what is made before the first turn, a line now and then."""
+    if done == total or done % max(1, total // 10) == 0:
+        log.info("%s: %d/%d", what, done, total)

@@ -1,0 +1,26 @@
+"""Judging a shared model on the server, with all the cores that idle clients leave."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from fedapp.config.pieces import Pieces
+from tasks.types import Evaluation
+
+
+def judge(pieces: Pieces, model: Tensor, tune: bool) -> Evaluation:
+    """Quality of ``model [P]`` on held-out data; ``tune`` adds the step-size search."""
+    experiment = pieces.experiment
+    runtime = experiment.runtime
+    cores = min(runtime.nodes * runtime.threads, os.cpu_count() or 1)
+    torch.set_num_threads(max(runtime.threads, cores))  # clients are idle meanwhile
+    try:
+        evaluation: Evaluation = pieces.task.evaluate(
+            model.to(pieces.device), experiment.evaluation, tune
+        )
+    finally:
+        torch.set_num_threads(runtime.threads)
+    return evaluation

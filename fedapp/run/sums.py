@@ -1,0 +1,199 @@
+"""Rounds of sums as a workflow: any learner, any rule, any release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedapp.config.pieces import Pieces
+from fedapp.results import mean_and_max
+from fedapp.run.judging import judge
+from fedapp.run.lineup import Lineup, Run
+from privacy.attacks import render
+from strategies.federation import Federation
+from strategies.flower.roster import Node
+from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
+from strategies.flower.workflow import TurnReport
+from strategies.local import LOCAL
+from strategies.local.train import OBJECTIVE
+from strategies.types import Snapshot
+from tasks.types import Evaluation
+
+
+def build(run: Run) -> Lineup:
+    """Every learner at every seed, and the untrained start where ``local`` is among the methods."""
+    experiment = run.pieces.experiment
+    local = experiment.seed_list if LOCAL in experiment.method_list else []
+    return Lineup(
+        arms=[Sums(run, method, seed) for method, seed in run.pieces.arms],
+        baselines=[Untrained(run.pieces, seed) for seed in local],
+    )
+
+
+def identity(pieces: Pieces) -> dict[str, Any]:
+    """Facts that a checkpoint must agree with to be continued."""
+    return {
+        "arms": [f"{method}-{seed}" for method, seed in pieces.arms],
+        "parameters": pieces.task.layout.size,
+        "rule": pieces.experiment.rule,
+        "release": pieces.experiment.release,
+    }
+
+
+class Untrained:
+    """No federation at all: test-time optimisation starts from the random initialisation."""
+
+    method = LOCAL
+
+    def __init__(self, pieces: Pieces, seed: int) -> None:
+        self.pieces = pieces
+        self.seed = seed
+
+    def evaluate(self, grid: Grid, number: int, final: bool) -> Evaluation:
+        return judge(self.pieces, self.pieces.task.init(self.seed), tune=True)
+
+
+class Sums:
+    """One learner at one seed, trained by rounds of sums (a
+    :class:`strategies.flower.workflow.Workflow`).
+
+    ``seen`` is what its uploads show, per metric and client, as last uploaded.
+    """
+
+    def __init__(self, run: Run, method: str, seed: int) -> None:
+        pieces = run.pieces
+        self.run = run
+        self.method = method
+        self.seed = seed
+        self.federation = Federation.start(
+            pieces.rule, pieces.experiment.clients.total, pieces.task.init(seed)
+        )
+        self.federation.frozen = pieces.task.frozen
+        self.seen: dict[str, dict[int, float]] = {}
+        self._rounds: FederatedRounds | None = None
+        self._adapted: dict[str, float] = {}  # the release's state in a checkpoint
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.seed}"
+
+    @property
+    def rounds(self) -> FederatedRounds:
+        assert self._rounds is not None, "arms are connected before their first turn"
+        return self._rounds
+
+    # ------------------------------------------------------------------ the seam
+    def connect(self, nodes: Sequence[Node], session: str) -> None:
+        if self._rounds is None:
+            self._rounds = self._make_rounds(list(nodes), session)
+            self._rounds.release.state |= self._adapted
+        self._rounds.nodes = list(nodes)
+
+    def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
+        report = self.rounds.run_round(grid, number, pictures=show)
+        for name in set(render.METRICS) & set(report.metrics):
+            self.seen.setdefault(name, {}).update(report.metrics[name])
+        return self._told(report)
+
+    def evaluate(self, grid: Grid, number: int, final: bool) -> Evaluation:
+        return judge(self.run.pieces, self.federation.result, tune=final)
+
+    def snapshot(self) -> Snapshot:
+        snapshot = self.federation.snapshot()
+        seen = {name: dict(values) for name, values in self.seen.items()}
+        state = dict(self.rounds.release.state)
+        return Snapshot(snapshot.tensors, {**snapshot.facts, "seen": seen, "release": state})
+
+    def restore(self, number: int, snapshot: Snapshot) -> None:
+        self.federation.restore(number, snapshot)
+        self.seen = {
+            name: {int(client): value for client, value in values.items()}
+            for name, values in snapshot.facts["seen"].items()
+        }
+        self._adapted = dict(snapshot.facts["release"])
+
+    # ------------------------------------------------------------------ its parts
+    def _make_rounds(self, nodes: list[Node], session: str) -> FederatedRounds:
+        """Rounds with what the release needs: a ledger's charge, a draw, keys."""
+        run, pieces, protection = self.run, self.run.pieces, self.run.protection
+        named: dict[str, Any] = {
+            "method": self.method,
+            "seed": self.seed,
+            "session": session,
+            "fingerprint": run.fingerprint,
+            "root": run.root,
+        }
+        release = pieces.release_of(self.rule_size)
+        if protection.private:
+            sampler = pieces.sampler(self.seed)
+            charge = protection.charge(self.name, sampler)
+            named |= {"sample": sampler.draw, "expected": sampler.expected, "charge": charge}
+        settings = self._settings()
+        if not protection.masked:
+            return FederatedRounds(self.federation, release, nodes, settings, **named)
+        from privacy.flower.rounds import SecureRounds
+
+        return SecureRounds(
+            self.federation,
+            release,
+            nodes,
+            settings,
+            identities=protection.identities,
+            privacy=pieces.privacy,
+            config=pieces.experiment.digest,
+            sessions=protection.sessions,
+            **named,
+        )
+
+    @property
+    def rule_size(self) -> int:
+        """V, numbers a client contributes."""
+        return self.federation.rule.size(self.federation.model.numel())
+
+    def _settings(self) -> RoundSettings:
+        experiment, folder = self.run.pieces.experiment, self.run.folder
+        learner = self.run.pieces.learner(self.method)
+        inspect = experiment.evaluation.uploads
+        told = set() if learner.silent else {*learner.metrics, OBJECTIVE}
+        return RoundSettings(
+            per_round=experiment.clients.per_round,
+            min_clients=experiment.clients.min,
+            timeout=experiment.runtime.timeout,
+            in_flight=experiment.runtime.in_flight,
+            metrics=frozenset(told | (set(render.METRICS) if inspect else set())),
+            state_dir=str(folder.client_state),
+            inspect=inspect,
+            run=folder.read("run.json").get("id", ""),
+            pins=json.dumps(self.run.pins),
+        )
+
+    def _told(self, report: RoundReport) -> TurnReport:
+        """A round in the run's words: means over clients, and what uploads show."""
+        training = {
+            name: sum(values.values()) / len(values)
+            for name, values in report.metrics.items()
+            if name not in render.METRICS and values
+        }
+        shown = {name: mean_and_max(values.values()) for name, values in self.seen.items()}
+        pictures = {}
+        for client, (private, rendered) in report.pictures.items():
+            pictures[f"private-{client:04d}"] = private
+            pictures[f"{self.name}-rendered-{client:04d}"] = rendered
+        return TurnReport(
+            number=report.round,
+            clients=len(report.clients),
+            failures=report.failures,
+            metrics={**training, **report.means, **shown},
+            by_client={name: dict(sorted(values.items())) for name, values in self.seen.items()},
+            pictures=pictures,
+            epsilon=self.run.protection.epsilon(),
+            skipped=report.skipped,
+            fallbacks=report.fallbacks,
+            unseen=report.unseen,
+            bytes_up=report.bytes_up,
+            bytes_down=report.bytes_down,
+            seconds=report.seconds,
+        )

@@ -1,0 +1,1 @@
+"""Studies over many runs: the matrix of rules and learners, ablations."""

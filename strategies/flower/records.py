@@ -1,0 +1,43 @@
+"""Records of messages, without torch: what every leg needs to read another side's words."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from tasks.errors import ReplyError
+
+FAILURE = "failure"
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+def record(content: RecordDict, name: str, kind: type[R]) -> R:
+    """A record of a message by name; raises ``KeyError`` if there is none of that kind.
+
+    Flower's own ``content.config_records`` copies all records at every access, which costs more
+    than a small round.
+    """
+    found = content[name]
+    if not isinstance(found, kind):
+        raise KeyError(name)
+    return found
+
+
+def content_of(reply: Message | None, timeout: float) -> RecordDict:
+    """The content of a reply; raises :class:`ReplyError` if there is none, an error instead, or a
+    node's own failure."""
+    if reply is None:
+        raise ReplyError(f"no answer within {timeout:g} s")
+    if reply.has_error():
+        raise ReplyError(_last_line(reply.error.reason) or f"Flower error code {reply.error.code}")
+    if FAILURE in reply.content:
+        raise ReplyError(str(record(reply.content, FAILURE, ConfigRecord)["reason"]))
+    return reply.content
+
+
+def _last_line(reason: str | None) -> str:
+    """The line of a remote traceback that names the exception, after the place it happened."""
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
+    places = [line for line in lines if line.startswith("File ")]
+    return f"{lines[-1]} ({places[-1]})" if places and lines else (lines[-1] if lines else "")

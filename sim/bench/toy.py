@@ -40,7 +40,7 @@ class ToyTask:
         self.layout = Layout.of({"values": (int(options_of(settings.task_options)["parameters"]),)})
 
     def check(self, clients: int) -> None:
-        """There is nothing to check."""
+        """Nothing to check."""
 
     def init(self, seed: int) -> Tensor:
         return torch.zeros(self.layout.size)
@@ -52,9 +52,8 @@ class ToyTask:
         return []
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        return (
-            self.layout.size // 8
-        )  # rows are read once and kept nowhere: a fraction of their 4 bytes a number
+        # rows are read once and kept nowhere: a fraction of their 4 bytes per number
+        return self.layout.size // 8
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         return Evaluation({}, {})
@@ -69,11 +68,18 @@ class Idle:
         self._zeros = torch.zeros(0, 0)
 
     def fit(
-        self, task: ToyTask, rule: Rule, received: Broadcast, cohort: Sequence[Nothing], memory: Memory,
-        keys: Sequence[Key], settings: LearnerSettings,
-    ) -> LocalResult:  # fmt: skip
+        self,
+        task: ToyTask,
+        rule: Rule,
+        received: Broadcast,
+        cohort: Sequence[Nothing],
+        memory: Memory,
+        keys: Sequence[Key],
+        settings: LearnerSettings,
+    ) -> LocalResult:
         """An update of zero for each client."""
-        clients, size = len(cohort), received.model.numel()
+        clients = len(cohort)
+        size = received.model.numel()
         if self._zeros.shape[0] < clients or self._zeros.shape[1] != size:
             self._zeros = torch.zeros(clients, size)
         return LocalResult(self._zeros[:clients], torch.ones(clients), 1.0, torch.ones(clients))

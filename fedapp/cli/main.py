@@ -186,9 +186,9 @@ def bench(
     rows = []
     for row in measure(quick=quick, **own) if name == "methods" else measure(quick=quick):
         rows.append(row)
-        console.print(escape(shown(row)), highlight=False)
+        console.print(escape(shown(row)), highlight=False, soft_wrap=True)
     if name != "methods":
-        console.print(summary(rows), highlight=False)
+        console.print(summary(rows), highlight=False, soft_wrap=True)
     write_json(target, {"rows": rows, "machine": machine()})
     if check and missed(rows):
         raise typer.Exit(1)

@@ -55,11 +55,9 @@ def _of(case: Case) -> Iterator[Row]:
 
 
 def _beside_limits(case: Case) -> tuple[Cost, Limit, Limit]:
-    """Our cost, and the client's and the server's limit: the lesser of before and after, because a
-    busy neighbour makes a limit only larger."""
+    """Our cost, and the client's and the server's limit at the better rates of before and after: a
+    busy neighbour can only make a limit look nearer than it is."""
     before = rates(case)
     mine = ours(case)
-    after = rates(case)
-    client = min(client_limit(case, found) for found in (before, after))
-    server = min(server_limit(case, found) for found in (before, after))
-    return mine, client, server
+    best = before.better(rates(case))
+    return mine, client_limit(case, best), server_limit(case, best)

@@ -17,6 +17,7 @@ import torch
 
 from sim.bench import talking_head_memory
 from sim.bench.rows import Row, row, unmeasured
+from sim.bench.talking_head_limit import frozen_layers
 from sim.bench.talking_head_problem import FRAMES, Problem, agree, narrow_sd, small
 from sim.bench.timing import interleaved
 
@@ -61,13 +62,14 @@ def _compared(case: str, problem: Problem, cached: bool, repeats: int, target: f
         repeats: steps that count.
         target: of the ratio.
     """
-    ours, theirs = interleaved(
-        problem.step, lambda: problem.reference(cached), repeats=repeats, unheeded=1
+    bare = frozen_layers(problem)
+    ours, theirs, least = interleaved(
+        problem.step, lambda: problem.reference(cached), bare.run, repeats=repeats, unheeded=1
     )
     clients = len(problem.people)
     unit = "CPU ms/client" if clients > 1 else "CPU ms"
     scale = 1e3 / clients
-    return row(case, unit, scale * ours, scale * theirs, target)
+    return row(case, unit, scale * ours, scale * theirs, target, bare.limit(least, scale))
 
 
 def _on_gpu(repeats: int) -> Iterator[Row]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from sim.bench.limits import (
     Work,
@@ -18,6 +21,7 @@ from sim.bench.limits import (
 from sim.bench.rounds import bare_reading
 from sim.bench.secagg_case import Case
 from sim.bench.secagg_limit import Rates, client_limit, rates, server_limit
+from sim.bench.talking_head_limit import _back, frozen_layers
 from sim.bench.timing import interleaved, median_seconds
 from tasks.fields.siren import Siren
 
@@ -94,3 +98,42 @@ def test_a_secure_sum_needs_at_least_its_masks() -> None:
     best = found.better(found._replace(masks=1.0, read=1e30, each=checks.each))
     assert best.masks == found.masks > 1e6 and best.read == 1e30, "the larger rate"
     assert best.each.check == found.each.check and best.each.pair == 0, "the fewer seconds"
+
+
+def test_frozen_layers_count_back_passes_behind_the_first_adapter_alone() -> None:
+    """A convolution in front of all adapters needs no derivative, a linear layer behind one
+    does."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.PReLU(), nn.Linear(8, 5))
+    net[0].requires_grad_(False)
+    net[3].requires_grad_(False)
+    picture = torch.rand(3, 1, 4, 4)
+    problem = SimpleNamespace(
+        ours=SimpleNamespace(
+            backbone=SimpleNamespace(unet=net), gradient=lambda _, batch: net(batch)
+        ),
+        point=None,
+        draws=SimpleNamespace(batch=lambda *_: picture),
+    )
+    work = frozen_layers(problem)  # type: ignore[arg-type]
+    convolution = 2 * (3 * 2 * 2 * 2) * 9
+    linear = 2 * (3 * 5) * 8
+    assert work.amount == convolution + 2 * linear
+    work.run()
+    assert not net[0]._forward_hooks and not net[3]._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(2, 3, 3, stride=2, padding=1), (2, 2, 6, 6)),
+        (nn.Conv2d(4, 4, 3, padding=1, groups=2), (1, 4, 5, 5)),
+        (nn.Linear(3, 4), (2, 5, 3)),
+    ],
+)
+def test_the_back_pass_is_autograds(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:
+    inputs = torch.rand(shape, requires_grad=True)
+    output = layer(inputs)
+    delta = torch.rand_like(output)
+    (expected,) = torch.autograd.grad(output, inputs, delta)
+    with torch.no_grad():
+        torch.testing.assert_close(_back(layer, inputs, delta), expected)

@@ -180,7 +180,7 @@ def clock_of(run_dir: Path, rounds: int, clients: int, details: str) -> list[flo
 
 
 def median_gap(clock: list[float]) -> float:
-    """The first gap is left out: it holds the start of the actors."""
+    """Median seconds between rounds but for the first gap, which holds the start of the actors."""
     gaps = [after - before for before, after in pairwise(clock)]
     return statistics.median(gaps[1:] or gaps)
 

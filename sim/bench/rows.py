@@ -79,8 +79,15 @@ def row(
 
 
 def at_most(case: str, unit: str, ours: float, bound: float, limit: Limit | None = None) -> Row:
-    """A row that compares ours with a fixed ``bound``, in its unit, instead of a measured
-    reference."""
+    """A row that compares ours with a fixed bound instead of a measured reference.
+
+    Args:
+        case: the name of the row.
+        unit: unit of ``ours``, ``bound`` and ``limit``.
+        ours: measured, above 0.
+        bound: what ours should not exceed.
+        limit: what the machine needs for the same work, ``None`` where that is not known.
+    """
     return row(case, unit, ours, bound, 1.0, limit)
 
 
@@ -103,7 +110,7 @@ def unmeasured(case: str, unit: str, note: str) -> Row:
 
 
 def _held_by(ratio: float | None, target: float | None, fraction: float | None) -> By | None:
-    """What holds the target, if anything does."""
+    """Way in which the target holds, if it does."""
     if target is None or ratio is None:
         return None
     if ratio >= target:
@@ -140,7 +147,7 @@ def _brief(value: object) -> str:
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> str:
-    """How the targets of a whole benchmark stand, in one line."""
+    """Targets of a whole benchmark held and not held, in one line."""
     asked = [entry for entry in rows if entry.get("holds") is not None]
     near = sum(entry["by"] == "limit" for entry in asked)
     below = len(missed(asked))

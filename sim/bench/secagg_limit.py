@@ -31,7 +31,7 @@ REAL = 8  # bytes of a number before it is rounded
 
 
 class Rates(NamedTuple):
-    """What this machine does now, for vectors of one size."""
+    """Rates of this machine at one time, for vectors of one size."""
 
     masks: float  # bytes per second of mask keystream, on as many threads as add masks
     rounding: float  # the same for the randomness of rounding, on one thread
@@ -40,13 +40,16 @@ class Rates(NamedTuple):
 
     def better(self, other: Rates) -> Rates:
         """The quicker of two measurements of each."""
-        each = Operations(*map(min, self.each, other.each))
-        fastest = (max(pair) for pair in zip(self[:3], other[:3], strict=True))
-        return Rates(*fastest, each)
+        return Rates(
+            max(self.masks, other.masks),
+            max(self.rounding, other.rounding),
+            max(self.read, other.read),
+            Operations(*map(min, self.each, other.each)),
+        )
 
 
 def rates(case: Case) -> Rates:
-    """The rates behind a case's limits: to be taken right beside it (a tenth of a second)."""
+    """Rates behind a case's limits: to be taken right beside it (a tenth of a second)."""
     length = case.size + CHECK
     cores = len(os.sched_getaffinity(0))
     threads = max(1, min(cores, length // LEAST_WORDS))

@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What both sides need to know of it."""
+        """Settings that both sides are given."""
         return {
             "width": self.width,
             "depth": self.depth,

@@ -1,4 +1,4 @@
-"""Limits of the machine: what they count, and that doing more never takes less."""
+"""Limits of the machine: counts against counts by hand, units, and back passes."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
         "rules.server-clip": 0,
     }
     options = [part for key, value in changes.items() for part in ("-o", f"{key}={value}")]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "FEDAPP_TEST_GRAVES": str(graves)}
+    # beside what the caller set: a checkout that is not the installed one tests itself
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "FEDAPP_TEST_GRAVES": str(graves)}
     done = subprocess.run(
         [sys.executable, "-m", "fedapp.cli.main", "run", "smoke", *options, "--json", "-"],
         capture_output=True,

@@ -1,5 +1,4 @@
-"""Where a Flower app runs without a network of devices: in one process, or on Ray; and how long
-that takes.
+"""Runtimes of a Flower app without a network of devices (one process, or Ray), and benchmarks.
 
 Nothing here knows what the app computes: ServerApp and ClientApp are handed in, or named by their
 references.

@@ -123,7 +123,14 @@ def run_in_process(
     nodes: int,
     grid: InProcessGrid | None = None,
 ) -> None:
-    """Run a whole Flower app here and now; what the ServerApp raises is raised to the caller."""
+    """Run a whole Flower app here and now; what the ServerApp raises is raised to the caller.
+
+    Args:
+        server_app, client_app: the app's two halves.
+        run_config: flat config, as Flower would hand it to them.
+        nodes: how many SuperNodes to pretend.
+        grid: what carries messages; a new :class:`InProcessGrid` by default.
+    """
     grid = grid or InProcessGrid(client_app, nodes, run_config)
     context = Context(
         run_id=grid.run.run_id,

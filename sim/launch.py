@@ -1,14 +1,15 @@
-"""``flwr run`` on Ray, made dependable: a SuperLink of our own, a neutral directory, an honest end.
+"""Dependable ``flwr run`` on Ray: a SuperLink of our own, a neutral directory, an honest end.
 
 What plain ``flwr run .`` leaves to the user (measured on flwr 1.41) and what is done about it here:
 
-- the local SuperLink keeps the directory and environment of the first run for ever, and Ray workers import our
-  generic package names from that directory: each run gets its own SuperLink, started in an empty
-  directory with the right environment, on free loopback ports, and ended by its process id
+- the local SuperLink keeps the directory and environment of the first run for ever, and Ray workers
+  import our generic package names from that directory: each run gets its own SuperLink, started in
+  an empty directory with the right environment, on free loopback ports, and ended by its process id
   afterwards;
-- every run installs the app's dependencies (for torch: gigabytes of CUDA): switched off, as are telemetry, the update
-  check and Ray's usage statistics;
-- the exit status is 0 for failed runs: the caller reads the run's own status file, and what this module returns.
+- every run installs the app's dependencies (for torch: gigabytes of CUDA): switched off, as are
+  telemetry, the update check and Ray's usage statistics;
+- the exit status is 0 for failed runs: the caller reads the run's own status file, and what this
+  module returns.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class LaunchError(FedappError):
 
 @dataclass(frozen=True)
 class Ending:
-    """How ``flwr run`` ended: its own (unreliable) exit status, and what Flower says of the run."""
+    """End of ``flwr run``: its own (unreliable) exit status, and what Flower says of the run."""
 
     returncode: int
     run_id: str | None
@@ -99,9 +100,15 @@ def flwr_run(
     """Run the app of ``app_dir`` through ``flwr run --stream``; ``tick`` is called twice a second
     meanwhile.
 
-    Flower's output goes to ``log_file``. Flower is asked how the run ended (seconds) unless
-    ``settled`` says that the caller knows. Raises :class:`LaunchError` if no run could be started
-    at all.
+    Raises :class:`LaunchError` if no run could be started at all.
+
+    Args:
+        app_dir: folder of the app's ``pyproject.toml``.
+        run_config: flat config; replaces the app's defaults key by key.
+        runtime: nodes and resources.
+        log_file: gets Flower's output, after what it holds.
+        tick: called from this thread; what it raises ends the run.
+        settled: whether the caller knows how the run ended; otherwise Flower is asked (seconds).
     """
     home = Path(tempfile.mkdtemp(prefix="fedapp-"))
     try:
@@ -113,9 +120,10 @@ def flwr_run(
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with open(log_file, "ab") as log, _superlink(home, neutral, env, log_file):
             command = [
-                _script("flwr"), "run", str(app_dir), "--stream",
-                "--run-config", str(config_file), "--federation-config", federation_config(runtime),
-            ]  # fmt: skip
+                *(_script("flwr"), "run", str(app_dir), "--stream"),
+                *("--run-config", str(config_file)),
+                *("--federation-config", federation_config(runtime)),
+            ]
             offset = log_file.stat().st_size
             with subprocess.Popen(command, cwd=neutral, env=env, stdout=log, stderr=log) as process:
                 _watch(process, tick)
@@ -147,14 +155,15 @@ def _watch(process: subprocess.Popen[bytes], tick: Callable[[], None]) -> None:
 @contextmanager
 def _superlink(home: Path, cwd: Path, env: Mapping[str, str], log_file: Path) -> Iterator[None]:
     """A SuperLink in simulation mode, ended (with all it started) on exit."""
-    http_port, control_port = (
-        env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"], env["FLWR_LOCAL_CONTROL_API_PORT"],
-    )  # fmt: skip
+    http_port = env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
+    control_port = env["FLWR_LOCAL_CONTROL_API_PORT"]
     command = [
-        _script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess",
-        "--host", "127.0.0.1", "--port", http_port, "--control-api-address", f"127.0.0.1:{control_port}",
-        "--database", str(home / "state.db"), "--disable-runtime-dependency-installation",
-    ]  # fmt: skip
+        _script("flower-superlink"),
+        *("--insecure", "--simulation", "--isolation", "subprocess"),
+        *("--host", "127.0.0.1", "--port", http_port),
+        *("--control-api-address", f"127.0.0.1:{control_port}"),
+        *("--database", str(home / "state.db"), "--disable-runtime-dependency-installation"),
+    ]
     with open(home / "superlink.log", "wb") as log:
         process = subprocess.Popen(
             command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True

@@ -1,10 +1,11 @@
 """Keeps Flower's Ray simulation alive where flwr 1.41 and 1.42 do not.
 
-1. A killed actor (out of memory, ``kill -9``) goes back into flwr's pool and fails every message it is given for
-   the rest of the run. Here Ray restarts it and repeats the message; our clients' state is
-   versioned by round, so a repeated message gives the same result.
-2. flwr counts ``int(GPUs / share)`` actors, but a share cannot span two cards: 2 GPUs at 0.35 give 5 actors of which
-   Ray can place 4, and the run hangs. Here the pool is sized to what can be placed.
+1. A killed actor (out of memory, ``kill -9``) goes back into flwr's pool and fails every message it
+   is given for the rest of the run. Here Ray restarts it and repeats the message; our clients'
+   state is versioned by round, so a repeated message gives the same result.
+2. flwr counts ``int(GPUs / share)`` actors, but a share cannot span two cards: 2 GPUs at 0.35 give
+   5 actors of which Ray can place 4, and the run hangs. Here the pool is sized to what can be
+   placed.
 
 ``install`` is called when the ClientApp module is imported; it does something only in the process
 that drives a simulation, which imports that module before it builds its actor pool.
@@ -25,8 +26,8 @@ log = logging.getLogger("flwr")
 
 
 def placeable(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
-    """How many actors of ``cpus`` cores and ``gpus`` cards fit, given each machine's ``{"CPU": n,
-    "GPU": n}``.
+    """Number of actors of ``cpus`` cores and ``gpus`` cards that fit, given each machine's
+    ``{"CPU": n, "GPU": n}``.
 
     >>> placeable([{"CPU": 16, "GPU": 2}], cpus=1, gpus=0.35)
     4
@@ -65,15 +66,16 @@ def guard(ray_actor: Any) -> bool:
         return False
     if getattr(pool, "fedapp_guarded", False):
         return True
-    original_init, original_size = pool.__init__, ray_actor.pool_size_from_resources
+    original_init = pool.__init__
+    original_size = ray_actor.pool_size_from_resources
 
     def guarded_size(client_resources: dict[str, Any]) -> int:
         machines = [node["Resources"] for node in ray_actor.ray.nodes() if node["Resources"]]
-        cpus, gpus = client_resources.get("num_cpus", 0), client_resources.get("num_gpus", 0.0)
+        cpus = client_resources.get("num_cpus", 0)
+        gpus = client_resources.get("num_gpus", 0.0)
         fit = placeable(machines, cpus, gpus)
-        return (
-            fit if fit > 0 else original_size(client_resources)
-        )  # flwr's own error for an empty pool
+        # an empty pool is refused by flwr itself, in its own words
+        return fit if fit > 0 else original_size(client_resources)
 
     def guarded_init(
         self: Any, actor_type: Any, client_resources: dict[str, Any], actor_kwargs: Any

@@ -10,8 +10,7 @@ from tasks.settings import Settings
 
 
 class RuntimeSettings(Settings):
-    """Where and how wide things run. None of these changes what is computed, up to float
-    summation."""
+    """Device, threads and nodes. None of these changes what is computed, up to float summation."""
 
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto, cpu, cuda or cuda:N"

@@ -154,7 +154,7 @@ def bench(
     name: Annotated[str, typer.Argument(help="cohort, secagg, talking-head, fields or methods")],
     quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
     check: Annotated[
-        bool, typer.Option(help="exit with status 1 where a ratio misses its target")
+        bool, typer.Option(help="exit with status 1 where a target is held by neither way")
     ] = False,
     folder: Annotated[
         Path | None, typer.Option(help="methods: where its runs lie; finished ones are kept")
@@ -168,9 +168,10 @@ def bench(
     learners: Annotated[str, typer.Option(help="methods: learners instead of ours, by comma")] = "",
     target: JsonOption = "",
 ) -> None:
-    """Measure ours against a reference, side by side in one run; or every rule with every learner
-    (methods)."""
-    from sim.bench import BENCHMARKS, machine, missed
+    """Measure ours against a reference and against what this machine can do, side by side in one
+    run; or every rule with every learner (methods)."""
+    from sim.bench import BENCHMARKS, machine
+    from sim.bench.rows import missed, shown, summary
     from tasks.errors import InputError
     from tasks.registry import load
 
@@ -185,18 +186,12 @@ def bench(
     rows = []
     for row in measure(quick=quick, **own) if name == "methods" else measure(quick=quick):
         rows.append(row)
-        keys = row.get("shown", row)  # a row with a dozen figures says which ones matter
-        shown = {key: row[key] for key in keys if row[key] is not None}
-        console.print(
-            "  ".join(f"{key} {_brief(value)}" for key, value in shown.items()), highlight=False
-        )
+        console.print(escape(shown(row)), highlight=False, soft_wrap=True)
+    if name != "methods":
+        console.print(summary(rows), highlight=False, soft_wrap=True)
     write_json(target, {"rows": rows, "machine": machine()})
     if check and missed(rows):
         raise typer.Exit(1)
-
-
-def _brief(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

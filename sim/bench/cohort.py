@@ -1,11 +1,11 @@
-"""``fedapp bench cohort``: what packing clients into cohorts is worth, in rounds and in
-training."""
+"""``fedapp bench cohort``: gain of packing clients into cohorts, in rounds and in training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.bench import Row, rounds, trainer
+from sim.bench import rounds, trainer
+from sim.bench.rows import Row
 
 
 def measure(quick: bool) -> Iterator[Row]:

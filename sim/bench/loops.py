@@ -1,5 +1,5 @@
-"""What ``fedapp bench fields`` measures against: a MAML step of one client after another, written
-two ways.
+"""References of ``fedapp bench fields``: a MAML step of one client after another, written two
+ways.
 
 *Lean*: one client's tensors, plain autograd with ``create_graph=True``, batches at hand. *As
 published*: the way the released code of FedMeNF (https://arxiv.org/abs/2508.06301) works, in our
@@ -31,8 +31,10 @@ from tasks.types import Batch, Episode
 if TYPE_CHECKING:
     from tasks.image import ImageTask
 
-INNER_STEPS, RATE, CLIP = 8, 0.01, 5.0
-SIDE = 32
+INNER_STEPS = 8
+RATE = 0.01  # of inner steps
+CLIP = 5.0  # largest norm of an inner gradient
+SIDE = 32  # of pictures
 
 Objective = Callable[[list[Tensor], Batch], Tensor]  # one client's parameters and batch -> its loss
 
@@ -75,7 +77,14 @@ def radiance_loss(field: Radiance) -> Objective:
 
 
 def lean(field: Siren | Radiance, inner: Inner, params: Tensor, episode: Episode) -> Tensor:
-    """MAML's gradient of each client ``[C, P]``, one after another."""
+    """MAML's gradient of each client ``[C, P]``, one after another.
+
+    Args:
+        field: what every client fits.
+        inner: size and clip of the inner steps.
+        params: ``[C, P]``, where each client starts.
+        episode: K support batches and the query, each ``[C, B, ...]``.
+    """
     loss = siren_loss(field) if isinstance(field, Siren) else radiance_loss(field)
     rows = []
     for client in range(len(params)):
@@ -105,7 +114,7 @@ def _of(batch: Batch, client: int) -> Batch:
 
 # ---------------------------------------------------------------------- as published
 class SirenModule(nn.Module):
-    """A SIREN as one writes it once."""
+    """SIREN as a plain module."""
 
     def __init__(self, field: Siren) -> None:
         super().__init__()
@@ -120,7 +129,7 @@ class SirenModule(nn.Module):
 
 
 class RadianceModule(nn.Module):
-    """A radiance field and its rendering, transmittance by cumulative product."""
+    """Radiance field and its rendering, transmittance by cumulative product."""
 
     def __init__(self, field: Radiance) -> None:
         super().__init__()
@@ -134,7 +143,8 @@ class RadianceModule(nn.Module):
         for layer in list(self.layers)[:-1]:
             raw = torch.relu(layer(raw))
         raw = self.layers[-1](raw)
-        colour, density = torch.sigmoid(raw[..., :3]), nn.functional.softplus(raw[..., 3])
+        colour = torch.sigmoid(raw[..., :3])
+        density = nn.functional.softplus(raw[..., 3])
         alpha = 1 - torch.exp(-density * ((space.far - space.near) / space.samples))
         through = torch.cumprod(
             torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-10], 1), 1
@@ -171,7 +181,8 @@ class Holding:
         """Batch k, from samples built for it alone, through a data loader made for it alone."""
         inputs, values = self.samples()
         (picked,) = next(iter(DataLoader(TensorDataset(self.index[k : k + 1]), batch_size=1)))
-        inputs, values = inputs[picked[0]], values[picked[0]]
+        inputs = inputs[picked[0]]
+        values = values[picked[0]]
         if self.offset is not None:
             inputs = torch.cat([inputs, self.offset[k][:, None]], -1)
         return Batch(inputs, values)
@@ -181,9 +192,17 @@ def as_published(
     field: Siren | Radiance, inner: Inner, params: Tensor, cohort: list[Holding]
 ) -> Tensor:
     """MAML's gradient of each client ``[C, P]``, the way the release works; every loss is read
-    back."""
+    back.
+
+    Args:
+        field: what every client fits.
+        inner: size and clip of the inner steps.
+        params: ``[C, P]``, where each client starts.
+        cohort: C clients, each with K + 1 batches, the query's last.
+    """
     module = SirenModule(field) if isinstance(field, Siren) else RadianceModule(field)
-    names, read = list(dict(module.named_parameters())), []
+    names = list(dict(module.named_parameters()))
+    read = []
 
     def loss(weights: tuple[Tensor, ...], batch: Batch) -> Tensor:
         named = dict(zip(names, (weight[0] for weight in weights), strict=True))
@@ -215,7 +234,7 @@ def as_published(
     return torch.stack(rows)
 
 
-# ---------------------------------------------------------------------- a whole client, for stock Flower
+# ---------------------------------------------------------------------- a whole client of Flower
 STOCK_RATE = 0.001  # outer steps
 
 
@@ -228,13 +247,20 @@ def task_of(config: dict[str, Any]) -> ImageTask:
 
 
 def train_alone(config: dict[str, Any], model: np.ndarray, number: int, client: int) -> np.ndarray:
-    """``outer`` MAML steps of one client from ``model [P]``, lean: the same batches as our trainer
-    draws."""
+    """MAML steps of one client, lean, on the same batches as our trainer draws.
+
+    Args:
+        config: ``width``, ``depth``, ``samples`` per batch, ``outer`` steps.
+        model: ``[P]``, where it starts.
+        number: the round, from 1.
+        client: its index, from 0.
+    """
     torch.set_num_threads(1)
     task = task_of(config)
     assert isinstance(task.field, Siren), "image tasks fit SIRENs"
     keys: list[Key] = [("batches", 0, number, client)]
-    steps, samples = config["outer"], config["samples"]
+    steps = config["outer"]
+    samples = config["samples"]
     episode = task.episodes(
         [task.client_data(client)], keys, steps, INNER_STEPS, samples, torch.device("cpu")
     )

@@ -1,4 +1,4 @@
-"""Sums in the clear against flwr's aggregation, and what client-level privacy adds to a round."""
+"""Sums in the clear against flwr's aggregation, and the price of client-level privacy per round."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from sim.app import OURS, default_config, load_components
-from sim.bench import Row, limit, row
+from sim.bench.limits import reading
+from sim.bench.rows import Row, at_most, row
+from sim.bench.timing import interleaved
 from sim.settings import RuntimeSettings
 from strategies.cohort import Assignment, CohortResult
 from strategies.federation import Fold
@@ -25,30 +26,44 @@ from strategies.flower.wire import Order, pack_answer, unpack_answer
 from strategies.types import Payload
 from tasks.errors import FedappError
 
-UPDATES, CLIENTS_A_NODE, PARAMETERS, TARGET = 20, 10, 1_000_000, 5.0
-DP_LIMIT, ROUNDS = 1.05, 7
+UPDATES = 20
+CLIENTS_A_NODE = 10
+PARAMETERS = 1_000_000
+TARGET = 5.0
+MOST_MEMORY = 1.1  # of adding many updates, over that of few
+MOST_DP = 1.05  # a round with client-level privacy, over a plain one
+ROUNDS = 7
+REPEATS = 5
 
 
 def measure(quick: bool) -> Iterator[Row]:
     """CPU seconds and memory of one aggregation; seconds of a round with and without a private
     release."""
-    mine, theirs = _fold(UPDATES), _flwr(UPDATES)
-    if not torch.allclose(mine[1], theirs[1], atol=1e-6):
-        raise FedappError("the two aggregations disagree: no ratio")
-    yield row(
-        f"server CPU, {UPDATES} clients of 1 M, each its own message",
-        "s",
-        mine[0],
-        theirs[0],
-        TARGET,
+    yield from _aggregations()
+    yield at_most(
+        "peak memory of adding 40 updates of 1 M, over that of 10",
+        "×",
+        _peak(40) / _peak(10),
+        MOST_MEMORY,
     )
-    packed = _fold(UPDATES // CLIENTS_A_NODE)
-    case = f"server CPU, {UPDATES} clients of 1 M, {CLIENTS_A_NODE} a node (added there)"
-    yield row(case, "s", packed[0], theirs[0], TARGET)
-    few, many = _peak(10), _peak(40)
-    yield limit("peak memory of adding 40 updates of 1 M, over that of 10", "×", many / few, 1.1)
     plain, private = (_rounds(release) for release in ("plain", "central-dp"))
-    yield limit("a round with central-dp, over a plain one", "×", private / plain, DP_LIMIT)
+    yield at_most("a round with central-dp, over a plain one", "×", private / plain, MOST_DP)
+
+
+def _aggregations() -> Iterator[Row]:
+    """Our server's part and flwr's; the limit reads each arriving vector once."""
+    theirs = _flwr(UPDATES)
+    for count, how in (
+        (UPDATES, "each its own message"),
+        (UPDATES // CLIENTS_A_NODE, f"{CLIENTS_A_NODE} a node (added there)"),
+    ):
+        mine = _fold(count)
+        if count == UPDATES and not torch.allclose(mine(), theirs(), atol=1e-6):
+            raise FedappError("the two aggregations disagree: no ratio")
+        bare = reading([_vector(index) for index in range(count)])
+        ours, reference, least = interleaved(mine, theirs, bare.run, repeats=REPEATS)
+        case = f"server CPU, {UPDATES} clients of 1 M, {how}"
+        yield row(case, "s", ours, reference, TARGET, bare.limit(least))
 
 
 def _vector(index: int) -> torch.Tensor:
@@ -60,27 +75,26 @@ def _order(index: int) -> Order:
 
 
 def _reply(index: int) -> RecordDict:
-    vector, weight = _vector(index), float(index + 1)
-    return pack_answer(
-        CohortResult(Payload(vector * weight, weight, {}, 1), [index]), _order(index)
-    )
+    weight = float(index + 1)
+    payload = Payload(_vector(index) * weight, weight, {}, 1)
+    return pack_answer(CohortResult(payload, [index]), _order(index))
 
 
-def _fold(count: int) -> tuple[float, torch.Tensor]:
+def _fold(count: int) -> Callable[[], torch.Tensor]:
     """Our server's part: check each reply, add it, divide."""
     replies = [_reply(index) for index in range(count)]
-    best, mean = float("inf"), torch.zeros(0)
-    for _ in range(5):
-        started, fold = time.process_time(), Fold()
+
+    def mean() -> torch.Tensor:
+        fold = Fold()
         for index, reply in enumerate(replies):
             fold.put(index, unpack_answer(reply, _order(index), PARAMETERS, {}, ()).result.payload)
         assert fold.total is not None, "there are replies"
-        mean = fold.total.vector / fold.total.weight
-        best = min(best, time.process_time() - started)
-    return best, mean
+        return fold.total.vector / fold.total.weight
+
+    return mean
 
 
-def _flwr(count: int) -> tuple[float, torch.Tensor]:
+def _flwr(count: int) -> Callable[[], torch.Tensor]:
     """flwr's part for the same updates."""
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
@@ -93,18 +107,18 @@ def _flwr(count: int) -> tuple[float, torch.Tensor]:
         )
         for index in range(count)
     ]
-    best, mean = float("inf"), torch.zeros(0)
-    for _ in range(5):
-        started = time.process_time()
+
+    def mean() -> torch.Tensor:
         found = aggregate_arrayrecords(records, "num-examples")
-        best = min(best, time.process_time() - started)
-        mean = torch.from_numpy(found["vector"].numpy().copy())
-    return best, mean
+        return torch.from_numpy(found["vector"].numpy().copy())
+
+    return mean
 
 
 def _peak(count: int) -> float:
     """Python-side peak of adding replies that are dropped once added, in bytes."""
-    fold, peak = Fold(), 0
+    fold = Fold()
+    peak = 0
     for index in range(count):
         reply = _reply(index)
         gc.collect()
@@ -116,7 +130,7 @@ def _peak(count: int) -> float:
 
 
 def _rounds(release: str) -> float:
-    """Median seconds of a quickstart round under ``release``, in a fresh interpreter."""
+    """Least seconds of a quickstart round under ``release``, in a fresh interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "sim.bench.plain", folder, release]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=OURS)
@@ -133,10 +147,17 @@ def _measure_rounds(folder: str, release: str) -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     run_dir = Path(folder) / "run"
     config: dict[str, Any] = default_config() | {
-        "recipe": "bench", "run-dir": str(run_dir), "rounds": ROUNDS, "methods": "maml", "release": release,
-        "evaluation.uploads": False, "evaluation.every": ROUNDS, "report.page": False, "report.pictures": False,
+        "recipe": "bench",
+        "run-dir": str(run_dir),
+        "rounds": ROUNDS,
+        "methods": "maml",
+        "release": release,
+        "evaluation.uploads": False,
+        "evaluation.every": ROUNDS,
+        "report.page": False,
+        "report.pictures": False,
         "privacy.epsilon-max": 1000.0,
-    }  # fmt: skip
+    }
     run_in_process(*load_components(), config, RuntimeSettings().nodes)
     events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     seconds = sorted(event["seconds"] for event in events if event["event"] == "round")

@@ -1,10 +1,11 @@
-"""What a round itself costs: virtual clients packed into two nodes against one stock Flower node
-per client.
+"""Cost of a round itself: virtual clients packed into two nodes against one stock Flower node per
+client.
 
 Both sides run through ``flwr run`` on two Ray actors, clients do no work, and the time is taken
 between the ends of rounds, so it holds everything a round does (ours also writes a checkpoint and
-an event). The in-process rows run the same apps without Ray, in a fresh interpreter each, which
-also gives the peak memory.
+an event). The limit on Ray is Flower's own: a stock round of two nodes that exchange one number.
+The in-process rows run the same apps without Ray, in a fresh interpreter each, which also gives the
+peak memory; their limit is reading each client's update once.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sim.app import OURS, default_config, load_components
-from sim.bench import Row, limit, row
+from sim.bench.limits import Work, chunks, reading
+from sim.bench.rows import Limit, Row, at_most, row
+from sim.bench.timing import median_seconds
+from sim.bench.toy import ToyTask
 from sim.launch import flwr_run
 from sim.settings import RuntimeSettings
+from strategies.cohort import chunk_width
 from tasks.errors import FedappError
+from tasks.settings import TaskSettings
 
 STOCK = Path(__file__).resolve().parent / "stock"
 #        clients, parameters, target ratio, rounds of ours, rounds of stock
@@ -34,17 +42,34 @@ CASES = (
     (1000, 100_000, 150.0, 20, 2),
     (200, 5_000_000, 30.0, 10, 2),
 )
-RAY_LIMIT, PROCESS_LIMIT, GROWTH_LIMIT = 0.11, 0.010, 1.1  # seconds, seconds, ratio
+MOST_ON_RAY = 0.11  # seconds
+MOST_IN_PROCESS = 0.010  # seconds
+MOST_GROWTH = 1.1  # peak memory over that of the smallest cohort
+EMPTY_ROUNDS = 20
 
 
 def toy_config(clients: int, parameters: int, rounds: int, run_dir: Path) -> dict[str, Any]:
-    """Our app with clients that do no work."""
+    """Our app with clients that do no work.
+
+    Args:
+        clients: how many take part in every round.
+        parameters: P, numbers per update.
+        rounds: how many.
+        run_dir: its run folder.
+    """
     return default_config() | {
-        "recipe": "bench", "run-dir": str(run_dir), "rounds": rounds, "task": "sim.bench.toy:ToyTask",
-        "task-options": json.dumps({"parameters": parameters}), "methods": "sim.bench.toy:Idle",
-        "clients.total": clients, "evaluation.uploads": False, "evaluation.every": rounds,
-        "report.pictures": False, "report.page": False,
-    }  # fmt: skip
+        "recipe": "bench",
+        "run-dir": str(run_dir),
+        "rounds": rounds,
+        "task": "sim.bench.toy:ToyTask",
+        "task-options": json.dumps({"parameters": parameters}),
+        "methods": "sim.bench.toy:Idle",
+        "clients.total": clients,
+        "evaluation.uploads": False,
+        "evaluation.every": rounds,
+        "report.pictures": False,
+        "report.page": False,
+    }
 
 
 def ours_on_ray(clients: int, parameters: int, rounds: int) -> float:
@@ -59,7 +84,8 @@ def ours_on_ray(clients: int, parameters: int, rounds: int) -> float:
 def stock_on_ray(clients: int, parameters: int, rounds: int) -> float:
     """Median seconds between the ends of stock rounds, one SuperNode per client, two actors."""
     with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "out.json", Path(folder) / "flower.log"
+        out = Path(folder) / "out.json"
+        log = Path(folder) / "flower.log"
         config = {"parameters": parameters, "rounds": rounds, "out": str(out)}
         ending = flwr_run(STOCK, config, RuntimeSettings(nodes=clients), log)
         if not out.exists():
@@ -70,18 +96,12 @@ def stock_on_ray(clients: int, parameters: int, rounds: int) -> float:
         return median_gap(found["clock"])
 
 
-def in_process(clients: int, parameters: int, rounds: int) -> dict[str, float]:
-    """``{"seconds", "peak_mb"}`` of our rounds in one process, measured in a fresh interpreter."""
+def in_process(clients: int, parameters: int, rounds: int) -> dict[str, Any]:
+    """Our rounds in one process, measured in a fresh interpreter: ``seconds`` of one, ``peak_mb``,
+    and the ``limit`` of reading its updates (seconds, and in words)."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "sim.bench.rounds",
-            folder,
-            str(clients),
-            str(parameters),
-            str(rounds),
-        ]
+        sizes = map(str, (clients, parameters, rounds))
+        command = [sys.executable, "-m", "sim.bench.rounds", folder, *sizes]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=OURS)
         if done.returncode:
             raise FedappError(f"the in-process run failed:\n{done.stderr[-2000:]}")
@@ -89,37 +109,62 @@ def in_process(clients: int, parameters: int, rounds: int) -> dict[str, float]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    """All rows about rounds; ``quick`` changes nothing here: each case is needed and none is
+    """All rows about rounds; ``quick`` leaves out the limit on Ray: each case is needed and none is
     long."""
+    empty = None if quick else _empty_round()
     for clients, parameters, target, rounds, stock_rounds in CASES:
         name = f"{clients} clients × {parameters / 1e6:g} M"
-        ours, stock = (
-            ours_on_ray(clients, parameters, rounds),
-            stock_on_ray(clients, parameters, stock_rounds),
-        )
-        yield row(f"round on Ray, {name}, against stock", "s", ours, stock, target)
-        if parameters == 100_000:
-            yield limit(f"round on Ray, {name}, at most", "s", ours, RAY_LIMIT)
+        ours = ours_on_ray(clients, parameters, rounds)
+        stock = stock_on_ray(clients, parameters, stock_rounds)
+        small = parameters == 100_000  # five million numbers take longer to read than to send
+        limit = empty if small else None
+        yield row(f"round on Ray, {name}, against stock", "s", ours, stock, target, limit)
+        if small:
+            yield at_most(f"round on Ray, {name}, at most", "s", ours, MOST_ON_RAY, limit)
     first = None
     for clients in (10, 200, 1000):
         found = in_process(clients, 100_000, 40)
-        yield limit(
-            f"round in process, {clients} clients × 0.1 M, at most",
+        first = first or found["peak_mb"]
+        name = f"{clients} clients × 0.1 M"
+        yield at_most(
+            f"round in process, {name}, at most",
             "s",
             found["seconds"],
-            PROCESS_LIMIT,
+            MOST_IN_PROCESS,
+            Limit(*found["limit"]),
         )
-        first = first or found["peak_mb"]
-        yield limit(
-            f"peak memory in process, {clients} clients × 0.1 M",
-            "MB",
-            found["peak_mb"],
-            GROWTH_LIMIT * first,
+        yield at_most(
+            f"peak memory in process, {name}", "MB", found["peak_mb"], MOST_GROWTH * first
         )
+
+
+def _empty_round() -> Limit:
+    """Flower's own round on this machine: two nodes, messages of one number, nothing to do."""
+    seconds = stock_on_ray(2, 1, EMPTY_ROUNDS)
+    return Limit(seconds, "a stock round of two nodes that exchange one number")
+
+
+def bare_reading(clients: int, parameters: int) -> Work:
+    """Each client's update read once, from a buffer as large as a chunk of the toy's clients.
+
+    The toy's updates are rows of one matrix that every chunk reads anew, so they come from a cache
+    where that matrix fits into one, and so they do here.
+    """
+    task = ToyTask(TaskSettings(task_options=json.dumps({"parameters": parameters})))
+    width = min(chunk_width(task.working_set(1, 0), torch.device("cpu")), clients)
+    matrix = torch.zeros(width, parameters)
+    return reading([matrix[: chunk.clients] for chunk in chunks(clients, width, ())])
 
 
 def clock_of(run_dir: Path, rounds: int, clients: int, details: str) -> list[float]:
-    """Round ends from the events; refuses a run in which any client of any round is missing."""
+    """Round ends from the events; refuses a run in which any client of any round is missing.
+
+    Args:
+        run_dir: a run folder.
+        rounds: how many there must be.
+        clients: how many must have answered in each.
+        details: said of the run in the refusal.
+    """
     file = run_dir / "metrics.jsonl"
     events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     clock = [
@@ -135,12 +180,12 @@ def clock_of(run_dir: Path, rounds: int, clients: int, details: str) -> list[flo
 
 
 def median_gap(clock: list[float]) -> float:
-    """The first gap is left out: it holds the start of the actors."""
+    """Median seconds between rounds but for the first gap, which holds the start of the actors."""
     gaps = [after - before for before, after in pairwise(clock)]
     return statistics.median(gaps[1:] or gaps)
 
 
-def _measure_this_process(folder: str, clients: int, parameters: int, rounds: int) -> None:
+def _measure_here(folder: str, clients: int, parameters: int, rounds: int) -> None:
     import logging
 
     from sim.inprocess import run_in_process
@@ -150,9 +195,11 @@ def _measure_this_process(folder: str, clients: int, parameters: int, rounds: in
     config = toy_config(clients, parameters, rounds, run_dir)
     run_in_process(*load_components(), config, RuntimeSettings().nodes)
     seconds = median_gap(clock_of(run_dir, rounds, clients, "in process"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak}) + "\n")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the limit allocates
+    bare = bare_reading(clients, parameters)
+    limit = bare.limit(median_seconds(bare.run))
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak, "limit": limit}) + "\n")
 
 
 if __name__ == "__main__":
-    _measure_this_process(sys.argv[1], *map(int, sys.argv[2:5]))
+    _measure_here(sys.argv[1], *map(int, sys.argv[2:5]))

@@ -7,21 +7,25 @@ printed.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from sim.bench import Row, row
+from sim.bench.limits import chunks, products
 from sim.bench.loops import Inner, lean
+from sim.bench.rows import Row, row
+from sim.bench.timing import interleaved
 from strategies.cohort import chunk_width
 from strategies.local.meta import Meta
 from tasks.errors import FedappError
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.types import Batch, Episode
 
-INNER_STEPS, RATE, CLIP, SAMPLES = 8, 0.01, 5.0, 64
+INNER_STEPS = 8
+RATE = 0.01
+CLIP = 5.0
+SAMPLES = 64
 TOLERANCE = 1e-4  # largest relative difference of the two meta-gradients in float32
 
 
@@ -60,24 +64,31 @@ def measure(quick: bool) -> Iterator[Row]:
         field = Siren(2, 3, 64, 3)
         learner = Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0)
         derivatives = SirenDerivatives(field)
+        width = chunk_width(field.working_set(SAMPLES, INNER_STEPS), torch.device("cpu"))
         for clients, target in ((1, 1.0), (8, None), (32, 3.0)):
             params, episode = problem(field, clients)
+            parts = split(params, episode, width)
 
-            chunks = split(
-                params, episode, chunk_width(field.working_set(SAMPLES, INNER_STEPS), params.device)
-            )
-
-            def ours(chunks: list[tuple[Tensor, Episode]] = chunks) -> Tensor:
-                return torch.cat([learner.step(derivatives, *chunk).gradient for chunk in chunks])
+            def ours(parts: list[tuple[Tensor, Episode]] = parts) -> Tensor:
+                return torch.cat([learner.step(derivatives, *part).gradient for part in parts])
 
             def reference(params: Tensor = params, episode: Episode = episode) -> Tensor:
                 return lean(field, Inner(RATE, CLIP), params, episode)
 
             agree(ours(), reference())
-            repeats = (64 if quick else 256) // clients or 2
-            mine, theirs = interleaved(ours, reference, max(repeats, 6))
-            case = f"meta-step, SIREN 3×64, K = {INNER_STEPS}, B = {SAMPLES}, C = {clients}, one thread"
-            yield row(case, "CPU ms/client", 1e3 * mine / clients, 1e3 * theirs / clients, target)
+            bare = products(field.network, chunks(clients, width, [SAMPLES] * (INNER_STEPS + 1)))
+            repeats = max((64 if quick else 256) // clients, 6)
+            mine, theirs, least = interleaved(ours, reference, bare.run, repeats=repeats)
+            case = f"meta-step, SIREN 3×64, K = {INNER_STEPS}, B = {SAMPLES}, C = {clients}"
+            scale = 1e3 / clients
+            yield row(
+                f"{case}, one thread",
+                "CPU ms/client",
+                scale * mine,
+                scale * theirs,
+                target,
+                bare.limit(least, scale),
+            )
     finally:
         torch.set_num_threads(threads)
 
@@ -90,16 +101,3 @@ def agree(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) -> None
         raise FedappError(
             f"the two trainers differ by {difference:.2e} (tolerance {tolerance}): no ratio"
         )
-
-
-def interleaved(
-    a: Callable[[], Tensor], b: Callable[[], Tensor], repeats: int, wall: bool = False
-) -> tuple[float, float]:
-    """Least CPU seconds (``wall``: seconds) of a call of each, taken in turn."""
-    best, clock = [float("inf"), float("inf")], time.perf_counter if wall else time.process_time
-    for _ in range(repeats):
-        for index, function in enumerate((a, b)):
-            started = clock()
-            function()
-            best[index] = min(best[index], clock() - started)
-    return best[0], best[1]

@@ -27,7 +27,7 @@ LEGS = ("share", "mask", "confirm", "unmask")  # killed in rounds 1, 2, 3, 4
 
 
 class Known(NamedTuple):
-    """A client that knows its number."""
+    """Client that knows its number."""
 
     client: int
     name: str = "known"
@@ -56,9 +56,15 @@ class KnownUpdate:
         self.settings = settings
 
     def fit(
-        self, task: ToyTask, rule: Rule, received: Broadcast, cohort: Sequence[Known], memory: Memory,
-        keys: Sequence[Key], settings: LearnerSettings,
-    ) -> LocalResult:  # fmt: skip
+        self,
+        task: ToyTask,
+        rule: Rule,
+        received: Broadcast,
+        cohort: Sequence[Known],
+        memory: Memory,
+        keys: Sequence[Key],
+        settings: LearnerSettings,
+    ) -> LocalResult:
         delta = torch.stack([known_update(data.client, received.model.numel()) for data in cohort])
         return LocalResult(delta, 1, 1.0, torch.ones(len(cohort)))
 

@@ -3,16 +3,22 @@ counted, not guessed."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from sim.bench.fields import CLIP, INNER_STEPS, RATE, Problem, batched, images, launches, objects
-from sim.bench.loops import Inner, as_published, lean
+from sim.bench.fields_growth import launches
+from sim.bench.fields_problem import Problem, bare_products, batched, images, objects
+from sim.bench.loops import CLIP, INNER_STEPS, RATE, Inner, as_published, lean
 from sim.bench.trainer import agree
 from strategies.local.meta import Meta
 from tasks.errors import FedappError
 from tasks.fields.radiance import RadianceDerivatives
 from tasks.fields.siren import SirenDerivatives
+
+PRODUCTS = ("bmm", "baddbmm", "baddbmm_")
 
 
 @pytest.mark.parametrize(
@@ -34,13 +40,19 @@ def test_ours_and_both_loops_give_the_same_meta_gradient(problem: Problem, clip:
 
 
 @pytest.mark.parametrize(
-    "build", [lambda c: images(64, 3, c, 4), lambda c: images(16, 5, c, 4), lambda c: objects(8, 4, c, 3, 4)],
+    "build",
+    [
+        lambda c: images(64, 3, c, 4),
+        lambda c: images(16, 5, c, 4),
+        lambda c: objects(8, 4, c, 3, 4),
+    ],
     ids=["siren 3", "siren 5", "radiance 4"],
-)  # fmt: skip
+)
 def test_launches_do_not_depend_on_the_cohort(build: object) -> None:
     """K = 8, FedMeNF's objective with its negative term; what would launch nothing (views) is not
     counted."""
-    one, many = launches(build(1)), launches(build(5))  # type: ignore[operator]
+    one = launches(build(1))  # type: ignore[operator]
+    many = launches(build(5))  # type: ignore[operator]
     assert one.total == many.total <= 1500
     assert one.syncs == many.syncs == 0
 
@@ -61,5 +73,48 @@ def test_a_synchronisation_would_be_counted() -> None:
             self.read = float(loss.sum())
             return loss, gradient
 
-    assert launches(problem._replace(derivatives=Reading(problem.field))).syncs == 1  # type: ignore[arg-type]
+    reading = problem._replace(derivatives=Reading(problem.field))  # type: ignore[arg-type]
+    assert launches(reading).syncs == 1
     assert isinstance(objects(8, 1, 1, 2, 3).derivatives, RadianceDerivatives)
+
+
+class Multiplied(TorchDispatchMode):
+    """Adds up the FLOP of batched products with more than one column (no inner products)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in PRODUCTS:
+            left, right = args[-2:]
+            if left.shape[1] > 1:
+                self.flops += 2.0 * left.numel() * right.shape[2]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("problem", "rendering"),
+    [(images(16, 2, 3, 8), 0.0), (images(8, 5, 2, 4), 0.0), (objects(8, 2, 2, 4, 4), 0.01)],
+)
+def test_the_limit_multiplies_what_a_step_multiplies(problem: Problem, rendering: float) -> None:
+    """FLOP by FLOP: a limit with a product too many would flatter us, one too few belittle us.
+
+    Compositing along rays multiplies a little too (``rendering``, of the whole).
+    """
+    ours = batched(problem, Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0))
+    bare = bare_products(problem)
+    with Multiplied() as step:
+        ours()
+    with Multiplied() as limit:
+        bare.run()
+    assert limit.flops == bare.amount
+    assert bare.amount <= step.flops <= (1 + rendering) * bare.amount
+
+
+def test_first_order_steps_multiply_less() -> None:
+    """Negative control of the count."""
+    problem = images(16, 2, 3, 8)
+    with Multiplied() as step:
+        batched(problem, Meta(INNER_STEPS, RATE, CLIP, outer_rate=1.0, order=1))()
+    assert step.flops < bare_products(problem).amount

@@ -21,7 +21,9 @@ from sim.launch import _await_health, _end, _free_port, _script, as_toml, enviro
 from sim.settings import RuntimeSettings
 
 pytestmark = pytest.mark.slow
-HELD, DEVICES, PATIENCE = 2, 2, 300
+HELD = 2
+DEVICES = 2
+PATIENCE = 300  # seconds
 
 
 @contextmanager
@@ -32,9 +34,13 @@ def started(
     (home / "neutral").mkdir(parents=True)
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(
-            command, cwd=home / "neutral", env={**env, "FLWR_HOME": str(home / "flower")}, stdout=log, stderr=log,
+            command,
+            cwd=home / "neutral",
+            env={**env, "FLWR_HOME": str(home / "flower")},
+            stdout=log,
+            stderr=log,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             yield process
         finally:
@@ -47,9 +53,14 @@ def test_devices_of_their_own_train_what_the_simulation_does(
     """The same bits, though the server never had a private picture on its disk; and no log of it
     names one."""
     changes: dict[str, Any] = {
-        "methods": "maml", "learner.outer-steps": 2, "evaluation.uploads": False, "clients.total": DEVICES,
-        "rounds": 1, "data.held-out": HELD, "runtime.nodes": DEVICES,
-    }  # fmt: skip
+        "methods": "maml",
+        "learner.outer-steps": 2,
+        "evaluation.uploads": False,
+        "clients.total": DEVICES,
+        "rounds": 1,
+        "data.held-out": HELD,
+        "runtime.nodes": DEVICES,
+    }
     for number in range(DEVICES + HELD):
         draw_picture(tmp_path / "all" / f"{number}.png", number)
         own = f"home-{number}/holiday.png" if number < DEVICES else f"public/{number}.png"
@@ -57,12 +68,12 @@ def test_devices_of_their_own_train_what_the_simulation_does(
     together = run(nodes=DEVICES, **{**changes, "data.path": str(tmp_path / "all")})
 
     ports = [_free_port() for _ in range(DEVICES + 1)]
-    env, address = (
-        environment(tmp_path, RuntimeSettings(), (ports[0], ports[0])),
-        f"127.0.0.1:{ports[0]}",
-    )
-    link = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(ports[0]),
-            "--database", str(tmp_path / "link.db")]  # fmt: skip
+    env = environment(tmp_path, RuntimeSettings(), (ports[0], ports[0]))
+    address = f"127.0.0.1:{ports[0]}"
+    link = [
+        *("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(ports[0])),
+        *("--database", str(tmp_path / "link.db")),
+    ]
     apart = RunFolder(tmp_path / "apart")
     with ExitStack() as running:
         server = running.enter_context(
@@ -70,7 +81,8 @@ def test_devices_of_their_own_train_what_the_simulation_does(
         )
         _await_health(server, f"http://{address}/health", tmp_path / "link" / "log")
         for number in range(DEVICES):
-            told = f"partition-id={number} clients='{number}' data-path='{tmp_path / f'home-{number}'}'"
+            home = tmp_path / f"home-{number}"
+            told = f"partition-id={number} clients='{number}' data-path='{home}'"
             node = [
                 "--insecure",
                 "--superlink",
@@ -105,9 +117,14 @@ def test_devices_of_their_own_train_what_the_simulation_does(
             str(user / "run.toml"),
         ]
         said = subprocess.run(
-            command, cwd=user, env={**env, "FLWR_HOME": str(user)}, capture_output=True, text=True, timeout=PATIENCE,
+            command,
+            cwd=user,
+            env={**env, "FLWR_HOME": str(user)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
             check=False,
-        )  # fmt: skip
+        )
     logs = "\n".join(
         (place / "log").read_text(errors="replace") for place in tmp_path.glob("node-*")
     )

@@ -1,4 +1,4 @@
-"""The real thing: ``flwr run`` on Ray through the command line. Slow, and few."""
+"""Real runs of ``flwr run`` on Ray through the command line. Slow, and few."""
 
 from __future__ import annotations
 
@@ -42,9 +42,19 @@ def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(
 ) -> None:
     """One run carries several checks because each start of Ray costs half a minute."""
     process = subprocess.Popen(
-        command(tmp_path, "rounds=30", "methods=maml", "rule=scaffold", "learner.outer-steps=8", "evaluation.every=30"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        command(
+            tmp_path,
+            "rounds=30",
+            "methods=maml",
+            "rule=scaffold",
+            "learner.outer-steps=8",
+            "evaluation.every=30",
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
     folder = RunFolder(tmp_path / "run")
     family: list[psutil.Process] = []
     killed = []
@@ -96,8 +106,11 @@ def test_on_ray_and_in_process_give_the_same_model(tmp_path: Path) -> None:
         path.mkdir()
         done = subprocess.run(
             [*command(path, "methods=fedmenf", "rule=scaffold"), "--runtime", runtime],
-            capture_output=True, text=True, check=False, cwd=path,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=path,
+        )
         assert done.returncode == 0, done.stderr
         models.append(load_file(list_checkpoints(path / "run" / "checkpoints")[-1]))
     for name in models[0]:

@@ -37,7 +37,10 @@ def test_as_many_actors_as_ray_can_place(
 def test_nothing_happens_outside_a_simulation_driver() -> None:
     """In a fresh process, because other tests import parts of flwr's simulation; looking must not
     import Ray."""
-    code = "import sys; from sim import ray_guard; assert ray_guard.install() is False; assert 'ray' not in sys.modules"
+    code = (
+        "import sys; from sim import ray_guard; "
+        "assert ray_guard.install() is False; assert 'ray' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

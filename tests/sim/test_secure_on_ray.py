@@ -22,7 +22,10 @@ from fedapp.store.runfolder import RunFolder
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-NODES, SIZE, ROUNDS, Z = 12, 60_000, 5, 2.0
+NODES = 12
+SIZE = 60_000
+ROUNDS = 5
+Z = 2.0  # noise multiplier
 
 
 def saboteur() -> ModuleType:
@@ -38,17 +41,32 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
     graves = tmp_path / "graves"
     graves.mkdir()
     changes = {
-        "run-dir": tmp_path / "run", "rounds": ROUNDS, "task": "saboteur:KnownTask", "methods": "saboteur:KnownUpdate",
-        "task-options": json.dumps({"parameters": SIZE}), "release": "distributed-dp", "clients.total": NODES,
-        "runtime.nodes": NODES, "evaluation.uploads": "false", "privacy.noise-multiplier": Z,
-        "privacy.epsilon-max": 100, "rules.server-clip": 0, "evaluation.every": ROUNDS,
-    }  # fmt: skip
+        "run-dir": tmp_path / "run",
+        "rounds": ROUNDS,
+        "task": "saboteur:KnownTask",
+        "methods": "saboteur:KnownUpdate",
+        "task-options": json.dumps({"parameters": SIZE}),
+        "release": "distributed-dp",
+        "clients.total": NODES,
+        "runtime.nodes": NODES,
+        "evaluation.uploads": "false",
+        "evaluation.every": ROUNDS,
+        "privacy.noise-multiplier": Z,
+        "privacy.epsilon-max": 100,
+        "rules.server-clip": 0,
+    }
     options = [part for key, value in changes.items() for part in ("-o", f"{key}={value}")]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "FEDAPP_TEST_GRAVES": str(graves)}
+    # beside what the caller set: a checkout that is not the installed one tests itself
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "FEDAPP_TEST_GRAVES": str(graves)}
     done = subprocess.run(
         [sys.executable, "-m", "fedapp.cli.main", "run", "smoke", *options, "--json", "-"],
-        capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
     folder = RunFolder(tmp_path / "run")
     log = folder.path / "flower.log"
     assert done.returncode == 0, done.stderr[-3000:] + (
@@ -62,20 +80,15 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
     }
 
     rounds = [event for event in folder.events() if event["event"] == "round"]
-    counted = {
-        1: 10,
-        2: 10,
-        3: 12,
-        4: 12,
-        5: 12,
-    }  # after the masked leg a dead node's vector is still in the sum
+    # after the masked leg a dead node's vector is still in the sum
+    counted = {1: 10, 2: 10, 3: 12, 4: 12, 5: 12}
     assert {event["round"]: event["clients"]["ok"] for event in rounds} == counted
 
     # the sum is the plain sum of the survivors plus the accounted noise
-    expected, variance = torch.zeros(SIZE, dtype=torch.float64), 0.0
-    honest = (
-        2 * NODES // 3 + 1 - 1
-    )  # the least nodes in a sum, one of which may be the one who looks at it
+    expected = torch.zeros(SIZE, dtype=torch.float64)
+    variance = 0.0
+    # the least nodes in a sum, one of which may be the one who looks at it
+    honest = 2 * NODES // 3 + 1 - 1
     for number in range(1, ROUNDS + 1):
         out = module.victims(number) if number <= 2 else ()
         members = [client for client in range(NODES) if client not in out]

@@ -1,1 +1,1 @@
-"""A stock Flower app without work: what a round costs as Flower ships it."""
+"""A stock Flower app without work: the cost of a round as Flower ships it."""

@@ -124,6 +124,25 @@ def test_a_clock_far_ahead_cannot_lock_a_node_out(cohort: Make) -> None:
     made.clients[0].share(made.terms(4))
 
 
+@pytest.mark.parametrize("boxes", range(5))
+def test_a_vector_is_masked_only_with_a_threshold_of_shares(cohort: Make, boxes: int) -> None:
+    """t = 4 of 5: its own share and three boxes. With fewer, nobody could take the masks off again,
+    and the vector would hide among fewer nodes than this one agreed to."""
+    made = cohort(5)
+    terms = made.terms(4)
+    assert terms.threshold == 4
+    sent = {client.member: client.share(terms) for client in made.clients}
+    inbox = {sender: sent[sender][0] for sender in range(1, boxes + 1)}
+    vector = np.zeros(4 + CHECK, np.uint32)
+    if boxes < 3:
+        with pytest.raises(RefusalError, match=f"{boxes + 1} neighbours shared, 4 are needed"):
+            made.clients[0].mask(terms.session, terms.model, inbox, vector)
+        assert not vector.any(), "refused and left as it was"
+    else:
+        made.clients[0].mask(terms.session, terms.model, inbox, vector)
+        assert vector.any()
+
+
 # ---------------------------------------------------------------- survivors
 def until_masked(
     made: Cohort, silent: int | None = None

@@ -78,6 +78,33 @@ def test_second_order_gradient_equals_finite_differences(
         )
 
 
+def test_of_a_clipped_step_only_what_lies_across_the_gradient_is_differentiated() -> None:
+    """By hand, with L(w) = w' H w / 2, H = diag(1, 3), w = (3, 4/3), rate 1/2 and clip C = 1.
+
+    g = H w = (3, 4) of length 5, so c = 1/5 and phi_1 = w - (0.3, 0.4) = (2.7, 14/15), where the
+    query's gradient is v = H phi_1 = (2.7, 2.8). Along g/5 = (0.6, 0.8) it is 3.86, and across
+    v - 3.86 (0.6, 0.8) = (0.384, -0.288): v_0 = v - 1/2 * 1/5 * H (0.384, -0.288).
+    With clip C = 4, c = 4/5 and phi_1 = w - (1.2, 1.6) = (1.8, -4/15), v = (1.8, -0.8), 0.44 along
+    and (1.536, -1.152) across.
+    """
+    stiffness = torch.tensor([1.0, 3.0], dtype=torch.float64)
+
+    def quadratic(params: Tensor, batch: Batch) -> Tensor:
+        return (params.square() * stiffness).sum(-1) / 2
+
+    nothing = torch.zeros(1, 1, 1, dtype=torch.float64)
+    batch = Batch(nothing, nothing)
+    start = torch.tensor([[3.0, 4 / 3]], dtype=torch.float64)
+    for clip, expected in (
+        (1.0, [2.7 - 0.1 * 0.384, 2.8 + 0.1 * 3 * 0.288]),
+        (4.0, [1.8 - 0.4 * 1.536, -0.8 + 0.4 * 3 * 1.152]),
+        (5.0, [1.5 - 0.5 * 1.5, -2.0 + 0.5 * 3 * 2.0]),  # as long as the clip: nothing projected
+        (0.0, [1.5 - 0.5 * 1.5, -2.0 + 0.5 * 3 * 2.0]),  # no clip
+    ):
+        step = Meta(1, 0.5, clip, 1.0).step(Autograd(quadratic), start, Episode([batch], batch))
+        torch.testing.assert_close(step.gradient, torch.tensor([expected], dtype=torch.float64))
+
+
 def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
     """The published release differentiates as if the clip were not there: a negative control for
     the test above."""

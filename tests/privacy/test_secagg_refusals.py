@@ -66,6 +66,27 @@ def test_each_limit_of_the_complete_graph(
     assert not Policy(min_nodes=2).objection(nodes, default_threshold(nodes), nodes - 1, 10)
 
 
+@pytest.mark.parametrize(("nodes", "everybody"), [(100, True), (101, False)])
+def test_up_to_its_own_limit_a_node_masks_with_everybody(nodes: int, everybody: bool) -> None:
+    """The degree and threshold that a k-regular graph needs are not enough among a hundred."""
+    degree, threshold = harary(nodes, 1, dropouts(nodes))
+    found = Policy().objection(nodes, threshold, degree, 10)
+    assert ("everybody masks with everybody" in found) == everybody == bool(found)
+    wider = Policy(complete_up_to=nodes)
+    assert "everybody" in wider.objection(nodes, threshold, degree, 10)
+    assert not Policy(complete_up_to=nodes - 1).objection(nodes, threshold, degree, 10)
+
+
+@pytest.mark.parametrize(("length", "refused"), [(0, True), (1, False), (10, False), (11, True)])
+def test_a_vector_is_neither_empty_nor_longer_than_a_node_allows(
+    length: int, refused: bool
+) -> None:
+    policy = Policy(max_length=10)
+    assert bool(policy.objection(9, default_threshold(9), 8, length)) == refused
+    degree, threshold = harary(101, 1, dropouts(101))
+    assert bool(policy.objection(101, threshold, degree, length)) == refused
+
+
 def test_noise_that_only_the_server_promises_does_not_count() -> None:
     policy = Policy(releases=("distributed-dp", "central-dp"), min_noise=1.0)
     assert not policy.forbids("distributed-dp", 1.0)

@@ -161,6 +161,13 @@ def test_a_rule_that_wants_no_signals_costs_none() -> None:
 
 
 # ---------------------------------------------------------------------- memories
+def test_a_client_remembers_its_personal_adapter_if_it_trains_one() -> None:
+    """As many numbers as the personal adapter has; none without personal steps."""
+    for personal_steps, expected in ((0, {}), (1, {"personal": OWN}), (4, {"personal": OWN})):
+        settings = LearnerSettings(adapters=AdapterSettings(personal_steps=personal_steps))
+        assert AdapterFit(settings).memory(Scripted(gradients())) == expected  # type: ignore[arg-type]
+
+
 class Rulelike:
     memory, memory_sizes = ("control",), {"score": 1}
 

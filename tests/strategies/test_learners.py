@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from strategies.local.erm import Erm
 from strategies.local.meta import (
     Meta,
     fedmenf,
+    fedmenf_adaptive,
     fedmenf_first_order,
     fedmenf_unbounded,
     fomaml,
@@ -247,6 +249,39 @@ def test_budget_driven_gamma_follows_the_formula() -> None:
             derivatives, params, episode
         )
         torch.testing.assert_close(step.gradient[client], fixed.gradient[client])
+
+
+def test_the_adaptive_learner_takes_its_budget_from_the_settings() -> None:
+    """zeta over T steps, and no cap: a step above one would go uncounted."""
+    params, episode = problem()
+    derivatives = SirenDerivatives(FIELD)
+    square = float(derivatives.gradient(params, episode.query)[1].square().sum(1).mean())
+    budget = FedMeNFSettings(zeta=0.5 * square * 40 * 0.02, total_steps=40.0, cap=1e-6, gamma=0.9)
+    settings = SETTINGS.model_copy(update={"fedmenf": budget, "outer_rate": 0.02})
+    found = fedmenf_adaptive(settings).step(derivatives, params, episode)
+    same = Meta(3, 0.05, ACTIVE, 0.02, zeta=budget.zeta, total_steps=40.0)
+    torch.testing.assert_close(found.gradient, same.step(derivatives, params, episode).gradient)
+    assert 0.2 < float(found.metrics["gamma"].mean()) < 0.8, "the budget must matter"
+
+
+@pytest.mark.parametrize("build", [maml, fomaml, Reptile, Erm])
+def test_every_learner_tells_its_loss(build: Callable[[LearnerSettings], Any]) -> None:
+    """One number a client: of the query after adaptation, of the last support batch under Reptile,
+    of the shared field under ERM."""
+    params, episode = problem()
+    step = build(SETTINGS).step(SirenDerivatives(FIELD), params, episode)
+    point = params
+    before = torch.empty(0)
+    for batch in episode.support:
+        before, gradient = SirenDerivatives(FIELD).gradient(point, batch)
+        norm = gradient.norm(dim=1, keepdim=True)
+        point = point - 0.05 * gradient * (ACTIVE / norm).clamp(max=1)
+    expected = {
+        Reptile: before,
+        Erm: FIELD.loss(params, episode.query),
+    }.get(build, FIELD.loss(point, episode.query))
+    torch.testing.assert_close(step.metrics["loss"], expected)
+    torch.testing.assert_close(step.objective, expected)
 
 
 def test_first_order_fedmenf_subtracts_from_fomaml() -> None:

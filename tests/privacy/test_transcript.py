@@ -32,15 +32,18 @@ def as_ring(values: NDArray[np.float64]) -> NDArray[np.uint32]:
 def test_uploads_of_two_hundred_sums_look_uniform_and_unrelated(
     cohort: Callable[..., Cohort], shape: str
 ) -> None:
-    made = cohort(5)
-    for _ in range(
-        40
-    ):  # 40 sums of 5 uploads for each of 5 shapes: by chance one of five such tests fails once in 500 runs
+    """40 sums of 5 uploads. One statistic beyond 5 deviations happens by chance in one of 500 runs
+    of this test, two in one of a million; none is beyond 7, and a mask that leaks is far beyond."""
+    made, beyond = cohort(5), []
+    for _ in range(40):
         inputs = SHAPES[shape](5)
         made.run(made.terms(D), dict(enumerate(as_ring(inputs))))
         uploads = np.stack([made.uploads[m][:-CHECK] for m in range(5)])
         score = score_transcript(uploads, inputs)
-        assert not score.leaks and score.bytes_p < 1 - 1e-6, score
+        assert max(score.input_z, score.pair_z) < 7 and 1e-11 < score.bytes_p < 1 - 1e-11, score
+        if score.leaks or score.bytes_p > 1 - 1e-6:
+            beyond.append(score)
+    assert len(beyond) < 2, beyond
 
 
 def test_the_same_input_twice_gives_unrelated_uploads(cohort: Callable[..., Cohort]) -> None:

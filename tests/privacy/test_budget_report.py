@@ -12,6 +12,9 @@ from budget_kit import DELTA, charged, facts
 from privacy.accounting import gaussian_epsilon
 from privacy.budget.plan import Plan, predict
 from privacy.budget.report import build_report, weakest
+from privacy.joint import CHECK
+from privacy.releases.secagg import SecAgg
+from privacy.settings import PrivacySettings
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -182,3 +185,36 @@ def test_the_worst_audit_is_the_verdict() -> None:
         report = build_report(made)
         assert report["audit"]["verdict"] == expected
         assert {"question": "Was it tested empirically?", "answer": expected} in report["checklist"]
+
+
+def test_the_mechanism_by_hand() -> None:
+    """Ten numbers under central-dp; a release without noise divides by weights and adds none."""
+    rows = [{"clip": 1.0, "update_norm": 0.5}, {"clip": 0.8}, {"update_norm": None}]
+    report = build_report(facts(charged(2), provenance={"flwr": "1.41"}, realised=rows))
+    mechanism = report["mechanism"]
+    expected = {
+        "release": "central-dp", "placement": "central", "secure_aggregation": False,
+        "noise_multiplier": 2.0, "sensitivity": 1.0, "clip_norm_start": 1.0,
+        "adaptive_clip": False, "clip_norms": [1.0, 0.8], "ring_bits": 32,
+        "blocks": {"weight": 0.0, "clip_bit": 0.0, "scalar": 0.0, "metrics": []},
+        "coordinates": 10 + CHECK,
+    }  # fmt: skip
+    assert {key: mechanism[key] for key in expected} == expected
+    assert "public constant" in mechanism["denominator"] and "AES" in mechanism["noise_source"]
+    assert mechanism["delta_slack"] == pytest.approx((10 + CHECK) * 2.0**-64)
+    assert report["utility"]["update_norms"] == [0.5]
+    ratio = 2.0 * math.sqrt(10) / 2.0  # z S sqrt(d) / m
+    assert report["utility"]["noise_to_signal"] == pytest.approx(ratio)
+    provenance = report["provenance"]
+    assert [provenance[key] for key in ("flwr", "ledger", "ledger_seq", "restarts")] == [
+        "1.41", "book", 0, 0,
+    ]  # fmt: skip
+    assert provenance["ledger_head"] == "0" * 64 and "system" in provenance["noise_seed"]
+    assert "public seed" in report["sampling"]["statement"]
+
+    masked = SecAgg(PrivacySettings(), 10)
+    bare = build_report(facts(charged(2, 0.0, "none", masked=True), release=masked))
+    assert bare["mechanism"]["denominator"] == "the sum of weights"
+    assert bare["mechanism"]["noise_source"] is None is bare["mechanism"]["delta_slack"]
+    assert bare["mechanism"]["secure_aggregation"] is True and bare["budget"] is None
+    assert bare["utility"]["noise_to_signal"] is None is bare["meaning"]

@@ -70,3 +70,16 @@ def test_an_update_that_is_not_finite_is_told_apart() -> None:
     forward, _, model = linear()
     found = invert_update(forward, model, torch.full_like(model, float("nan")))
     assert not torch.isfinite(found).all()
+
+
+def test_where_no_scale_gives_the_contrast_the_residual_alone_gets_it() -> None:
+    """The rendering has more contrast than a photograph, and a residual along it only adds."""
+    forward, matrix, model = linear()
+    model = 100 * model
+    for length in (1e-3, 1e-5):
+        values = forward(model).reshape(-1)
+        update = length * matrix.T @ (values - values.mean())
+        middle = forward(model + update / 2)
+        found = invert_update(forward, model, update, iterations=VALUES)
+        assert float(middle.std(correction=0)) > CONTRAST
+        assert float((found - middle).std(correction=0)) == pytest.approx(CONTRAST)

@@ -100,6 +100,10 @@ def test_a_prekey_that_its_node_did_not_sign_costs_that_node_only(
     good = keys(1)
     rounds._stock_up(1, RecordDict({RECORD: ConfigRecord({"prekeys": good})}))
     assert [key.to_bytes() for key in rounds.sessions.stock[1]] == good
+    several = keys(4, 5)
+    rounds._stock_up(4, RecordDict({RECORD: ConfigRecord({"prekeys": several})}))
+    used = [rounds.sessions.stock[4].pop().to_bytes() for _ in range(5)]
+    assert used == several, "all of them, the oldest first"
     for forged in (
         [*keys(2), *keys(3)],
         keys(3),

@@ -10,8 +10,17 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from strategies.cohort import Assignment, CohortResult
-from strategies.flower.wire import Order, pack_answer, pack_sum, unpack_answer, unpack_sum
-from strategies.types import Bounds, Payload
+from strategies.flower.wire import (
+    Order,
+    pack_answer,
+    pack_broadcast,
+    pack_order,
+    pack_sum,
+    unpack_answer,
+    unpack_order,
+    unpack_sum,
+)
+from strategies.types import Bounds, Broadcast, Payload
 from tasks.errors import ReplyError
 
 ORDER = Order("s", "maml", Assignment(3, 1, (4, 7, 9), (0, 2, 1)), False, False, "/state")
@@ -141,3 +150,29 @@ def test_an_answer_to_another_round_or_session_is_refused(private: bool, other: 
     )
     with pytest.raises(ReplyError, match="not this one"):
         unpack_sum(content, ORDER, 6) if private else unpack_answer(content, ORDER, 6, {})
+
+
+# ---------------------------------------------------------------- orders and pictures
+@pytest.mark.parametrize("inspect", [True, False])
+@pytest.mark.parametrize("pictures", [True, False])
+def test_an_order_says_what_to_look_at(inspect: bool, pictures: bool) -> None:
+    order = replace(ORDER, inspect=inspect, pictures=pictures, run="run-7", pins='{"a": 1}')
+    received = Broadcast(torch.arange(3.0), {"control": torch.ones(2)}, 3)
+    found, broadcast = unpack_order(pack_order(order, pack_broadcast(received), "print", "/code"))
+    assert found == order and broadcast.round == 3
+    assert torch.equal(broadcast.model, received.model)
+    assert torch.equal(broadcast.extra["control"], received.extra["control"])
+
+
+def test_pictures_come_back_as_bytes_for_those_who_have_some() -> None:
+    """0 to 1 as 0 to 255, what is outside cut off; client 9 has none."""
+    result = CohortResult(Payload(torch.ones(6), 2.5, {}, 2), [4, 9])
+    private = torch.tensor([[[-1.0], [0.0]], [[0.5], [2.0]]])
+    result.pictures = {4: (private, 1 - private)}
+    order = replace(ORDER, pictures=True)
+    found = unpack_answer(pack_answer(result, order), order, 6, {}).result.pictures
+    assert list(found) == [4]
+    assert found[4][0].flatten().tolist() == [0, 0, 128, 255]
+    assert found[4][1].flatten().tolist() == [255, 255, 128, 0]
+    with pytest.raises(ReplyError, match="nobody asked for"):
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {})

@@ -1,11 +1,17 @@
 # make demo   set up and run the main job (FedMeNF beside MAML, through `flwr run` on Ray); prints the report's path
 # make test   set up and run the whole test suite
 # make check  set up and run formatter, linter and type checker
+# make mutants  a seeded sample of mutants of privacy/ and strategies/ against their tests; not in CI.
+#               PATHS="privacy/secagg strategies/local" SAMPLE=40 SEED=1 WORKERS=2 change what is tried
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PATHS ?=
+SAMPLE ?= 100
+SEED ?= 0
+WORKERS ?= 1
 
-.PHONY: demo test check setup clean
+.PHONY: demo test check mutants setup clean
 
 setup: $(VENV)/.done
 
@@ -27,5 +33,13 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+$(VENV)/.mutants: $(VENV)/.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	touch $@
+
+mutants: $(VENV)/.mutants
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/mutants.py $(PATHS) \
+		--sample $(SAMPLE) --seed $(SEED) --workers $(WORKERS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

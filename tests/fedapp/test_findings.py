@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedapp.report.findings import AFFINE_MARGIN, USEFUL, findings
+from fedapp.report.findings import AFFINE_MARGIN, USEFUL, attack_findings, findings
 
 ROW: dict[str, Any] = {
     "diverged": False, "objective_min": None, "rates_tuned": None, "psnr": None, "psnr_tuned": None,
@@ -59,3 +59,41 @@ def test_a_large_epsilon_is_not_called_private(epsilon: float, kind: str) -> Non
     ]
     assert found[0] == kind and (f"epsilon {epsilon:.2f}" in found[1])
     assert ("not called private" in found[1]) == (kind == "warning")
+
+
+def attacked(attack: str, release: str, value: float | None) -> dict[str, Any]:
+    """A row of an attack's table; a constant colour scores 12 dB."""
+    row = {"method": "maml", "metric": "psnr", "floor": 12.0, "n": 4}
+    return row | {"attack": attack, "release": release, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("plain", "masked", "noised", "kind"),
+    [
+        (12.5, 12.0, 11.0, "plain"),
+        (12.5, 13.0, 13.0, "plain"),  # one dB above the constant colour shows nothing yet
+        (13.1, 12.0, 12.0, "warning"),
+        (12.5, 13.1, 12.0, "warning"),  # a later release that hides does not make up for it
+        (12.5, 12.0, 13.1, "warning"),
+        (12.5, 20.0, 20.0, "warning"),
+    ],
+)
+def test_an_inversion_that_succeeds_on_any_release_is_a_warning(
+    plain: float, masked: float, noised: float, kind: str
+) -> None:
+    rows = [
+        attacked("render", "plain", 10.0),
+        attacked("inversion", "plain", plain),
+        attacked("inversion", "secagg (sum of 4)", masked),
+        attacked("inversion", "distributed-dp", noised),
+    ]
+    ((found, text),) = attack_findings(rows, {"maml": "MAML"})
+    assert found == kind
+    assert f"inverting it {plain:.1f} dB" in text
+    assert f" On secagg (sum of 4): {masked:.1f} dB." in text
+    assert f" On distributed-dp: {noised:.1f} dB." in text
+
+
+def test_nothing_is_said_of_an_inversion_without_a_rendering_to_compare_it_with() -> None:
+    rows = [attacked("inversion", "plain", 20.0), attacked("render", "plain", None)]
+    assert attack_findings(rows, {"maml": "MAML"}) == []

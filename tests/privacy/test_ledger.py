@@ -235,6 +235,12 @@ def test_what_belongs_to_the_people_cannot_change_from_run_to_run(tmp_path: Path
             Ledger(tmp_path, "town", pins | {name: value})
 
 
+def test_a_book_is_kept_where_no_folder_was_yet(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "people" / "town")
+    ledger.append("config", run="a")
+    assert len(read_entries(tmp_path / "people" / "town" / "ledger.jsonl")) == 2
+
+
 def test_a_book_that_was_opened_and_is_gone_is_refused(tmp_path: Path) -> None:
     spend(tmp_path, 1)
     (tmp_path / "ledger.jsonl").unlink()

@@ -215,3 +215,34 @@ def test_guesses_about_the_cap_explain_at_least_as_much() -> None:
     best = match_best(candidates, server.model, server.updates, 1, grid=GRID, search=search)
     assert bool((best.misfit <= torch.stack(each).min(0).values).all())
     assert len(cap_guesses(Server("erm").training(known=False))) == 1
+
+
+def test_with_nothing_but_smoothing_a_picture_becomes_constant_along_every_axis() -> None:
+    """So heavy that the update no longer counts; without a grid nothing is smoothed at all."""
+    server = Server("erm")
+    training = Training(server.field.loss, server.learner, server.coordinates, STEPS, CLIP)
+    start = server.truth.clone()
+    search = Search(smooth=1e6, rounds=6, steps=80, stages=1)
+    options = {"search": search, "start": start}
+    found = match_update(training, server.model, server.updates, 1, grid=GRID, **options)
+    picture = found.values.reshape(2, *GRID)
+    before = start.reshape(2, *GRID)
+    for axis in (1, 2):
+        assert float(before.diff(dim=axis).abs().max()) > 0.1
+        assert float(picture.diff(dim=axis).abs().max()) < 1e-3
+    rough = match_update(training, server.model, server.updates, 1, **options)
+    assert float(rough.values.reshape(2, *GRID).diff(dim=1).abs().max()) > 0.1
+
+
+def test_more_smoothing_explains_less_and_is_smoother() -> None:
+    server = Server("erm")
+    training = Training(server.field.loss, server.learner, server.coordinates, STEPS, CLIP)
+    misfits, rough = [], []
+    for smooth in (0.02, 0.3, 3.0):
+        search = Search(smooth=smooth, rounds=3, steps=20, stages=1)
+        found = match_update(training, server.model, server.updates, 1, grid=GRID, search=search)
+        picture = found.values.reshape(2, *GRID)
+        misfits.append(float(found.misfit.mean()))
+        rough.append(float(sum(picture.diff(dim=axis).abs().mean() for axis in (1, 2))))
+    assert misfits == sorted(misfits) and rough == sorted(rough, reverse=True)
+    assert misfits[0] < 0.2 * misfits[2] and rough[2] < 0.5 * rough[0]

@@ -66,6 +66,27 @@ def test_each_limit_of_the_complete_graph(
     assert not Policy(min_nodes=2).objection(nodes, default_threshold(nodes), nodes - 1, 10)
 
 
+@pytest.mark.parametrize(("nodes", "everybody"), [(100, True), (101, False)])
+def test_up_to_its_own_limit_a_node_masks_with_everybody(nodes: int, everybody: bool) -> None:
+    """The degree and threshold that a k-regular graph needs are not enough among a hundred."""
+    degree, threshold = harary(nodes, 1, dropouts(nodes))
+    found = Policy().objection(nodes, threshold, degree, 10)
+    assert ("everybody masks with everybody" in found) == everybody == bool(found)
+    wider = Policy(complete_up_to=nodes)
+    assert "everybody" in wider.objection(nodes, threshold, degree, 10)
+    assert not Policy(complete_up_to=nodes - 1).objection(nodes, threshold, degree, 10)
+
+
+@pytest.mark.parametrize(("length", "refused"), [(0, True), (1, False), (10, False), (11, True)])
+def test_a_vector_is_neither_empty_nor_longer_than_a_node_allows(
+    length: int, refused: bool
+) -> None:
+    policy = Policy(max_length=10)
+    assert bool(policy.objection(9, default_threshold(9), 8, length)) == refused
+    degree, threshold = harary(101, 1, dropouts(101))
+    assert bool(policy.objection(101, threshold, degree, length)) == refused
+
+
 def test_noise_that_only_the_server_promises_does_not_count() -> None:
     policy = Policy(releases=("distributed-dp", "central-dp"), min_noise=1.0)
     assert not policy.forbids("distributed-dp", 1.0)
@@ -122,6 +143,25 @@ def test_a_clock_far_ahead_cannot_lock_a_node_out(cohort: Make) -> None:
     with pytest.raises(RefusalError, match="ahead of this node's clock"):
         made.clients[0].share(replace(made.terms(4), epoch=2**62))
     made.clients[0].share(made.terms(4))
+
+
+@pytest.mark.parametrize("boxes", range(5))
+def test_a_vector_is_masked_only_with_a_threshold_of_shares(cohort: Make, boxes: int) -> None:
+    """t = 4 of 5: its own share and three boxes. With fewer, nobody could take the masks off again,
+    and the vector would hide among fewer nodes than this one agreed to."""
+    made = cohort(5)
+    terms = made.terms(4)
+    assert terms.threshold == 4
+    sent = {client.member: client.share(terms) for client in made.clients}
+    inbox = {sender: sent[sender][0] for sender in range(1, boxes + 1)}
+    vector = np.zeros(4 + CHECK, np.uint32)
+    if boxes < 3:
+        with pytest.raises(RefusalError, match=f"{boxes + 1} neighbours shared, 4 are needed"):
+            made.clients[0].mask(terms.session, terms.model, inbox, vector)
+        assert not vector.any(), "refused and left as it was"
+    else:
+        made.clients[0].mask(terms.session, terms.model, inbox, vector)
+        assert vector.any()
 
 
 # ---------------------------------------------------------------- survivors

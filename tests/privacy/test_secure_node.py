@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from privacy.budget.ledger import Ledger
 from privacy.flower.node import SecureNode
 from privacy.flower.rounds import SecureRounds, Sessions
 from privacy.flower.wire import RECORD, pack_terms
@@ -58,6 +60,33 @@ def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: 
         assert len(node.share(content, "secagg", release).config_records[RECORD]["boxes"]) == 4  # type: ignore[arg-type]
 
 
+def test_a_node_checks_the_ledger_against_what_was_agreed_on_if_anything_was(
+    tmp_path: Path,
+) -> None:
+    """Under a mask the terms name the ledger's state, without one the signed state stands alone."""
+    ledger = Ledger(tmp_path / "server")
+    enrol_simulated(tmp_path, MEMBERS, ledger.public)
+    node = SecureNode(tmp_path / "node-0000", 0, "", 0, "config", None)
+
+    def shown() -> tuple[RecordDict, list[Any]]:
+        ledger.append("config", run="a")
+        state = ledger.witness()
+        agreed = [state["ledger"], state["seq"], state["head"]]
+        return RecordDict({"ledger": ConfigRecord(dict(state))}), agreed
+
+    with pytest.raises(RefusalError, match="without the state"):
+        node.see_ledger(RecordDict({}), 1.0)
+    content, agreed = shown()
+    for place, other in enumerate(("0" * 64, agreed[1] + 1, "0" * 64)):
+        wrong = [other if i == place else value for i, value in enumerate(agreed)]
+        with pytest.raises(RefusalError, match="not the one that was agreed on"):
+            node.see_ledger(content, 1.0, wrong)
+    node.see_ledger(content, 1.0, agreed)  # a refusal has counted nothing: still new
+    node.see_ledger(shown()[0], 1.0)
+    with pytest.raises(RefusalError, match="went back"):
+        node.see_ledger(content, 1.0, agreed)
+
+
 def test_a_prekey_that_its_node_did_not_sign_costs_that_node_only(
     tmp_path: Path, keys: Keys
 ) -> None:
@@ -71,6 +100,10 @@ def test_a_prekey_that_its_node_did_not_sign_costs_that_node_only(
     good = keys(1)
     rounds._stock_up(1, RecordDict({RECORD: ConfigRecord({"prekeys": good})}))
     assert [key.to_bytes() for key in rounds.sessions.stock[1]] == good
+    several = keys(4, 5)
+    rounds._stock_up(4, RecordDict({RECORD: ConfigRecord({"prekeys": several})}))
+    used = [rounds.sessions.stock[4].pop().to_bytes() for _ in range(5)]
+    assert used == several, "all of them, the oldest first"
     for forged in (
         [*keys(2), *keys(3)],
         keys(3),

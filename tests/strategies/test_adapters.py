@@ -161,7 +161,28 @@ def test_a_rule_that_wants_no_signals_costs_none() -> None:
     assert task.judged == []
 
 
+def test_a_rule_is_told_how_many_steps_of_which_size_and_over_how_many_examples() -> None:
+    task, settings = Scripted(gradients()), AdapterSettings(rate=RATE, personal_steps=2)
+    rule, model = FedAvg(RuleSettings()), model_sent()
+    cohort = [SimpleNamespace(name=str(client), examples=4 + client) for client in range(CLIENTS)]
+    result = AdapterFit(LearnerSettings(adapters=settings)).fit(
+        task, rule, rule.broadcast(model, {}, 1), cohort,
+        {"personal": torch.zeros(CLIENTS, OWN).double()}, [("batches", 0), ("batches", 1)],
+        LearnerSettings(outer_steps=7, adapters=settings),
+    )  # type: ignore[arg-type]  # fmt: skip
+    assert result.steps.tolist() == [7.0, 7.0] and result.step_size == RATE
+    assert result.examples.tolist() == [4.0, 5.0]
+    assert result.metrics["loss"].tolist() == gradients()[6, :, 0].tolist(), "of the last step"
+
+
 # ---------------------------------------------------------------------- memories
+def test_a_client_remembers_its_personal_adapter_if_it_trains_one() -> None:
+    """As many numbers as the personal adapter has; none without personal steps."""
+    for personal_steps, expected in ((0, {}), (1, {"personal": OWN}), (4, {"personal": OWN})):
+        settings = LearnerSettings(adapters=AdapterSettings(personal_steps=personal_steps))
+        assert AdapterFit(settings).memory(Scripted(gradients())) == expected  # type: ignore[arg-type]
+
+
 class Rulelike:
     memory, memory_sizes = ("control",), {"score": 1}
 

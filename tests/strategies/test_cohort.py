@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit import Rounds, distance
 
-from strategies.cohort import Assignment
+from strategies.cohort import Assignment, disclose
 from strategies.federation import Federation, Fold, participants
 from strategies.types import Payload
+from tasks.errors import InputError
 
 TARGETS = [[float(i), 1.0 - i] for i in range(7)]
 
@@ -148,3 +150,21 @@ def test_a_rehearsal_is_what_a_run_sums_and_leaves_nothing(
     torch.testing.assert_close(payload.vector, (weight[:, None] * contribution.vector).sum(0))
     assert payload.weight == pytest.approx(float(weight.sum()))
     assert contribution.vector.norm(dim=1).min() > 1e-3, "everybody trains something"
+
+
+def test_a_device_tells_the_kind_and_the_place_of_an_error_and_no_more() -> None:
+    """Messages and absolute paths name files, folders and people; a config key does not."""
+
+    def caught(error: Exception) -> BaseException:
+        try:
+            raise error
+        except Exception as found:
+            return found
+
+    wrong = InputError("data.path", "/home/ann/photographs", "no such folder", "give another")
+    for error, named in ((wrong, "InputError about data.path"), (OSError("/home/ann"), "OSError")):
+        told = disclose(caught(error))
+        place = r"\(strategies/test_cohort\.py:\d+ in caught\)"
+        assert re.fullmatch(rf"{named} {place}; the node's own log says more", told)
+        assert "ann" not in told
+    assert disclose(OSError("never raised")) == "OSError; the node's own log says more"

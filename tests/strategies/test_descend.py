@@ -129,3 +129,16 @@ def test_the_lowest_objective_of_a_clients_own_steps_is_reported() -> None:
     assert alone.metrics["objective_min"].tolist() == [1.0] and alone.metrics["loss"].tolist() == [
         2.0
     ]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_learner_that_noises_its_step_tells_nothing_else(silent: bool) -> None:
+    """No loss and no lowest objective: nothing noised them. Others tell their last and lowest."""
+    learner = Scripted(1.0, [[3.0], [1.0], [2.0]])
+    learner.silent = silent  # type: ignore[attr-defined]
+    received, rule = Broadcast(torch.zeros(1), {}, 1), FedAvg(RuleSettings())
+    result = played(learner, rule, received, LearnerSettings(outer_steps=3))
+    told = {name: values.tolist() for name, values in result.metrics.items()}
+    assert told == ({} if silent else {"loss": [2.0], "objective_min": [1.0]})
+    assert result.delta.tolist() == [[-3.0]] and result.steps.tolist() == [3.0]
+    assert MetaNsgd.silent

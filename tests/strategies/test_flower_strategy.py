@@ -4,6 +4,7 @@ model."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fedapp.results import UPLOADED
 from privacy.releases.secagg import SecAgg
 from privacy.settings import PrivacySettings
 from sim.inprocess import InProcessGrid, server_identity
-from strategies.federation import Federation
+from strategies.federation import Federation, participants
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread, without_doubles
 from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
@@ -96,6 +97,16 @@ def test_start_takes_an_initial_model_and_continues_from_its_own_round(
     with server_identity(grid.run.run_id):
         expected.start(grid, ArrayRecord(), num_rounds=1)
     assert all(torch.equal(model, expected.federation.model) for model in both)
+
+
+def test_each_round_trains_the_clients_its_number_draws(setting: Callable[[], Any]) -> None:
+    """Two of four: the draw depends on the round, and every method of a comparison makes it."""
+    strategy, grid = setting()
+    strategy.settings = replace(strategy.settings, per_round=2)
+    with server_identity(grid.run.run_id):
+        trained = [strategy.run_round(grid, number).clients for number in range(1, 7)]
+    assert trained == [participants(0, number, 4, 2) for number in range(1, 7)]
+    assert len(set(map(tuple, trained))) > 1
 
 
 def test_a_round_that_was_not_opened_cannot_be_closed(setting: Callable[[], Any]) -> None:

@@ -4,6 +4,7 @@ objective."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from strategies.local.meta import (
     Fomaml,
     Maml,
     Meta,
+    FedMeNFAdaptive,
 )
 from strategies.local.reptile import Reptile
 from strategies.settings import FedMeNFSettings, LearnerSettings, MetaNsgdSettings
@@ -75,6 +77,33 @@ def test_second_order_gradient_equals_finite_differences(
         torch.testing.assert_close(
             (forward - backward) / (2 * step), (gradient * direction).sum(-1), rtol=2e-5, atol=1e-8
         )
+
+
+def test_of_a_clipped_step_only_what_lies_across_the_gradient_is_differentiated() -> None:
+    """By hand, with L(w) = w' H w / 2, H = diag(1, 3), w = (3, 4/3), rate 1/2 and clip C = 1.
+
+    g = H w = (3, 4) of length 5, so c = 1/5 and phi_1 = w - (0.3, 0.4) = (2.7, 14/15), where the
+    query's gradient is v = H phi_1 = (2.7, 2.8). Along g/5 = (0.6, 0.8) it is 3.86, and across
+    v - 3.86 (0.6, 0.8) = (0.384, -0.288): v_0 = v - 1/2 * 1/5 * H (0.384, -0.288).
+    With clip C = 4, c = 4/5 and phi_1 = w - (1.2, 1.6) = (1.8, -4/15), v = (1.8, -0.8), 0.44 along
+    and (1.536, -1.152) across.
+    """
+    stiffness = torch.tensor([1.0, 3.0], dtype=torch.float64)
+
+    def quadratic(params: Tensor, batch: Batch) -> Tensor:
+        return (params.square() * stiffness).sum(-1) / 2
+
+    nothing = torch.zeros(1, 1, 1, dtype=torch.float64)
+    batch = Batch(nothing, nothing)
+    start = torch.tensor([[3.0, 4 / 3]], dtype=torch.float64)
+    for clip, expected in (
+        (1.0, [2.7 - 0.1 * 0.384, 2.8 + 0.1 * 3 * 0.288]),
+        (4.0, [1.8 - 0.4 * 1.536, -0.8 + 0.4 * 3 * 1.152]),
+        (5.0, [1.5 - 0.5 * 1.5, -2.0 + 0.5 * 3 * 2.0]),  # as long as the clip: nothing projected
+        (0.0, [1.5 - 0.5 * 1.5, -2.0 + 0.5 * 3 * 2.0]),  # no clip
+    ):
+        step = Meta(1, 0.5, clip, 1.0).step(Autograd(quadratic), start, Episode([batch], batch))
+        torch.testing.assert_close(step.gradient, torch.tensor([expected], dtype=torch.float64))
 
 
 def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
@@ -219,6 +248,39 @@ def test_budget_driven_gamma_follows_the_formula() -> None:
             derivatives, params, episode
         )
         torch.testing.assert_close(step.gradient[client], fixed.gradient[client])
+
+
+def test_the_adaptive_learner_takes_its_budget_from_the_settings() -> None:
+    """zeta over T steps, and no cap: a step above one would go uncounted."""
+    params, episode = problem()
+    derivatives = SirenDerivatives(FIELD)
+    square = float(derivatives.gradient(params, episode.query)[1].square().sum(1).mean())
+    budget = FedMeNFSettings(zeta=0.5 * square * 40 * 0.02, total_steps=40.0, cap=1e-6, gamma=0.9)
+    settings = SETTINGS.model_copy(update={"fedmenf": budget, "outer_rate": 0.02})
+    found = FedMeNFAdaptive(settings).step(derivatives, params, episode)
+    same = Meta(3, 0.05, ACTIVE, 0.02, zeta=budget.zeta, total_steps=40.0)
+    torch.testing.assert_close(found.gradient, same.step(derivatives, params, episode).gradient)
+    assert 0.2 < float(found.metrics["gamma"].mean()) < 0.8, "the budget must matter"
+
+
+@pytest.mark.parametrize("build", [maml, fomaml, Reptile, Erm])
+def test_every_learner_tells_its_loss(build: Callable[[LearnerSettings], Any]) -> None:
+    """One number a client: of the query after adaptation, of the last support batch under Reptile,
+    of the shared field under ERM."""
+    params, episode = problem()
+    step = build(SETTINGS).step(SirenDerivatives(FIELD), params, episode)
+    point = params
+    before = torch.empty(0)
+    for batch in episode.support:
+        before, gradient = SirenDerivatives(FIELD).gradient(point, batch)
+        norm = gradient.norm(dim=1, keepdim=True)
+        point = point - 0.05 * gradient * (ACTIVE / norm).clamp(max=1)
+    expected = {
+        Reptile: before,
+        Erm: FIELD.loss(params, episode.query),
+    }.get(build, FIELD.loss(point, episode.query))
+    torch.testing.assert_close(step.metrics["loss"], expected)
+    torch.testing.assert_close(step.objective, expected)
 
 
 def test_first_order_fedmenf_subtracts_from_fomaml() -> None:

@@ -20,8 +20,8 @@ from privacy.attacks.linkage import linkage
 from privacy.attacks.membership import auc, power_at
 from tasks.errors import InputError
 from tasks.talking_head.adapters import Adapters
-from tasks.talking_head.clips import Person
 from tasks.talking_head.encoding import Draws, encode
+from tasks.talking_head.person import Person
 
 FALSE_POSITIVES = 0.1
 PROBES = 64  # (step, noise) pairs a candidate is judged at

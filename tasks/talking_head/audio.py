@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tasks.talking_head.clips import RATE, SAMPLES_PER_FRAME
+from tasks.data.recordings.clips import RATE, SAMPLES_PER_FRAME
 
 BINS, HOP, WINDOW, FFT = 32, 160, 400, 512
 TOKENS = 16  # mel frames a video frame is given
@@ -62,8 +62,3 @@ def tokens(audio: Tensor, frames: int) -> Tensor:
     first = middle - TOKENS // 2 + TOKENS  # the padding shifts everything by TOKENS
     index = (first[:, None] + torch.arange(TOKENS, device=audio.device)).clamp(max=len(padded) - 1)
     return padded[index]
-
-
-def is_silent(audio: Tensor, threshold: float = 1e-3) -> bool:
-    """Whether the root mean square of the sound is below ``threshold`` (-60 dB of full scale)."""
-    return bool(audio.square().mean().sqrt() < threshold) if audio.numel() else True

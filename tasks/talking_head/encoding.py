@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.data.recordings.clips import Clip
 from tasks.randomness import Key, generator
 from tasks.talking_head.audio import tokens
-from tasks.talking_head.clips import Clip, Person
 from tasks.talking_head.codec import Codec
 from tasks.talking_head.diffusion import noisy
 from tasks.talking_head.model import Noised
+from tasks.talking_head.person import Person
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from tasks.data.recordings.clips import FPS, SAMPLES_PER_FRAME, Clip, UnusableClipError
+from tasks.data.recordings.reading import probe, read_clip
 from tasks.errors import InputError, nearest
-from tasks.talking_head.clips import FPS, SAMPLES_PER_FRAME, Clip, Person
-from tasks.talking_head.video import UnusableClipError, probe, read_clip
+from tasks.talking_head.person import Person
 
 log = logging.getLogger("flwr")
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.data.recordings.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
 from tasks.randomness import generator
-from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip, Person
+from tasks.talking_head.person import Person
 
 STYLES = ("ordinary", "reserved")  # reserved: the mouth opens 40 % as far
 RESERVED_GAIN = 0.4

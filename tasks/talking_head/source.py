@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.errors import InputError
 from tasks.settings import TalkingHeadSettings, TaskSettings
 from tasks.talking_head import people
-from tasks.talking_head.clips import Person
+from tasks.talking_head.person import Person
 
 log = logging.getLogger("flwr")
 POPULATION = 0  # the seed of the parametric people that clients are
@@ -45,8 +45,8 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     A folder like any other: its people's references come from clips of their own, its manifest has
     relative paths.
     """
+    from tasks.data.recordings.writing import write_clip, write_wav
     from tasks.talking_head import folders
-    from tasks.talking_head.video import write_clip, write_wav
 
     parametric = settings.model_copy(update={"data": settings.data.model_copy(update={"path": ""})})
     listed: dict[str, list[folders.Recording]] = {}

@@ -212,8 +212,8 @@ def test_frames_are_in_the_order_of_time(tmp_path: Path) -> None:
 
 def test_an_mp4_is_read(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    from tasks.talking_head.clips import Clip
-    from tasks.talking_head.video import write_clip
+    from tasks.data.recordings.clips import Clip
+    from tasks.data.recordings.writing import write_clip
 
     (tmp_path / "ann").mkdir()
     frames = torch.linspace(0.2, 0.8, 4)[:, None, None, None].expand(4, 16, 24, 3)

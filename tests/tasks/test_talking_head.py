@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.bench.talking_head import Problem, agree, small
+from tasks.data.recordings.clips import RATE, SAMPLES_PER_FRAME, is_silent
 from tasks.errors import InputError
 from tasks.settings import TalkingHeadSettings
 from tasks.talking_head import metrics, people
 from tasks.talking_head.adapters import PERSONAL, SHARED, Adapters, Grouped
-from tasks.talking_head.audio import BINS, HOP, TOKENS, is_silent, log_mel, mel_filters, tokens
+from tasks.talking_head.audio import BINS, HOP, TOKENS, log_mel, mel_filters, tokens
 from tasks.talking_head.backbone import Backbone, fresh
-from tasks.talking_head.clips import RATE, SAMPLES_PER_FRAME
 from tasks.talking_head.codec import Codec, KLCodec, PatchPCA
 from tasks.talking_head.diffusion import (
     clean,

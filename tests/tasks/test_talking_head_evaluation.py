@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.data.recordings.clips import Clip
 from tasks.settings import EvaluationSettings
 from tasks.talking_head import evaluation, metrics
 from tasks.talking_head.audio import BINS, TOKENS
-from tasks.talking_head.clips import Clip, Person
 from tasks.talking_head.encoding import Encoded
 from tasks.talking_head.judges import Judges
+from tasks.talking_head.person import Person
 from tasks.types import Episode
 
 FRAMES, SIZE = 6, 8

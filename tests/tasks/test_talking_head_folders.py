@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.data.recordings.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
+from tasks.data.recordings.reading import read_clip
+from tasks.data.recordings.writing import write_clip, write_wav
 from tasks.errors import InputError
-from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
 from tasks.talking_head.folders import (
     LAYOUTS,
     Recording,
@@ -25,7 +27,6 @@ from tasks.talking_head.folders import (
     write_manifest,
 )
 from tasks.talking_head.people import clip_of, identity
-from tasks.talking_head.video import read_clip, write_clip, write_wav
 
 pytest.importorskip("av")
 SIZE, FRAMES = 32, 5

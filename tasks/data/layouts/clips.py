@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +35,7 @@ from tasks.data.layouts.reading import (
     unusable,
 )
 from tasks.data.pictures import prepare
-from tasks.errors import InputError
+from tasks.data.recordings.pyav import pyav
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -46,21 +45,11 @@ FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
 
 # ---------------------------------------------------------------------- mp4
-def _pyav() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(
-            "package", "av", "films are read with PyAV", "pip install 'fedapp[video]'"
-        ) from error
-    return av
-
-
 @contextmanager
 def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A film, open at its first video stream; what FFmpeg finds wrong with it, then or later, names
     the file."""
-    av = _pyav()
+    av = pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:

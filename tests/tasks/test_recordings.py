@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tasks.data.pictures import beside
-from tasks.errors import InputError
-from tasks.talking_head import video
-from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
-from tasks.talking_head.people import clip_of, identity
-from tasks.talking_head.video import (
+from tasks.data.recordings.clips import (
+    FPS,
+    RATE,
+    REASONS,
+    SAMPLES_PER_FRAME,
+    Clip,
     UnusableClipError,
-    probe,
-    read_clip,
-    write_clip,
-    write_gif,
-    write_wav,
-)  # fmt: skip
+)
+from tasks.data.recordings.reading import probe, read_clip
+from tasks.data.recordings.writing import write_clip, write_gif, write_wav
+from tasks.errors import InputError
+from tasks.talking_head.people import clip_of, identity
 
 av = pytest.importorskip("av")
 SIZE = 32
@@ -348,7 +348,7 @@ def test_an_unusable_file_says_why(
     make(tmp_path / "a.mp4")
     with pytest.raises(UnusableClipError, match=r"a\.mp4") as caught:
         read_clip(tmp_path / "a.mp4", SIZE, 20)
-    assert caught.value.reason == reason and reason in video.REASONS
+    assert caught.value.reason == reason and reason in REASONS
 
 
 def test_without_pyav_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ own loss, the same model hearing other people's speech.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,19 +17,41 @@ from torch import Tensor
 from tasks.data.pictures import beside
 from tasks.metrics import mean_of, psnr, ssim
 from tasks.optimise import Adam
-from tasks.params import clip
+from tasks.params import Layout, clip
+from tasks.randomness import Key
 from tasks.settings import EvaluationSettings
 from tasks.talking_head import metrics as judge
 from tasks.talking_head.encoding import Encoded
 from tasks.talking_head.model import HeadModel
-from tasks.types import Evaluation, Video
-
-if TYPE_CHECKING:
-    from tasks.talking_head.task import TalkingHeadTask
+from tasks.types import Episode, Evaluation, Video
 
 WRONG_VOICES = 3  # how many other people's speech each clip is driven with as a control
 BATCH = 16  # frames of a personalisation step
 SHOWN = 6  # people whose videos are kept
+
+
+class Judged(Protocol):
+    """The parts of a talking-head task that judging uses: its model, and steps on a person's own
+    clips."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def model(self, device: torch.device) -> HeadModel: ...
+
+    def personal_start(self) -> Tensor: ...
+
+    def gradient(self, params: Tensor, batch: object) -> tuple[Tensor, Tensor]: ...
+
+    def episodes(
+        self,
+        cohort: Sequence[Encoded],
+        keys: Sequence[Key],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> Callable[[int], Episode]: ...
 
 
 # ---------------------------------------------------------------------- signals for ISFA
@@ -82,7 +104,7 @@ def _speak(
 
 # ---------------------------------------------------------------------- people
 def evaluate_people(
-    task: TalkingHeadTask,
+    task: Judged,
     shared: Tensor,
     people: Sequence[Encoded],
     settings: EvaluationSettings,
@@ -139,7 +161,7 @@ def _is_reserved(data: Encoded) -> bool:
 
 
 def _personalised(
-    task: TalkingHeadTask,
+    task: Judged,
     point: Tensor,
     people: Sequence[Encoded],
     steps: Sequence[int],

@@ -12,6 +12,7 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
+from tasks.data.recordings.clips import Recording
 from tasks.errors import InputError
 from tasks.settings import TalkingHeadSettings, TaskSettings
 from tasks.talking_head import people
@@ -46,10 +47,10 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     relative paths.
     """
     from tasks.data.recordings.writing import write_clip, write_wav
-    from tasks.talking_head import folders
+    from tasks.talking_head import manifest
 
     parametric = settings.model_copy(update={"data": settings.data.model_copy(update={"path": ""})})
-    listed: dict[str, list[folders.Recording]] = {}
+    listed: dict[str, list[Recording]] = {}
     for number in range(count):
         who = person(parametric, number)
         calm = people.clip_of(
@@ -63,9 +64,9 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
             write_clip(file, clip)
             write_wav(sound, clip.audio)
             listed.setdefault(who.name, []).append(
-                folders.Recording(file, sound, f"{who.name}/{file.name}")
+                Recording(file, sound, f"{who.name}/{file.name}")
             )
-    return folders.write_manifest(root, listed)
+    return manifest.write(root, listed)
 
 
 def check(settings: TaskSettings, clients: int) -> None:
@@ -103,7 +104,7 @@ def _names(path: str, layout: str) -> dict[str, list]:
 def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]]:
     """People of a folder by name: the last ``data.held-out`` are the newcomers (on a person's own
     device, none)."""
-    from tasks.talking_head import folders
+    from tasks.talking_head.windows import load_person
 
     head: TalkingHeadSettings = settings.talking_head
     listed = _names(settings.data.path, head.layout)
@@ -119,6 +120,6 @@ def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]
             "data.path", settings.data.path, f"holds nobody for client {number}", remedy
         )
     name = names[place]
-    return folders.load_person(
+    return load_person(
         name, listed[name], settings.data.size, head.frames, head.held_out_clips, head.clips
     )

@@ -1,4 +1,4 @@
-"""Decoded recordings: frames and the sound that belongs to them, at fixed rates."""
+"""Recordings: the files they lie in and, once decoded, frames and their sound at fixed rates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ RATE = 16_000  # samples per second
 FPS = 25  # frames per second
 SAMPLES_PER_FRAME = RATE // FPS
 REASONS = ("unreadable", "no video", "no audio", "silent", "too short")
+
+
+class Recording(NamedTuple):
+    """One video file; ``audio`` is a sound file that replaces its own track; ``name`` is its path
+    below the folder it was listed in."""
+
+    path: Path
+    audio: Path | None
+    name: str
 
 
 class Clip(NamedTuple):

@@ -32,7 +32,9 @@ JOBS_AT_ONCE = {
     "cuda": 4096,
 }  # whole signals are large batches: more at once leave a CPU's cache
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
-BLACKOUT = 5.0  # dB below the best flat colour, for fields whose output cannot leave the range
+BLACKOUT = (
+    5.0  # dB below the constant-colour baseline, for fields whose output cannot leave the range
+)
 Table = dict[tuple[int, int, int], float]  # by (signal, rate index, step)
 
 
@@ -93,7 +95,7 @@ class Adaptation:
             },
             "lpips": self._lpips(found, signals),
             "psnr_floor_held_out": mean_of(
-                [psnr(flat_colour(signal.truth), signal.truth) for signal in signals]
+                [psnr(constant_colour(signal.truth), signal.truth) for signal in signals]
             ),
             "range_excess": excess,
         }
@@ -193,8 +195,8 @@ class Adaptation:
         return lambda step: Batch(drawn.inputs[step], drawn.targets[step])
 
     def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
-        """Whether the field has left the data range; one that cannot is told by a start far below a
-        flat colour."""
+        """Whether the field has left the data range; one that cannot is told by a start far below the
+        constant-colour baseline."""
         excess, start, floor = (
             metrics["range_excess"],
             metrics["psnr"][first],
@@ -244,8 +246,8 @@ class Adaptation:
         return tuned, chosen
 
 
-def flat_colour(truth: Tensor) -> Tensor:
-    """The best constant colour, as an image of the same shape."""
+def constant_colour(truth: Tensor) -> Tensor:
+    """Constant-colour baseline: the mean colour of ``truth``, in its shape."""
     return truth.reshape(-1, truth.shape[-1]).mean(0).expand(truth.shape)
 
 

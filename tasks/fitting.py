@@ -18,7 +18,7 @@ from tasks.adaptation import Adaptation
 from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings
-from tasks.signals import Holding, Signal
+from tasks.signals import ClientSignals, Signal
 from tasks.types import Batch, Derivatives, Episode, Evaluation
 
 # rendering is cut into blocks of this many field evaluations, so memory stays bounded
@@ -45,13 +45,13 @@ class Source(Protocol):
     def check(self, clients: int) -> None:
         """Look at everything once; raises :class:`InputError`."""
 
-    def client(self, client: int) -> Holding:
+    def client(self, client: int) -> ClientSignals:
         """What client ``client`` holds."""
 
     def held_out(self) -> Sequence[Signal]:
         """Signals no client holds."""
 
-    def strangers(self, count: int) -> Sequence[Signal]:
+    def non_members(self, count: int) -> Sequence[Signal]:
         """At most ``count`` signals of which no client holds any part, beyond the held-out ones if
         there are more."""
 
@@ -82,24 +82,23 @@ class FieldTask:
     def init(self, seed: int) -> Tensor:
         return self.field.init(generator("init", seed))
 
-    def client_data(self, client: int) -> Holding:
+    def client_data(self, client: int) -> ClientSignals:
         return self.source.client(client)
 
     def held_out(self) -> Sequence[Signal]:
         return self.source.held_out()
 
-    def strangers(self, count: int) -> list[Holding]:
-        """One to ``count`` people who are no clients and share nothing with one: whom attacks
-        compare with."""
-        return [Holding(signal.name, (signal,)) for signal in self.source.strangers(count)]
+    def non_members(self, count: int) -> list[ClientSignals]:
+        """One to ``count`` non-members, who share nothing with a client: the controls of attacks."""
+        return [ClientSignals(signal.name, (signal,)) for signal in self.source.non_members(count)]
 
     def episodes(
-        self, cohort: Sequence[Holding], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
+        self, cohort: Sequence[ClientSignals], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
         device: torch.device,
     ) -> Callable[[int], Episode]:  # fmt: skip
         shape = (count, inner_steps + 1, batch_size)
         draws = [
-            _Draws(holding, shape, key, self.jitter)
+            _ClientBatches(holding, shape, key, self.jitter)
             for holding, key in zip(cohort, keys, strict=True)
         ]
         width = max(1, SAMPLES_HELD // (len(cohort) * (inner_steps + 1) * batch_size))
@@ -132,7 +131,7 @@ class FieldTask:
         block = max(1, SAMPLES_AT_ONCE[params.device.type] // (len(params) * self.evaluations))
         return torch.cat([self.field(params, part) for part in inputs.split(block, dim=1)], dim=1)
 
-    def render(self, params: Tensor, cohort: Sequence[Holding]) -> Sequence[Tensor]:
+    def render(self, params: Tensor, cohort: Sequence[ClientSignals]) -> Sequence[Tensor]:
         images = []
         for row, holding in zip(params, cohort, strict=True):
             parts = [self._seen(row, signal) for signal in holding.signals]
@@ -146,7 +145,7 @@ class FieldTask:
         return Adaptation(self, model, settings).evaluate(self.held_out(), tune)
 
 
-class _Draws:
+class _ClientBatches:
     """What one client sees in each outer step: K batches from the support and one from the query of
     one signal.
 
@@ -154,7 +153,7 @@ class _Draws:
     """
 
     def __init__(
-        self, holding: Holding, shape: tuple[int, int, int], key: Key, jitter: bool
+        self, holding: ClientSignals, shape: tuple[int, int, int], key: Key, jitter: bool
     ) -> None:
         self.signals, stream = holding.signals, generator(*key)
         count, batches, width = shape

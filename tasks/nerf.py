@@ -18,10 +18,10 @@ import torch
 from tasks.adaptation import Adaptation
 from tasks.data.cameras import PixelRays, Views, on_sphere, orbit
 from tasks.data.deal import share
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.pictures import beside
-from tasks.data.shapes.sdf import Scene
-from tasks.data.sources import NEWCOMERS, LaidOut, Numbered
+from tasks.data.shapes.sdf import Solid
+from tasks.data.sources import UNSEEN, DatasetFolder, Procedural
 from tasks.derivatives import Autograd, chosen
 from tasks.errors import InputError
 from tasks.fields.hashgrid import HashGrid
@@ -36,7 +36,7 @@ from tasks.types import Batch, Evaluation, Video
 RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
 FIELD_OF_VIEW = 0.72  # picture side over focal length
 TURN = 48  # frames of a turntable: two seconds
-KEPT = 0.3  # of all samples, about how many lie in the visual hull of a few views
+HULL_SHARE = 0.3  # of all samples, about how many lie in the visual hull of a few views
 
 
 def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
@@ -96,7 +96,7 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
     )
 
 
-def scene(number: int, data: DataSettings) -> Scene:
+def solid_of(number: int, data: DataSettings) -> Solid:
     """The geometry of object ``number``."""
     from tasks.data.shapes.cars import car
     from tasks.data.shapes.heads import head
@@ -111,7 +111,7 @@ def procedural(number: int, data: DataSettings) -> Views:
     draw = generator("cameras", data.shape, number)
     poses = on_sphere(data.support_views + data.query_views, RADIUS, draw, lowest=5.0, highest=50.0)
     return render(
-        scene(number, data),
+        solid_of(number, data),
         poses,
         data.size / FIELD_OF_VIEW,
         data.size,
@@ -133,7 +133,7 @@ class NerfTask(FieldTask):
         self.cut = shape.skip_empty
         source, bounds = self._source(data)
         space = Space(
-            bounds[0], bounds[1], shape.samples, bounds[2], KEPT if shape.skip_empty else 1.0
+            bounds[0], bounds[1], shape.samples, bounds[2], HULL_SHARE if shape.skip_empty else 1.0
         )
         field: Radiance | HashGrid
         if shape.encoding == "hash":
@@ -172,18 +172,18 @@ class NerfTask(FieldTask):
                 raise InputError(
                     "data.size", 0, "ray-cast objects have no native size", "set it to 32 or so"
                 )
-            return Numbered(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (
+            return Procedural(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (
                 NEAR,
                 FAR,
                 1.0,
             )
         wanted = data.support_views + data.query_views
 
-        source = LaidOut(data, "views", lambda *which: load(*which))
+        source = DatasetFolder(data, "views", lambda *which: load(*which))
         first = source.layout.load_views(source.holders[0].items[0], data.size, 1)
         bounds = (first.near, first.far, first.background)
 
-        def load(layout: Layout, holder: Holder, item: int) -> Signal:
+        def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
             views = layout.load_views(holder.items[item], data.size, wanted)
             if (views.near, views.far, views.background) != bounds:
                 raise InputError(
@@ -213,7 +213,7 @@ class NerfTask(FieldTask):
         side = self.data.size
         poses = orbit(TURN, RADIUS)
         truth = render(
-            scene(NEWCOMERS, self.data),
+            solid_of(UNSEEN, self.data),
             poses,
             side / FIELD_OF_VIEW,
             side,
@@ -224,7 +224,7 @@ class NerfTask(FieldTask):
         )
         around = rays_of(truth, torch.arange(TURN))
         if self.cut:
-            views = procedural(NEWCOMERS, self.data)
+            views = procedural(UNSEEN, self.data)
             around = bounded(around, hull_of(views, dealt(views, self.data)[0]), truth)
         shown = [truth.images]
         last = max(settings.step_list)

@@ -123,7 +123,7 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Holding:
+class ClientSignals:
     """What one client holds: one signal or several of the same shape. Satisfies
     :class:`tasks.types.ClientData`."""
 

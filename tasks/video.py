@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tasks.adaptation import Adaptation
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.moving import moving_picture
 from tasks.data.pictures import beside
-from tasks.data.sources import LaidOut, Numbered
+from tasks.data.sources import DatasetFolder, Procedural
 from tasks.derivatives import chosen
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
@@ -38,15 +38,15 @@ def source_of(data: DataSettings) -> Source:
                 "made clips have neither a length nor a size of their own",
                 "set it to 8 or more",
             )
-        return Numbered(
+        return Procedural(
             data, lambda number: moving_picture(number, data.frames, data.size, data.channels)
         )
 
-    def load(layout: Layout, holder: Holder, item: int) -> Signal:
+    def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
         frames = layout.load_video(holder.items[item], data.size, data.channels, data.frames)
         return sampled(f"{holder.name} {item}", frames)
 
-    return LaidOut(data, "video", load)
+    return DatasetFolder(data, "video", load)
 
 
 class VideoTask(FieldTask):

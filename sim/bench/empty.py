@@ -19,7 +19,7 @@ from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
 from tasks.metrics import psnr
 from tasks.nerf import FAR, NEAR, dealt, procedural, signal_of
 from tasks.optimise import Adam
-from tasks.render.marching import Kept
+from tasks.render.marching import Sparse
 from tasks.settings import DataSettings
 from tasks.signals import Signal
 from tasks.types import Batch, Episode
@@ -74,7 +74,7 @@ def episode_of(cohort: list[Car], bounded: bool) -> Episode:
 def share(episode: Episode, field: Radiance) -> float:
     """Of all samples of the query rays, how many are kept."""
     marched, rays = field.prepare(episode.query), episode.query.inputs.shape[1]
-    assert isinstance(marched, Kept), "the rays are bounded"
+    assert isinstance(marched, Sparse), "the rays are bounded"
     points = (marched.source < marched.points.shape[1]).sum()
     return float(points) / (len(marched.points) * rays * field.space.samples)
 

@@ -33,7 +33,7 @@ from tasks.render.marching import (
     NOTHING,
     RAY,
     Dense,
-    Kept,
+    Sparse,
     all_points,
     collect,
     keep,
@@ -61,7 +61,7 @@ class Space:
         """The length of ray that a sample stands for."""
         return (self.far - self.near) / self.samples
 
-    def march(self, batch: Batch) -> Dense | Kept:
+    def march(self, batch: Batch) -> Dense | Sparse:
         """The points of ``batch.inputs [C, B, 6 to 9]`` (see :mod:`tasks.render.marching`)."""
         if batch.inputs.shape[-1] >= BOUNDED:
             return keep(batch, self.near, self.far, self.samples, self.background)
@@ -75,7 +75,7 @@ class Space:
         weight = weights(density, self.spacing)
         return composite(torch.sigmoid(raw[..., :3]), weight, self.background)
 
-    def rendered(self, raw: Tensor, marched: Dense | Kept, rays: int) -> Tensor:
+    def rendered(self, raw: Tensor, marched: Dense | Sparse, rays: int) -> Tensor:
         """``raw [C, M, 4]`` of the points -> ``[C, B, 3]``, B = ``rays``."""
         if isinstance(marched, Dense):
             return self.colours(raw.unflatten(1, (rays, self.samples)))
@@ -83,7 +83,7 @@ class Space:
         behind = shown.new_full((len(raw), rays, 3), self.background)
         return behind.scatter(1, marched.ray[:, : shown.shape[1], None].expand(-1, -1, 3), shown)
 
-    def loss(self, raw: Tensor, marched: Dense | Kept) -> Tensor:
+    def loss(self, raw: Tensor, marched: Dense | Sparse) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``,
         differentiable."""
         if isinstance(marched, Dense):
@@ -137,7 +137,7 @@ class Radiance:
         activations = samples * (4 * self.width * self.depth + 12 * self.frequencies)
         return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse:
         """What the network sees of a batch of rays: features instead of points ``[C, M, 6 F]``;
         once is enough."""
         if not isinstance(batch, Batch):
@@ -150,7 +150,7 @@ class Radiance:
         marched = self.prepare(Batch(inputs, inputs[..., :3]))
         return self.space.rendered(self.network(params, marched.points), marched, inputs.shape[1])
 
-    def loss(self, params: Tensor, batch: Batch | Dense | Kept) -> Tensor:
+    def loss(self, params: Tensor, batch: Batch | Dense | Sparse) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``."""
         marched = self.prepare(batch)
         return self.space.loss(self.network(params, marched.points), marched)
@@ -159,10 +159,10 @@ class Radiance:
 class Marching(Protocol):
     """A field that is rendered along rays."""
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept: ...
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse: ...
 
 
-def prepare_each(field: Marching, batches: Batch) -> list[Dense | Kept]:
+def prepare_each(field: Marching, batches: Batch) -> list[Dense | Sparse]:
     """Prepare each of ``batches [K, C, B, ...]``: all in one computation, unless each keeps samples
     of its own."""
     if batches.inputs.shape[-1] >= BOUNDED:
@@ -184,11 +184,11 @@ class RadianceDerivatives(ByHand):
     def __init__(self, field: Radiance) -> None:
         self.field = field
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse:
         return self.field.prepare(batch)
 
     def evaluate(
-        self, params: Tensor, batch: Dense | Kept
+        self, params: Tensor, batch: Dense | Sparse
     ) -> tuple[Tensor, Tensor, tuple[Tape, Rendered]]:
         space, scale = self.field.space, _scale(batch)
         raw, tape = self.field.network.forward(params, batch.points)
@@ -197,12 +197,12 @@ class RadianceDerivatives(ByHand):
             on_rays, batch.contrast, space.spacing, space.background, scale
         )
         gradient = self.field.network.backward(params, tape, self._at_points(delta, batch))
-        if isinstance(batch, Kept):
+        if isinstance(batch, Sparse):
             loss = torch.add(loss, batch.rest, alpha=scale / 2)
         return loss, gradient, (tape, rendered)
 
     def product(
-        self, params: Tensor, vector: Tensor, batch: Dense | Kept, tape: tuple[Tape, Rendered]
+        self, params: Tensor, vector: Tensor, batch: Dense | Sparse, tape: tuple[Tape, Rendered]
     ) -> Tensor:
         network, (layers, rendered) = self.field.network, tape
         tangent = network.tangent(params, vector, layers)
@@ -212,17 +212,19 @@ class RadianceDerivatives(ByHand):
             params, vector, layers, tangent, self._at_points(dot, batch)
         )
 
-    def _on_rays(self, values: Tensor, marched: Dense | Kept, fill: float) -> Tensor:
+    def _on_rays(self, values: Tensor, marched: Dense | Sparse, fill: float) -> Tensor:
         """``[C, M, 4] -> [C, rays, samples, 4]``."""
-        if isinstance(marched, Kept):
+        if isinstance(marched, Sparse):
             return spread(values, marched.source, fill)
         return values.unflatten(1, (marched.contrast.shape[1], self.field.space.samples))
 
-    def _at_points(self, values: Tensor, marched: Dense | Kept) -> Tensor:
+    def _at_points(self, values: Tensor, marched: Dense | Sparse) -> Tensor:
         """``[C, rays, samples, 4] -> [C, M, 4]``."""
-        return collect(values, marched.slot) if isinstance(marched, Kept) else values.flatten(1, 2)
+        return (
+            collect(values, marched.slot) if isinstance(marched, Sparse) else values.flatten(1, 2)
+        )
 
 
-def _scale(marched: Dense | Kept) -> float:
+def _scale(marched: Dense | Sparse) -> float:
     """What half a squared error of one channel counts in the mean over all rays of the batch."""
-    return 2 / (3 * (marched.ray if isinstance(marched, Kept) else marched.contrast).shape[1])
+    return 2 / (3 * (marched.ray if isinstance(marched, Sparse) else marched.contrast).shape[1])

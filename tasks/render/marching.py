@@ -33,8 +33,8 @@ class Dense(NamedTuple):
     contrast: Tensor
 
 
-class Kept(NamedTuple):
-    """Kept strata. ``rest`` is the squared error of rays that show the background: no parameter
+class Sparse(NamedTuple):
+    """Kept strata alone. ``rest`` is the squared error of rays that show the background: no parameter
     changes it."""
 
     points: Tensor  # [C, M, 3], or a field's features of them
@@ -57,7 +57,7 @@ def all_points(rays: Tensor, near: float, far: float, samples: int) -> Tensor:
     return _along(rays, distances(near, far, samples, offset))
 
 
-def keep(batch: Batch, near: float, far: float, samples: int, background: float) -> Kept:
+def keep(batch: Batch, near: float, far: float, samples: int, background: float) -> Sparse:
     """The points of ``batch.inputs [C, B, 8 or 9]`` inside their bounds, rays that keep none left
     out."""
     rays, client = (
@@ -87,7 +87,7 @@ def keep(batch: Batch, near: float, far: float, samples: int, background: float)
     contrast = batch.targets - background
     missed = contrast.square().sum(-1) * ~hit
     contrast = contrast[client, ray] * (count[..., None] > 0)
-    return Kept(points, contrast, slot, source.view(*count.shape, -1), order, missed.sum(1))
+    return Sparse(points, contrast, slot, source.view(*count.shape, -1), order, missed.sum(1))
 
 
 def _along(rays: Tensor, t: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def heard(clips: Sequence[Clip], device: torch.device) -> tuple[Tensor, ...]:
 
 
 def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: int, frames: int, window: int,
-         alphas: Tensor) -> Draws:  # fmt: skip
+         alphas: Tensor) -> NoisedBatches:  # fmt: skip
     """All random choices of ``count`` steps of ``batches`` batches, each client's from its own
     stream ``keys [C]``."""
     clips = max(1, -(-frames // window))
@@ -76,10 +76,10 @@ def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: in
         first = (torch.rand(shape, generator=stream) * room).long()
         step = torch.randint(len(alphas), shape, generator=stream)
         picks.append((clip, first, step, int(torch.randint(2**62, (), generator=stream))))
-    return Draws(cohort, picks, window, alphas)
+    return NoisedBatches(cohort, picks, window, alphas)
 
 
-class Draws:
+class NoisedBatches:
     """``batch(step, index)`` assembles what was drawn; noise is drawn only then: memory stays that
     of a batch."""
 

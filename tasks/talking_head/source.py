@@ -1,7 +1,7 @@
 """Who the people are: parametric ones, or those of a folder. Clients first, people for judging
 after them.
 
-Of parametric clients every sixth is reserved, of newcomers every third: a style most of what is
+Of parametric clients every sixth is reserved, of unseen ones every third: a style most of what is
 learned together does not know.
 """
 
@@ -20,11 +20,11 @@ from tasks.talking_head.person import Person
 
 log = logging.getLogger("flwr")
 POPULATION = 0  # the seed of the parametric people that clients are
-NEWCOMERS = 500_000  # their numbers start here: people no client is
+UNSEEN = 500_000  # numbers of unseen clients start here: people who took part in no round
 
 
 def person(settings: TaskSettings, number: int) -> Person:
-    """Client ``number``, or (from :data:`NEWCOMERS` on) somebody no client is; raises
+    """Client ``number``, or (from :data:`UNSEEN` on) somebody no client is; raises
     :class:`InputError`."""
     if settings.data.path:
         return _recorded(settings, number)[0]
@@ -35,7 +35,7 @@ def person(settings: TaskSettings, number: int) -> Person:
 
 
 def _style(number: int) -> str:
-    reserved = (number - NEWCOMERS) % 3 == 2 if number >= NEWCOMERS else number % 6 == 5
+    reserved = (number - UNSEEN) % 3 == 2 if number >= UNSEEN else number % 6 == 5
     return people.STYLES[reserved]
 
 
@@ -83,7 +83,7 @@ def check(settings: TaskSettings, clients: int) -> None:
             f"set it to {max(0, len(names) - spare)} or fewer",
         )  # fmt: skip
     skipped: Counter[str] = Counter()
-    for number in (*hosts, *range(NEWCOMERS, NEWCOMERS + spare)):
+    for number in (*hosts, *range(UNSEEN, UNSEEN + spare)):
         skipped += _recorded(settings, number)[1]
     if skipped:
         log.warning(
@@ -102,19 +102,15 @@ def _names(path: str, layout: str) -> dict[str, list]:
 
 @lru_cache(maxsize=64)
 def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]]:
-    """People of a folder by name: the last ``data.held-out`` are the newcomers (on a person's own
+    """People of a folder by name: the last ``data.held-out`` are unseen clients (on a person's own
     device, none)."""
     from tasks.talking_head.windows import load_person
 
     head: TalkingHeadSettings = settings.talking_head
     listed = _names(settings.data.path, head.layout)
     names, spare = list(listed), settings.data.spare
-    place = (
-        settings.data.place(number)
-        if number < NEWCOMERS
-        else len(names) - spare + number - NEWCOMERS
-    )
-    if number < NEWCOMERS and place >= len(names) - spare:
+    place = settings.data.place(number) if number < UNSEEN else len(names) - spare + number - UNSEEN
+    if number < UNSEEN and place >= len(names) - spare:
         remedy = "add a folder of their clips" if settings.data.hosted else "lower clients.total"
         raise InputError(
             "data.path", settings.data.path, f"holds nobody for client {number}", remedy

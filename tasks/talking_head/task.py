@@ -158,7 +158,7 @@ class TalkingHeadTask:
         """People no client is."""
         count = self.settings.data.held_out
         return [
-            _encoded(self.settings, source.NEWCOMERS + number, torch.device("cpu"))
+            _encoded(self.settings, source.UNSEEN + number, torch.device("cpu"))
             for number in range(count)
         ]
 

@@ -19,7 +19,7 @@ from tasks.fields.hashgrid import HashGrid
 from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
 from tasks.nerf import NerfTask, signal_of
 from tasks.render.hull import Hull, carve
-from tasks.render.marching import NOTHING, Kept, all_points, collect, spread
+from tasks.render.marching import NOTHING, Sparse, all_points, collect, spread
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
 from tasks.types import Batch, Episode
 
@@ -86,7 +86,7 @@ def test_leaving_samples_out_is_the_field_that_is_empty_there(field: Radiance | 
     error = (oracle - batch.targets).square().mean((1, 2))
     torch.testing.assert_close(field.loss(params, batch), error, rtol=1e-12, atol=1e-12)
     marched = field.prepare(batch)
-    assert isinstance(marched, Kept) and marched.points.shape[1] < 11 * SPACE.samples / 2
+    assert isinstance(marched, Sparse) and marched.points.shape[1] < 11 * SPACE.samples / 2
     everything = field.loss(params, Batch(everywhere(batch.inputs), batch.targets))
     assert not torch.allclose(everything, error, rtol=1e-3), "the bounds must matter"
 
@@ -147,7 +147,7 @@ def test_clients_are_padded_to_each_other_and_do_not_see_each_other() -> None:
 
 def test_collecting_is_the_transpose_of_spreading() -> None:
     marched = FIELD.space.march(batch_of(2, 5))
-    assert isinstance(marched, Kept)
+    assert isinstance(marched, Sparse)
     x = torch.randn(*marched.points.shape[:2], 4, dtype=torch.float64)
     x[marched.slot == marched.source[0].numel()] = 0  # padding stands for nothing
     y = torch.randn(*marched.source.shape, 4, dtype=torch.float64)
@@ -259,7 +259,7 @@ def test_a_task_adapts_and_is_judged_on_kept_samples() -> None:
     )  # fmt: skip
     task = NerfTask(given_)
     episode = task.episodes([task.client_data(0)], [("k",)], 1, 2, 16, torch.device("cpu"))(0)
-    assert isinstance(episode.query, Kept) and isinstance(episode.support[0], Kept)
+    assert isinstance(episode.query, Sparse) and isinstance(episode.support[0], Sparse)
     assert episode.query.points.shape[1] < 0.6 * 16 * 8
     found = task.evaluate(task.init(0), given_.evaluation, tune=True)
     assert found.metrics["psnr"]["4"] > 0 and found.videos["turntable"].frames.shape[:2] == (48, 10)

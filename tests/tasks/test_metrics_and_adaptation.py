@@ -128,10 +128,10 @@ def test_a_rate_is_chosen_by_the_other_signals_alone() -> None:
         (False, 0.4, 20.0, False), (False, None, 20.0, True), (False, 0.0, None, True),
     ],
 )  # fmt: skip
-def test_a_field_that_cannot_leave_the_range_is_told_by_a_start_far_below_a_flat_colour(
+def test_a_bounded_field_diverged_if_it_starts_far_below_a_constant_colour(
     bounded: bool, excess: float | None, start: float | None, diverged: bool
 ) -> None:
-    """A flat colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
+    """A constant colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
     task = Plain()
     task.bounded = bounded
     metrics = {"range_excess": excess, "psnr": {"0": start}, "psnr_floor_held_out": 12.0}

@@ -318,7 +318,7 @@ def test_clips_of_one_client_must_be_equally_long(tmp_path: Path) -> None:
 
 
 def test_each_signal_of_a_client_is_scored_on_its_own() -> None:
-    """Two flat pictures, black and white, each matched by its own flat colour: not one grey card
+    """Two plain pictures, black and white, each matched by its own constant colour: not one grey card
     for both."""
     both = torch.stack([torch.zeros(4, 4, 1), torch.ones(4, 4, 1)])
     task = ImageTask(TaskSettings(data=DataSettings(size=4, channels=1), field=TINY))

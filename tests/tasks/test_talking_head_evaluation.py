@@ -1,4 +1,4 @@
-"""What newcomers are told of a talking head: units of the scores, controls, and how a personal
+"""Scores of a talking head for unseen clients: their units, controls, and how a personal
 adapter is fitted."""
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Holder(NamedTuple):
     items: tuple[Any, ...]
 
 
-class Layout(Protocol):
+class DatasetLayout(Protocol):
     """How one data set lies on the disk. An implementation derives from this and has the ``load_``
     of its ``kind``.
 
@@ -97,10 +97,10 @@ class Layout(Protocol):
         raise TypeError(f"{type(self).__name__} has {self.kind}, no views")
 
 
-def open_layout(name: str) -> Layout:
+def open_layout(name: str) -> DatasetLayout:
     """The layout of that name; raises :class:`InputError` with the key ``data.layout`` if there is
     none."""
-    return cast(Layout, load("layout", name, LAYOUTS, key="data.layout")())
+    return cast(DatasetLayout, load("layout", name, LAYOUTS, key="data.layout")())
 
 
 def detect(root: Path) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import (
     folder,
     header,
@@ -96,7 +96,7 @@ def _is_folder(entry: Path) -> bool:
     return not entry.name.startswith(".") and entry.is_dir()
 
 
-class Clips(Layout):
+class Clips(DatasetLayout):
     """Clients with one clip or more; an item is a film or a folder of frames."""
 
     kind = "video"

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field
 
 from tasks.data.cameras import Views
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, natural, parse_json, read_json, unusable
 from tasks.data.layouts.transforms import Frame, Scene, load, photograph
 
@@ -87,7 +87,7 @@ def _scene(item: Expression) -> FaceScene:
     return scene.model_copy(update={"frames": frames})
 
 
-class FaceScape(Layout):
+class FaceScape(DatasetLayout):
     """People with up to 20 expressions each."""
 
     kind = "views"

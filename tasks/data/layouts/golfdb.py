@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, picture, stack, unusable
 
 TABLE, FRAMES, USED = "golfDB_slice.csv", "images_160", "use_ids.txt"
@@ -73,7 +73,7 @@ def _swings(root: Path) -> dict[str, list[int]]:
     return swings
 
 
-class GolfDB(Layout):
+class GolfDB(DatasetLayout):
     """Golfers with two or more swings; an item is the eight files of one."""
 
     kind = "video"

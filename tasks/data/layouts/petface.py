@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import RootModel
 from torch import Tensor
 
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import (
     folder,
     header,
@@ -55,7 +55,7 @@ def _excluded(species: Path) -> dict[str, list[str]]:
     return parse_json(file, Excluded).root
 
 
-class PetFace(Layout):
+class PetFace(DatasetLayout):
     """Animals with two or more photographs; an item is a file."""
 
     kind = "pictures"

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import RootModel
 
 from tasks.data.cameras import Views
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, parse_json, read_json, subfolders, unusable
 from tasks.data.layouts.transforms import NAMES, Frame, Scene, load, missing, objects
 
@@ -95,7 +95,7 @@ def _below(path: Path, top: Path) -> tuple[str, ...]:
     return path.relative_to(top).parts
 
 
-class ShapeNet(Layout):
+class ShapeNet(DatasetLayout):
     """Objects to be dealt out to clients; 128 x 128 pixels in the published set, from 2 to 6 away
     from the camera."""
 

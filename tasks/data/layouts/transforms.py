@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from tasks.data.cameras import Views
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import (
     MOST_VALUES,
     PICTURES,
@@ -312,7 +312,7 @@ def objects(folders: Sequence[Path], root: Path) -> list[Holder]:
     return found
 
 
-class Transforms(Layout):
+class Transforms(DatasetLayout):
     """Any objects with a ``transforms.json``; a client may hold several."""
 
     kind = "views"

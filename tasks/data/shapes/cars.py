@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tasks.data.shapes.draws import Colour, Draws
 from tasks.data.shapes.sdf import (
-    Scene,
+    Solid,
     Triple,
     box,
     cylinder,
@@ -96,7 +96,7 @@ KINDS: dict[str, Measures] = {
 
 
 @dataclass(frozen=True)
-class Look:
+class CarLook:
     """What a car's own draw decides besides its measures; colours are RGB in [0, 1]."""
 
     paint: Colour
@@ -111,7 +111,7 @@ class Look:
     rails: bool
 
 
-def car(number: int) -> Scene:
+def car(number: int) -> Solid:
     """Car ``number`` (0 or more): the same solid and colours on every machine, unlike any other
     number's."""
     if number < 0:
@@ -129,14 +129,14 @@ def car(number: int) -> Scene:
         }
     )
     model = _Car(measures, _look(kind, draws))
-    return Scene(f"car {number} ({kind})", model.sdf, model.colour)
+    return Solid(f"car {number} ({kind})", model.sdf, model.colour)
 
 
-def _look(kind: str, draws: Draws) -> Look:
+def _look(kind: str, draws: Draws) -> CarLook:
     grey = draws.pick((0.20, 0.42, 0.62, 0.82, 0.93))
     vivid = draws.tint((0, 1), (0.6, 0.95), (0.5, 0.95))
     paint = (grey, grey, min(1.0, grey * 1.03)) if draws.chance(0.3) else vivid
-    return Look(
+    return CarLook(
         paint=paint,
         roof=draws.pick(((0.92, 0.92, 0.90), (0.08, 0.08, 0.09))) if draws.chance(0.25) else paint,
         glass=draws.near((0.16, 0.20, 0.26), 0.5),
@@ -153,10 +153,10 @@ def _look(kind: str, draws: Draws) -> Look:
 
 
 class _Car:
-    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and
+    """Geometry and paint. Points come in the solid's unit and are folded to x >= 0 and
     metres."""
 
-    def __init__(self, measures: Measures, look: Look) -> None:
+    def __init__(self, measures: Measures, look: CarLook) -> None:
         self.measures, self.look = measures, look
         m = measures
         # SEAM / 4 is the most that a smooth union adds to what the faces' planes bound.
@@ -262,7 +262,7 @@ class _Car:
         return shell, wheels, extras
 
     def sdf(self, points: Tensor) -> Tensor:
-        """The whole car, in the scene's unit."""
+        """The whole car, in the solid's unit."""
         return self.scale * union(*self.parts(self._folded(points)))
 
     def colour(self, points: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tasks.data.shapes.draws import Colour, Draws
 from tasks.data.shapes.sdf import (
-    Scene,
+    Solid,
     capsule,
     cylinder,
     ellipsoid,
@@ -31,8 +31,8 @@ from tasks.data.shapes.sdf import (
 )
 from tasks.errors import InputError
 
-SIZE = 1.34  # scene units per head height
-LIFT = 0.06  # head heights from the scene's origin down to the head's: the neck hangs below
+SIZE = 1.34  # units of the solid per head height
+LIFT = 0.06  # head heights from the solid's origin down to the head's: the neck hangs below
 NECK_END = -0.70  # y
 HAIRSTYLES = ("bald", "cropped", "short", "full", "bob", "bun")
 SKINS = (
@@ -56,7 +56,7 @@ PUPIL = (0.03, 0.03, 0.03)
 
 
 @dataclass(frozen=True)
-class Look:
+class HeadLook:
     """A head's measures in head heights, and its colours as RGB in [0, 1]."""
 
     width: float  # of the skull, as a factor
@@ -84,14 +84,14 @@ class Look:
     beard: bool
 
 
-def head(number: int) -> Scene:
+def head(number: int) -> Solid:
     """Head ``number`` (0 or more): the same solid and colours on every machine, unlike any other
     number's."""
     if number < 0:
         raise InputError("head", number, "heads are numbered from 0", "use 0 or more")
     draws = Draws("head", number)
     skin, style = draws.near(draws.pick(SKINS), 0.08), draws.pick(HAIRSTYLES)
-    look = Look(
+    look = HeadLook(
         width=draws.between(0.92, 1.08),
         depth=draws.between(0.94, 1.06),
         jaw=draws.between(0.125, 0.175),
@@ -117,14 +117,14 @@ def head(number: int) -> Scene:
         beard=style in ("bald", "cropped", "short") and draws.chance(0.4),
     )
     model = _Head(look)
-    return Scene(f"head {number} ({style})", model.sdf, model.colour)
+    return Solid(f"head {number} ({style})", model.sdf, model.colour)
 
 
 class _Head:
-    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and head
+    """Geometry and paint. Points come in the solid's unit and are folded to x >= 0 and head
     heights."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: HeadLook) -> None:
         self.look = look
         self.front = 0.335 * look.depth  # z of the face at the eyes
         self.eye = (look.eye_gap, 0.03, self.front - 0.075)
@@ -224,7 +224,7 @@ class _Head:
         return found if hair is None else {**found, "hair": hair}
 
     def sdf(self, points: Tensor) -> Tensor:
-        """The whole head, in the scene's unit."""
+        """The whole head, in the solid's unit."""
         return SIZE * union(*self.parts(self._folded(points)).values())
 
     def colour(self, points: Tensor) -> Tensor:

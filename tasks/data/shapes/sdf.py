@@ -23,7 +23,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Scene:
+class Solid:
     """A coloured solid centred on the origin.
 
     ``sdf: [N, 3] -> [N]`` is 1-Lipschitz; ``colour: [N, 3] -> [N, 3]`` in [0, 1] is the paint
@@ -37,7 +37,7 @@ class Scene:
     radius: float = 1.0
 
 
-def normals(scene: Scene, points: Tensor) -> Tensor:
+def normals(solid: Solid, points: Tensor) -> Tensor:
     r"""Outward unit normals ``[N, 3]``: :math:`\nabla f / |\nabla f|` by differentiating the closed
     form.
 
@@ -46,7 +46,7 @@ def normals(scene: Scene, points: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(scene.sdf(points).sum(), points)
+        (gradient,) = torch.autograd.grad(solid.sdf(points).sum(), points)
     return torch.nn.functional.normalize(gradient, dim=-1)
 
 

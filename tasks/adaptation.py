@@ -118,6 +118,7 @@ class Adaptation:
                 found.renders[index, 0, k].clamp(0, 1).nan_to_num(0.0)
             )
             for index in everyone
+            if signals[index].pictured
             for k in steps
         }
         return Evaluation(metrics, shown)

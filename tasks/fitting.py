@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tasks.adaptation import Adaptation
+from tasks.data.pictures import contact_sheet
 from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings
@@ -137,6 +138,15 @@ class FieldTask:
             parts = [self._seen(row, signal) for signal in holding.signals]
             images.append(torch.cat(parts).view(holding.truth.shape))
         return images
+
+    def picture(self, data: ClientSignals, values: Tensor) -> Tensor | None:
+        """``values``, arranged like ``data.truth``, as one picture ``[H, W, 1 or 3]``.
+
+        ``None`` where the client's signals form no pictures (sound): there is nothing to look at,
+        and that is no failure. The shape of ``values`` alone would not tell: of several sounds
+        ``[k, n, 1]`` is what one grey picture looks like.
+        """
+        return contact_sheet(values) if data.signals[0].pictured else None
 
     def _seen(self, row: Tensor, signal: Signal) -> Tensor:
         return self.predict(row[None], signal.query.inputs[None].to(row))[0].cpu()

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tasks.data.pictures import pictures_have
 from tasks.randomness import generator
 
 
@@ -90,8 +91,8 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Signal:
-    """One picture, clip or object. ``shape``: how the query values are arranged, ``[..., H, W,
-    channels]``.
+    """One picture, clip, object or sound. ``shape``: how the query values are arranged, ``[..., H,
+    W, channels]`` where they form pictures, ``[..., channels]`` else.
 
     ``views``: of how many pictures its support is made.
     """
@@ -104,8 +105,14 @@ class Signal:
 
     @property
     def truth(self) -> Tensor:
-        """The query values as a picture ``[H, W, channels]`` or several ``[n, H, W, channels]``."""
+        """The query values in their shape: a picture ``[H, W, channels]``, several ``[n, H, W,
+        channels]``, or ``[n, channels]`` where they form none."""
         return self.query.values.view(self.shape)
+
+    @property
+    def pictured(self) -> bool:
+        """Whether its values form a picture or several: sound, for one, does not."""
+        return pictures_have(self.shape)
 
     @property
     def whole(self) -> bool:

@@ -70,13 +70,20 @@ def beside(images: Sequence[Tensor], gap: int = 4) -> Tensor:
 
 def is_picture(image: Tensor) -> bool:
     """Whether it can be shown: ``[..., H, W, 1 or 3]``. Other signals (sound, tables) cannot."""
-    return image.dim() >= 3 and image.shape[-1] in (1, 3)
+    return pictures_have(image.shape)
+
+
+def pictures_have(shape: Sequence[int]) -> bool:
+    """Whether values in this shape are a picture or several: ``[..., H, W, 1 or 3]``."""
+    return len(shape) >= 3 and shape[-1] in (1, 3)
 
 
 def contact_sheet(images: Tensor, most: int = 4) -> Tensor:
-    """A picture ``[H, W, C]`` as it is; of several ``[..., H, W, C]`` at most ``most``, evenly
-    chosen, side by side."""
-    if images.dim() == 3:
+    """Several pictures ``[..., H, W, C]`` as one: at most ``most``, evenly chosen, side by side.
+
+    Anything else, one picture ``[H, W, C]`` or values that form none, stays as it is.
+    """
+    if images.dim() <= 3:
         return images
     images = images.flatten(0, -4)
     chosen = torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()

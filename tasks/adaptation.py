@@ -49,9 +49,13 @@ class Fitted(Protocol):
 
 
 def adapt(
-    derivatives: Derivatives, start: Tensor, batch: Callable[[int], Batch], rates: Tensor, steps: Sequence[int],
+    derivatives: Derivatives,
+    start: Tensor,
+    batch: Callable[[int], Batch],
+    rates: Tensor,
+    steps: Sequence[int],
     limit: float,
-) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(k, params [N, P])`` after each ``k`` of ``steps``, all N signals in one computation.
 
     ``start [N, P]``; ``batch(k)`` is what step k sees of each signal; ``rates [N, 1]``; ``limit``
@@ -77,12 +81,16 @@ class Adaptation:
     """A shared ``model [P]`` adapted to signals it has not seen."""
 
     def __init__(self, task: Fitted, model: Tensor, settings: EvaluationSettings) -> None:
-        self.task, self.model, self.settings = task, model, settings
+        self.task = task
+        self.model = model
+        self.settings = settings
 
     def evaluate(self, signals: Sequence[Signal], tune: bool) -> Evaluation:
         """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted
         best one."""
-        settings, everyone, steps = self.settings, range(len(signals)), self.settings.step_list
+        settings = self.settings
+        everyone = range(len(signals))
+        steps = self.settings.step_list
         searched = settings.rate_list if tune else []
         rates = [settings.rate, *(rate for rate in searched if rate != settings.rate)]
         found = self.outcomes(signals, rates)
@@ -143,7 +151,8 @@ class Adaptation:
         rate = torch.full(
             (1, 1), self.settings.rate, dtype=self.model.dtype, device=self.model.device
         )
-        start, batch = self.model[None].contiguous(), self._batches([signal])
+        start = self.model[None].contiguous()
+        batch = self._batches([signal])
         found = adapt(self.task.derivatives, start, batch, rate, steps, self.settings.clip)
         return [params[0] for _, params in found]
 
@@ -154,7 +163,8 @@ class Adaptation:
         rates: Sequence[float],
         to: Outcome,
     ) -> None:
-        model, settings = self.model, self.settings
+        model = self.model
+        settings = self.settings
         column = torch.tensor(
             [[rates[rate]] for _, rate in jobs], dtype=model.dtype, device=model.device
         )
@@ -175,10 +185,12 @@ class Adaptation:
     def _batches(self, signals: Sequence[Signal]) -> Callable[[int], Batch]:
         """What each step sees; the draws depend on the signal alone, so every method and step size
         sees the same."""
-        size, last = self.settings.batch_size, max(self.settings.step_list)
+        size = self.settings.batch_size
+        last = max(self.settings.step_list)
         supports = [signal.support for signal in signals]
         if not size:
-            inputs, values = [part.inputs for part in supports], [part.values for part in supports]
+            inputs = [part.inputs for part in supports]
+            values = [part.values for part in supports]
             whole = Batch(torch.stack(inputs).to(self.model), torch.stack(values).to(self.model))
             return lambda step: whole
         batches = []
@@ -198,11 +210,9 @@ class Adaptation:
     def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
         """Whether the field has left the data range; one that cannot is told by a start far below the
         constant-colour baseline."""
-        excess, start, floor = (
-            metrics["range_excess"],
-            metrics["psnr"][first],
-            metrics["psnr_floor_held_out"],
-        )
+        excess = metrics["range_excess"]
+        start = metrics["psnr"][first]
+        floor = metrics["psnr_floor_held_out"]
         if excess is None or excess > DIVERGED or start is None:
             return True
         return self.task.bounded and floor is not None and start < floor - BLACKOUT
@@ -211,10 +221,8 @@ class Adaptation:
         """Mean perceptual distance by step; ``None`` where no network was supplied."""
         if not self.settings.lpips:
             return None
-        network, everyone = (
-            load_network("evaluation.lpips", self.settings.lpips),
-            range(len(signals)),
-        )
+        network = load_network("evaluation.lpips", self.settings.lpips)
+        everyone = range(len(signals))
         return {
             str(k): mean_of(
                 [lpips(network, found.renders[i, 0, k], signals[i].truth) for i in everyone]
@@ -237,7 +245,8 @@ class Adaptation:
             return {str(k): None for k in self.settings.step_list}, {
                 str(k): [] for k in self.settings.step_list
             }
-        tuned, chosen = {}, {}
+        tuned = {}
+        chosen = {}
         for k in self.settings.step_list:
             picks = {
                 index: _best_for_others(quality, everyone, index, k, choices) for index in everyone

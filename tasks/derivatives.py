@@ -107,9 +107,11 @@ class Compiled(ByHand):
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             raise InputError(
-                "field.compiled", True, f"there is no C++ compiler {compiler!r} on this machine",
+                "field.compiled",
+                True,
+                f"there is no C++ compiler {compiler!r} on this machine",
                 "install one (Debian: apt install g++), or set field.compiled to false",
-            )  # fmt: skip
+            )
         warnings.filterwarnings("ignore", message=".*lru_cache.*")  # constants, which never change
         self.written = written
         self._evaluate = torch.compile(written.evaluate, dynamic=False)

@@ -72,9 +72,12 @@ class FieldTask:
         evaluations: int = 1,
         jitter: bool = False,
     ) -> None:
-        self.field, self.derivatives, self.source = field, derivatives, source
+        self.field = field
+        self.derivatives = derivatives
+        self.source = source
         self.layout = field.layout
-        self.evaluations, self.jitter = evaluations, jitter
+        self.evaluations = evaluations
+        self.jitter = jitter
         self.bounded = bool(getattr(field, "bounded", False))  # outputs cannot leave the data range
 
     def check(self, clients: int) -> None:
@@ -94,9 +97,14 @@ class FieldTask:
         return [ClientSignals(signal.name, (signal,)) for signal in self.source.non_members(count)]
 
     def episodes(
-        self, cohort: Sequence[ClientSignals], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
+        self,
+        cohort: Sequence[ClientSignals],
+        keys: Sequence[Key],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
         device: torch.device,
-    ) -> Callable[[int], Episode]:  # fmt: skip
+    ) -> Callable[[int], Episode]:
         shape = (count, inner_steps + 1, batch_size)
         draws = [
             _ClientBatches(holding, shape, key, self.jitter)
@@ -165,7 +173,8 @@ class _ClientBatches:
     def __init__(
         self, holding: ClientSignals, shape: tuple[int, int, int], key: Key, jitter: bool
     ) -> None:
-        self.signals, stream = holding.signals, generator(*key)
+        self.signals = holding.signals
+        stream = generator(*key)
         count, batches, width = shape
         if len(self.signals) == 1 and self.signals[0].whole:
             self.signal = torch.zeros(count, dtype=torch.long)
@@ -189,7 +198,8 @@ class _ClientBatches:
 
     def steps(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Inputs and values ``[steps, K + 1, B, ...]`` of the outer steps ``first`` to ``last``."""
-        which, index = self.signal[first:last], self.index[first:last]
+        which = self.signal[first:last]
+        index = self.index[first:last]
         if len(self.signals) == 1:
             inputs, values = _seen(self.signals[0], index)
         else:

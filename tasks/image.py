@@ -45,7 +45,8 @@ class ImageTask(FieldTask):
     """:class:`tasks.types.Task` for pictures, RGB or grey, of any size."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        data, shape = settings.data, settings.field
+        data = settings.data
+        shape = settings.field
         check_channels(data)
         field = Siren(2, data.channels, shape.width, shape.depth, shape.omega)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))

@@ -65,9 +65,11 @@ def load_network(key: str, file: str) -> Any:
         return torch.jit.load(file, map_location="cpu").eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            key, file, f"not a readable TorchScript file ({error})",
+            key,
+            file,
+            f"not a readable TorchScript file ({error})",
             "save the network with torch.jit.script or torch.jit.trace",
-        ) from error  # fmt: skip
+        ) from error
 
 
 @torch.no_grad()

@@ -33,7 +33,10 @@ from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.signals import Samples, Signal, compact
 from tasks.types import Batch, Evaluation, Video
 
-RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
+# Cameras of procedural objects, which lie within the unit sphere.
+RADIUS = 3.2
+NEAR = 2.0
+FAR = 4.4
 FIELD_OF_VIEW = 0.72  # picture side over focal length
 TURN = 48  # frames of a turntable: two seconds
 HULL_SHARE = 0.3  # of all samples, about how many lie in the visual hull of a few views
@@ -66,12 +69,16 @@ def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
 def dealt(views: Views, data: DataSettings) -> tuple[torch.Tensor, torch.Tensor]:
     """The first ``support-views`` (or fewer: ``views-alpha``) and the next ``query-views`` of a
     shuffled order."""
-    name, total = views.name, data.support_views + data.query_views
+    name = views.name
+    total = data.support_views + data.query_views
     if len(views.images) < total:
         raise InputError(
-            "data.path", name, f"{len(views.images)} views are too few for {data.support_views} support and "
-            f"{data.query_views} query views", "lower data.support-views or data.query-views",
-        )  # fmt: skip
+            "data.path",
+            name,
+            f"{len(views.images)} views are too few for {data.support_views} support and "
+            f"{data.query_views} query views",
+            "lower data.support-views or data.query-views",
+        )
     order = torch.randperm(len(views.images), generator=generator("views", name))
     count = share(data.support_views, data.views_alpha, data.support_views, "support views", name)
     return order[:count], order[data.support_views : total]
@@ -87,10 +94,12 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
         inputs = parts[0].inputs
         if not bool((inputs[:, 7] > inputs[:, 6]).any()):
             raise InputError(
-                "field.skip-empty", views.name, "the visual hull of the support views is empty: the object is not "
+                "field.skip-empty",
+                views.name,
+                "the visual hull of the support views is empty: the object is not "
                 "around the origin, or masks and poses do not belong together",
                 "centre the scene, or set field.skip-empty to false",
-            )  # fmt: skip
+            )
     return Signal(
         views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]), len(support)
     )
@@ -127,7 +136,8 @@ class NerfTask(FieldTask):
     """:class:`tasks.types.Task` for few-shot radiance fields."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        data, shape = settings.data, settings.field
+        data = settings.data
+        shape = settings.field
         if data.channels != 3:
             raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
         self.cut = shape.skip_empty
@@ -139,9 +149,12 @@ class NerfTask(FieldTask):
         if shape.encoding == "hash":
             if shape.compiled:
                 raise InputError(
-                    "field.compiled", True, "the hash grid's derivatives are automatic, and torch.compile cannot "
-                    "differentiate twice", "set it to false, or field.encoding to fourier",
-                )  # fmt: skip
+                    "field.compiled",
+                    True,
+                    "the hash grid's derivatives are automatic, and torch.compile cannot "
+                    "differentiate twice",
+                    "set it to false, or field.encoding to fourier",
+                )
             field = HashGrid(space, shape.width, shape.depth)
             super().__init__(field, Autograd(field.loss), source, shape.samples, jitter=True)
         else:
@@ -150,7 +163,8 @@ class NerfTask(FieldTask):
             )
             derivatives = chosen(RadianceDerivatives(field), shape.compiled)
             super().__init__(field, derivatives, source, shape.samples, jitter=True)
-        self.data, self.evaluation = data, settings.evaluation
+        self.data = data
+        self.evaluation = settings.evaluation
 
     def check(self, clients: int) -> None:
         if not self.evaluation.batch_size:
@@ -187,9 +201,12 @@ class NerfTask(FieldTask):
             views = layout.load_views(holder.items[item], data.size, wanted)
             if (views.near, views.far, views.background) != bounds:
                 raise InputError(
-                    "data.path", views.name, f"near and far are {views.near:g} and {views.far:g}, those of "
-                    f"{first.name} {first.near:g} and {first.far:g}", "give all objects the same near and far",
-                )  # fmt: skip
+                    "data.path",
+                    views.name,
+                    f"near and far are {views.near:g} and {views.far:g}, those of "
+                    f"{first.name} {first.near:g} and {first.far:g}",
+                    "give all objects the same near and far",
+                )
             return signal_of(views, data, self.cut)
 
         return source, bounds

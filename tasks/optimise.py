@@ -20,7 +20,10 @@ class Adam:
     def __init__(
         self, rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
     ) -> None:
-        self.rate, self.betas, self.epsilon, self.steps = rate, betas, epsilon, 0
+        self.rate = rate
+        self.betas = betas
+        self.epsilon = epsilon
+        self.steps = 0
         self.first: Tensor | None = None
         self.second: Tensor | None = None
 
@@ -28,7 +31,8 @@ class Adam:
         """What to subtract from the parameters, for ``gradient`` of any shape (the same in every
         call)."""
         if self.first is None or self.second is None:
-            self.first, self.second = torch.zeros_like(gradient), torch.zeros_like(gradient)
+            self.first = torch.zeros_like(gradient)
+            self.second = torch.zeros_like(gradient)
         self.steps += 1
         one, two = self.betas
         self.first.lerp_(gradient, 1 - one)

@@ -28,7 +28,8 @@ class Layout:
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
         """Lay tensors of the given shapes one after another, in the mapping's order."""
-        entries, offset = [], 0
+        entries = []
+        offset = 0
         for name, shape in shapes.items():
             entries.append((name, tuple(shape), offset))
             offset += math.prod(shape)

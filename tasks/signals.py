@@ -124,7 +124,8 @@ class Signal:
         on."""
         count = len(self.support)
         order = torch.randperm(count, generator=generator("held-out half", self.name, count))
-        seen, unseen = order[: count // 2], order[count // 2 :]
+        seen = order[: count // 2]
+        unseen = order[count // 2 :]
         parts = [Samples(*self.support.at(index)) for index in (seen, unseen)]
         return Signal(self.name, parts[0], parts[1], tuple(parts[1].stored.shape))
 

@@ -24,7 +24,8 @@ from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.signals import Signal, sampled
 from tasks.types import Evaluation, Video
 
-FILMS, SLOWER = 2, 4  # how many clips are shown, and how many times each frame (clips are short)
+FILMS = 2  # clips that are shown
+SLOWER = 4  # times each of their frames is shown: clips are short
 
 
 def source_of(data: DataSettings) -> Source:
@@ -53,7 +54,8 @@ class VideoTask(FieldTask):
     """:class:`tasks.types.Task` for clips, RGB or grey."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        data, shape = settings.data, settings.field
+        data = settings.data
+        shape = settings.field
         check_channels(data)
         field = Siren(3, data.channels, shape.width, shape.depth, shape.omega)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
@@ -64,7 +66,8 @@ class VideoTask(FieldTask):
         found = super().evaluate(model, settings, tune)
         if not tune:
             return found
-        adaptation, films = Adaptation(self, model, settings), {}
+        adaptation = Adaptation(self, model, settings)
+        films = {}
         for index, signal in enumerate(self.held_out()[:FILMS]):
             shown = [signal.truth]
             for params in adaptation.adapted(signal, (0, max(settings.step_list))):

@@ -56,7 +56,8 @@ def split(
     """
     files = image_files(path)
     free = max(0, len(files) - held_out)
-    private, test = files[:free], files[free:]
+    private = files[:free]
+    test = files[free:]
     if len(private) < needed:
         whose = f"{clients} clients ({needed} images)" if clients else f"{needed} clients"
         remedy = (
@@ -65,9 +66,11 @@ def split(
             else f"set clients.total to {len(private)} or fewer"
         )
         raise InputError(
-            "data.path", path, f"{len(files)} images are too few for {whose} and {held_out} held-out pictures",
+            "data.path",
+            path,
+            f"{len(files)} images are too few for {whose} and {held_out} held-out pictures",
             f"{remedy}, lower data.held-out, or add images",
-        )  # fmt: skip
+        )
     return private, test
 
 

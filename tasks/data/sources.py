@@ -31,7 +31,8 @@ class Procedural:
         make: Callable[[int], Signal],
         spare: Callable[[int], Signal] | None = None,
     ):
-        self.data, self.make = data, lru_cache(CACHED_CLIENTS)(make)
+        self.data = data
+        self.make = lru_cache(CACHED_CLIENTS)(make)
         self.spare = spare or (lambda index: self.make(UNSEEN + index))
 
     def check(self, clients: int) -> None:
@@ -64,10 +65,8 @@ class PictureFolder:
 
     def __init__(self, data: DataSettings) -> None:
         self.data = data
-        self.client, self.held_out = (
-            lru_cache(CACHED_CLIENTS)(self._client),
-            lru_cache(1)(self._held_out),
-        )
+        self.client = lru_cache(CACHED_CLIENTS)(self._client)
+        self.held_out = lru_cache(1)(self._held_out)
 
     def _numbers(self, client: int) -> range:
         return objects_of(self.data.place(client), self.data.objects, self.data.alpha)
@@ -118,26 +117,30 @@ class DatasetFolder:
     def __init__(
         self, data: DataSettings, kind: Kind, load: Callable[[DatasetLayout, Holder, int], Signal]
     ) -> None:
-        self.data, self.root = data, Path(data.path).expanduser()
+        self.data = data
+        self.root = Path(data.path).expanduser()
         name = detect(self.root) if data.layout == "auto" else data.layout
-        self.layout, self.load = open_layout(name), load
-        self.client, self.held_out = (
-            lru_cache(CACHED_CLIENTS)(self._client),
-            lru_cache(1)(self._held_out),
-        )
+        self.layout = open_layout(name)
+        self.load = load
+        self.client = lru_cache(CACHED_CLIENTS)(self._client)
+        self.held_out = lru_cache(1)(self._held_out)
         if self.layout.kind != kind:
             raise InputError(
-                "data.path", data.path, f"layout {name} holds {self.layout.kind}, this task fits {kind}",
+                "data.path",
+                data.path,
+                f"layout {name} holds {self.layout.kind}, this task fits {kind}",
                 "choose the task for it: image (pictures), video (video) or nerf (views)",
-            )  # fmt: skip
+            )
         self.holders = self.layout.holders(self.root)
 
     def check(self, clients: int) -> None:
         if self.layout.owned and self.data.alpha:
             raise InputError(
-                "data.alpha", self.data.alpha, "here owners are clients as they are: nothing is dealt out",
+                "data.alpha",
+                self.data.alpha,
+                "here owners are clients as they are: nothing is dealt out",
                 "set it to 0, or use a layout of objects",
-            )  # fmt: skip
+            )
         hosts = self.data.hosts(clients)
         if hosts:
             self._held_by(hosts[-1])
@@ -163,10 +166,11 @@ class DatasetFolder:
     def _too_few(self, clients: int, needed: int) -> NoReturn:
         what = "owners" if self.layout.owned else "objects"
         raise InputError(
-            "data.path", self.data.path,
+            "data.path",
+            self.data.path,
             f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and {self.data.spare} held out",
             "lower clients.total, data.objects or data.held-out, or add data",
-        )  # fmt: skip
+        )
 
     def _client(self, client: int) -> ClientSignals:
         signals = []

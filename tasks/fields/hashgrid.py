@@ -88,7 +88,8 @@ class HashGrid:
         Points outside the cube around the object (half the depth of space each way) are moved to
         its surface.
         """
-        cells, half = self.resolutions[level], (self.space.far - self.space.near) / 2
+        cells = self.resolutions[level]
+        half = (self.space.far - self.space.near) / 2
         scaled = ((points / half + 1) / 2).clamp(0, 1) * cells
         low = scaled.floor().clamp(max=cells - 1)
         part = (scaled - low)[..., None, :]

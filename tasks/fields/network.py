@@ -108,7 +108,8 @@ class Network:
     ``[C, P]``."""
 
     def __init__(self, widths: Sequence[int], activation: Activation) -> None:
-        self.widths, self.activation = tuple(widths), activation
+        self.widths = tuple(widths)
+        self.activation = activation
         shapes: dict[str, tuple[int, ...]] = {}
         for index, (i, o) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
             shapes[f"layers.{index}.weight"] = (o, i)
@@ -135,7 +136,8 @@ class Network:
     def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
         """``params [C, P], inputs [C, B, i] -> y [C, B, o]``, differentiable."""
         *hidden, (last_weight, last_bias) = self.layers(params)
-        activation, omega = inputs, self.activation.omega
+        activation = inputs
+        omega = self.activation.omega
         for weight, bias in hidden:
             activation = self.activation(
                 torch.baddbmm(bias, activation, weight.mT, beta=omega, alpha=omega)
@@ -144,8 +146,10 @@ class Network:
 
     def forward(self, params: Tensor, inputs: Tensor, scale: float = 1.0) -> tuple[Tensor, Tape]:
         """``scale`` times y ``[C, B, o]``, and the tape; no graph."""
-        layers, omega = self.layers(params), self.activation.omega
-        activations, slopes = [inputs], []
+        layers = self.layers(params)
+        omega = self.activation.omega
+        activations = [inputs]
+        slopes = []
         for weight, bias in layers[:-1]:
             scaled = torch.baddbmm(bias, activations[-1], weight.mT, beta=omega, alpha=omega)
             activation, slope = self.activation.both(scaled)
@@ -161,7 +165,8 @@ class Network:
         .. math:: e_l = \omega\, \delta_l W_l,\quad \delta_{l-1} = e_l \odot s'(\omega z_{l-1}),\quad
             \partial W_l = \delta_l^\top a_{l-1},\quad \partial b_l = \sum_B \delta_l
         """
-        layers, omega = self.layers(params), self.activation.omega
+        layers = self.layers(params)
+        omega = self.activation.omega
         pieces: list[Tensor] = []  # bias and weight of each layer, output side first
         for index in reversed(range(len(layers))):
             tape.deltas[index] = delta
@@ -178,7 +183,9 @@ class Network:
         .. math:: \dot z_l = a_{l-1} U_l^\top + c_l + \dot a_{l-1} W_l^\top, \qquad
             \dot a_l = s'(\omega z_l) \odot \omega \dot z_l
         """
-        dot, layers, last = Tangent([], []), self.layers(params), len(self.widths) - 2
+        dot = Tangent([], [])
+        layers = self.layers(params)
+        last = len(self.widths) - 2
         for index, ((weight, _), (direction, offset)) in enumerate(
             zip(layers, self.layers(vector), strict=True)
         ):
@@ -209,7 +216,9 @@ class Network:
             (Hu)_{W_l} &= \dot\delta_l^\top a_{l-1} + \delta_l^\top \dot a_{l-1}, \qquad
             (Hu)_{b_l} = \sum_B \dot\delta_l
         """
-        layers, directions, omega = self.layers(params), self.layers(vector), self.activation.omega
+        layers = self.layers(params)
+        directions = self.layers(vector)
+        omega = self.activation.omega
         pieces: list[Tensor] = []
         for index in reversed(range(len(layers))):
             product = torch.bmm(dot.mT, tape.activations[index])

@@ -190,7 +190,8 @@ class RadianceDerivatives(ByHand):
     def evaluate(
         self, params: Tensor, batch: Dense | Sparse
     ) -> tuple[Tensor, Tensor, tuple[Tape, Rendered]]:
-        space, scale = self.field.space, _scale(batch)
+        space = self.field.space
+        scale = _scale(batch)
         raw, tape = self.field.network.forward(params, batch.points)
         on_rays = self._on_rays(raw, batch, NOTHING)
         loss, delta, rendered = squared_error(
@@ -204,7 +205,8 @@ class RadianceDerivatives(ByHand):
     def product(
         self, params: Tensor, vector: Tensor, batch: Dense | Sparse, tape: tuple[Tape, Rendered]
     ) -> Tensor:
-        network, (layers, rendered) = self.field.network, tape
+        network = self.field.network
+        (layers, rendered) = tape
         tangent = network.tangent(params, vector, layers)
         along = self._on_rays(tangent.z[-1], batch, 0.0)
         dot = directional(rendered, along, self.field.space.spacing, _scale(batch))

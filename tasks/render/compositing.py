@@ -63,7 +63,8 @@ def squared_error(
     along = scaled_bmm(distance, error.mT, -spacing)[..., 0]
     behind = (lost * along).cumsum(-1)
     pull = torch.empty_like(rays)
-    colour, optical = pull[..., :3], pull[..., 3]
+    colour = pull[..., :3]
+    optical = pull[..., 3]
     torch.mul(lost[..., None], error, out=colour)
     torch.sub(behind[:, -1:], behind, out=optical)
     optical.addcmul_(left, along)
@@ -99,7 +100,8 @@ def directional(tape: Rendered, dot: Tensor, spacing: float, scale: float) -> Te
     dot_along = dot_along.baddbmm_(tape.distance, dot_error.mT, alpha=-spacing)[..., 0]
     behind = (dot_lost * tape.along).addcmul_(tape.lost, dot_along).cumsum(-1)
     pull = torch.empty_like(moved)
-    colour, optical = pull[..., :3], pull[..., 3]
+    colour = pull[..., :3]
+    optical = pull[..., 3]
     torch.mul(dot_lost[..., None], tape.error, out=colour)
     colour.addcmul_(tape.lost[..., None], dot_error)
     torch.sub(behind[:, -1:], behind, out=optical)

@@ -52,7 +52,8 @@ class Hull:
         for start in range(0, len(rays), block):
             part = rays[start : start + block]
             inside = self.holds(part[:, None, :3] + t[:, None] * part[:, None, 3:6])
-            first, last = inside.byte().argmax(1), len(t) - 1 - inside.byte().flip(1).argmax(1)
+            first = inside.byte().argmax(1)
+            last = len(t) - 1 - inside.byte().flip(1).argmax(1)
             between = torch.stack([t[first] - step, t[last] + step], 1).clamp(near, far)
             met[start : start + block] = torch.where(
                 inside.any(1)[:, None], between, rays.new_tensor([far, near])

@@ -21,7 +21,8 @@ from torch import Tensor
 from tasks.render.volume import distances
 from tasks.types import Batch
 
-RAY, BOUNDED = 6, 8  # numbers of a ray, and of one with bounds of its own
+RAY = 6  # numbers per ray: origin, unit direction
+BOUNDED = 8  # numbers per ray with bounds of its own
 NOTHING = -40.0  # density before its softplus: 4e-18
 
 
@@ -60,10 +61,8 @@ def all_points(rays: Tensor, near: float, far: float, samples: int) -> Tensor:
 def keep(batch: Batch, near: float, far: float, samples: int, background: float) -> Sparse:
     """The points of ``batch.inputs [C, B, 8 or 9]`` inside their bounds, rays that keep none left
     out."""
-    rays, client = (
-        batch.inputs,
-        torch.arange(len(batch.inputs), device=batch.inputs.device)[:, None],
-    )
+    rays = batch.inputs
+    client = torch.arange(len(batch.inputs), device=batch.inputs.device)[:, None]
     offset = rays[..., BOUNDED] if rays.shape[-1] > BOUNDED else torch.full_like(rays[..., 0], 0.5)
     spacing = (far - near) / samples
     first = ((rays[..., 6] - near) / spacing - offset).ceil().clamp(min=0)
@@ -73,7 +72,9 @@ def keep(batch: Batch, near: float, far: float, samples: int, background: float)
     most = torch.stack([hit.sum(1).max(), counts.max(), counts.sum(1).max()]).clamp(min=1).tolist()
     order = hit.byte().argsort(dim=1, descending=True, stable=True)  # those that hit first
     ray = order[:, : most[0]]
-    rays, count, start = rays[client, ray], counts[client, ray], (first + offset)[client, ray]
+    rays = rays[client, ray]
+    count = counts[client, ray]
+    start = (first + offset)[client, ray]
 
     place = torch.arange(most[1], device=rays.device)
     valid = (place < count[..., None]).flatten(1)  # [C, R T]

@@ -32,7 +32,8 @@ from tasks.params import Layout
 from tasks.randomness import generator
 from tasks.talking_head.backbone import Backbone
 
-SHARED, PERSONAL = "shared", "personal"
+SHARED = "shared"
+PERSONAL = "personal"
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 MODES = ("ffa", "ab", "alternating")
 
@@ -115,7 +116,10 @@ class Adapters:
 
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
-        self.backbone, self.mode, self.rank, self.alpha = backbone, mode, rank, alpha
+        self.backbone = backbone
+        self.mode = mode
+        self.rank = rank
+        self.alpha = alpha
         spatial = r".*motion_modules.*" if backbone.motion else None
         logging.getLogger("diffusers.models.modeling_utils").setLevel(
             logging.ERROR
@@ -231,11 +235,10 @@ class Adapters:
         ``base [P]`` holds :math:`B_0, A_0`, from which the clients' ``updates [C, P]`` lead to
         :math:`B_k, A_k`. 0 for ``ffa``.
         """
-        weights, shared = weights / weights.sum(), base + updates
-        mean, before = (
-            self.products((weights[:, None] * shared).sum(0, keepdim=True)),
-            self.products(base[None]),
-        )
+        weights = weights / weights.sum()
+        shared = base + updates
+        mean = self.products((weights[:, None] * shared).sum(0, keepdim=True))
+        before = self.products(base[None])
         error = total = 0.0
         for layer, product in self.products(shared).items():
             true = torch.einsum("c,coi->oi", weights, product)

@@ -46,7 +46,10 @@ class Backbone(torch.nn.Module):
         self, unet: Any, codec: PatchPCA | KLCodec, hearing: Hearing, about: dict[str, Any]
     ) -> None:
         super().__init__()
-        self.unet, self.codec, self.hearing, self.about = unet, codec, hearing, about
+        self.unet = unet
+        self.codec = codec
+        self.hearing = hearing
+        self.about = about
         self.motion = hasattr(unet, "motion_modules") or "Motion" in type(unet).__name__
 
     def forward(
@@ -116,9 +119,11 @@ class Backbone(torch.nn.Module):
         :meth:`adopt`)."""
         if not (folder / "unet").is_dir():
             raise InputError(
-                "talking-head.backbone", str(folder), "holds no unet/ folder",
+                "talking-head.backbone",
+                str(folder),
+                "holds no unet/ folder",
                 "give a folder that `fedapp pretrain talking-head` or diffusers' save_pretrained wrote",
-            )  # fmt: skip
+            )
         if not (folder / ABOUT).is_file():
             return cls.adopt(folder)
         try:
@@ -148,7 +153,8 @@ class Backbone(torch.nn.Module):
         talking-head --from FOLDER`) before it talks.
         """
         try:
-            unet, vae = _read_unet(folder, "frame"), _read_vae(folder)
+            unet = _read_unet(folder, "frame")
+            vae = _read_vae(folder)
         except (OSError, ValueError) as error:
             raise InputError(
                 "talking-head.backbone", str(folder), f"unreadable ({error})", "check the files"
@@ -167,10 +173,11 @@ class Backbone(torch.nn.Module):
             unet.register_to_config(in_channels=2 * channels)
         elif unet.config.in_channels != 2 * channels:
             raise InputError(
-                "talking-head.backbone", str(folder),
+                "talking-head.backbone",
+                str(folder),
                 f"its UNet takes {unet.config.in_channels} channels where {channels} or {2 * channels} are needed",
                 "use a text-to-image UNet (4 channels) or one with a reference beside (8)",
-            )  # fmt: skip
+            )
         about = {"unet": "frame", "trained": UNTRAINED, "from": folder.name}
         with torch.random.fork_rng(devices=[]):  # the same at each load
             torch.manual_seed(seed_of("hearing"))
@@ -210,20 +217,27 @@ def fresh(
         max(1, width // 16) for width in widths
     )  # 16 numbers a head: narrower ones cost more than they give
     common: dict[str, Any] = {
-        "in_channels": 2 * codec.channels, "out_channels": codec.channels, "block_out_channels": widths,
-        "layers_per_block": 1, "norm_num_groups": 8, "cross_attention_dim": 64,
-    }  # fmt: skip
+        "in_channels": 2 * codec.channels,
+        "out_channels": codec.channels,
+        "block_out_channels": widths,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "cross_attention_dim": 64,
+    }
     if unet == "motion":
-        down, up = (
-            ("CrossAttnDownBlockMotion",) * len(widths),
-            ("CrossAttnUpBlockMotion",) * len(widths),
-        )
+        down = ("CrossAttnDownBlockMotion",) * len(widths)
+        up = ("CrossAttnUpBlockMotion",) * len(widths)
         model: Any = UNetMotionModel(
-            **common, down_block_types=down, up_block_types=up, num_attention_heads=heads,
-            motion_num_attention_heads=heads, motion_max_seq_length=LONGEST,
-        )  # fmt: skip
+            **common,
+            down_block_types=down,
+            up_block_types=up,
+            num_attention_heads=heads,
+            motion_num_attention_heads=heads,
+            motion_max_seq_length=LONGEST,
+        )
     else:
-        down, up = ("CrossAttnDownBlock2D",) * len(widths), ("CrossAttnUpBlock2D",) * len(widths)
+        down = ("CrossAttnDownBlock2D",) * len(widths)
+        up = ("CrossAttnUpBlock2D",) * len(widths)
         # diffusers reads attention_head_dim as the number of heads here
         model = UNet2DConditionModel(
             **common, down_block_types=down, up_block_types=up, attention_head_dim=heads

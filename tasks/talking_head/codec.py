@@ -43,7 +43,9 @@ class PatchPCA(torch.nn.Module):
 
     def __init__(self, factor: int, channels: int, residual_scale: float = 1.0) -> None:
         super().__init__()
-        self.factor, self.channels, self.residual_scale = factor, channels, residual_scale
+        self.factor = factor
+        self.channels = channels
+        self.residual_scale = residual_scale
         size = 3 * factor * factor
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("basis", torch.zeros(size, channels))

@@ -105,9 +105,14 @@ def sample(predict: Predict, start: Tensor, alphas: Tensor, steps: int) -> Tenso
     from diffusers import DDIMScheduler
 
     scheduler: Any = DDIMScheduler(
-        len(alphas), beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True, prediction_type="v_prediction",
-        timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
-    )  # fmt: skip
+        len(alphas),
+        beta_schedule="squaredcos_cap_v2",
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
     scheduler.set_timesteps(steps)
     current = start
     for step in scheduler.timesteps.tolist():

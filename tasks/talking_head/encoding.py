@@ -61,8 +61,15 @@ def heard(clips: Sequence[Clip], device: torch.device) -> tuple[Tensor, ...]:
     return tuple(tokens(clip.audio.to(device), len(clip.frames)) for clip in clips)
 
 
-def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: int, frames: int, window: int,
-         alphas: Tensor) -> NoisedBatches:  # fmt: skip
+def draw(
+    cohort: Sequence[Encoded],
+    keys: Sequence[Key],
+    count: int,
+    batches: int,
+    frames: int,
+    window: int,
+    alphas: Tensor,
+) -> NoisedBatches:
     """All random choices of ``count`` steps of ``batches`` batches, each client's from its own
     stream ``keys [C]``."""
     clips = max(1, -(-frames // window))
@@ -90,13 +97,17 @@ class NoisedBatches:
         window: int,
         alphas: Tensor,
     ) -> None:
-        self.cohort, self.picks, self.window, self.alphas = cohort, picks, window, alphas
+        self.cohort = cohort
+        self.picks = picks
+        self.window = window
+        self.alphas = alphas
 
     def batch(self, step: int, index: int) -> Noised:
         """The cohort's samples ``[C, B, ...]`` of batch ``index`` in step ``step``."""
         rows = []
         for data, (clip, first, steps, seed) in zip(self.cohort, self.picks, strict=True):
-            residual, mel = [], []
+            residual = []
+            mel = []
             for which, start in zip(
                 clip[step, index].tolist(), first[step, index].tolist(), strict=True
             ):

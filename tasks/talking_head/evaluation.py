@@ -63,11 +63,13 @@ def reliability(model: HeadModel, params: Tensor, cohort: Sequence[Encoded]) -> 
 
     with F the appearance embedding and :math:`\partial` differences of consecutive frames.
     """
-    identity, stability = [], []
+    identity = []
+    stability = []
     for found, data in zip(
         _speak(model, params, cohort, [data.held_out[:1] for data in cohort]), cohort, strict=True
     ):
-        truth, video = data.person.held_out[0].frames, found[0]
+        truth = data.person.held_out[0].frames
+        video = found[0]
         likeness = judge.similarity(
             judge.appearance(video), judge.appearance(data.person.reference[None])
         )
@@ -112,7 +114,8 @@ def evaluate_people(
 ) -> Evaluation:
     """Scores at step 0 and, if asked, after each of ``evaluation.steps`` of personalisation; videos
     of both."""
-    model, start = task.model(shared.device), task.personal_start().to(shared)
+    model = task.model(shared.device)
+    start = task.personal_start().to(shared)
     steps = sorted({0, *settings.step_list}) if personalise else [0]
     point = torch.cat([shared, start]).expand(len(people), -1).clone()
     tables: dict[str, dict[str, float | None]] = {}
@@ -134,16 +137,22 @@ def evaluate_people(
         if reserved:
             tables.setdefault("mouth_error_reserved", {})[str(step)] = mean_of(reserved)
         if step == steps[0]:
-            first, extra = found, _controls(model, adapted, people, found)
+            first = found
+            extra = _controls(model, adapted, people, found)
         if step == steps[-1]:
             for index, data in enumerate(people[:SHOWN] if personalise else []):
-                clip_, before, after = data.person.held_out[0], first[index][0], found[index][0]
+                clip_ = data.person.held_out[0]
+                before = first[index][0]
+                after = found[index][0]
                 videos[f"{index:02d}"] = Video(beside([clip_.frames, before, after]), clip_.audio)
                 pictures[f"{index:02d}"] = _strip(data, [clip_.frames, before, after])
     metrics: dict[str, Any] = {
-        "psnr": tables.pop("psnr"), "ssim": tables.pop("ssim"), "psnr_tuned": None, "rates_tuned": None,
+        "psnr": tables.pop("psnr"),
+        "ssim": tables.pop("ssim"),
+        "psnr_tuned": None,
+        "rates_tuned": None,
         "diverged": False,
-    }  # fmt: skip
+    }
     metrics["own"] = {
         **extra,
         **{name: table["0"] for name, table in tables.items() if "0" in table},
@@ -173,7 +182,9 @@ def _personalised(
     The step size falls along a half cosine to 0 at the last k, so that the end is not the noise of
     one batch.
     """
-    shared, optimiser, horizon = task.layout.size, Adam(settings.rate), max(1, max(steps))
+    shared = task.layout.size
+    optimiser = Adam(settings.rate)
+    horizon = max(1, max(steps))
     keys = [("personalise", data.name) for data in people]
     episode = task.episodes(people, keys, max(1, max(steps)), 0, BATCH, point.device)
     for step in range(max(steps) + 1):
@@ -218,7 +229,11 @@ def _controls(
     model: HeadModel, params: Tensor, people: Sequence[Encoded], found: Sequence[Sequence[Tensor]]
 ) -> dict[str, Any]:
     """What the scores must be read against."""
-    codec, still, coded, wrong, top = model.backbone.codec, [], [], [], []
+    codec = model.backbone.codec
+    still = []
+    coded = []
+    wrong = []
+    top = []
     resting: list[float] = []
     reserved: list[float] = []
     gallery = torch.stack([judge.appearance(data.person.reference[None]) for data in people])
@@ -231,10 +246,8 @@ def _controls(
                     clip_.frames,
                 )
             )
-            trace, closed = (
-                judge.mouth_trace(clip_.frames),
-                judge.mouth_trace(data.person.reference[None]),
-            )
+            trace = judge.mouth_trace(clip_.frames)
+            closed = judge.mouth_trace(data.person.reference[None])
             error = float((closed - trace).abs().mean()) / abs(
                 judge.mouth_slope([trace], [clip_.opening]) or 1.0
             )
@@ -250,10 +263,15 @@ def _controls(
     every = torch.cat([video for videos in found for video in videos])
     true = torch.cat([clip.frames for data in people for clip in data.person.held_out])
     return {
-        "psnr_static": mean_of(still), "psnr_codec": mean_of(coded), "mouth_corr_shuffled": mean_of(wrong),
-        "mouth_error_static": mean_of(resting + reserved), "mouth_error_reserved_static": mean_of(reserved),
-        "identity_top1": sum(top) / len(top), "frechet": model.judges.frechet(every, true), "people": len(people),
-    }  # fmt: skip
+        "psnr_static": mean_of(still),
+        "psnr_codec": mean_of(coded),
+        "mouth_corr_shuffled": mean_of(wrong),
+        "mouth_error_static": mean_of(resting + reserved),
+        "mouth_error_reserved_static": mean_of(reserved),
+        "identity_top1": sum(top) / len(top),
+        "frechet": model.judges.frechet(every, true),
+        "people": len(people),
+    }
 
 
 # ---------------------------------------------------------------------- things to look at

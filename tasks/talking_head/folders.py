@@ -195,8 +195,13 @@ def _warn(root: Path, layout: str, listed: set[str]) -> None:
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         log.warning(
             "%s, read as %s: ignored %d of the video files, %s: %s%s",
-            root, layout, places.total(), reason, ", ".join(named[:NAMED]), more,
-        )  # fmt: skip
+            root,
+            layout,
+            places.total(),
+            reason,
+            ", ".join(named[:NAMED]),
+            more,
+        )
 
 
 def _why_not(layout: str, path: Path, name: str) -> str:

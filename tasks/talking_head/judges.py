@@ -81,7 +81,8 @@ class Judges:
         if self.features is None:
             return None
         rows = [self.features(_pixels(video)).double() for video in (found, truth)]
-        frames, features = min(len(row) for row in rows), rows[0].shape[1]
+        frames = min(len(row) for row in rows)
+        features = rows[0].shape[1]
         if frames <= features:  # the covariances would be singular and the number meaningless
             log.warning(
                 "Fréchet distance not computed: it needs more frames than features (%d, %d)",
@@ -89,7 +90,8 @@ class Judges:
                 features,
             )
             return None
-        means, covariances = [row.mean(0) for row in rows], [torch.cov(row.T) for row in rows]
+        means = [row.mean(0) for row in rows]
+        covariances = [torch.cov(row.T) for row in rows]
         values = torch.linalg.eigvals(covariances[0] @ covariances[1])
         root = values.real.clamp(min=0).sqrt().sum()
         trace = covariances[0].trace() + covariances[1].trace() - 2 * root

@@ -47,7 +47,8 @@ def mouth_slope(traces: Sequence[Tensor], openings: Sequence[Tensor | None]) -> 
     known = [opening for opening in openings if opening is not None]
     if len(known) < len(traces):
         return None
-    trace, opening = torch.cat(list(traces)).double(), torch.cat(known).double()
+    trace = torch.cat(list(traces)).double()
+    opening = torch.cat(known).double()
     spread = opening - opening.mean()
     return float((spread * trace).sum() / spread.square().sum().clamp(min=1e-9))
 

@@ -56,9 +56,13 @@ def recipe_of(settings: TaskSettings) -> Recipe:
     """The small backbone a config asks for when it names none."""
     head = settings.talking_head
     return Recipe(
-        size=settings.data.size, factor=head.patch, channels=head.channels, unet=head.unet,
-        people=head.pretrain_people, steps=head.pretrain_steps,
-    )  # fmt: skip
+        size=settings.data.size,
+        factor=head.patch,
+        channels=head.channels,
+        unet=head.unet,
+        people=head.pretrain_people,
+        steps=head.pretrain_steps,
+    )
 
 
 def backbone_folder(settings: TaskSettings) -> Path:
@@ -97,7 +101,9 @@ class HeadModel:
     def __init__(
         self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device
     ) -> None:
-        self.settings, self.device, self.digest = settings, device, backbone.digest
+        self.settings = settings
+        self.device = device
+        self.digest = backbone.digest
         if (
             settings.precision == "bfloat16"
         ):  # the frozen weights; adapters and their optimiser stay in float32
@@ -115,9 +121,11 @@ class HeadModel:
         self.losses = Losses(settings.tdc, settings.identity, settings.perceptual, settings.min_snr)
         if self.losses.perceptual and self.judges.lpips is None:
             raise InputError(
-                "talking-head.perceptual", self.losses.perceptual, "needs a perceptual distance, and none is given",
+                "talking-head.perceptual",
+                self.losses.perceptual,
+                "needs a perceptual distance, and none is given",
                 'set talking-head.judges to {"lpips": "FILE"} (TorchScript), or the weight to 0',
-            )  # fmt: skip
+            )
         self._graph = Autograd(self.loss)
 
     @cached_property
@@ -168,7 +176,8 @@ class HeadModel:
     def _looks(self, found: Tensor, batch: Noised, alpha: Tensor) -> Tensor:
         """``[N]``: identity and perceptual terms of decoded frames; a guess from much noise would
         mean nothing."""
-        scale, codec = self.backbone.codec.residual_scale, self.backbone.codec
+        scale = self.backbone.codec.residual_scale
+        codec = self.backbone.codec
         shown = codec.decode(found * scale + batch.reference)
         term = torch.zeros_like(alpha)
         if self.losses.identity:
@@ -226,9 +235,13 @@ class HeadModel:
             heard = mel[block].flatten(0, 1)
             with self.adapters.worn(*self._split(params[block])):
                 residual = sample(
-                    lambda x, t, beside=beside, heard=heard: self._guided(x, beside, heard, t, frames),  # type: ignore[misc]
-                    start.repeat(many, 1, 1, 1), self.alphas, head.sampling_steps,
-                )  # fmt: skip
+                    lambda x, t, beside=beside, heard=heard: self._guided(
+                        x, beside, heard, t, frames
+                    ),  # type: ignore[misc]
+                    start.repeat(many, 1, 1, 1),
+                    self.alphas,
+                    head.sampling_steps,
+                )
             video = self.backbone.codec.decode(
                 residual * self.backbone.codec.residual_scale + beside
             )
@@ -254,28 +267,34 @@ def load_model(folder: Path, settings: TalkingHeadSettings, device: torch.device
     it."""
     if not (folder / "unet").is_dir():
         raise InputError(
-            "talking-head.backbone", str(folder), "there is no backbone on this machine yet",
+            "talking-head.backbone",
+            str(folder),
+            "there is no backbone on this machine yet",
             "run `fedapp pretrain talking-head --recipe RUN/config.json` (or the recipe's name), or name a folder that "
             "holds one",
-        )  # fmt: skip
+        )
     backbone = Backbone.load(folder)
     if backbone.about.get("trained") == UNTRAINED:
         raise InputError(
-            "talking-head.backbone", str(folder), "these weights have never heard speech or seen a reference",
+            "talking-head.backbone",
+            str(folder),
+            "these weights have never heard speech or seen a reference",
             f"run `fedapp pretrain talking-head --from {folder} --out FOLDER` first",
-        )  # fmt: skip
+        )
     if settings.digest and settings.digest != backbone.digest:
         raise InputError(
-            "talking-head.digest", settings.digest[:12],
+            "talking-head.digest",
+            settings.digest[:12],
             f"the backbone in {folder} is another one ({backbone.digest[:12]})",
             "copy the folder: training it anew on another machine gives other weights",
-        )  # fmt: skip
+        )
     return HeadModel(backbone, settings, device)
 
 
 def shape_only(settings: TaskSettings) -> Adapters:
     """Adapters of an untrained backbone: their layouts are those of the trained one."""
-    recipe, head = recipe_of(settings), settings.talking_head
+    recipe = recipe_of(settings)
+    head = settings.talking_head
     with torch.random.fork_rng(devices=[]):
         backbone = fresh(PatchPCA(recipe.factor, recipe.channels), recipe.unet, recipe.widths, {})
     return Adapters(backbone, head.rank, head.alpha, head.lora, head.adapter_seed)

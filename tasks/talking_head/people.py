@@ -89,7 +89,7 @@ def identity(seed: int, number: int, style: str = "ordinary", lead: float = LEAD
         power=_between(0.85, 1.15, u[22]),
         spread=_between(-0.02, 0.04, u[23]),
         lead=lead,
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------------- voice
@@ -157,10 +157,13 @@ def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: i
     ``blink [T]``."""
     axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
     grid_y, grid_x = torch.meshgrid(axis, axis, indexing="ij")
-    frames, edge = len(opening), 4.0 / size
-    still_x, still_y = grid_x.expand(frames, -1, -1), grid_y.expand(frames, -1, -1)
+    frames = len(opening)
+    edge = 4.0 / size
+    still_x = grid_x.expand(frames, -1, -1)
+    still_y = grid_y.expand(frames, -1, -1)
     x, y = still_x - sway[:, 0, None, None], still_y - sway[:, 1, None, None]
-    opening, blink = opening[:, None, None], blink[:, None, None]
+    opening = opening[:, None, None]
+    blink = blink[:, None, None]
 
     light = 1.0 - 0.25 * still_y[..., None]
     image = (torch.tensor(person.backdrop) * light).clamp(0, 1)
@@ -217,8 +220,12 @@ def clip_of(person: Identity, name: str, frames: int, size: int, *key: int | str
     u = torch.rand(6, generator=stream).tolist()
     time = torch.arange(frames) / FPS
     sway = 0.016 * torch.stack(
-        [torch.sin(6.28 * ((0.4 + 0.4 * u[0]) * time + u[1])), torch.sin(6.28 * ((0.5 + 0.5 * u[2]) * time + u[3]))], 1
-    )  # fmt: skip
+        [
+            torch.sin(6.28 * ((0.4 + 0.4 * u[0]) * time + u[1])),
+            torch.sin(6.28 * ((0.5 + 0.5 * u[2]) * time + u[3])),
+        ],
+        1,
+    )
     blink = torch.exp(-(((time - 4.0 * u[4] + 0.5) / 0.08) ** 2))
     return Clip(
         name, draw(person, opening, sway, blink, size), audio[: frames * SAMPLES_PER_FRAME], opening

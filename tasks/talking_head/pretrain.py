@@ -47,27 +47,32 @@ class Recipe:
 def check(recipe: Recipe, fitted: bool = True) -> None:
     """Raise :class:`InputError` unless pictures divide into latent cells and (``fitted``) a codec
     can be fitted."""
-    size, cell = recipe.size, recipe.factor
+    size = recipe.size
+    cell = recipe.factor
     if size < 4 * cell or size % (2 * cell):
         raise InputError(
-            "data.size", size, f"must be a multiple of {2 * cell}, two latent cells of {cell} pixels, and at least "
-            f"{4 * cell}", f"for example {8 * cell}",
-        )  # fmt: skip
-    numbers, patches = (
-        3 * cell**2,
-        recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2,
-    )
+            "data.size",
+            size,
+            f"must be a multiple of {2 * cell}, two latent cells of {cell} pixels, and at least "
+            f"{4 * cell}",
+            f"for example {8 * cell}",
+        )
+    numbers = 3 * cell**2
+    patches = recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2
     if fitted and recipe.channels > numbers:
         raise InputError(
-            "talking-head.channels", recipe.channels, f"a cell of {cell} x {cell} pixels holds {numbers} numbers",
+            "talking-head.channels",
+            recipe.channels,
+            f"a cell of {cell} x {cell} pixels holds {numbers} numbers",
             f"set it to {numbers} or fewer, or make talking-head.patch larger",
-        )  # fmt: skip
+        )
     if fitted and recipe.channels > patches:
         raise InputError(
-            "talking-head.pretrain-people", recipe.people,
+            "talking-head.pretrain-people",
+            recipe.people,
             f"their pictures have {patches} cells, too few for {recipe.channels} components (talking-head.channels)",
             "make it larger",
-        )  # fmt: skip
+        )
 
 
 def going_on(recipe: Recipe, start: Backbone, asked: Collection[str]) -> Recipe:
@@ -76,15 +81,19 @@ def going_on(recipe: Recipe, start: Backbone, asked: Collection[str]) -> Recipe:
     Raises :class:`InputError` where one of the config keys ``asked`` for by hand says otherwise.
     """
     shape: dict[str, Any] = {
-        "unet": "motion" if start.motion else "frame", "factor": start.codec.factor, "channels": start.codec.channels,
-    }  # fmt: skip
+        "unet": "motion" if start.motion else "frame",
+        "factor": start.codec.factor,
+        "channels": start.codec.channels,
+    }
     for key, field in (("unet", "unet"), ("patch", "factor"), ("channels", "channels")):
         wanted = getattr(recipe, field)
         if f"talking-head.{key}" in asked and wanted != shape[field]:
             raise InputError(
-                f"talking-head.{key}", wanted, f"the given weights have {shape[field]!r}",
+                f"talking-head.{key}",
+                wanted,
+                f"the given weights have {shape[field]!r}",
                 "leave it out, or train a backbone from nothing (without --from)",
-            )  # fmt: skip
+            )
     return replace(recipe, **shape, widths=tuple(start.unet.config.block_out_channels))
 
 
@@ -137,7 +146,8 @@ def pretrain(
             )
             backbone = fresh(codec, recipe.unet, recipe.widths, {})
         else:
-            backbone, about = start, start.about
+            backbone = start
+            about = start.about
             steps = (about.get("recipe") or {}).get("steps")
             parent = {"digest": start.digest, "trained": about.get("trained"), "steps": steps}
             about["history"] = [*about.get("history", []), parent]
@@ -155,7 +165,8 @@ def pretrain(
 
 
 def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progress) -> None:
-    draw, alphas = generator("pretrain", recipe.seed), schedule()
+    draw = generator("pretrain", recipe.seed)
+    alphas = schedule()
     window = (
         recipe.frames if backbone.motion else 1
     )  # a motion denoiser knows positions as far as it was trained

@@ -28,7 +28,8 @@ def person(settings: TaskSettings, number: int) -> Person:
     :class:`InputError`."""
     if settings.data.path:
         return _recorded(settings, number)[0]
-    head, size = settings.talking_head, settings.data.size
+    head = settings.talking_head
+    size = settings.data.size
     return people.person(
         POPULATION, number, _style(number), head.clips, head.held_out_clips, head.frames, size
     )
@@ -54,9 +55,14 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     for number in range(count):
         who = person(parametric, number)
         calm = people.clip_of(
-            people.identity(POPULATION, number, _style(number)), f"{who.name}/calm", settings.talking_head.frames,
-            settings.data.size, POPULATION, number, -1,
-        )  # fmt: skip
+            people.identity(POPULATION, number, _style(number)),
+            f"{who.name}/calm",
+            settings.talking_head.frames,
+            settings.data.size,
+            POPULATION,
+            number,
+            -1,
+        )
         place = root / who.name
         place.mkdir(parents=True, exist_ok=True)
         for index, clip in enumerate((calm, *who.train, *who.held_out)):
@@ -74,14 +80,16 @@ def check(settings: TaskSettings, clients: int) -> None:
     unusable."""
     if not settings.data.path:
         return
-    names, spare = _names(settings.data.path, settings.talking_head.layout), settings.data.spare
+    names = _names(settings.data.path, settings.talking_head.layout)
+    spare = settings.data.spare
     hosts = settings.data.hosts(clients)
     if len(names) < len(hosts) + spare:
         raise InputError(
-            "clients.total", clients,
+            "clients.total",
+            clients,
             f"{settings.data.path} holds {len(names)} people, {spare} of them kept for judging (data.held-out)",
             f"set it to {max(0, len(names) - spare)} or fewer",
-        )  # fmt: skip
+        )
     skipped: Counter[str] = Counter()
     for number in (*hosts, *range(UNSEEN, UNSEEN + spare)):
         skipped += _recorded(settings, number)[1]
@@ -108,7 +116,8 @@ def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]
 
     head: TalkingHeadSettings = settings.talking_head
     listed = _names(settings.data.path, head.layout)
-    names, spare = list(listed), settings.data.spare
+    names = list(listed)
+    spare = settings.data.spare
     place = settings.data.place(number) if number < UNSEEN else len(names) - spare + number - UNSEEN
     if number < UNSEEN and place >= len(names) - spare:
         remedy = "add a folder of their clips" if settings.data.hosted else "lower clients.total"

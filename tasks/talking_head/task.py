@@ -95,9 +95,11 @@ class TalkingHeadTask:
         self.longest = _longest(settings)
         if self.longest is not None and head.frames > self.longest:
             raise InputError(
-                "talking-head.frames", head.frames, f"this motion denoiser attends over {self.longest} frames",
+                "talking-head.frames",
+                head.frames,
+                f"this motion denoiser attends over {self.longest} frames",
                 f"set it to {self.longest} or fewer",
-            )  # fmt: skip
+            )
         self.whole = self.derivatives = self
         self._shapes: tuple[Layout, Layout] | None = None
 
@@ -163,9 +165,14 @@ class TalkingHeadTask:
         ]
 
     def episodes(
-        self, cohort: Sequence[Encoded], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
+        self,
+        cohort: Sequence[Encoded],
+        keys: Sequence[Key],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
         device: torch.device,
-    ) -> Callable[[int], Episode]:  # fmt: skip
+    ) -> Callable[[int], Episode]:
         model = self.model(device)
         window = self.settings.talking_head.window
         draws = draw(cohort, keys, count, inner_steps + 1, batch_size, window, model.alphas.cpu())

@@ -118,7 +118,8 @@ def load_person(
         source = shelves.pop(0).clips
         if taken := list(islice(source, held_out - len(held))):
             held += taken
-            shared, sources = source, sources + 1
+            shared = source
+            sources = sources + 1
     train = list(islice(_in_turn(shelves), most))
     if (
         calm is not None and not train and sources < 2

@@ -27,9 +27,12 @@ from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, natural, parse_json, read_json, unusable
 from tasks.data.layouts.transforms import Frame, Scene, load, photograph
 
-PREFIX, SUFFIX = "transforms_all_", ".json"
+PREFIX = "transforms_all_"
+SUFFIX = ".json"
 EXPRESSIONS = 20
-NEAR, FAR, BLACK = 0.8, 2.6, 0.0
+NEAR = 0.8  # units of the scene, from the camera
+FAR = 2.6
+BLACK = 0.0  # grey level of the background
 SCALE = 10.0
 
 

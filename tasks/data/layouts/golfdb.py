@@ -23,7 +23,9 @@ from torch import Tensor
 from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, picture, stack, unusable
 
-TABLE, FRAMES, USED = "golfDB_slice.csv", "images_160", "use_ids.txt"
+TABLE = "golfDB_slice.csv"
+FRAMES = "images_160"
+USED = "use_ids.txt"
 EVENTS = 8
 LEAST = 2  # one swing to train on and one to test on
 
@@ -53,7 +55,8 @@ def _swings(root: Path) -> dict[str, list[int]]:
             if not {"id", "player"} <= set(table.fieldnames or ()):
                 raise ValueError("its first line lacks the columns 'id' and 'player'")
             for row in table:
-                identifier, player = (row["id"] or "").strip(), (row["player"] or "").strip()
+                identifier = (row["id"] or "").strip()
+                player = (row["player"] or "").strip()
                 if not identifier.isdecimal() or not player:
                     raise ValueError(
                         f"line {table.line_num} has the id {identifier!r} and the player {player!r}"

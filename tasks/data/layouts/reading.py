@@ -19,10 +19,10 @@ from tasks.data.pictures import flattened, prepare
 from tasks.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # an Exif tag, and its values for cameras held upright
-MOST_VALUES = (
-    2**28
-)  # numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish
+ORIENTATION = 0x0112  # an Exif tag
+SIDEWAYS = (5, 6, 7, 8)  # its values for cameras held upright
+# Numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish.
+MOST_VALUES = 2**28
 UNSIZED = "set data.size, so that all are cut to one size"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -153,7 +153,8 @@ def stack(frames: Iterable[tuple[Path, Tensor]], where: str) -> Tensor:
     pictures: list[Tensor] = []
     for path, frame in frames:
         if pictures:
-            (h, w, _), (height, width, _) = pictures[0].shape, frame.shape
+            (h, w, _) = pictures[0].shape
+            (height, width, _) = frame.shape
             refuse_other_size(paths[0], (w, h), path, (width, height), where)
         paths.append(path)
         pictures.append(frame)
@@ -200,7 +201,8 @@ def view(path: Path, size: int, background: float) -> View:
         native = image.size
         image, alpha = flattened(image, background)
     if size:
-        image, alpha = _scaled(image, size), None if alpha is None else _scaled(alpha, size)
+        image = _scaled(image, size)
+        alpha = None if alpha is None else _scaled(alpha, size)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
     mask = None if alpha is None else torch.from_numpy(np.array(alpha)) > 0
     return View(pixels, mask, native, min(native) if size else 0)

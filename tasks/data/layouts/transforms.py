@@ -45,11 +45,9 @@ from tasks.errors import InputError
 log = logging.getLogger("flwr")
 
 NAMES = ("transforms.json", "transforms_train.json")
-NEAR, FAR, WHITE = (
-    2.0,
-    6.0,
-    1.0,
-)  # units of the scene, from the camera; grey level of the background
+NEAR = 2.0  # units of the scene, from the camera
+FAR = 6.0
+WHITE = 1.0  # grey level of the background
 RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
 CROSSING = 0.02  # of the cameras' axes: below that they are all but parallel
 PINHOLE = 0.02  # of the width, how far off a plain pinhole camera a pixel may be
@@ -116,7 +114,8 @@ def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
             "add camera_angle_x in radians, or fl_x in pixels",
         )
 
-    whole_width, whole_height = scene.w or width, scene.h or height
+    whole_width = scene.w or width
+    whole_height = scene.h or height
     radius = 0.5 * math.hypot(width, height) / focal
     flaws = {
         "fl_y differs from fl_x": 0.5 * abs(1 - scene.fl_y / scene.fl_x)
@@ -176,7 +175,8 @@ def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
     The object is taken to be where the optical axes come closest to each other (least squares).
     Axes that hardly cross, as of cameras side by side, say nothing.
     """
-    eye, ahead = every[:, :3, 3].double(), -every[:, :3, 2].double()
+    eye = every[:, :3, 3].double()
+    ahead = -every[:, :3, 2].double()
     across = torch.eye(3, dtype=torch.float64) - ahead[:, :, None] * ahead[:, None, :]
     total = across.sum(0)
     if len(every) < 3 or float(torch.linalg.eigvalsh(total)[0]) < CROSSING * len(every):
@@ -255,7 +255,8 @@ def load(
         [index * count // most for index in range(most)] if 0 < most < count else list(range(count))
     )
     taken: list[View] = []
-    first, focal = file, 0.0
+    first = file
+    focal = 0.0
     for index in chosen:
         path = find(file, scene.frames[index])
         if (
@@ -269,7 +270,8 @@ def load(
         one = view(path, size, background)
         length = focal_length(file, scene, one.native) * (size / one.side if size else 1.0)
         if not taken:
-            first, focal = path, length
+            first = path
+            focal = length
         # Scaling makes squares of one size of anything, but photographs of unlike proportions lose
         # unlike margins.
         elif size == 0 or abs(length - focal) > 0.01 * focal:

@@ -126,7 +126,8 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
         times = [origin + (start + index) / FPS for index in range(frames)]
         chosen: list[Tensor] = []
         before: VideoFrame | None = None
-        earlier, shown = 0.0, 0.0  # when the frame before was due, and for how long it was shown
+        earlier = 0.0
+        shown = 0.0  # when the frame before was due, and for how long it was shown
         _enter(container, stream, times[0])
         for frame in container.decode(stream):
             now = _time(frame, path)
@@ -142,7 +143,8 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
             if len(chosen) == frames:
                 return torch.stack(chosen), origin
             shown = now - earlier if before is not None else 0.0
-            before, earlier = frame, now
+            before = frame
+            earlier = now
         # The last frame stays on the screen for as long as the one before it did.
         while before is not None and len(chosen) < frames and times[len(chosen)] < earlier + shown:
             chosen.append(_picture(before, size))
@@ -161,7 +163,8 @@ class _Stretch:
     """
 
     def __init__(self, now: float, begin: float) -> None:
-        self.due, self.at = now, round((now - begin) * RATE)
+        self.due = now
+        self.at = round((now - begin) * RATE)
         self._resampler = pyav().AudioResampler(format="fltp", rate=RATE)
 
     def take(self, frame: AudioFrame | None) -> Iterator[tuple[int, Tensor]]:
@@ -208,9 +211,11 @@ def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
         begin = (_origin(stream) if origin is None else origin) + start / FPS
         _enter(container, stream, begin)
         sound = torch.zeros(need)
-        front, filled = need, 0  # where the track begins, and up to where the window is done
+        front = need
+        filled = 0  # where the track begins, and up to where the window is done
         for at, piece in _placed(container.decode(stream), begin, path):
-            front, place = min(front, max(at, 0)), max(at, filled)
+            front = min(front, max(at, 0))
+            place = max(at, filled)
             inside = piece[place - at : max(need - at, 0)]
             sound[place : place + len(inside)] = inside
             filled = max(filled, at + len(piece))

@@ -48,7 +48,9 @@ def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
     codec, options = _encoder()
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         video = container.add_stream(codec, rate=FPS, options=options)
-        video.width, video.height, video.pix_fmt = len(columns), len(rows), "yuv420p"
+        video.width = len(columns)
+        video.height = len(rows)
+        video.pix_fmt = "yuv420p"
         sound = (
             container.add_stream("aac", rate=RATE, layout="mono") if clip.audio.numel() else None
         )
@@ -56,7 +58,8 @@ def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
             pictures
         ):  # picture and sound in turn, as a player wants them in the file
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            frame.pts = index
+            frame.time_base = Fraction(1, FPS)
             container.mux(video.encode(frame))
             first = index * SAMPLES_PER_FRAME
             piece = clip.audio[first : first + SAMPLES_PER_FRAME]
@@ -64,7 +67,9 @@ def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
                 heard = av.AudioFrame.from_ndarray(
                     piece[None].contiguous().numpy(), format="fltp", layout="mono"
                 )
-                heard.pts, heard.time_base, heard.sample_rate = first, Fraction(1, RATE), RATE
+                heard.pts = first
+                heard.time_base = Fraction(1, RATE)
+                heard.sample_rate = RATE
                 container.mux(sound.encode(heard))
         container.mux(video.encode(None))
         if sound is not None:

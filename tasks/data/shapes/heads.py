@@ -90,7 +90,8 @@ def head(number: int) -> Solid:
     if number < 0:
         raise InputError("head", number, "heads are numbered from 0", "use 0 or more")
     draws = Draws("head", number)
-    skin, style = draws.near(draws.pick(SKINS), 0.08), draws.pick(HAIRSTYLES)
+    skin = draws.near(draws.pick(SKINS), 0.08)
+    style = draws.pick(HAIRSTYLES)
     look = HeadLook(
         width=draws.between(0.92, 1.08),
         depth=draws.between(0.94, 1.06),
@@ -153,11 +154,13 @@ class _Head:
 
     def _face(self, p: Tensor) -> Tensor:
         """Skull, jaw, cheeks, brow, nose and neck, without sockets."""
-        look, z = self.look, self.front
+        look = self.look
+        z = self.front
         solid = smooth_union(
             self._skull(p), ellipsoid(p, (0, -0.12, 0.07), (0.245 * look.width, 0.33, 0.275)), 0.10
         )
-        corner, chin = (look.jaw, -0.25, -0.02), (0.0, look.chin + 0.08, z - 0.095)
+        corner = (look.jaw, -0.25, -0.02)
+        chin = (0.0, look.chin + 0.08, z - 0.095)
         solid = smooth_union(solid, capsule(p, corner, chin, 0.08), 0.12)
         solid = smooth_union(
             solid, sphere(p, (0.15 * look.width, -0.085, z - 0.12), look.cheek), 0.10
@@ -172,7 +175,8 @@ class _Head:
         return smooth_union(solid, self._nose(p), 0.045)
 
     def _nose(self, p: Tensor) -> Tensor:
-        look, z = self.look, self.front
+        look = self.look
+        z = self.front
         tip = (0.0, look.nose_end, z + look.nose - look.nose_width)
         bridge = capsule(p, (0, 0.07, z - 0.02), tip, 0.75 * look.nose_width)
         wing = (0.9 * look.nose_width, look.nose_end - 0.012, z + 0.4 * look.nose - 0.015)
@@ -182,13 +186,15 @@ class _Head:
         return smooth_union(bridge, lower, 0.03)
 
     def _lips(self, p: Tensor) -> Tensor:
-        look, (y, z) = self.look, self.lips_at
+        look = self.look
+        (y, z) = self.lips_at
         end = (look.mouth, y, z - 0.045)
         upper = capsule(p, (0, y + 0.016, z), end, look.lips)
         return smooth_union(upper, capsule(p, (0, y - 0.02, z), end, 1.15 * look.lips), 0.008)
 
     def _ear(self, p: Tensor) -> Tensor:
-        x, height = 0.305 * self.look.width + 0.01 + self.look.ear_out, self.look.ear
+        x = 0.305 * self.look.width + 0.01 + self.look.ear_out
+        height = self.look.ear
         shell = ellipsoid(p, (x, 0.0, -0.06), (0.045, height, 0.65 * height))
         return subtraction(
             shell,
@@ -230,13 +236,16 @@ class _Head:
     def colour(self, points: Tensor) -> Tensor:
         """Paint of the nearest part ``[N, 3]``; details are painted over it, later ones over
         earlier ones."""
-        p, look = self._folded(points), self.look
+        p = self._folded(points)
+        look = self.look
         parts = self.parts(p)
-        names, nearest = list(parts), torch.stack(list(parts.values())).argmin(dim=0)
+        names = list(parts)
+        nearest = torch.stack(list(parts.values())).argmin(dim=0)
         at = {name: nearest == index for index, name in enumerate(names)}
         y, z = p[:, 1], p[:, 2]
         flat = p * p.new_tensor((1.0, 1.0, 0.0))
-        gap, before = look.eye_gap, z > self.front - 0.16
+        gap = look.eye_gap
+        before = z > self.front - 0.16
         eyebrow = capsule(flat, (gap - 0.05, 0.108, 0), (gap + 0.055, 0.118, 0), 0.013) < 0
         beard = (y < self.lips_at[0] + 0.05) & (y > look.chin - 0.02) & (z > 0.02) & look.beard
         stubble = tuple(

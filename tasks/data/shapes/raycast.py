@@ -50,14 +50,17 @@ def raycast(solid: Solid, origins: Tensor, directions: Tensor, near: float, far:
             "bounds along a ray need 0 <= near < far",
             "use distance -/+ radius",
         )
-    colour, depth = torch.zeros_like(origins), torch.full_like(origins[:, 0], far)
+    colour = torch.zeros_like(origins)
+    depth = torch.full_like(origins[:, 0], far)
     hit = torch.zeros_like(depth, dtype=torch.bool)
     for start in range(0, len(origins), RAYS_AT_ONCE):
         block = slice(start, start + RAYS_AT_ONCE)
         index, found = _trace(solid, origins[block], directions[block], near, far)
         index = index + start
         points = origins[index] + found[:, None] * directions[index]
-        colour[index], depth[index], hit[index] = shade(solid, points), found, True
+        colour[index] = shade(solid, points)
+        depth[index] = found
+        hit[index] = True
     return Cast(colour, depth, hit)
 
 
@@ -70,7 +73,8 @@ def _trace(
     middle = -(origins * directions).sum(-1)
     square = middle.square() - origins.square().sum(-1) + solid.radius**2
     chord = square.clamp(min=0).sqrt()
-    depth, last = (middle - chord).clamp(min=near), (middle + chord).clamp(max=far)
+    depth = (middle - chord).clamp(min=near)
+    last = (middle + chord).clamp(max=far)
     index = ((square > 0) & (depth < last)).nonzero().squeeze(-1)
 
     origins, directions, depth, last = origins[index], directions[index], depth[index], last[index]

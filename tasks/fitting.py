@@ -1,4 +1,4 @@
-"""Fitting fields: what image, video and radiance tasks have in common.
+"""Fitting fields: the common part of image, video and radiance tasks, and of any other field's.
 
 A task of this kind is a field, its derivatives, and a source of signals. Batches are drawn
 uniformly with replacement from all samples of one signal of the client, support and query each from
@@ -22,7 +22,7 @@ from tasks.settings import EvaluationSettings
 from tasks.signals import ClientSignals, Signal
 from tasks.types import Batch, Derivatives, Episode, Evaluation
 
-# rendering is cut into blocks of this many field evaluations, so memory stays bounded
+# Rendering is cut into blocks of this many field evaluations, so that memory stays bounded.
 SAMPLES_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
 SAMPLES_HELD = 1 << 21  # of a cohort's coming steps, looked up together
 
@@ -41,13 +41,13 @@ class Field(Protocol):
 
 
 class Source(Protocol):
-    """Where a task's signals come from."""
+    """Supply of a task's signals."""
 
     def check(self, clients: int) -> None:
         """Look at everything once; raises :class:`InputError`."""
 
     def client(self, client: int) -> ClientSignals:
-        """What client ``client`` holds."""
+        """The signals of client ``client``."""
 
     def held_out(self) -> Sequence[Signal]:
         """Signals no client holds."""
@@ -60,8 +60,12 @@ class Source(Protocol):
 class FieldTask:
     """:class:`tasks.types.Task` and :class:`tasks.types.Rendering` for one field on one source.
 
-    ``evaluations``: what one sample costs (samples a ray; 1 for pixels). ``jitter``: training
-    batches carry a random number in [0, 1) as one more input.
+    Args:
+        field: the coordinate network.
+        derivatives: of its loss.
+        source: supply of the signals it is fitted to.
+        evaluations: of the network per sample (samples per ray; 1 for pixels).
+        jitter: whether training batches carry a random number in [0, 1) as one more input.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class FieldTask:
         return self.source.held_out()
 
     def non_members(self, count: int) -> list[ClientSignals]:
-        """One to ``count`` non-members, who share nothing with a client: the controls of attacks."""
+        """One to ``count`` non-members, the controls of attacks: nobody shares data with them."""
         return [ClientSignals(signal.name, (signal,)) for signal in self.source.non_members(count)]
 
     def episodes(
@@ -111,9 +115,8 @@ class FieldTask:
             for holding, key in zip(cohort, keys, strict=True)
         ]
         width = max(1, SAMPLES_HELD // (len(cohort) * (inner_steps + 1) * batch_size))
-        held: dict[
-            int, Batch
-        ] = {}  # the one block of steps that is looked up: what all steps see may be large
+        # The one block of steps that is looked up: the samples of all steps may be large.
+        held: dict[int, Batch] = {}
 
         def episode(step: int) -> Episode:
             first = step - step % width
@@ -164,10 +167,15 @@ class FieldTask:
 
 
 class _ClientBatches:
-    """What one client sees in each outer step: K batches from the support and one from the query of
-    one signal.
+    """Batches of one client by outer step: K from the support and one from the query of one signal.
 
-    ``shape = (count, K + 1, B)``. The first steps do not depend on how many there are.
+    The first steps do not depend on how many there are.
+
+    Args:
+        holding: the client's signals.
+        shape: ``(outer steps, K + 1, B)``.
+        key: name of the client's own random stream.
+        jitter: whether samples carry a random number as one more input.
     """
 
     def __init__(
@@ -180,6 +188,8 @@ class _ClientBatches:
             self.signal = torch.zeros(count, dtype=torch.long)
             self.index = torch.randint(len(self.signals[0].support), shape, generator=stream)
         else:
+            # One row of uniform numbers per step, the signal's own first: the others are scaled to
+            # the sizes of the signal that it picks.
             numbers = torch.rand(count, batches * width + 1, generator=stream, dtype=torch.float64)
             self.signal = (
                 (numbers[:, 0] * len(self.signals)).long().clamp(max=len(self.signals) - 1)

@@ -1,4 +1,4 @@
-"""How close a rendering is to the truth. Signals live in [0, 1]; renderings are clamped to it
+"""Closeness of a rendering to the truth. Signals live in [0, 1]; renderings are clamped to it
 first."""
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def ssim(rendered: Tensor, truth: Tensor) -> float | None:
 
 
 def range_excess(rendered: Tensor) -> float:
-    """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range
-    away."""
+    """Mean distance of a rendering from [0, 1]: 0 inside; 0.5 is half the data range away."""
     return float((rendered - rendered.clamp(0, 1)).abs().mean())
 
 

@@ -60,7 +60,8 @@ def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
 
 
 def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
-    """The samples with two more numbers a ray: between which distances it may meet something."""
+    """The samples with two more numbers per ray: bounds of the distances at which it may meet
+    something."""
     reach = hull.reach(samples.inputs, views.near, views.far)
     assert isinstance(samples.places, PixelRays), "only rays are bounded"
     return replace(samples, places=replace(samples.places, reach=reach))
@@ -141,10 +142,9 @@ class NerfTask(FieldTask):
         if data.channels != 3:
             raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
         self.cut = shape.skip_empty
-        source, bounds = self._source(data)
-        space = Space(
-            bounds[0], bounds[1], shape.samples, bounds[2], HULL_SHARE if shape.skip_empty else 1.0
-        )
+        source, (near, far, background) = self._source(data)
+        kept = HULL_SHARE if shape.skip_empty else 1.0
+        space = Space(near, far, shape.samples, background, kept)
         field: Radiance | HashGrid
         if shape.encoding == "hash":
             if shape.compiled:
@@ -186,11 +186,8 @@ class NerfTask(FieldTask):
                 raise InputError(
                     "data.size", 0, "ray-cast objects have no native size", "set it to 32 or so"
                 )
-            return Procedural(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (
-                NEAR,
-                FAR,
-                1.0,
-            )
+            made = Procedural(data, lambda n: signal_of(procedural(n, data), data, self.cut))
+            return made, (NEAR, FAR, 1.0)
         wanted = data.support_views + data.query_views
 
         source = DatasetFolder(data, "views", lambda *which: load(*which))
@@ -217,9 +214,8 @@ class NerfTask(FieldTask):
         found = super().evaluate(model, settings, tune)
         if not tune or self.data.path:
             return found
-        return found._replace(
-            videos={"turntable": Video(self.turntable(model, settings), torch.zeros(0))}
-        )
+        film = Video(self.turntable(model, settings), torch.zeros(0))
+        return found._replace(videos={"turntable": film})
 
     def turntable(self, model: torch.Tensor, settings: EvaluationSettings) -> torch.Tensor:
         """``[T, H, W', 3]``: the object itself, the shared model, and the field adapted to the

@@ -13,8 +13,10 @@ from torch import Tensor
 class Adam:
     r"""Moments of one run of steps.
 
-    .. math:: m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \qquad
-        d = \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
+    .. math::
+        m &\leftarrow \beta_1 m + (1-\beta_1) g, \qquad
+        v \leftarrow \beta_2 v + (1-\beta_2) g^2 \\
+        d &= \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
     """
 
     def __init__(
@@ -28,8 +30,8 @@ class Adam:
         self.second: Tensor | None = None
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """What to subtract from the parameters, for ``gradient`` of any shape (the same in every
-        call)."""
+        """The step d, to be subtracted from the parameters, for ``gradient`` of any shape (the same
+        in every call)."""
         if self.first is None or self.second is None:
             self.first = torch.zeros_like(gradient)
             self.second = torch.zeros_like(gradient)

@@ -19,8 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each named tensor lies in the flat vector: ``entries`` is ``((name, shape, offset),
-    ...)``."""
+    """Places of named tensors in a flat vector: ``entries`` is ``((name, shape, offset), ...)``."""
 
     entries: tuple[tuple[str, tuple[int, ...], int], ...]
     size: int

@@ -1,4 +1,4 @@
-"""Signals: what neural fields are fitted to, as samples of a function, and who holds them.
+"""Signals that neural fields are fitted to, as samples of a function, and the clients' shares.
 
 A pixel, a voxel of a clip or a ray is an input; the colour seen there is its value. A field is
 adapted on a signal's *support* samples and judged on its *query* samples: for a picture or a clip
@@ -20,7 +20,7 @@ from tasks.randomness import generator
 
 
 class Places(Protocol):
-    """Where N samples lie: listed (a tensor ``[N, in]`` is one), or worked out from their numbers
+    """Inputs of N samples: listed (a tensor ``[N, in]`` is one), or worked out from their numbers
     when asked."""
 
     def __len__(self) -> int: ...
@@ -35,7 +35,7 @@ class Samples:
 
     ``stored [N, channels]`` holds values in [0, 1], or bytes of which 255 is 1. What comes from
     files of 8 bits is kept as bytes and places that form a pattern are not kept at all: a
-    photograph costs 3 bytes a pixel, not 20 (a view, not 36).
+    photograph costs 3 bytes per pixel, not 20 (a view, not 36).
     """
 
     places: Places
@@ -132,7 +132,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class ClientSignals:
-    """What one client holds: one signal or several of the same shape. Satisfies
+    """Data of one client, one signal or several of the same shape. Satisfies
     :class:`tasks.types.ClientData`."""
 
     name: str
@@ -146,13 +146,12 @@ class ClientSignals:
 
     @property
     def units(self) -> int:
-        """What its local steps may be counted by: how many signals."""
+        """Number of signals: the count that ``learner.steps-by-examples`` multiplies."""
         return len(self.signals)
 
     @property
     def parts(self) -> int:
-        """How many pictures, clips or objects are stacked in ``truth``: each is scored on its
-        own."""
+        """Number of pictures, clips or objects stacked in ``truth``: each is scored on its own."""
         return len(self.signals)
 
     @property

@@ -20,7 +20,14 @@ SOFTNESS = 0.06  # width of a disc's edge, in half picture sides
 
 
 def moving_picture(number: int, frames: int, size: int, channels: int) -> Signal:
-    """Clip ``number``: ``[frames, size, size, channels]`` in [0, 1]."""
+    """A clip ``[frames, size, size, channels]`` in [0, 1].
+
+    Args:
+        number: names the clip for good.
+        frames: its length.
+        size: side of a frame, in pixels.
+        channels: 3 for RGB, 1 for grey.
+    """
     draw = generator("moving picture", number)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

@@ -13,12 +13,16 @@ from torch import Tensor
 def prepare(
     image: Image.Image, size: int, channels: int, box: tuple[int, int, int] | None = None
 ) -> Tensor:
-    """Cut a square (``box = (left, top, side)``, default the central one), scale it to ``size``
-    pixels a side.
+    """Cut a square and scale it; transparent parts turn white, and the camera's turn is undone.
 
-    ``size = 0`` keeps the whole image at its own size. What is transparent is white, and a picture
-    stands as its camera was held. Returns ``[H, W, channels]`` in [0, 1]; raises ``ValueError`` for
-    pixels without a known range.
+    Args:
+        image: in any mode; ``ValueError`` for pixels without a known range.
+        size: pixels per side of the result; 0 keeps the whole image at its own size.
+        channels: 3 for RGB, 1 for grey.
+        box: the square as ``(left, top, side)``; ``None``: the central one.
+
+    Returns:
+        ``[H, W, channels]`` in [0, 1].
     """
     image = flattened(ImageOps.exif_transpose(image), 1.0)[0].convert(
         "RGB" if channels == 3 else "L"

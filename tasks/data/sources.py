@@ -1,5 +1,5 @@
-"""Where a field task's signals come from: made of numbers, one folder of pictures, or a data set in
-its own layout."""
+"""Sources of a field task's signals: made of numbers, one folder of pictures, or a data set in its
+own layout."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tasks.signals import ClientSignals, Signal
 CACHED_CLIENTS = 1024  # clients a process keeps decoded
 UNSEEN = 10_000_000  # numbers of unseen clients start here: no client of a run holds these
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-PICTURE_FOLDER = "pictures"  # a folder of images, one a client: no layout of its own
+PICTURE_FOLDER = "pictures"  # a folder of images, one per client: no layout of its own
 
 
 class Procedural:
-    """Signals made of numbers: client i's follow from i, and held-out ones from numbers no client
-    reaches."""
+    """Signals made of numbers, or bundled under them: client i's follow from i, and held-out ones
+    from numbers no client reaches."""
 
     def __init__(
         self,
@@ -168,7 +168,8 @@ class DatasetFolder:
         raise InputError(
             "data.path",
             self.data.path,
-            f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and {self.data.spare} held out",
+            f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and "
+            f"{self.data.spare} held out",
             "lower clients.total, data.objects or data.held-out, or add data",
         )
 

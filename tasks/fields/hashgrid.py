@@ -62,7 +62,7 @@ class HashGrid:
 
     @property
     def resolutions(self) -> list[int]:
-        """Cells a side at each level."""
+        """Cells per side at each level."""
         growth = (self.finest / self.coarsest) ** (1 / max(self.levels - 1, 1))
         return [int(self.coarsest * growth**level + 1e-6) for level in range(self.levels)]
 

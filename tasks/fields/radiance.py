@@ -8,7 +8,8 @@ Srinivasan, J. Barron, R. Ng, CVPR 2021, https://arxiv.org/abs/2012.02189.
 
 .. math::
     \gamma(x) = [\sin(f_j x), \cos(f_j x)]_{j=1\dots F}, \quad f_j = 2^{m (j-1)/(F-1)}, \qquad
-    (r, s) = \mathrm{MLP}(\gamma(x)), \quad c = \mathrm{sigmoid}(r), \quad \sigma = \mathrm{softplus}(s)
+    (r, s) = \mathrm{MLP}(\gamma(x)), \quad
+    c = \mathrm{sigmoid}(r), \quad \sigma = \mathrm{softplus}(s)
 
 The frequencies are constants (the published release trains them by accident). No view direction:
 colours are those of the surface.
@@ -45,9 +46,10 @@ from tasks.types import Batch
 
 @dataclass(frozen=True)
 class Space:
-    """What a field is rendered through: limits along rays, samples a ray, and what lies behind.
+    """Space that a field is rendered through: limits along rays, samples per ray, the background.
 
-    ``share``: of all samples, about how many are evaluated (sizes a cohort's chunks, nothing else).
+    ``share``: fraction of all samples that is evaluated, roughly (sizes a cohort's chunks, nothing
+    else).
     """
 
     near: float = 2.0
@@ -138,7 +140,7 @@ class Radiance:
         return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
 
     def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse:
-        """What the network sees of a batch of rays: features instead of points ``[C, M, 6 F]``;
+        """Inputs of the network for a batch of rays: features instead of points ``[C, M, 6 F]``;
         once is enough."""
         if not isinstance(batch, Batch):
             return batch
@@ -228,5 +230,5 @@ class RadianceDerivatives(ByHand):
 
 
 def _scale(marched: Dense | Sparse) -> float:
-    """What half a squared error of one channel counts in the mean over all rays of the batch."""
+    """Weight of half a squared error of one channel in the mean over all rays of the batch."""
     return 2 / (3 * (marched.ray if isinstance(marched, Sparse) else marched.contrast).shape[1])

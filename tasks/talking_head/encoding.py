@@ -20,8 +20,8 @@ from tasks.talking_head.person import Person
 
 @dataclass(frozen=True)
 class Encoded:
-    """``residual`` and ``mel`` hold one tensor a training clip: ``[T, c, h, w]`` and ``[T, TOKENS,
-    BINS]``."""
+    """One person's clips as latents and tokens. ``residual`` and ``mel`` hold one tensor per
+    training clip: ``[T, c, h, w]`` and ``[T, TOKENS, BINS]``."""
 
     person: Person
     reference: Tensor  # [c, h, w]
@@ -39,7 +39,7 @@ class Encoded:
 
     @property
     def truth(self) -> Tensor:
-        """The reference picture: what a list of people shows of this one."""
+        """The reference picture, which lists of people show."""
         return self.person.reference
 
 
@@ -70,8 +70,17 @@ def draw(
     window: int,
     alphas: Tensor,
 ) -> NoisedBatches:
-    """All random choices of ``count`` steps of ``batches`` batches, each client's from its own
-    stream ``keys [C]``."""
+    """All random choices of a cohort's coming steps.
+
+    Args:
+        cohort: C people.
+        keys: name of each one's own random stream, C of them.
+        count: number of steps.
+        batches: number of batches per step.
+        frames: per person and batch, rounded up to whole clips.
+        window: consecutive frames of a clip.
+        alphas: the schedule.
+    """
     clips = max(1, -(-frames // window))
     shape = (count, batches, clips)
     picks = []
@@ -87,8 +96,15 @@ def draw(
 
 
 class NoisedBatches:
-    """``batch(step, index)`` assembles what was drawn; noise is drawn only then: memory stays that
-    of a batch."""
+    """Drawn batches, assembled by :meth:`batch`; noise is drawn only then: memory stays that of one
+    batch.
+
+    Args:
+        cohort: C people.
+        picks: of each: clips, first frames, steps ``[count, batches, clips]``; seed of the noise.
+        window: consecutive frames of a clip.
+        alphas: the schedule.
+    """
 
     def __init__(
         self,

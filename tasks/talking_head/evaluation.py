@@ -1,8 +1,7 @@
-r"""What a person who was in no round gets: at once, and after adapting a personal adapter to their
-own clips.
+r"""Quality for unseen clients: at once, and after adapting a personal adapter to their own clips.
 
-Everything stands beside what would make it worthless: the reference picture held still, the codec's
-own loss, the same model hearing other people's speech.
+Every score stands beside its controls: the reference picture held still, the codec's own loss, the
+same model hearing other people's speech.
 """
 
 from __future__ import annotations
@@ -58,8 +57,10 @@ class Judged(Protocol):
 def reliability(model: HeadModel, params: Tensor, cohort: Sequence[Encoded]) -> dict[str, Tensor]:
     r"""``{"identity": [C], "stability": [C]}`` in [0, 1], from each person's first held-out clip.
 
-    .. math:: \mathrm{ID} = \tfrac12 (1 + \cos(F(\hat v), F(x_{ref}))), \qquad
-        \mathrm{TS} = \frac{1}{1 + \mathrm{mean}|\partial \hat v - \partial v| / \mathrm{mean}|\partial v|}
+    .. math::
+        \mathrm{ID} = \tfrac12 (1 + \cos(F(\hat v), F(x_{ref}))), \qquad
+        \mathrm{TS} = \frac{1}
+            {1 + \mathrm{mean}|\partial \hat v - \partial v| / \mathrm{mean}|\partial v|}
 
     with F the appearance embedding and :math:`\partial` differences of consecutive frames.
     """
@@ -91,9 +92,8 @@ def _speak(
     found: list[list[Tensor]] = [[] for _ in cohort]
     for turn in range(max(len(said) for said in voices)):
         ready = [index for index, said in enumerate(voices) if turn < len(said)]
-        for length in sorted(
-            {len(voices[index][turn]) for index in ready}
-        ):  # clips of one length go together
+        # Clips of one length go together.
+        for length in sorted({len(voices[index][turn]) for index in ready}):
             some = [index for index in ready if len(voices[index][turn]) == length]
             references = torch.stack([cohort[index].reference for index in some]).to(params)
             mel = torch.stack([voices[index][turn] for index in some]).to(params)
@@ -113,7 +113,15 @@ def evaluate_people(
     personalise: bool,
 ) -> Evaluation:
     """Scores at step 0 and, if asked, after each of ``evaluation.steps`` of personalisation; videos
-    of both."""
+    of both.
+
+    Args:
+        task: model and training steps.
+        shared: the shared adapter, ``[P]``.
+        people: unseen clients.
+        settings: steps, rate and clip norm of personalisation.
+        personalise: whether to adapt the personal adapter at all.
+    """
     model = task.model(shared.device)
     start = task.personal_start().to(shared)
     steps = sorted({0, *settings.step_list}) if personalise else [0]
@@ -192,7 +200,7 @@ def _personalised(
             yield step, point
         if step < max(steps):
             _, gradient = task.gradient(point, episode(step).query)
-            gradient[:, :shared] = 0
+            gradient[:, :shared] = 0  # what all share stays
             optimiser.rate = settings.rate * 0.5 * (1 + math.cos(math.pi * step / horizon))
             point = point - optimiser.direction(clip(gradient, settings.clip))
 
@@ -228,45 +236,32 @@ def _score_person(
 def _controls(
     model: HeadModel, params: Tensor, people: Sequence[Encoded], found: Sequence[Sequence[Tensor]]
 ) -> dict[str, Any]:
-    """What the scores must be read against."""
+    """Controls that the scores must be read against."""
     codec = model.backbone.codec
-    still = []
-    coded = []
-    wrong = []
-    top = []
-    resting: list[float] = []
+    still: list[float] = []
+    coded: list[float] = []
+    top: list[bool] = []
+    ordinary: list[float] = []
     reserved: list[float] = []
     gallery = torch.stack([judge.appearance(data.person.reference[None]) for data in people])
     for index, data in enumerate(people):
         for clip_, video in zip(data.person.held_out, found[index], strict=True):
             still.append(psnr(data.person.reference.expand_as(clip_.frames), clip_.frames))
-            coded.append(
-                psnr(
-                    codec.decode(codec.encode(clip_.frames.to(params))).cpu().clamp(0, 1),
-                    clip_.frames,
-                )
-            )
+            through = codec.decode(codec.encode(clip_.frames.to(params))).cpu().clamp(0, 1)
+            coded.append(psnr(through, clip_.frames))
             trace = judge.mouth_trace(clip_.frames)
             closed = judge.mouth_trace(data.person.reference[None])
-            error = float((closed - trace).abs().mean()) / abs(
-                judge.mouth_slope([trace], [clip_.opening]) or 1.0
-            )
-            (reserved if _is_reserved(data) else resting).append(error)
+            unit = abs(judge.mouth_slope([trace], [clip_.opening]) or 1.0)
+            error = float((closed - trace).abs().mean()) / unit
+            (reserved if _is_reserved(data) else ordinary).append(error)
             top.append(judge.nearest(judge.appearance(video), gallery) == index)
-    for turn in range(1, min(WRONG_VOICES, len(people) - 1) + 1):
-        others = [people[(index + turn) % len(people)].held_out for index in range(len(people))]
-        for data, videos in zip(people, _speak(model, params, people, others), strict=True):
-            for clip_, video in zip(data.person.held_out, videos, strict=True):
-                length = min(len(video), len(clip_.frames))
-                truth = judge.mouth_trace(clip_.frames[:length])
-                wrong.append(judge.correlation(judge.mouth_trace(video[:length]), truth))
     every = torch.cat([video for videos in found for video in videos])
     true = torch.cat([clip.frames for data in people for clip in data.person.held_out])
     return {
         "psnr_static": mean_of(still),
         "psnr_codec": mean_of(coded),
-        "mouth_corr_shuffled": mean_of(wrong),
-        "mouth_error_static": mean_of(resting + reserved),
+        "mouth_corr_shuffled": mean_of(_wrong_voices(model, params, people)),
+        "mouth_error_static": mean_of(ordinary + reserved),
         "mouth_error_reserved_static": mean_of(reserved),
         "identity_top1": sum(top) / len(top),
         "frechet": model.judges.frechet(every, true),
@@ -274,9 +269,24 @@ def _controls(
     }
 
 
+def _wrong_voices(
+    model: HeadModel, params: Tensor, people: Sequence[Encoded]
+) -> list[float | None]:
+    """Mouth correlations of everybody's clips with videos driven by other people's speech."""
+    found: list[float | None] = []
+    for turn in range(1, min(WRONG_VOICES, len(people) - 1) + 1):
+        others = [people[(index + turn) % len(people)].held_out for index in range(len(people))]
+        for data, videos in zip(people, _speak(model, params, people, others), strict=True):
+            for clip_, video in zip(data.person.held_out, videos, strict=True):
+                length = min(len(video), len(clip_.frames))
+                truth = judge.mouth_trace(clip_.frames[:length])
+                found.append(judge.correlation(judge.mouth_trace(video[:length]), truth))
+    return found
+
+
 # ---------------------------------------------------------------------- things to look at
 def _strip(data: Encoded, videos: Sequence[Tensor], count: int = 8) -> Tensor:
-    """One row a video (truth, before, after) of ``count`` frames, the reference in front of
+    """One row per video (truth, before, after) of ``count`` frames, the reference in front of
     each."""
     every = max(1, len(videos[0]) // count)
     rows = [torch.cat([data.person.reference, *video[::every][:count]], 1) for video in videos]

@@ -176,7 +176,7 @@ def list_people(root: Path, layout: str, verify: bool = False) -> dict[str, list
 
 # ---------------------------------------------------------------------- what a layout leaves out
 def _warn(root: Path, layout: str, listed: set[str]) -> None:
-    """One warning for every reason why video files below ``root`` are not among ``listed``, with
+    """One warning per reason for which video files below ``root`` are not among ``listed``, with
     the folders."""
     left_out: dict[str, Counter[str]] = {}
     for place, folders, files in os.walk(root):
@@ -205,7 +205,7 @@ def _warn(root: Path, layout: str, listed: set[str]) -> None:
 
 
 def _why_not(layout: str, path: Path, name: str) -> str:
-    """Why a layout does not list a video file."""
+    """Reason for which a layout does not list a video file."""
     if layout == "manifest":
         return f"not named in {manifest.FILE} (is it older than they are?)"
     if layout != "own" and path.suffix.lower() not in PUBLISHED:

@@ -1,4 +1,4 @@
-"""A manifest of recordings: the files of each person with their hashes, in one ``manifest.json``."""
+"""Manifests of recordings: the files of each person with their hashes, in ``manifest.json``."""
 
 from __future__ import annotations
 

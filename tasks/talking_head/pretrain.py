@@ -27,7 +27,7 @@ PUBLIC = 1_000_003  # the population seed of public people; clients and held-out
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a small backbone is determined by."""
+    """Everything that determines a small backbone."""
 
     size: int = 64
     factor: int = 8
@@ -70,7 +70,8 @@ def check(recipe: Recipe, fitted: bool = True) -> None:
         raise InputError(
             "talking-head.pretrain-people",
             recipe.people,
-            f"their pictures have {patches} cells, too few for {recipe.channels} components (talking-head.channels)",
+            f"their pictures have {patches} cells, too few for {recipe.channels} components "
+            "(talking-head.channels)",
             "make it larger",
         )
 
@@ -119,7 +120,7 @@ def public_people(recipe: Recipe) -> list[Any]:
 
 @torch.no_grad()
 def encode(cohort: Sequence[Any], codec: Any) -> Corpus:
-    """Latents of one clip a person; the codec's ``residual_scale`` is not applied yet."""
+    """Latents of one clip per person; the codec's ``residual_scale`` is not applied yet."""
     clips = [person.train[0] for person in cohort]
     latents = torch.stack([codec.encode(clip.frames) for clip in clips])
     reference = codec.encode(torch.stack([person.reference for person in cohort]))
@@ -152,10 +153,11 @@ def pretrain(
             parent = {"digest": start.digest, "trained": about.get("trained"), "steps": steps}
             about["history"] = [*about.get("history", []), parent]
     corpus = encode(cohort, backbone.codec)
+    population = f"population {PUBLIC + recipe.seed}"
     backbone.codec.residual_scale = float(corpus.residual.std())
     _train(backbone, corpus, recipe, progress or (lambda *_: None))
     backbone.about |= {
-        "trained": f"{recipe.steps} steps on {recipe.people} parametric people (population {PUBLIC + recipe.seed})",
+        "trained": f"{recipe.steps} steps on {recipe.people} parametric people ({population})",
         "recipe": {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(recipe).items()
@@ -167,13 +169,10 @@ def pretrain(
 def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progress) -> None:
     draw = generator("pretrain", recipe.seed)
     alphas = schedule()
-    window = (
-        recipe.frames if backbone.motion else 1
-    )  # a motion denoiser knows positions as far as it was trained
-    new = [
-        *backbone.unet.conv_in.parameters(),
-        *backbone.hearing.parameters(),
-    ]  # in adopted weights these know nothing
+    # A motion denoiser knows positions in a clip as far as it was trained.
+    window = recipe.frames if backbone.motion else 1
+    # In adopted weights these start from nothing: they get a step size of their own.
+    new = [*backbone.unet.conv_in.parameters(), *backbone.hearing.parameters()]
     known = [
         parameter
         for name, parameter in backbone.unet.named_parameters()
@@ -202,12 +201,9 @@ def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progres
         t = torch.randint(len(alphas), (clips,), generator=draw).repeat_interleave(window)
         residual = corpus.residual[at] / backbone.codec.residual_scale
         sample, target = noisy(residual, torch.randn(residual.shape, generator=draw), alphas[t])
-        heard = (
-            corpus.mel[at]
-            * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[
-                :, None, None
-            ]
-        )
+        # Classifier-free guidance needs a model that was trained without speech now and then.
+        spoken = torch.rand(clips, generator=draw) >= recipe.dropout
+        heard = corpus.mel[at] * spoken.repeat_interleave(window)[:, None, None]
         velocity = backbone(sample, corpus.reference[at[0]], heard, t, window)
         loss = denoising(velocity, target, alphas[t], recipe.min_snr).mean()
         optimiser.zero_grad(set_to_none=True)

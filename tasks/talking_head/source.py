@@ -1,5 +1,5 @@
-"""Who the people are: parametric ones, or those of a folder. Clients first, people for judging
-after them.
+"""People of a run: parametric ones, or those of a folder. Clients first, people for judging after
+them.
 
 Of parametric clients every sixth is reserved, of unseen ones every third: a style most of what is
 learned together does not know.
@@ -66,7 +66,8 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
         place = root / who.name
         place.mkdir(parents=True, exist_ok=True)
         for index, clip in enumerate((calm, *who.train, *who.held_out)):
-            file, sound = place / f"{index:02d}.mp4", place / f"{index:02d}.wav"
+            file = place / f"{index:02d}.mp4"
+            sound = file.with_suffix(".wav")
             write_clip(file, clip)
             write_wav(sound, clip.audio)
             listed.setdefault(who.name, []).append(
@@ -87,7 +88,8 @@ def check(settings: TaskSettings, clients: int) -> None:
         raise InputError(
             "clients.total",
             clients,
-            f"{settings.data.path} holds {len(names)} people, {spare} of them kept for judging (data.held-out)",
+            f"{settings.data.path} holds {len(names)} people, {spare} of them kept for judging "
+            "(data.held-out)",
             f"set it to {max(0, len(names) - spare)} or fewer",
         )
     skipped: Counter[str] = Counter()

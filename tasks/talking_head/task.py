@@ -76,7 +76,7 @@ class TalkingHeadTask:
                     "talking heads need it",
                     "pip install 'fedapp[talking-head]'",
                 )
-        # what this task does not look at must not make two tasks (and two models in memory) of one
+        # Settings of other axes must not make two tasks (and two models in memory) of one.
         self.settings = TaskSettings(
             task=settings.task,
             data=settings.data,
@@ -107,12 +107,11 @@ class TalkingHeadTask:
     def _layouts(self) -> tuple[Layout, Layout]:
         """From the backbone if there is one, else from an untrained one of the same shape."""
         if self._shapes is None:
-            known = (
-                backbone_folder(self.settings) / "unet"
-            ).is_dir() or self.settings.talking_head.backbone
-            adapters = (
-                self.model(torch.device("cpu")).adapters if known else shape_only(self.settings)
-            )
+            there = (backbone_folder(self.settings) / "unet").is_dir()
+            if there or self.settings.talking_head.backbone:
+                adapters = self.model(torch.device("cpu")).adapters
+            else:
+                adapters = shape_only(self.settings)
             self._shapes = adapters.shared, adapters.personal
         return self._shapes
 
@@ -190,7 +189,7 @@ class TalkingHeadTask:
         cells = (self.settings.data.size // self.settings.talking_head.patch) ** 2
         return PASS_BYTES * cells * batch_size * (inner_steps + 1)
 
-    # ------------------------------------------------------------------ derivatives, for one vector or both
+    # ------------------------------------------------------------------ derivatives
     def gradient(self, params: Tensor, batch: object) -> tuple[Tensor, Tensor]:
         return self.model(params.device).gradient(params, batch)  # type: ignore[arg-type]
 

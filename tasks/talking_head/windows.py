@@ -1,4 +1,4 @@
-"""Windows of a person's recordings, shared out: reference picture, clips to train on, clips held out.
+"""Windows of a person's recordings, shared out: a reference, clips to train on, clips held out.
 
 A recording that cannot be used is skipped, logged with its path and counted by reason; a person
 with too little left is an error, because a silently missing client is worse.
@@ -23,7 +23,7 @@ log = logging.getLogger("flwr")
 
 
 class _Shelf(NamedTuple):
-    """What one recording can give: how many windows by its header, and those that prove usable,
+    """Yield of one recording: the number of windows by its header, and those that prove usable,
     decoded on demand."""
 
     windows: int
@@ -46,7 +46,7 @@ def _clips(
         except UnusableClipError as error:
             _skip(person, error, skipped)
             if error.reason not in ("silent", "too short"):
-                return  # what ails the whole file is counted once
+                return  # a fault of the whole file is counted once
 
 
 def _skip(person: str, error: UnusableClipError, skipped: Counter[str]) -> None:
@@ -90,8 +90,7 @@ def _at_rest(clip: Clip) -> Tensor:
 def load_person(
     name: str, recordings: Sequence[Recording], size: int, frames: int, held_out: int, most: int
 ) -> tuple[Person, Counter[str]]:
-    """A person with at most ``most`` windows to train on and ``held_out`` held out, and what was
-    skipped, by reason.
+    """A person, and the recordings that were skipped, by reason.
 
     Windows of ``frames`` frames do not overlap. With three usable recordings or more, no recording
     serves two purposes: the shortest gives the reference, the shortest that is long enough (else
@@ -99,6 +98,14 @@ def load_person(
     divided; with one, that one gives everything. Decoding stops when there is enough. Raises
     :class:`InputError` with the counts if fewer than ``held_out`` windows and one to train on are
     left.
+
+    Args:
+        name: of the person.
+        recordings: of the person, in the order of their names.
+        size: pixels per side of the square that frames are cut and scaled to.
+        frames: length of a window.
+        held_out: number of windows to hold out.
+        most: number of windows to train on, at most.
     """
     skipped: Counter[str] = Counter()
     shelves = sorted(
@@ -109,6 +116,7 @@ def load_person(
         shared = shelves.pop(0).clips
         calm = next(shared, None)
 
+    # The shortest that is long enough leaves most to train on; if none is, the longest come first.
     shelves.sort(
         key=lambda s: (s.windows < held_out, s.windows if s.windows >= held_out else -s.windows)
     )
@@ -119,24 +127,22 @@ def load_person(
         if taken := list(islice(source, held_out - len(held))):
             held += taken
             shared = source
-            sources = sources + 1
+            sources += 1
     train = list(islice(_in_turn(shelves), most))
-    if (
-        calm is not None and not train and sources < 2
-    ):  # fewer than three usable recordings: one has to be divided
+    # Fewer than three usable recordings: one has to be divided.
+    if calm is not None and not train and sources < 2:
         held += islice(shared, held_out - len(held))
         train = list(islice(shared, most))
 
     if calm is None or not train or len(held) < held_out:
-        causes = (
-            ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
-        )
+        causes = [f"{count} {reason}" for reason, count in sorted(skipped.items())]
         raise InputError(
             "data.path",
             name,
-            f"too few usable windows of {frames} frames in {len(recordings)} recordings: {int(calm is not None)} for "
-            f"the reference, {len(held)} of {held_out} held out, {len(train)} to train on; skipped: {causes}",
-            f"add recordings of {frames / FPS:.2f} s or more with sound, lower talking-head.held-out-clips, or leave "
-            "the person out",
+            f"too few usable windows of {frames} frames in {len(recordings)} recordings: "
+            f"{int(calm is not None)} for the reference, {len(held)} of {held_out} held out, "
+            f"{len(train)} to train on; skipped: {', '.join(causes) or 'nothing'}",
+            f"add recordings of {frames / FPS:.2f} s or more with sound, lower "
+            "talking-head.held-out-clips, or leave the person out",
         )
     return Person(name, _at_rest(calm), train, held), skipped

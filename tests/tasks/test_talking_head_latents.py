@@ -139,6 +139,6 @@ def test_guidance_goes_on_from_what_is_said_without_speech(
 
     monkeypatch.setattr(model.backbone, "forward", forward)
     still, mel, steps = torch.zeros(2, 6, 4, 4), torch.ones(2, TOKENS, BINS), torch.tensor([3, 3])
-    found = model._guided(still, still, mel, steps, 2)
+    found = model._guided(still, steps, still, mel, 2)
     torch.testing.assert_close(found, torch.full_like(still, 2 + guidance * (7 - 2)))
     assert len(seen) == passes

@@ -1,4 +1,4 @@
-"""Your own clips: a folder a client, in it films, gif files or folders of frames.
+"""Your own clips: a folder per client, in it films, gif files or folders of frames.
 
 No data set of its own; FedMeNF (https://arxiv.org/abs/2508.06301) fits its fields to such clips::
 
@@ -47,8 +47,7 @@ FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 # ---------------------------------------------------------------------- mp4
 @contextmanager
 def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A film, open at its first video stream; what FFmpeg finds wrong with it, then or later, names
-    the file."""
+    """A film, open at its first video stream; an error of FFmpeg, then or later, names the file."""
     av = pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:

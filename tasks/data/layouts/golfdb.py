@@ -5,7 +5,7 @@ https://arxiv.org/abs/1903.06528 (https://github.com/wmcnally/golfdb), in the fo
 
     golfDB_slice.csv             an unnamed index, id, youtube_id, player, sex, club, view, ...
     images_160/<id>_<0..7>.png   160 x 160 pixels
-    use_ids.txt                  one id a line, optional: the others do not count
+    use_ids.txt                  one id per line, optional: the others do not count
 
 A golfer with two or more swings is a client and a swing an item: a video of eight frames. Golfers
 with fewer are passed over, as in the published experiments. Other clips than these:
@@ -91,9 +91,8 @@ class GolfDB(DatasetLayout):
         if not self.found(root):
             raise unusable(root, f"no {TABLE}", f"expected {self.expected}")
         images = folder(root / FRAMES)
-        there = frozenset(
-            os.listdir(images)
-        )  # one listing: asking for 11 200 files one by one takes long on a network
+        # One listing: asking for 11 200 files one by one takes long on a network.
+        there = frozenset(os.listdir(images))
         golfers = []
         for player, numbers in sorted(_swings(root).items()):
             if len(numbers) >= LEAST:
@@ -109,9 +108,11 @@ class GolfDB(DatasetLayout):
         names = [f"{number}_{event}.png" for event in range(EVENTS)]
         for name in names:
             if name not in there:
-                remedy = f"restore it, or leave {number} out of {USED} (write that file with all other ids)"
                 raise unusable(
-                    images / name, f"no such file, but {TABLE} has the swing {number}", remedy
+                    images / name,
+                    f"no such file, but {TABLE} has the swing {number}",
+                    f"restore it, or leave {number} out of {USED} "
+                    "(write that file with all other ids)",
                 )
         return tuple(images / name for name in names)
 

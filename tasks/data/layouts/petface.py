@@ -48,7 +48,7 @@ def _species(root: Path) -> list[tuple[Path, str]]:
 
 
 def _excluded(species: Path) -> dict[str, list[str]]:
-    """What the data set's list takes out; an animal that it names need not be here."""
+    """Photographs that the data set's list takes out; an animal that it names need not be here."""
     file = species.parent.parent / "excluded" / f"{species.name}_excluded_images.json"
     if species.parent.name != "images" or not file.is_file():
         return {}
@@ -60,7 +60,10 @@ class PetFace(DatasetLayout):
 
     kind = "pictures"
     owned = True
-    expected = "[images/<species>/]<animal>/*.png|jpg, two or more; excluded/<species>_excluded_images.json optional"
+    expected = (
+        "[images/<species>/]<animal>/*.png|jpg, two or more; "
+        "excluded/<species>_excluded_images.json optional"
+    )
 
     def found(self, root: Path) -> bool:
         root = root.absolute()

@@ -1,4 +1,4 @@
-"""What every layout does with files: list them, decode them, say what is wrong with one of them."""
+"""Files as all layouts read them: listing, decoding, and the error for one that is unusable."""
 
 from __future__ import annotations
 
@@ -105,8 +105,7 @@ def parse_json(path: Path, model: type[Model]) -> Model:
 # ---------------------------------------------------------------------- pictures
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture file, open; whatever Pillow finds wrong with it, then or when it is decoded, names
-    the file."""
+    """A picture file, open; an error of Pillow, then or when it is decoded, names the file."""
     try:
         with Image.open(path) as image:
             yield image
@@ -139,7 +138,15 @@ def picture(path: Path, size: int, channels: int) -> Tensor:
 def refuse_other_size(
     first: Path, first_shape: tuple[int, int], other: Path, shape: tuple[int, int], where: str
 ) -> None:
-    """Two files that have to be of one (width, height); the error names both."""
+    """Raise :class:`InputError` unless two files are of one size; it names both.
+
+    Args:
+        first: a file.
+        first_shape: its (width, height) in pixels.
+        other: the file to hold against it.
+        shape: its (width, height) in pixels.
+        where: the relation of the two, such as ``of the same clip``.
+    """
     if shape != first_shape:
         width, height = first_shape
         reason = f"{shape[0]} x {shape[1]} pixels, but {first} {where} has {width} x {height}"
@@ -159,9 +166,11 @@ def stack(frames: Iterable[tuple[Path, Tensor]], where: str) -> Tensor:
         paths.append(path)
         pictures.append(frame)
         if len(pictures) * frame.numel() > MOST_VALUES:
-            reason = f"more than {len(pictures) - 1} frames of {frame.shape[1]} x {frame.shape[0]} pixels are too many"
+            height, width = frame.shape[:2]
             raise unusable(
-                path, reason, "lower data.size (0 keeps the native size) or cut the clip"
+                path,
+                f"more than {len(pictures) - 1} frames of {width} x {height} pixels are too many",
+                "lower data.size (0 keeps the native size) or cut the clip",
             )
     return torch.stack(pictures)
 
@@ -182,7 +191,7 @@ class View(NamedTuple):
 
 
 def _scaled(image: Image.Image, size: int) -> Image.Image:
-    """The central square at ``size`` pixels a side: the mean over each new pixel's area, Lanczos
+    """The central square at ``size`` pixels per side: the mean over each new pixel's area, Lanczos
     when enlarging."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

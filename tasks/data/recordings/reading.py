@@ -47,8 +47,7 @@ class VideoHeader(NamedTuple):
 
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
-    """The file, open; whatever FFmpeg finds wrong with it, then or later, is the reason
-    "unreadable"."""
+    """The file, open; an error of FFmpeg, then or later, is the reason "unreadable"."""
     av = pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -96,9 +95,8 @@ def probe(path: Path) -> VideoHeader:
         if ticks is None:  # some containers do not say: walk through the packets
             ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
             ticks = max(ends, default=0) - (stream.start_time or 0)
-        whole = int(
-            float(ticks * stream.time_base) * FPS + 0.1
-        )  # lengths are rounded, some to the millisecond
+        # Lengths are rounded, some to the millisecond: a little less than a frame counts as one.
+        whole = int(float(ticks * stream.time_base) * FPS + 0.1)
         return VideoHeader(whole, float(stream.average_rate or 0), stream.width, stream.height)
 
 
@@ -118,16 +116,16 @@ def _picture(frame: VideoFrame, size: int) -> Tensor:
 
 
 def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, float]:
-    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it;
-    ``origin`` of the video."""
+    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it, and the
+    second at which the video begins."""
     with _opened(path) as container:
         stream = _video_stream(container, path)
         origin = _origin(stream)
         times = [origin + (start + index) / FPS for index in range(frames)]
         chosen: list[Tensor] = []
         before: VideoFrame | None = None
-        earlier = 0.0
-        shown = 0.0  # when the frame before was due, and for how long it was shown
+        earlier = 0.0  # when the frame before was due
+        shown = 0.0  # for how long it was shown
         _enter(container, stream, times[0])
         for frame in container.decode(stream):
             now = _time(frame, path)
@@ -135,11 +133,11 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
                 raise UnusableClipError(
                     "unreadable", path, "cannot be entered where the window starts"
                 )
+            # All moments up to this frame: each is nearer to it or to the frame before.
             while len(chosen) < frames and times[len(chosen)] <= now:
                 due = times[len(chosen)]
-                chosen.append(
-                    _picture(frame if before is None or now - due < due - earlier else before, size)
-                )
+                nearest = frame if before is None or now - due < due - earlier else before
+                chosen.append(_picture(nearest, size))
             if len(chosen) == frames:
                 return torch.stack(chosen), origin
             shown = now - earlier if before is not None else 0.0
@@ -168,7 +166,7 @@ class _Stretch:
         self._resampler = pyav().AudioResampler(format="fltp", rate=RATE)
 
     def take(self, frame: AudioFrame | None) -> Iterator[tuple[int, Tensor]]:
-        """The mean of the channels, with the place of its first sample; ``None``: what the
+        """The mean of the channels, with the place of its first sample; ``None``: the rest that the
         resampler still holds."""
         if frame is not None:
             self.due += frame.samples / frame.sample_rate
@@ -185,9 +183,8 @@ def _placed(
     stretch: _Stretch | None = None
     for frame in decoded:
         now = stretch.due if stretch is not None and frame.time is None else _time(frame, path)
-        if (
-            stretch is None or abs(now - stretch.due) > JITTER
-        ):  # joining what lies apart would shift all that follows
+        # Joining pieces that lie apart would shift all that follows.
+        if stretch is None or abs(now - stretch.due) > JITTER:
             if stretch is not None:
                 yield from stretch.take(None)
             stretch = _Stretch(now, begin)
@@ -211,8 +208,8 @@ def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
         begin = (_origin(stream) if origin is None else origin) + start / FPS
         _enter(container, stream, begin)
         sound = torch.zeros(need)
-        front = need
-        filled = 0  # where the track begins, and up to where the window is done
+        front = need  # where the track begins
+        filled = 0  # up to where the window is done
         for at, piece in _placed(container.decode(stream), begin, path):
             front = min(front, max(at, 0))
             place = max(at, filled)
@@ -254,14 +251,22 @@ def read_clip(
     audio_path: Path | None = None,
     name: str = "",
 ) -> Clip:
-    """``frames`` consecutive frames from frame ``start`` (at 25 a second; ``None``: the centre) and
-    their sound.
+    """Consecutive frames of a recording and their sound; raises :class:`UnusableClipError`.
 
-    ``frames [frames, size, size, 3]`` RGB in [0, 1]; ``audio [frames * 640]``, from ``audio_path``
-    where given (any format FFmpeg reads; its start belongs to the first video frame), else from the
-    file itself, at the times the file states. A track that lacks up to one frame's worth at an end
-    is filled with zeros, and so are gaps inside it. Only the window and :data:`PREROLL` seconds
-    before it are decoded. ``name`` defaults to the file's. Raises :class:`UnusableClipError`.
+    A track that lacks up to one frame's worth at an end is filled with zeros, and so are gaps
+    inside it. Only the window and :data:`PREROLL` seconds before it are decoded.
+
+    Args:
+        path: the video file.
+        size: pixels per side of the square that each frame is cut and scaled to.
+        frames: length of the window, at 25 per second.
+        start: its first frame, at that rate; ``None``: the window lies in the middle.
+        audio_path: a sound file in any format FFmpeg reads, whose start belongs to the first video
+            frame; ``None``: the video's own track, at the times the file states.
+        name: of the clip; empty: the file's.
+
+    Returns:
+        ``frames [frames, size, size, 3]`` RGB in [0, 1] and ``audio [frames * 640]`` in [-1, 1].
     """
     if start is None:
         start = max((probe(path).frames - frames) // 2, 0)

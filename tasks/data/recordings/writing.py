@@ -34,7 +34,7 @@ def _encoder() -> tuple[str, dict[str, str]]:
 
 
 def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
-    """An mp4 that browsers play: H.264 at 25 frames a second, AAC at 16 kHz; without sound if
+    """An mp4 that browsers play: H.264 at 25 frames per second, AAC at 16 kHz; without sound if
     ``clip.audio`` is empty.
 
     Pixels become ``scale`` by ``scale``; an odd width or height gains one repeated column or row
@@ -54,9 +54,8 @@ def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
         sound = (
             container.add_stream("aac", rate=RATE, layout="mono") if clip.audio.numel() else None
         )
-        for index, picture in enumerate(
-            pictures
-        ):  # picture and sound in turn, as a player wants them in the file
+        # Picture and sound in turn, as a player wants them in the file.
+        for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
             frame.pts = index
             frame.time_base = Fraction(1, FPS)
@@ -88,7 +87,7 @@ def write_wav(path: Path, audio: Tensor) -> None:
 
 
 def write_gif(path: Path, frames: Tensor, scale: int = 1) -> None:
-    """``frames [T, H, W, 3]`` in [0, 1] as an endless gif, 40 ms a frame.
+    """``frames [T, H, W, 3]`` in [0, 1] as an endless gif, 40 ms per frame.
 
     One palette for all frames and no dithering: a still background stays still.
     """

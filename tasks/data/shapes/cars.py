@@ -32,9 +32,8 @@ from tasks.data.shapes.sdf import (
 )
 from tasks.errors import InputError
 
-FIT = (
-    1.04  # half diagonal of the box; its corners are empty, so that the car stays within about 0.96
-)
+# Half diagonal of the box; its corners are empty, so that the car stays within about 0.96.
+FIT = 1.04
 EDGE = 0.03  # m, how softly sheet metal bends
 SEAM = 0.08  # m, the fillet between body and cabin
 GLASS_FRAME = 0.05  # m of metal around every pane
@@ -97,7 +96,7 @@ KINDS: dict[str, Measures] = {
 
 @dataclass(frozen=True)
 class CarLook:
-    """What a car's own draw decides besides its measures; colours are RGB in [0, 1]."""
+    """Paint and trim of one car; colours are RGB in [0, 1]."""
 
     paint: Colour
     roof: Colour
@@ -167,9 +166,8 @@ class _Car:
         self.is_pickup = m.u_rear < 0.75
         self.body = self._body_planes()
         self.cabin = self._cabin_planes()
-        self.pillar = self.along(
-            m.u_cowl + 0.52 * (m.u_roof_end - m.u_cowl)
-        )  # between front and rear side windows
+        # between front and rear side windows
+        self.pillar = self.along(m.u_cowl + 0.52 * (m.u_roof_end - m.u_cowl))
 
     def along(self, share: float) -> float:
         """The z of a share of the length from the front bumper."""
@@ -217,10 +215,8 @@ class _Car:
             _slope(start, crown),
             _slope(crown, end),
             ((0.0, -1.0, 0.0), (0.0, m.belt - 0.15, 0.0)),
-            (
-                (0.0, 0.0, 1.0),
-                (0.0, 0.0, self.along(0.99)),
-            ),  # a flat rear window's plane would leave the body
+            # the plane of a flat rear window would leave the body
+            ((0.0, 0.0, 1.0), (0.0, 0.0, self.along(0.99))),
             ((0.5, 0.0, -1.0), (0.6 * foot, m.belt, cowl[1])),
         )
 

@@ -27,7 +27,7 @@ AMBIENT = 0.45
 
 @dataclass(frozen=True)
 class Cast:
-    """What N rays met. Where ``hit`` is false, colour is 0 and depth is ``far``."""
+    """First surfaces along N rays. Where ``hit`` is false, colour is 0 and depth is ``far``."""
 
     colour: Tensor  # [N, 3] in [0, 1], lit
     depth: Tensor  # [N] along the unit direction
@@ -36,12 +36,18 @@ class Cast:
 
 @torch.no_grad()
 def raycast(solid: Solid, origins: Tensor, directions: Tensor, near: float, far: float) -> Cast:
-    """The first surface along each ray between ``near`` and ``far``; ``origins, directions [N,
-    3]``, unit directions.
+    """The first surface along each ray between two distances.
 
     A ray advances by the solid's function, which never exceeds the distance to the surface, until
     it is inside; halving the last step then gives the depth to about 1e-6. A ray that starts inside
     is hit where it starts.
+
+    Args:
+        solid: geometry and paint.
+        origins: of the rays, ``[N, 3]``.
+        directions: of unit length, ``[N, 3]``.
+        near: least distance along a ray, from 0 up.
+        far: greatest one, finite.
     """
     if not 0 <= near < far < math.inf:
         raise InputError(
@@ -136,11 +142,19 @@ def render(
     background: float = 1.0,
     samples: int = 1,
 ) -> Views:
-    """Pictures ``[V, H, W, 3]`` of the solid from ``poses [V, 4, 4]``, on a plain background in [0,
-    1].
+    """Pictures of the solid on a plain background.
 
-    ``samples = 1`` looks through each pixel's centre; 4 averages the centres of its four quarters,
-    which softens outlines. ``focal`` is in pixels of the finished picture.
+    Args:
+        solid: geometry and paint.
+        poses: camera to world, ``[V, 4, 4]``.
+        focal: focal length in pixels of the finished picture.
+        height: H, in pixels.
+        width: W, in pixels.
+        near: least distance of a surface from a camera.
+        far: greatest one.
+        background: grey level in [0, 1].
+        samples: rays per pixel: 1 looks through its centre, 4 averages the centres of its quarters,
+            which softens outlines.
     """
     if samples not in (1, 4):
         raise InputError(

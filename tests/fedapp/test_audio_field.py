@@ -15,10 +15,17 @@ from tasks.settings import DataSettings, TaskSettings
 
 CLIENTS = 4
 CHANGES = {
-    "task": "audio_field:AudioTask", "methods": "maml,local", "clients.total": CLIENTS, "rounds": 2,
-    "data.held-out": 2, "learner.outer-steps": 2, "learner.inner-rate": 0.05,
-    "evaluation.uploads": True, "report.pictures": True, "report.page": True,
-}  # fmt: skip
+    "task": "audio_field:AudioTask",
+    "methods": "maml,local",
+    "clients.total": CLIENTS,
+    "rounds": 2,
+    "data.held-out": 2,
+    "learner.outer-steps": 2,
+    "learner.inner-rate": 0.05,
+    "evaluation.uploads": True,
+    "report.pictures": True,
+    "report.page": True,
+}
 
 
 @pytest.mark.parametrize("chords", [1, 8], ids=["one chord", "eight chords"])

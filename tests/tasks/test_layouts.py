@@ -128,7 +128,8 @@ def test_petface_leaves_excluded_photographs_out(tmp_path: Path) -> None:
 
 def test_petface_refuses_what_is_wrong(tmp_path: Path) -> None:
     petface(tmp_path)
-    layout, animal = open_layout("petface"), tmp_path / "images" / "dog" / "000001"
+    layout = open_layout("petface")
+    animal = tmp_path / "images" / "dog" / "000001"
     paint(animal / "b.png", shape=(9, 7))
     holder = layout.holders(tmp_path)[1]
     with pytest.raises(InputError) as error:

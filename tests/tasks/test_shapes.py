@@ -76,7 +76,8 @@ COMBINED: dict[str, Callable[[Tensor], Tensor]] = {
 
 def steepest(solid: Callable[[Tensor], Tensor], *key: object) -> float:
     """The largest |f(p) - f(q)| / |p - q| over pairs both far apart and close together."""
-    first, slopes = points(1500, *key), []
+    first = points(1500, *key)
+    slopes = []
     for reach in (1.0, 0.1, 0.001):
         second = first + points(1500, *key, "to", reach=reach)
         slopes.append(
@@ -100,7 +101,8 @@ def test_primitives_against_numbers_worked_out_by_hand() -> None:
     at = torch.tensor(
         [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64
     )
-    root2, root3 = math.sqrt(2), math.sqrt(3)
+    root2 = math.sqrt(2)
+    root3 = math.sqrt(3)
 
     def check(values: Tensor, expected: list[float]) -> None:
         torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
@@ -133,7 +135,8 @@ def test_primitives_against_numbers_worked_out_by_hand() -> None:
 
 
 def test_smooth_combinations_are_the_sharp_ones_away_from_the_seam() -> None:
-    first, second = torch.tensor([0.1, 0.9]), torch.tensor([0.8, 0.2])
+    first = torch.tensor([0.1, 0.9])
+    second = torch.tensor([0.8, 0.2])
     assert torch.equal(sdf.smooth_union(first, second, 0.5), torch.minimum(first, second))
     assert torch.equal(sdf.subtraction(first, -second, 0.5), torch.maximum(first, second))
 
@@ -165,7 +168,8 @@ def test_a_sphere_is_hit_where_algebra_says() -> None:
 
 
 def test_near_far_and_starting_inside() -> None:
-    eye, aim = torch.tensor([[0.0, 0.0, 2.5]]), torch.tensor([[0.0, 0.0, -1.0]])
+    eye = torch.tensor([[0.0, 0.0, 2.5]])
+    aim = torch.tensor([[0.0, 0.0, -1.0]])
     assert float(raycast(ball(), eye, aim, 1.0, 3.0).depth) == pytest.approx(2.0, abs=2e-6)
     assert not bool(raycast(ball(), eye, aim, 0.5, 1.9).hit), "the surface lies beyond far"
     assert float(raycast(ball(), eye, aim, 2.2, 3.0).depth) == pytest.approx(2.2), (
@@ -259,7 +263,8 @@ def test_cars_stand_on_their_wheels_and_point_along_z() -> None:
 
 
 def test_the_middle_of_the_picture_is_the_target() -> None:
-    eye, target = torch.tensor([[1.0, 2.0, -3.0], [0.0, -1.0, 2.0]]), torch.tensor([0.3, -0.2, 0.1])
+    eye = torch.tensor([[1.0, 2.0, -3.0], [0.0, -1.0, 2.0]])
+    target = torch.tensor([0.3, -0.2, 0.1])
     poses = look_at(eye, target)
     origins, directions = rays(
         poses, 20.0, 5, 7
@@ -339,7 +344,8 @@ def test_pictures_are_in_range_on_an_exact_background(background: float, samples
 def test_a_point_looks_the_same_from_everywhere() -> None:
     """No view dependence: where two cameras see the same point of a matt solid they see the same
     colour."""
-    solid, target = SOLIDS[-1], surface(SOLIDS[-1])[0]
+    solid = SOLIDS[-1]
+    target = surface(SOLIDS[-1])[0]
     colours = []
     for turn in (0.0, 0.05):
         away = torch.nn.functional.normalize(sdf.normals(solid, target) + turn, dim=-1)

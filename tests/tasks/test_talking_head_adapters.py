@@ -26,7 +26,8 @@ def test_a_cohort_is_its_clients_one_by_one(
     tiny_backbone: Path, settings: dict[str, Any], both: bool
 ) -> None:
     model = model_of(tiny_backbone, **settings)
-    params, batch = moved(model, 3, both), batch_of(model, 3)
+    params = moved(model, 3, both)
+    batch = batch_of(model, 3)
     loss, gradient = model.gradient(params, batch)
     for client in range(3):
         alone = Noised(*(tensor[client : client + 1] for tensor in batch))
@@ -40,7 +41,8 @@ def test_a_cohort_is_its_clients_one_by_one(
 def test_fresh_adapters_change_nothing_and_moved_ones_do(
     tiny_backbone: Path, settings: dict[str, Any]
 ) -> None:
-    bare, model = Backbone.load(tiny_backbone), model_of(tiny_backbone, **settings)
+    bare = Backbone.load(tiny_backbone)
+    model = model_of(tiny_backbone, **settings)
     batch = batch_of(model, 1)
     inputs = [tensor[0] for tensor in (batch.sample, batch.reference, batch.mel, batch.steps)]
     start = torch.cat([model.adapters.start(SHARED), model.adapters.start(PERSONAL)])
@@ -57,18 +59,18 @@ def test_checkpointing_gives_the_same_gradient(
 ) -> None:
     plain = model_of(tiny_backbone, **settings)
     frugal = model_of(tiny_backbone, **settings, checkpointing=True)
-    params, batch = moved(plain, 2, True), batch_of(plain, 2)
+    params = moved(plain, 2, True)
+    batch = batch_of(plain, 2)
     assert torch.allclose(
         plain.gradient(params, batch)[1], frugal.gradient(params, batch)[1], atol=1e-6
     )
 
 
 def test_half_precision_is_close(tiny_backbone: Path, settings: dict[str, Any]) -> None:
-    full, half = (
-        model_of(tiny_backbone, **settings),
-        model_of(tiny_backbone, **settings, precision="bfloat16"),
-    )
-    params, batch = moved(full, 2, False), batch_of(full, 2)
+    full = model_of(tiny_backbone, **settings)
+    half = model_of(tiny_backbone, **settings, precision="bfloat16")
+    params = moved(full, 2, False)
+    batch = batch_of(full, 2)
     a, b = full.gradient(params, batch)[1], half.gradient(params, batch)[1]
     assert 0 < float((a - b).norm() / a.norm()) < 0.1
 
@@ -77,7 +79,8 @@ def test_second_derivatives_are_those_of_the_gradient(
     tiny_backbone: Path, settings: dict[str, Any]
 ) -> None:
     model = model_of(tiny_backbone, **settings | {"tdc": 0.0})
-    params, batch = moved(model, 1, False), batch_of(model, 1)
+    params = moved(model, 1, False)
+    batch = batch_of(model, 1)
     direction = torch.randn_like(params) / 30
     product = model.linearise(params, batch).hvp(direction)
     step = 0.05
@@ -95,13 +98,15 @@ def test_averaging_one_factor_is_exact_and_two_are_not(
     smaller."""
     for mode, exact in (("ffa", True), ("ab", False)):
         adapters = Adapters(Backbone.load(tiny_backbone), 2, 4, mode, 0)
-        draw, weights = torch.Generator().manual_seed(0), torch.tensor([1.0, 2.0, 3.0])
+        draw = torch.Generator().manual_seed(0)
+        weights = torch.tensor([1.0, 2.0, 3.0])
         updates = torch.randn(3, adapters.shared.size, generator=draw)
         start = adapters.start(SHARED)
         error = adapters.aggregation_error(start, updates, weights)
         assert error < 1e-5 if exact else error > 0.1
         later = start + 3 * torch.randn(adapters.shared.size, generator=draw)
-        found, share = adapters.aggregation_error(later, updates, weights), weights / weights.sum()
+        found = adapters.aggregation_error(later, updates, weights)
+        share = weights / weights.sum()
         mean = adapters.products((later + updates).mul(share[:, None]).sum(0, keepdim=True))
         wrong = change = 0.0
         for layer, each in adapters.products(later + updates).items():
@@ -113,7 +118,8 @@ def test_averaging_one_factor_is_exact_and_two_are_not(
 
 def test_alternating_moves_one_factor_a_round(tiny_backbone: Path) -> None:
     adapters = Adapters(Backbone.load(tiny_backbone), 2, 2, "alternating", 0)
-    odd, even = adapters.resting(1), adapters.resting(2)
+    odd = adapters.resting(1)
+    even = adapters.resting(2)
     assert odd is not None and even is not None and torch.equal(odd, ~even)
     names = adapters.shared.unflatten(odd)
     assert all(
@@ -131,8 +137,11 @@ def test_common_factors_come_from_the_seed(tiny_backbone: Path) -> None:
 
 
 def test_grouped_rows_belong_to_clients() -> None:
-    weight, rows, total = torch.randn(3, 5, 4), torch.randn(6, 4), torch.randn(6, 5)
-    found, added = Grouped(weight)(rows), Grouped(weight).add_to(total.clone(), rows, 0.5)
+    weight = torch.randn(3, 5, 4)
+    rows = torch.randn(6, 4)
+    total = torch.randn(6, 5)
+    found = Grouped(weight)(rows)
+    added = Grouped(weight).add_to(total.clone(), rows, 0.5)
     for row in range(6):
         assert torch.allclose(found[row], rows[row] @ weight[row // 2].T, atol=1e-6)
         assert torch.allclose(

@@ -35,15 +35,24 @@ def save_sd(folder: Path, channels: int) -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     UNet2DConditionModel(
-        in_channels=channels, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
-        cross_attention_dim=24, attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        in_channels=channels,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=24,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).save_pretrained(folder / "unet")  # fmt: skip
+    ).save_pretrained(folder / "unet")
     AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1, norm_num_groups=8, latent_channels=4,
-    ).save_pretrained(folder / "vae")  # fmt: skip
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+    ).save_pretrained(folder / "vae")
 
 
 def test_stable_diffusion_weights_are_adopted_and_draw_as_before(
@@ -59,12 +68,10 @@ def test_stable_diffusion_weights_are_adopted_and_draw_as_before(
         and "no:" in backbone.about["trained"]
     )
     original = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
-    x, reference, mel, step = (
-        torch.randn(2, 4, 8, 8),
-        torch.randn(2, 4, 8, 8),
-        torch.randn(2, TOKENS, BINS),
-        torch.tensor([3, 900]),
-    )
+    x = torch.randn(2, 4, 8, 8)
+    reference = torch.randn(2, 4, 8, 8)
+    mel = torch.randn(2, TOKENS, BINS)
+    step = torch.tensor([3, 900])
     with torch.no_grad():
         heard = backbone.hearing(mel)
         assert torch.allclose(

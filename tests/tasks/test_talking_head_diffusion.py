@@ -37,7 +37,8 @@ def test_all_components_are_lossless_and_fewer_lose_little() -> None:
 
 # ---------------------------------------------------------------------- diffusion
 def test_velocity_is_its_definition_and_gives_the_clean_sample_back() -> None:
-    residual, noise = torch.randn(5, 3, 2, 2), torch.randn(5, 3, 2, 2)
+    residual = torch.randn(5, 3, 2, 2)
+    noise = torch.randn(5, 3, 2, 2)
     alpha = torch.tensor([1.0, 0.9, 0.5, 0.1, 0.0])
     x, v = noisy(residual, noise, alpha)
     a, b = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
@@ -73,7 +74,8 @@ def test_tdc_in_clean_space_is_the_published_one_in_noise_space(alpha: float) ->
 
 
 def test_tdc_of_one_frame_is_zero_and_of_a_constant_shift_too() -> None:
-    r, alpha = torch.randn(1, 4, 2, 3, 3), torch.tensor([0.5])
+    r = torch.randn(1, 4, 2, 3, 3)
+    alpha = torch.tensor([0.5])
     assert temporal_consistency(r[:, :1], r[:, :1] + 1, alpha) == 0
     assert float(temporal_consistency(r + 0.7, r, alpha)) == pytest.approx(0, abs=1e-6)
     assert temporal_consistency(torch.randn_like(r), r, alpha) > 0.1
@@ -87,7 +89,8 @@ def test_min_snr_weights() -> None:
 
 
 def test_a_perfect_denoiser_is_sampled_exactly() -> None:
-    alphas, truth = schedule(), torch.randn(2, 3, 4, 4)
+    alphas = schedule()
+    truth = torch.randn(2, 3, 4, 4)
 
     def predict(x: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         a, b = alphas[step].sqrt().view(-1, 1, 1, 1), (1 - alphas[step]).sqrt().view(-1, 1, 1, 1)

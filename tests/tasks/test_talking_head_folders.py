@@ -14,27 +14,49 @@ from tasks.talking_head.folders import LAYOUTS, detect, list_people
 
 FOUND: dict[str, tuple[list[str], dict[str, list[str]]]] = {
     "own": (
-        ["ben/b.mp4", "ben/a.MP4", "ben/a.wav", "ben/._a.mp4", "ben/notes.txt", "ann/x.mp4", "loose.mp4", ".git/x.mp4"],
+        [
+            "ben/b.mp4",
+            "ben/a.MP4",
+            "ben/a.wav",
+            "ben/._a.mp4",
+            "ben/notes.txt",
+            "ann/x.mp4",
+            "loose.mp4",
+            ".git/x.mp4",
+        ],
         {"ann": ["ann/x.mp4"], "ben": ["ben/a.MP4", "ben/b.mp4"]},
     ),
     "lrs3": (
-        ["0af00UcTOSc/50001.mp4", "0af00UcTOSc/50001.txt", "0af00UcTOSc/50002.mp4", "0af00UcTOSc/50002.txt"],
+        [
+            "0af00UcTOSc/50001.mp4",
+            "0af00UcTOSc/50001.txt",
+            "0af00UcTOSc/50002.mp4",
+            "0af00UcTOSc/50002.txt",
+        ],
         {"0af00UcTOSc": ["0af00UcTOSc/50001.mp4", "0af00UcTOSc/50002.mp4"]},
     ),
     "hdtf": (
         ["RD_Radio1_000.mp4", "WDA_BenCardin_001.mp4", "WDA_BenCardin_000.mp4", "nameless.mp4"],
-        {"RD_Radio1": ["RD_Radio1_000.mp4"], "WDA_BenCardin": ["WDA_BenCardin_000.mp4", "WDA_BenCardin_001.mp4"]},
+        {
+            "RD_Radio1": ["RD_Radio1_000.mp4"],
+            "WDA_BenCardin": ["WDA_BenCardin_000.mp4", "WDA_BenCardin_001.mp4"],
+        },
     ),
     "voxceleb2": (
-        ["dev/mp4/id00012/v2/00001.mp4", "dev/mp4/id00012/v1/00002.mp4", "dev/aac/id00012/v1/00002.m4a"],
+        [
+            "dev/mp4/id00012/v2/00001.mp4",
+            "dev/mp4/id00012/v1/00002.mp4",
+            "dev/aac/id00012/v1/00002.m4a",
+        ],
         {"id00012": ["dev/mp4/id00012/v1/00002.mp4", "dev/mp4/id00012/v2/00001.mp4"]},
     ),
     "ravdess": (
-        [f"Actor_02/{kind}-01-03-01-02-01-02.mp4" for kind in ("01", "02")] + ["Actor_02/03-01-03-01-02-01-02.wav"],
+        [f"Actor_02/{kind}-01-03-01-02-01-02.mp4" for kind in ("01", "02")]
+        + ["Actor_02/03-01-03-01-02-01-02.wav"],
         {"Actor_02": ["Actor_02/01-01-03-01-02-01-02.mp4"]},
     ),
     "manifest": (["deep/er/b.mp4", "a.mp4", "unlisted/c.mp4"], {"ann": ["a.mp4", "deep/er/b.mp4"]}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -87,18 +109,30 @@ def test_what_cameras_and_browsers_write_is_listed(tmp_path: Path) -> None:
 
 
 IGNORED: list[tuple[str, list[str], str]] = [
-    ("own", ["loose.mov", "ann/deep/b.mp4", "ann/deep/c.mkv", ".trash/d.mp4", "ann/._a.mp4"],
-     "own: ignored 3 of the video files, elsewhere than <person>/<clip>.mp4 (or .mov, .m4v, .webm, .mkv, .avi), sound "
-     "also in <clip>.wav: ann/ (2), loose.mov"),
-    ("lrs3", ["ann/b.mp4", "ben/c.mp4", "ben/d.mp4"],
-     "lrs3: ignored 3 of the video files, no transcript next to it: ann/ (1), ben/ (2)"),
+    (
+        "own",
+        ["loose.mov", "ann/deep/b.mp4", "ann/deep/c.mkv", ".trash/d.mp4", "ann/._a.mp4"],
+        "own: ignored 3 of the video files, elsewhere than <person>/<clip>.mp4 (or .mov, .m4v, "
+        ".webm, .mkv, .avi), sound also in <clip>.wav: ann/ (2), loose.mov",
+    ),
+    (
+        "lrs3",
+        ["ann/b.mp4", "ben/c.mp4", "ben/d.mp4"],
+        "lrs3: ignored 3 of the video files, no transcript next to it: ann/ (1), ben/ (2)",
+    ),
     ("lrs3", ["ann/b.webm"], "lrs3: ignored 1 of the video files, not .mp4: ann/ (1)"),
-    ("ravdess", ["Actor_01/02-01.mp4"],
-     "ravdess: ignored 1 of the video files, not 01-… (picture and sound): Actor_01/ (1)"),
-    ("manifest", [f"{name}/{clip}.mp4" for name in "bcdefgh" for clip in range(2)],
-     "manifest: ignored 14 of the video files, not named in manifest.json (is it older than they are?): "
-     "b/ (2), c/ (2), d/ (2), e/ (2), f/ (2) and 2 more"),
-]  # fmt: skip
+    (
+        "ravdess",
+        ["Actor_01/02-01.mp4"],
+        "ravdess: ignored 1 of the video files, not 01-… (picture and sound): Actor_01/ (1)",
+    ),
+    (
+        "manifest",
+        [f"{name}/{clip}.mp4" for name in "bcdefgh" for clip in range(2)],
+        "manifest: ignored 14 of the video files, not named in manifest.json (is it older than "
+        "they are?): b/ (2), c/ (2), d/ (2), e/ (2), f/ (2) and 2 more",
+    ),
+]
 
 
 @pytest.mark.parametrize(("layout", "files", "warning"), IGNORED)

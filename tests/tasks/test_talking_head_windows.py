@@ -104,9 +104,14 @@ def test_windows_are_consecutive_and_the_reference_is_the_quietest_frame(
 
 @pytest.mark.parametrize(
     ("kind", "video", "sound"),
-    [("mov", "libx264", "aac"), ("m4v", "libx264", "aac"), ("mkv", "libx264", "pcm_s16le"),
-     ("webm", "libvpx", "libopus"), ("avi", "mpeg4", "pcm_s16le")],
-)  # fmt: skip
+    [
+        ("mov", "libx264", "aac"),
+        ("m4v", "libx264", "aac"),
+        ("mkv", "libx264", "pcm_s16le"),
+        ("webm", "libvpx", "libopus"),
+        ("avi", "mpeg4", "pcm_s16le"),
+    ],
+)
 def test_other_containers_are_read(tmp_path: Path, kind: str, video: str, sound: str) -> None:
     """The same two windows and three frames in each of them; the sound lies where it was."""
     import av
@@ -121,19 +126,22 @@ def test_other_containers_are_read(tmp_path: Path, kind: str, video: str, sound:
     (tmp_path / "ann").mkdir()
     rate = 48_000 if sound == "libopus" else RATE
     with av.open(str(tmp_path / "ann" / f"a.{kind}"), "w") as container:
-        seen, heard = (
-            container.add_stream(video, rate=FPS),
-            container.add_stream(sound, rate=rate, layout="mono"),
-        )
-        seen.width, seen.height, seen.pix_fmt = SIZE, SIZE, "yuv420p"
+        seen = container.add_stream(video, rate=FPS)
+        heard = container.add_stream(sound, rate=rate, layout="mono")
+        seen.width = SIZE
+        seen.height = SIZE
+        seen.pix_fmt = "yuv420p"
         for index, picture in enumerate((clip.frames * 255).round().byte()):
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            frame.pts = index
+            frame.time_base = Fraction(1, FPS)
             container.mux(seen.encode(frame))
         container.mux(seen.encode(None))
         audio = clip.audio.repeat_interleave(rate // RATE)[None].contiguous().numpy()
         whole = av.AudioFrame.from_ndarray(audio, format="fltp", layout="mono")
-        whole.pts, whole.time_base, whole.sample_rate = 0, Fraction(1, rate), rate
+        whole.pts = 0
+        whole.time_base = Fraction(1, rate)
+        whole.sample_rate = rate
         container.mux(heard.encode(whole))
         container.mux(heard.encode(None))
     person, skipped = load_person("ann", list_people(tmp_path, "own")["ann"], SIZE, FRAMES, 1, 1)

@@ -10,11 +10,12 @@ from PIL import Image, UnidentifiedImageError
 from fedapp.export import trained
 from fedapp.store.runfolder import RunFolder
 from tasks.data.pictures import prepare
+from tasks.data.recordings.clips import SAMPLES_PER_FRAME, Clip, UnusableClipError
+from tasks.data.recordings.reading import read_sound
+from tasks.data.recordings.writing import write_clip
 from tasks.errors import InputError
 from tasks.talking_head.adapters import PERSONAL, SHARED
 from tasks.talking_head.audio import tokens
-from tasks.talking_head.clips import SAMPLES_PER_FRAME, Clip
-from tasks.talking_head.video import UnusableClipError, read_sound, write_clip
 
 SHOWN = 256  # pixels a side, at least, of a video somebody looks at
 

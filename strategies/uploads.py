@@ -38,8 +38,8 @@ def look(
     truths = [data.truth for data in cohort]
     numbers = _scores(inspect, rendered, truths, [data.parts for data in cohort])
     shots: list[Shot | None] = []
-    for truth, image in zip(truths, rendered, strict=True):
-        pair = task.picture(truth), task.picture(image)
+    for data, truth, image in zip(cohort, truths, rendered, strict=True):
+        pair = task.picture(data, truth), task.picture(data, image)
         shots.append(None if pair[0] is None or pair[1] is None else (pair[0], pair[1]))
     return numbers, shots
 

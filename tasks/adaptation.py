@@ -1,6 +1,7 @@
-r"""Test-time optimisation: what a new client gets from a shared meta-learner.
+r"""Test-time optimisation: the field that an unseen client gets from a shared meta-learner.
 
-.. math:: \phi_{k+1} = \phi_k - \lambda \, \mathrm{clip}_C(\nabla L(\phi_k, B_k)), \qquad \phi_0 = \theta
+.. math::
+    \phi_{k+1} = \phi_k - \lambda \, \mathrm{clip}_C(\nabla L(\phi_k, B_k)), \qquad \phi_0 = \theta
 
 on the support of a held-out signal (all of it, or a batch of ``evaluation.batch-size``), for every
 signal and every step size at once; judged on its query. Besides the table at one step size there is
@@ -27,17 +28,16 @@ from tasks.settings import EvaluationSettings
 from tasks.signals import Signal
 from tasks.types import Batch, Derivatives, Evaluation
 
-JOBS_AT_ONCE = {
-    "cpu": 4,
-    "cuda": 4096,
-}  # whole signals are large batches: more at once leave a CPU's cache
+# Whole signals are large batches: more at once leave a CPU's cache.
+JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}
 DIVERGED = 0.5  # mean distance from the data range, in units of that range
-BLACKOUT = 5.0  # dB below the best flat colour, for fields whose output cannot leave the range
+# dB below the constant-colour baseline, for fields whose output cannot leave the range.
+BLACKOUT = 5.0
 Table = dict[tuple[int, int, int], float]  # by (signal, rate index, step)
 
 
 class Fitted(Protocol):
-    """What adaptation needs of a task."""
+    """The parts of a field task that adaptation uses."""
 
     derivatives: Derivatives
     jitter: bool
@@ -47,13 +47,22 @@ class Fitted(Protocol):
 
 
 def adapt(
-    derivatives: Derivatives, start: Tensor, batch: Callable[[int], Batch], rates: Tensor, steps: Sequence[int],
+    derivatives: Derivatives,
+    start: Tensor,
+    batch: Callable[[int], Batch],
+    rates: Tensor,
+    steps: Sequence[int],
     limit: float,
-) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(k, params [N, P])`` after each ``k`` of ``steps``, all N signals in one computation.
 
-    ``start [N, P]``; ``batch(k)`` is what step k sees of each signal; ``rates [N, 1]``; ``limit``
-    is the clip norm.
+    Args:
+        derivatives: of the field's loss.
+        start: parameters before the first step, ``[N, P]``.
+        batch: ``batch(k)`` holds the samples of every signal that step k sees.
+        rates: step size of each signal, ``[N, 1]``.
+        steps: numbers of steps to report, from 0 up.
+        limit: the norm that gradients are clipped to; 0: not clipped.
     """
     params = start
     for step in range(max(steps) + 1):
@@ -75,12 +84,16 @@ class Adaptation:
     """A shared ``model [P]`` adapted to signals it has not seen."""
 
     def __init__(self, task: Fitted, model: Tensor, settings: EvaluationSettings) -> None:
-        self.task, self.model, self.settings = task, model, settings
+        self.task = task
+        self.model = model
+        self.settings = settings
 
     def evaluate(self, signals: Sequence[Signal], tune: bool) -> Evaluation:
         """PSNR and SSIM after k steps, at the fixed step size and (``tune``) at the cross-fitted
         best one."""
-        settings, everyone, steps = self.settings, range(len(signals)), self.settings.step_list
+        settings = self.settings
+        everyone = range(len(signals))
+        steps = settings.step_list
         searched = settings.rate_list if tune else []
         rates = [settings.rate, *(rate for rate in searched if rate != settings.rate)]
         found = self.outcomes(signals, rates)
@@ -93,29 +106,26 @@ class Adaptation:
             },
             "lpips": self._lpips(found, signals),
             "psnr_floor_held_out": mean_of(
-                [psnr(flat_colour(signal.truth), signal.truth) for signal in signals]
+                [psnr(constant_colour(signal.truth), signal.truth) for signal in signals]
             ),
             "range_excess_held_out": excess,
         }
         metrics["diverged"] = self._diverged(metrics, str(steps[0]))
         if tune:
             choices = [rates.index(rate) for rate in searched]
-            tables = {"psnr_tuned": found.quality}
+            metrics["psnr_tuned"], chosen = self._tuned(found.quality, everyone, choices)
+            metrics["rates_tuned"] = {
+                k: [rates[pick] for pick in picks] for k, picks in chosen.items()
+            }
+            # Where support and query are the same samples, a field that learned them by heart
+            # would score well: half of them are kept from it.
             if all(signal.whole for signal in signals):
-                tables["psnr_unseen_tuned"] = self.outcomes(
-                    [signal.halved() for signal in signals], rates
-                ).quality
-            for name, quality in tables.items():
-                metrics[name], chosen = self._tuned(quality, everyone, choices)
-                if name == "psnr_tuned":
-                    metrics["rates_tuned"] = {
-                        k: [rates[pick] for pick in picks] for k, picks in chosen.items()
-                    }
+                unseen = self.outcomes([signal.halved() for signal in signals], rates)
+                metrics["psnr_unseen_tuned"], _ = self._tuned(unseen.quality, everyone, choices)
         shown = {
-            f"{index:02d}-{k:03d}": contact_sheet(
-                found.renders[index, 0, k].clamp(0, 1).nan_to_num(0.0)
-            )
+            f"{index:02d}-{k:03d}": contact_sheet(_visible(found.renders[index, 0, k]))
             for index in everyone
+            if signals[index].pictured
             for k in steps
         }
         return Evaluation(metrics, shown)
@@ -140,7 +150,8 @@ class Adaptation:
         rate = torch.full(
             (1, 1), self.settings.rate, dtype=self.model.dtype, device=self.model.device
         )
-        start, batch = self.model[None].contiguous(), self._batches([signal])
+        start = self.model[None].contiguous()
+        batch = self._batches([signal])
         found = adapt(self.task.derivatives, start, batch, rate, steps, self.settings.clip)
         return [params[0] for _, params in found]
 
@@ -151,7 +162,8 @@ class Adaptation:
         rates: Sequence[float],
         to: Outcome,
     ) -> None:
-        model, settings = self.model, self.settings
+        model = self.model
+        settings = self.settings
         column = torch.tensor(
             [[rates[rate]] for _, rate in jobs], dtype=model.dtype, device=model.device
         )
@@ -170,12 +182,14 @@ class Adaptation:
                 to.quality[index, rate, step] = psnr(render, signals[index].truth)
 
     def _batches(self, signals: Sequence[Signal]) -> Callable[[int], Batch]:
-        """What each step sees; the draws depend on the signal alone, so every method and step size
+        """Samples by step; the draws depend on the signal alone, so that every method and step size
         sees the same."""
-        size, last = self.settings.batch_size, max(self.settings.step_list)
+        size = self.settings.batch_size
+        last = max(self.settings.step_list)
         supports = [signal.support for signal in signals]
         if not size:
-            inputs, values = [part.inputs for part in supports], [part.values for part in supports]
+            inputs = [part.inputs for part in supports]
+            values = [part.values for part in supports]
             whole = Batch(torch.stack(inputs).to(self.model), torch.stack(values).to(self.model))
             return lambda step: whole
         batches = []
@@ -193,13 +207,11 @@ class Adaptation:
         return lambda step: Batch(drawn.inputs[step], drawn.targets[step])
 
     def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
-        """Whether the field has left the data range; one that cannot is told by a start far below a
-        flat colour."""
-        excess, start, floor = (
-            metrics["range_excess_held_out"],
-            metrics["psnr"][first],
-            metrics["psnr_floor_held_out"],
-        )
+        """Whether the field has left the data range; one that cannot is told by a start far below
+        the constant-colour baseline."""
+        excess = metrics["range_excess_held_out"]
+        start = metrics["psnr"][first]
+        floor = metrics["psnr_floor_held_out"]
         if excess is None or excess > DIVERGED or start is None:
             return True
         return self.task.bounded and floor is not None and start < floor - BLACKOUT
@@ -208,10 +220,8 @@ class Adaptation:
         """Mean perceptual distance by step; ``None`` where no network was supplied."""
         if not self.settings.lpips:
             return None
-        network, everyone = (
-            load_network("evaluation.lpips", self.settings.lpips),
-            range(len(signals)),
-        )
+        network = load_network("evaluation.lpips", self.settings.lpips)
+        everyone = range(len(signals))
         return {
             str(k): mean_of(
                 [lpips(network, found.renders[i, 0, k], signals[i].truth) for i in everyone]
@@ -230,12 +240,12 @@ class Adaptation:
     ) -> tuple[dict[str, float | None], dict[str, list[int]]]:
         """Mean PSNR by step at cross-fitted rates, and the rate indices that were chosen; none for
         a single signal."""
-        if len(everyone) < 2:
-            return {str(k): None for k in self.settings.step_list}, {
-                str(k): [] for k in self.settings.step_list
-            }
-        tuned, chosen = {}, {}
-        for k in self.settings.step_list:
+        steps = self.settings.step_list
+        if len(everyone) < 2:  # nobody is left to tune on
+            return {str(k): None for k in steps}, {str(k): [] for k in steps}
+        tuned = {}
+        chosen = {}
+        for k in steps:
             picks = {
                 index: _best_for_others(quality, everyone, index, k, choices) for index in everyone
             }
@@ -244,8 +254,13 @@ class Adaptation:
         return tuned, chosen
 
 
-def flat_colour(truth: Tensor) -> Tensor:
-    """The best constant colour, as an image of the same shape."""
+def _visible(rendered: Tensor) -> Tensor:
+    """A rendering within the range of pictures, black where it is not a number."""
+    return rendered.clamp(0, 1).nan_to_num(0.0)
+
+
+def constant_colour(truth: Tensor) -> Tensor:
+    """Constant-colour baseline: the mean colour of ``truth``, in its shape."""
     return truth.reshape(-1, truth.shape[-1]).mean(0).expand(truth.shape)
 
 

@@ -60,7 +60,7 @@ class ByHand(ABC):
     :meth:`product`, no graph."""
 
     def prepare(self, batch: Any) -> Any:
-        """What can be done with a batch before parameters are known."""
+        """A batch with all done that needs no parameters."""
         return batch
 
     @abstractmethod
@@ -69,8 +69,14 @@ class ByHand(ABC):
 
     @abstractmethod
     def product(self, params: Tensor, vector: Tensor, batch: Any, tape: Any) -> Tensor:
-        """The Hessian-vector product ``[C, P]`` along ``vector [C, P]`` at the point ``tape`` was
-        made."""
+        """The Hessian-vector product ``[C, P]``.
+
+        Args:
+            params: the point, ``[C, P]``.
+            vector: the direction, ``[C, P]``.
+            batch: as :meth:`prepare` left it.
+            tape: as :meth:`evaluate` left it at the same point.
+        """
 
     @torch.no_grad()
     def gradient(self, params: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
@@ -107,9 +113,11 @@ class Compiled(ByHand):
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             raise InputError(
-                "field.compiled", True, f"there is no C++ compiler {compiler!r} on this machine",
+                "field.compiled",
+                True,
+                f"there is no C++ compiler {compiler!r} on this machine",
                 "install one (Debian: apt install g++), or set field.compiled to false",
-            )  # fmt: skip
+            )
         warnings.filterwarnings("ignore", message=".*lru_cache.*")  # constants, which never change
         self.written = written
         self._evaluate = torch.compile(written.evaluate, dynamic=False)

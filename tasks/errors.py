@@ -25,7 +25,10 @@ class InputError(FedappError):
     exit_code = 2
 
     def __init__(self, key: str, value: object, reason: str, remedy: str = "") -> None:
-        self.key, self.value, self.reason, self.remedy = key, value, reason, remedy
+        self.key = key
+        self.value = value
+        self.reason = reason
+        self.remedy = remedy
         super().__init__(f"{key} = {value!r}: {reason}" + (f"\n  → {remedy}" if remedy else ""))
 
 

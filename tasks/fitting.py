@@ -1,4 +1,4 @@
-"""Fitting fields: what image, video and radiance tasks have in common.
+"""Fitting fields: the common part of image, video and radiance tasks, and of any other field's.
 
 A task of this kind is a field, its derivatives, and a source of signals. Batches are drawn
 uniformly with replacement from all samples of one signal of the client, support and query each from
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from tasks.adaptation import Adaptation
+from tasks.data.pictures import contact_sheet
 from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings
-from tasks.signals import Holding, Signal
+from tasks.signals import ClientSignals, Signal
 from tasks.types import Batch, Derivatives, Episode, Evaluation, Trainable
 
-# rendering is cut into blocks of this many field evaluations, so memory stays bounded
+# Rendering is cut into blocks of this many field evaluations, so that memory stays bounded.
 SAMPLES_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
 SAMPLES_HELD = 1 << 21  # of a cohort's coming steps, looked up together
 
@@ -42,18 +43,18 @@ class Field(Protocol):
 
 
 class Source(Protocol):
-    """Where a task's signals come from."""
+    """Supply of a task's signals."""
 
     def check(self, clients: int) -> None:
         """Look at everything once; raises :class:`InputError`."""
 
-    def client(self, client: int) -> Holding:
-        """What client ``client`` holds."""
+    def client(self, client: int) -> ClientSignals:
+        """The signals of client ``client``."""
 
     def held_out(self) -> Sequence[Signal]:
         """Signals no client holds."""
 
-    def strangers(self, count: int) -> Sequence[Signal]:
+    def non_members(self, count: int) -> Sequence[Signal]:
         """At most ``count`` signals of which no client holds any part, beyond the held-out ones if
         there are more."""
 
@@ -61,8 +62,12 @@ class Source(Protocol):
 class FieldTask(Trainable):
     """One field on one source of signals.
 
-    ``evaluations``: what one sample costs (samples a ray; 1 for pixels). ``jitter``: training
-    batches carry a random number in [0, 1) as one more input.
+    Args:
+        field: the coordinate network.
+        derivatives: of its loss.
+        source: supply of the signals it is fitted to.
+        evaluations: of the network per sample (samples per ray; 1 for pixels).
+        jitter: whether training batches carry a random number in [0, 1) as one more input.
     """
 
     family = "field"
@@ -76,9 +81,12 @@ class FieldTask(Trainable):
         evaluations: int = 1,
         jitter: bool = False,
     ) -> None:
-        self.field, self.derivatives, self.source = field, derivatives, source
+        self.field = field
+        self.derivatives = derivatives
+        self.source = source
         self.layout = field.layout
-        self.evaluations, self.jitter = evaluations, jitter
+        self.evaluations = evaluations
+        self.jitter = jitter
         self.bounded = field.bounded
 
     def check(self, clients: int) -> None:
@@ -87,30 +95,33 @@ class FieldTask(Trainable):
     def init(self, seed: int) -> Tensor:
         return self.field.init(generator("init", seed))
 
-    def client_data(self, client: int) -> Holding:
+    def client_data(self, client: int) -> ClientSignals:
         return self.source.client(client)
 
     def held_out(self) -> Sequence[Signal]:
         return self.source.held_out()
 
-    def strangers(self, count: int) -> list[Holding]:
-        """One to ``count`` people who are no clients and share nothing with one: whom attacks
-        compare with."""
-        return [Holding(signal.name, (signal,)) for signal in self.source.strangers(count)]
+    def non_members(self, count: int) -> list[ClientSignals]:
+        """One to ``count`` non-members, the controls of attacks: nobody shares data with them."""
+        return [ClientSignals(signal.name, (signal,)) for signal in self.source.non_members(count)]
 
     def episodes(
-        self, cohort: Sequence[Holding], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
+        self,
+        cohort: Sequence[ClientSignals],
+        keys: Sequence[Key],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
         device: torch.device,
-    ) -> Callable[[int], Episode]:  # fmt: skip
+    ) -> Callable[[int], Episode]:
         shape = (count, inner_steps + 1, batch_size)
         draws = [
-            _Draws(holding, shape, key, self.jitter)
+            _ClientBatches(holding, shape, key, self.jitter)
             for holding, key in zip(cohort, keys, strict=True)
         ]
         width = max(1, SAMPLES_HELD // (len(cohort) * (inner_steps + 1) * batch_size))
-        held: dict[
-            int, Batch
-        ] = {}  # the one block of steps that is looked up: what all steps see may be large
+        # The one block of steps that is looked up: the samples of all steps may be large.
+        held: dict[int, Batch] = {}
 
         def episode(step: int) -> Episode:
             first = step - step % width
@@ -137,12 +148,21 @@ class FieldTask(Trainable):
         block = max(1, SAMPLES_AT_ONCE[params.device.type] // (len(params) * self.evaluations))
         return torch.cat([self.field(params, part) for part in inputs.split(block, dim=1)], dim=1)
 
-    def render(self, params: Tensor, cohort: Sequence[Holding]) -> Sequence[Tensor]:
+    def render(self, params: Tensor, cohort: Sequence[ClientSignals]) -> Sequence[Tensor]:
         images = []
         for row, holding in zip(params, cohort, strict=True):
             parts = [self._seen(row, signal) for signal in holding.signals]
             images.append(torch.cat(parts).view(holding.truth.shape))
         return images
+
+    def picture(self, data: ClientSignals, values: Tensor) -> Tensor | None:
+        """``values``, arranged like ``data.truth``, as one picture ``[H, W, 1 or 3]``.
+
+        ``None`` where the client's signals form no pictures (sound): there is nothing to look at,
+        and that is no failure. The shape of ``values`` alone would not tell: of several sounds
+        ``[k, n, 1]`` is what one grey picture looks like.
+        """
+        return contact_sheet(values) if data.signals[0].pictured else None
 
     def _seen(self, row: Tensor, signal: Signal) -> Tensor:
         return self.predict(row[None], signal.query.inputs[None].to(row))[0].cpu()
@@ -151,22 +171,30 @@ class FieldTask(Trainable):
         return Adaptation(self, model, settings).evaluate(self.held_out(), tune)
 
 
-class _Draws:
-    """What one client sees in each outer step: K batches from the support and one from the query of
-    one signal.
+class _ClientBatches:
+    """Batches of one client by outer step: K from the support and one from the query of one signal.
 
-    ``shape = (count, K + 1, B)``. The first steps do not depend on how many there are.
+    The first steps do not depend on how many there are.
+
+    Args:
+        holding: the client's signals.
+        shape: ``(outer steps, K + 1, B)``.
+        key: name of the client's own random stream.
+        jitter: whether samples carry a random number as one more input.
     """
 
     def __init__(
-        self, holding: Holding, shape: tuple[int, int, int], key: Key, jitter: bool
+        self, holding: ClientSignals, shape: tuple[int, int, int], key: Key, jitter: bool
     ) -> None:
-        self.signals, stream = holding.signals, generator(*key)
+        self.signals = holding.signals
+        stream = generator(*key)
         count, batches, width = shape
         if len(self.signals) == 1 and self.signals[0].whole:
             self.signal = torch.zeros(count, dtype=torch.long)
             self.index = torch.randint(len(self.signals[0].support), shape, generator=stream)
         else:
+            # One row of uniform numbers per step, the signal's own first: the others are scaled to
+            # the sizes of the signal that it picks.
             numbers = torch.rand(count, batches * width + 1, generator=stream, dtype=torch.float64)
             self.signal = (
                 (numbers[:, 0] * len(self.signals)).long().clamp(max=len(self.signals) - 1)
@@ -185,7 +213,8 @@ class _Draws:
 
     def steps(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Inputs and values ``[steps, K + 1, B, ...]`` of the outer steps ``first`` to ``last``."""
-        which, index = self.signal[first:last], self.index[first:last]
+        which = self.signal[first:last]
+        index = self.index[first:last]
         if len(self.signals) == 1:
             inputs, values = _seen(self.signals[0], index)
         else:

@@ -7,8 +7,8 @@ same pixels. Pictures of different clients may differ in size.
 from __future__ import annotations
 
 from tasks.data import bundled
-from tasks.data.layouts import Holder, Layout
-from tasks.data.sources import Flat, LaidOut, Numbered, is_flat
+from tasks.data.layouts import DatasetLayout, Holder
+from tasks.data.sources import DatasetFolder, PictureFolder, Procedural, is_picture_folder
 from tasks.derivatives import chosen
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
@@ -26,26 +26,27 @@ def check_channels(data: DataSettings) -> None:
 def source_of(data: DataSettings) -> Source:
     """Bundled photographs, a folder of pictures, or a data set of pictures."""
     if not data.path:
-        return Numbered(
+        return Procedural(
             data,
             lambda number: bundled.private_picture(number, data.size, data.channels),
             lambda index: bundled.held_out_picture(index, data.size, data.channels),
         )
-    if is_flat(data):
-        return Flat(data)
+    if is_picture_folder(data):
+        return PictureFolder(data)
 
-    def load(layout: Layout, holder: Holder, item: int) -> Signal:
+    def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
         values = layout.load_pictures(holder.items[item], data.size, data.channels)
         return sampled(f"{holder.name} {item}", values)
 
-    return LaidOut(data, "pictures", load)
+    return DatasetFolder(data, "pictures", load)
 
 
 class ImageTask(FieldTask):
     """:class:`tasks.types.Task` for pictures, RGB or grey, of any size."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        data, shape = settings.data, settings.field
+        data = settings.data
+        shape = settings.field
         check_channels(data)
         field = Siren(2, data.channels, shape.width, shape.depth, shape.omega)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))

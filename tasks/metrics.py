@@ -1,4 +1,4 @@
-"""How close a rendering is to the truth. Signals live in [0, 1]; renderings are clamped to it
+"""Closeness of a rendering to the truth. Signals live in [0, 1]; renderings are clamped to it
 first."""
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def ssim(rendered: Tensor, truth: Tensor) -> float | None:
 
 
 def range_excess(rendered: Tensor) -> float:
-    """How far outside [0, 1] a rendering lies on average: 0 inside; 0.5 is half the data range
-    away."""
+    """Mean distance of a rendering from [0, 1]: 0 inside; 0.5 is half the data range away."""
     return float((rendered - rendered.clamp(0, 1)).abs().mean())
 
 
@@ -65,9 +64,11 @@ def load_network(key: str, file: str) -> Any:
         return torch.jit.load(file, map_location="cpu").eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            key, file, f"not a readable TorchScript file ({error})",
+            key,
+            file,
+            f"not a readable TorchScript file ({error})",
             "save the network with torch.jit.script or torch.jit.trace",
-        ) from error  # fmt: skip
+        ) from error
 
 
 @torch.no_grad()

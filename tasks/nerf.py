@@ -18,10 +18,10 @@ import torch
 from tasks.adaptation import Adaptation
 from tasks.data.cameras import PixelRays, Views, on_sphere, orbit
 from tasks.data.deal import share
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.pictures import beside
-from tasks.data.shapes.sdf import Scene
-from tasks.data.sources import NEWCOMERS, LaidOut, Numbered
+from tasks.data.shapes.sdf import Solid
+from tasks.data.sources import UNSEEN, DatasetFolder, Procedural
 from tasks.derivatives import Autograd, chosen
 from tasks.errors import InputError
 from tasks.fields.hashgrid import HashGrid
@@ -33,10 +33,13 @@ from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.signals import Samples, Signal, compact
 from tasks.types import Batch, Evaluation, Video
 
-RADIUS, NEAR, FAR = 3.2, 2.0, 4.4  # cameras of procedural objects, which lie within the unit sphere
+# Cameras of procedural objects, which lie within the unit sphere.
+RADIUS = 3.2
+NEAR = 2.0
+FAR = 4.4
 FIELD_OF_VIEW = 0.72  # picture side over focal length
 TURN = 48  # frames of a turntable: two seconds
-KEPT = 0.3  # of all samples, about how many lie in the visual hull of a few views
+HULL_SHARE = 0.3  # of all samples, about how many lie in the visual hull of a few views
 
 
 def rays_of(views: Views, chosen: torch.Tensor) -> Samples:
@@ -57,7 +60,8 @@ def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
 
 
 def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
-    """The samples with two more numbers a ray: between which distances it may meet something."""
+    """The samples with two more numbers per ray: bounds of the distances at which it may meet
+    something."""
     reach = hull.reach(samples.inputs, views.near, views.far)
     assert isinstance(samples.places, PixelRays), "only rays are bounded"
     return replace(samples, places=replace(samples.places, reach=reach))
@@ -66,12 +70,16 @@ def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
 def dealt(views: Views, data: DataSettings) -> tuple[torch.Tensor, torch.Tensor]:
     """The first ``support-views`` (or fewer: ``views-alpha``) and the next ``query-views`` of a
     shuffled order."""
-    name, total = views.name, data.support_views + data.query_views
+    name = views.name
+    total = data.support_views + data.query_views
     if len(views.images) < total:
         raise InputError(
-            "data.path", name, f"{len(views.images)} views are too few for {data.support_views} support and "
-            f"{data.query_views} query views", "lower data.support-views or data.query-views",
-        )  # fmt: skip
+            "data.path",
+            name,
+            f"{len(views.images)} views are too few for {data.support_views} support and "
+            f"{data.query_views} query views",
+            "lower data.support-views or data.query-views",
+        )
     order = torch.randperm(len(views.images), generator=generator("views", name))
     count = share(data.support_views, data.views_alpha, data.support_views, "support views", name)
     return order[:count], order[data.support_views : total]
@@ -87,16 +95,18 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
         inputs = parts[0].inputs
         if not bool((inputs[:, 7] > inputs[:, 6]).any()):
             raise InputError(
-                "field.skip-empty", views.name, "the visual hull of the support views is empty: the object is not "
+                "field.skip-empty",
+                views.name,
+                "the visual hull of the support views is empty: the object is not "
                 "around the origin, or masks and poses do not belong together",
                 "centre the scene, or set field.skip-empty to false",
-            )  # fmt: skip
+            )
     return Signal(
         views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]), len(support)
     )
 
 
-def scene(number: int, data: DataSettings) -> Scene:
+def solid_of(number: int, data: DataSettings) -> Solid:
     """The geometry of object ``number``."""
     from tasks.data.shapes.cars import car
     from tasks.data.shapes.heads import head
@@ -111,7 +121,7 @@ def procedural(number: int, data: DataSettings) -> Views:
     draw = generator("cameras", data.shape, number)
     poses = on_sphere(data.support_views + data.query_views, RADIUS, draw, lowest=5.0, highest=50.0)
     return render(
-        scene(number, data),
+        solid_of(number, data),
         poses,
         data.size / FIELD_OF_VIEW,
         data.size,
@@ -127,21 +137,24 @@ class NerfTask(FieldTask):
     """:class:`tasks.types.Task` for few-shot radiance fields."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        data, shape = settings.data, settings.field
+        data = settings.data
+        shape = settings.field
         if data.channels != 3:
             raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
         self.cut = shape.skip_empty
-        source, bounds = self._source(data)
-        space = Space(
-            bounds[0], bounds[1], shape.samples, bounds[2], KEPT if shape.skip_empty else 1.0
-        )
+        source, (near, far, background) = self._source(data)
+        kept = HULL_SHARE if shape.skip_empty else 1.0
+        space = Space(near, far, shape.samples, background, kept)
         field: Radiance | HashGrid
         if shape.encoding == "hash":
             if shape.compiled:
                 raise InputError(
-                    "field.compiled", True, "the hash grid's derivatives are automatic, and torch.compile cannot "
-                    "differentiate twice", "set it to false, or field.encoding to fourier",
-                )  # fmt: skip
+                    "field.compiled",
+                    True,
+                    "the hash grid's derivatives are automatic, and torch.compile cannot "
+                    "differentiate twice",
+                    "set it to false, or field.encoding to fourier",
+                )
             field = HashGrid(space, shape.width, shape.depth)
             super().__init__(field, Autograd(field.loss), source, shape.samples, jitter=True)
         else:
@@ -150,7 +163,8 @@ class NerfTask(FieldTask):
             )
             derivatives = chosen(RadianceDerivatives(field), shape.compiled)
             super().__init__(field, derivatives, source, shape.samples, jitter=True)
-        self.data, self.evaluation = data, settings.evaluation
+        self.data = data
+        self.evaluation = settings.evaluation
 
     def check(self, clients: int) -> None:
         if not self.evaluation.batch_size:
@@ -172,24 +186,24 @@ class NerfTask(FieldTask):
                 raise InputError(
                     "data.size", 0, "ray-cast objects have no native size", "set it to 32 or so"
                 )
-            return Numbered(data, lambda n: signal_of(procedural(n, data), data, self.cut)), (
-                NEAR,
-                FAR,
-                1.0,
-            )
+            made = Procedural(data, lambda n: signal_of(procedural(n, data), data, self.cut))
+            return made, (NEAR, FAR, 1.0)
         wanted = data.support_views + data.query_views
 
-        source = LaidOut(data, "views", lambda *which: load(*which))
+        source = DatasetFolder(data, "views", lambda *which: load(*which))
         first = source.layout.load_views(source.holders[0].items[0], data.size, 1)
         bounds = (first.near, first.far, first.background)
 
-        def load(layout: Layout, holder: Holder, item: int) -> Signal:
+        def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
             views = layout.load_views(holder.items[item], data.size, wanted)
             if (views.near, views.far, views.background) != bounds:
                 raise InputError(
-                    "data.path", views.name, f"near and far are {views.near:g} and {views.far:g}, those of "
-                    f"{first.name} {first.near:g} and {first.far:g}", "give all objects the same near and far",
-                )  # fmt: skip
+                    "data.path",
+                    views.name,
+                    f"near and far are {views.near:g} and {views.far:g}, those of "
+                    f"{first.name} {first.near:g} and {first.far:g}",
+                    "give all objects the same near and far",
+                )
             return signal_of(views, data, self.cut)
 
         return source, bounds
@@ -200,9 +214,8 @@ class NerfTask(FieldTask):
         found = super().evaluate(model, settings, tune)
         if not tune or self.data.path:
             return found
-        return found._replace(
-            videos={"turntable": Video(self.turntable(model, settings), torch.zeros(0))}
-        )
+        film = Video(self.turntable(model, settings), torch.zeros(0))
+        return found._replace(videos={"turntable": film})
 
     def turntable(self, model: torch.Tensor, settings: EvaluationSettings) -> torch.Tensor:
         """``[T, H, W', 3]``: the object itself, the shared model, and the field adapted to the
@@ -213,7 +226,7 @@ class NerfTask(FieldTask):
         side = self.data.size
         poses = orbit(TURN, RADIUS)
         truth = render(
-            scene(NEWCOMERS, self.data),
+            solid_of(UNSEEN, self.data),
             poses,
             side / FIELD_OF_VIEW,
             side,
@@ -224,7 +237,7 @@ class NerfTask(FieldTask):
         )
         around = rays_of(truth, torch.arange(TURN))
         if self.cut:
-            views = procedural(NEWCOMERS, self.data)
+            views = procedural(UNSEEN, self.data)
             around = bounded(around, hull_of(views, dealt(views, self.data)[0]), truth)
         shown = [truth.images]
         last = max(settings.step_list)

@@ -13,22 +13,28 @@ from torch import Tensor
 class Adam:
     r"""Moments of one run of steps.
 
-    .. math:: m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \qquad
-        d = \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
+    .. math::
+        m &\leftarrow \beta_1 m + (1-\beta_1) g, \qquad
+        v \leftarrow \beta_2 v + (1-\beta_2) g^2 \\
+        d &= \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
     """
 
     def __init__(
         self, rate: float, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
     ) -> None:
-        self.rate, self.betas, self.epsilon, self.steps = rate, betas, epsilon, 0
+        self.rate = rate
+        self.betas = betas
+        self.epsilon = epsilon
+        self.steps = 0
         self.first: Tensor | None = None
         self.second: Tensor | None = None
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """What to subtract from the parameters, for ``gradient`` of any shape (the same in every
-        call)."""
+        """The step d, to be subtracted from the parameters, for ``gradient`` of any shape (the same
+        in every call)."""
         if self.first is None or self.second is None:
-            self.first, self.second = torch.zeros_like(gradient), torch.zeros_like(gradient)
+            self.first = torch.zeros_like(gradient)
+            self.second = torch.zeros_like(gradient)
         self.steps += 1
         one, two = self.betas
         self.first.lerp_(gradient, 1 - one)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each named tensor lies in the flat vector: ``entries`` is ``((name, shape, offset),
-    ...)``."""
+    """Places of named tensors in a flat vector: ``entries`` is ``((name, shape, offset), ...)``."""
 
     entries: tuple[tuple[str, tuple[int, ...], int], ...]
     size: int
@@ -30,7 +29,8 @@ class Layout:
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
         """Lay tensors of the given shapes one after another, in the mapping's order."""
-        entries, offset = [], 0
+        entries = []
+        offset = 0
         for name, shape in shapes.items():
             entries.append((name, tuple(shape), offset))
             offset += math.prod(shape)

@@ -1,4 +1,4 @@
-"""Signals: what neural fields are fitted to, as samples of a function, and who holds them.
+"""Signals that neural fields are fitted to, as samples of a function, and the clients' shares.
 
 A pixel, a voxel of a clip or a ray is an input; the colour seen there is its value. A field is
 adapted on a signal's *support* samples and judged on its *query* samples: for a picture or a clip
@@ -15,12 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tasks.data.pictures import pictures_have
 from tasks.randomness import generator
 from tasks.types import ClientData
 
 
 class Places(Protocol):
-    """Where N samples lie: listed (a tensor ``[N, in]`` is one), or worked out from their numbers
+    """Inputs of N samples: listed (a tensor ``[N, in]`` is one), or worked out from their numbers
     when asked."""
 
     def __len__(self) -> int: ...
@@ -35,7 +36,7 @@ class Samples:
 
     ``stored [N, channels]`` holds values in [0, 1], or bytes of which 255 is 1. What comes from
     files of 8 bits is kept as bytes and places that form a pattern are not kept at all: a
-    photograph costs 3 bytes a pixel, not 20 (a view, not 36).
+    photograph costs 3 bytes per pixel, not 20 (a view, not 36).
     """
 
     places: Places
@@ -91,8 +92,8 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Signal:
-    """One picture, clip or object. ``shape``: how the query values are arranged, ``[..., H, W,
-    channels]``.
+    """One picture, clip, object or sound. ``shape``: how the query values are arranged, ``[..., H,
+    W, channels]`` where they form pictures, ``[..., channels]`` else.
 
     ``views``: of how many pictures its support is made.
     """
@@ -105,8 +106,14 @@ class Signal:
 
     @property
     def truth(self) -> Tensor:
-        """The query values as a picture ``[H, W, channels]`` or several ``[n, H, W, channels]``."""
+        """The query values in their shape: a picture ``[H, W, channels]``, several ``[n, H, W,
+        channels]``, or ``[n, channels]`` where they form none."""
         return self.query.values.view(self.shape)
+
+    @property
+    def pictured(self) -> bool:
+        """Whether its values form a picture or several: sound, for one, does not."""
+        return pictures_have(self.shape)
 
     @property
     def whole(self) -> bool:
@@ -118,14 +125,15 @@ class Signal:
         on."""
         count = len(self.support)
         order = torch.randperm(count, generator=generator("held-out half", self.name, count))
-        seen, unseen = order[: count // 2], order[count // 2 :]
+        seen = order[: count // 2]
+        unseen = order[count // 2 :]
         parts = [Samples(*self.support.at(index)) for index in (seen, unseen)]
         return Signal(self.name, parts[0], parts[1], tuple(parts[1].stored.shape))
 
 
 @dataclass(frozen=True)
-class Holding(ClientData):
-    """One signal of a client, or several of the same shape."""
+class ClientSignals(ClientData):
+    """Data of one client, one signal or several of the same shape."""
 
     name: str
     signals: tuple[Signal, ...]
@@ -138,13 +146,12 @@ class Holding(ClientData):
 
     @property
     def units(self) -> int:
-        """What its local steps may be counted by: how many signals."""
+        """Number of signals: the count that ``learner.steps-by-examples`` multiplies."""
         return len(self.signals)
 
     @property
     def parts(self) -> int:
-        """How many pictures, clips or objects are stacked in ``truth``: each is scored on its
-        own."""
+        """Number of pictures, clips or objects stacked in ``truth``: each is scored on its own."""
         return len(self.signals)
 
     @property

@@ -148,9 +148,9 @@ class Task:
         """Public data of the same kind that no client holds."""
         return []
 
-    def picture(self, values: Tensor) -> Tensor | None:
-        """The image ``[H, W, 1 or 3]`` (or a stack of them) that shows data of this task; ``None``
-        for data that are nothing to look at."""
+    def picture(self, data: Any, values: Tensor) -> Tensor | None:
+        """The image ``[H, W, 1 or 3]`` (or a stack of them) that shows ``values``, the truth of
+        ``data`` or a rendering shaped like it; ``None`` where there is nothing to look at."""
         from tasks.data.pictures import is_picture
 
         return values if is_picture(values) else None

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tasks.adaptation import Adaptation
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.moving import moving_picture
 from tasks.data.pictures import beside
-from tasks.data.sources import LaidOut, Numbered
+from tasks.data.sources import DatasetFolder, Procedural
 from tasks.derivatives import chosen
 from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
@@ -24,7 +24,8 @@ from tasks.settings import DataSettings, EvaluationSettings, TaskSettings
 from tasks.signals import Signal, sampled
 from tasks.types import Evaluation, Video
 
-FILMS, SLOWER = 2, 4  # how many clips are shown, and how many times each frame (clips are short)
+FILMS = 2  # clips that are shown
+SLOWER = 4  # times each of their frames is shown: clips are short
 
 
 def source_of(data: DataSettings) -> Source:
@@ -38,22 +39,23 @@ def source_of(data: DataSettings) -> Source:
                 "made clips have neither a length nor a size of their own",
                 "set it to 8 or more",
             )
-        return Numbered(
+        return Procedural(
             data, lambda number: moving_picture(number, data.frames, data.size, data.channels)
         )
 
-    def load(layout: Layout, holder: Holder, item: int) -> Signal:
+    def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
         frames = layout.load_video(holder.items[item], data.size, data.channels, data.frames)
         return sampled(f"{holder.name} {item}", frames)
 
-    return LaidOut(data, "video", load)
+    return DatasetFolder(data, "video", load)
 
 
 class VideoTask(FieldTask):
     """:class:`tasks.types.Task` for clips, RGB or grey."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        data, shape = settings.data, settings.field
+        data = settings.data
+        shape = settings.field
         check_channels(data)
         field = Siren(3, data.channels, shape.width, shape.depth, shape.omega)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
@@ -64,7 +66,8 @@ class VideoTask(FieldTask):
         found = super().evaluate(model, settings, tune)
         if not tune:
             return found
-        adaptation, films = Adaptation(self, model, settings), {}
+        adaptation = Adaptation(self, model, settings)
+        films = {}
         for index, signal in enumerate(self.held_out()[:FILMS]):
             shown = [signal.truth]
             for params in adaptation.adapted(signal, (0, max(settings.step_list))):

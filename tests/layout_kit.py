@@ -16,7 +16,8 @@ from tasks.data.layouts import Holder
 from tasks.errors import InputError
 
 ANGLE = 0.8
-CAR, OTHER_CAR = "100715345ee54d7ae38b52b4ee9d36a3", "100c3076c74ee1874eb766e5a46fceab"
+CAR = "100715345ee54d7ae38b52b4ee9d36a3"
+OTHER_CAR = "100c3076c74ee1874eb766e5a46fceab"
 
 
 def paint(
@@ -29,7 +30,8 @@ def paint(
 
 
 def pose(x: float = 0.0, y: float = 0.0, z: float = 4.0, turn: float = 0.0) -> list[list[float]]:
-    cos, sin = math.cos(turn), math.sin(turn)
+    cos = math.cos(turn)
+    sin = math.sin(turn)
     return [[cos, 0.0, sin, x], [0.0, 1.0, 0.0, y], [-sin, 0.0, cos, z], [0.0, 0.0, 0.0, 1.0]]
 
 
@@ -127,9 +129,13 @@ def transforms(root: Path) -> None:
 
 
 BUILD: dict[str, Callable[[Path], None]] = {
-    "facescape": facescape, "shapenet": shapenet, "transforms": transforms,
-    "golfdb": golfdb, "petface": petface, "clips": clips,
-}  # fmt: skip
+    "facescape": facescape,
+    "shapenet": shapenet,
+    "transforms": transforms,
+    "golfdb": golfdb,
+    "petface": petface,
+    "clips": clips,
+}
 HOLDERS = {
     "facescape": {"7": 2, "122": 2},
     "shapenet": {f"cars/02958343/{OTHER_CAR}": 1, f"cars/02958343/{CAR}": 1},

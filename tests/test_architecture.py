@@ -26,6 +26,8 @@ LAZY = {
     "skimage",
     "ray",
 }
+# Circles of files that stand until somebody takes them apart; a new one is refused.
+CIRCLES = {frozenset({"fedapp.report.content", "fedapp.report.head"})}
 FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -40,6 +42,57 @@ def imports(file: Path, top_level_only: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.add(node.module.split(".")[0])
     return found
+
+
+def file_graph() -> dict[str, set[str]]:
+    """``{module: modules of this project that its file names in an import}``: at the top, inside
+    functions and for type checkers alike, since all three tie two files together."""
+    modules = {}
+    for file in FILES:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph: dict[str, set[str]] = {}
+    for name, file in modules.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module and node.level == 0, f"{file}: imports are absolute"
+                for alias in node.names:  # a file of a package, or something in one file
+                    whole = f"{node.module}.{alias.name}"
+                    named.add(whole if whole in modules else node.module)
+        graph[name] = named & set(modules) - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Groups of two or more nodes that all reach one another (strongly connected components)."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = list(graph[start])
+        while ahead:
+            node = ahead.pop()
+            if node not in seen:
+                seen.add(node)
+                ahead += graph[node]
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    within = {node for node in graph if node in reach[node]}
+    return {frozenset(other for other in reach[node] if node in reach[other]) for node in within}
+
+
+def test_no_circle_of_files() -> None:
+    found = circles(file_graph())
+    assert not found - CIRCLES, "files that import one another, directly or through others"
+    assert not CIRCLES - found, "taken apart: strike it off the list"
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": {"d"}, "f": {"a"}}
+    assert circles(graph) == {frozenset("abc"), frozenset("de")}
 
 
 def test_packages_are_the_layers() -> None:
@@ -108,7 +161,8 @@ def test_the_client_app_is_cheap_to_import() -> None:
     forbidden = sorted(LAZY | {"torch"} - {"ray"})
     code = (
         "import sys; import fedapp.client_app; "
-        f"found = [name for name in {forbidden} if name in sys.modules]; sys.exit(repr(found) if found else 0)"
+        f"found = [name for name in {forbidden} if name in sys.modules]; "
+        "sys.exit(repr(found) if found else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ from privacy.attacks.matching import (
 )
 from privacy.attacks.membership import auc, power_at
 from privacy.attacks.render import best_affine, correlation, render_attack
-from tasks.adaptation import flat_colour
+from tasks.adaptation import constant_colour
 from tasks.data.pictures import contact_sheet
 from tasks.fitting import FieldTask
 from tasks.metrics import psnr
@@ -50,7 +50,7 @@ class FieldAttacks(Stage):
         self.fields: FieldTask = self.task
         self.search = search
         self.cohort = [self.task.client_data(client) for client in self.clients]
-        self.others = self.fields.strangers(len(self.clients))
+        self.others = self.fields.non_members(len(self.clients))
 
     def pictures(self, method: str, seed: int, names: list[str], keep: int) -> Iterator[Row]:
         """Every rung of the ladder on what the server holds under each release."""
@@ -95,7 +95,7 @@ class FieldAttacks(Stage):
         )
         truths = [data.truth for data in self.cohort]
         return [
-            (psnr(image, truth), psnr(flat_colour(truth), truth))
+            (psnr(image, truth), psnr(constant_colour(truth), truth))
             for image, truth in zip(found, truths, strict=True)
         ]
 
@@ -222,7 +222,7 @@ class FieldAttacks(Stage):
         total = self.experiment.clients.total
         members, others = (
             [self.task.client_data(client) for client in range(total)],
-            self.fields.strangers(total),
+            self.fields.non_members(total),
         )
 
         def losses(model: Tensor, cohort: Sequence[Any]) -> np.ndarray:

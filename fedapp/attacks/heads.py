@@ -20,8 +20,8 @@ from privacy.attacks.linkage import linkage
 from privacy.attacks.membership import auc, power_at
 from tasks.errors import InputError
 from tasks.talking_head.adapters import Adapters
-from tasks.talking_head.clips import Person
-from tasks.talking_head.encoding import Draws, encode
+from tasks.talking_head.encoding import NoisedBatches, encode
+from tasks.talking_head.person import Person
 
 FALSE_POSITIVES = 0.1
 PROBES = 64  # (step, noise) pairs a candidate is judged at
@@ -65,7 +65,7 @@ class HeadAttacks(Stage):
             room = torch.tensor([len(data.mel[index]) - window for index in clip.tolist()])
             first = (torch.linspace(0, 1, pairs) * room).long()
             picks.append((clip.view(1, 1, -1), first.view(1, 1, -1), steps, 0))
-        return Draws(self.public, picks, window, alphas).batch(0, 0)
+        return NoisedBatches(self.public, picks, window, alphas).batch(0, 0)
 
     @torch.no_grad()
     def losses(self, params: Tensor) -> np.ndarray:

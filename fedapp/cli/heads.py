@@ -156,7 +156,7 @@ def speak(
 ) -> None:
     """One picture and speech in, a video of that person saying it out, with a run's adapters."""
     from fedapp.speak import speak as say
-    from tasks.talking_head.clips import FPS
+    from tasks.data.recordings.clips import FPS
 
     if out.suffix.lower() != ".mp4":
         raise InputError("--out", str(out), "a video is written as mp4", "give it that ending")

@@ -230,7 +230,7 @@ class Comparison:
             }
         )
         for index, data in enumerate(task.held_out()):
-            if (image := task.picture(data.truth)) is not None:
+            if (image := task.picture(data, data.truth)) is not None:
                 self.folder.save_picture(f"held-out-{index:02d}", image)
         for baseline in self.lineup.baselines:
             self._evaluate(baseline, 0, final=True)

@@ -202,8 +202,8 @@ class RunFolder:
     def save_video(self, name: str, video: Video) -> None:
         """Save ``videos/<name>.mp4`` with its sound (where PyAV is installed) and
         ``videos/<name>.gif``."""
-        from tasks.talking_head.clips import Clip
-        from tasks.talking_head.video import write_clip, write_gif
+        from tasks.data.recordings.clips import Clip
+        from tasks.data.recordings.writing import write_clip, write_gif
 
         self.videos.mkdir(parents=True, exist_ok=True)
         scale = max(1, 192 // video.frames.shape[1])

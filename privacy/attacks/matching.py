@@ -35,7 +35,7 @@ from strategies.learner import Learner
 from strategies.local.meta import Meta
 from tasks.params import clip, norms
 from tasks.randomness import Key
-from tasks.signals import Holding, Samples, Signal
+from tasks.signals import ClientSignals, Samples, Signal
 from tasks.types import Batch, Derivatives, Episode, Linearised, Trainable
 
 Loss = Callable[[Tensor, Batch], Tensor]  # parameters [C, P] and a batch -> [C]
@@ -273,7 +273,7 @@ def drawn_samples(
     cohort = []
     for rows in coordinates:
         samples = Samples(rows, numbered)
-        cohort.append(Holding("", (Signal("", samples, samples, tuple(numbered.shape)),)))
+        cohort.append(ClientSignals("", (Signal("", samples, samples, tuple(numbered.shape)),)))
     episode = task.episodes(cohort, keys, steps, inner_steps, batch_size, coordinates.device)
     drawn = [
         [batch.targets[..., 0] for batch in (*one.support, one.query)]

@@ -22,7 +22,7 @@ from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
 from tasks.metrics import psnr
 from tasks.nerf import FAR, NEAR, dealt, procedural, signal_of
 from tasks.optimise import Adam
-from tasks.render.marching import Kept
+from tasks.render.marching import Sparse
 from tasks.settings import DataSettings
 from tasks.signals import Signal
 from tasks.types import Batch, Episode
@@ -85,7 +85,7 @@ def share(episode: Episode, field: Radiance) -> float:
 def kept_points(field: Radiance, batch: Batch) -> float:
     """Mean number of kept samples per client, without what pads clients to the largest."""
     marched = field.prepare(batch)
-    assert isinstance(marched, Kept), "the rays are bounded"
+    assert isinstance(marched, Sparse), "the rays are bounded"
     points = (marched.source < marched.points.shape[1]).sum()
     return float(points) / len(marched.points)
 

@@ -1,2 +1,2 @@
-"""Where data come from: pictures bundled with an installed library, and folders of the user's
+"""Sources of data: made of numbers, bundled with an installed library, folders of the user's
 own."""

@@ -38,7 +38,8 @@ def _photograph(name: str) -> Image.Image:
 def _picture(names: tuple[str, ...], index: int, size: int, channels: int) -> Signal:
     """Picture ``index``: first each photograph's central square, then seeded crops of 60 % of its
     side."""
-    name, turn = names[index % len(names)], index // len(names)
+    name = names[index % len(names)]
+    turn = index // len(names)
     image = _photograph(name)
     if turn == 0 or size == 0:
         return sampled(name, prepare(image, size, channels))

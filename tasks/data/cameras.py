@@ -1,5 +1,4 @@
-"""Pinhole cameras: where they stand, the ray of every pixel, and the pictures an object's cameras
-took.
+"""Pinhole cameras: their places, the ray of every pixel, and the pictures an object's cameras took.
 
 Conventions (OpenGL, as in the Blender and SRN data sets): the world has y up; a pose is a 4 x 4
 camera-to-world matrix whose columns are the camera's right, its up, the way opposite to its gaze,
@@ -37,14 +36,22 @@ class Views:
 
 
 def rays(poses: Tensor, focal: float, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The ray through each pixel's centre: ``origins, directions [V, H, W, 3]``, directions of unit
-    length.
+    """The ray through each pixel's centre.
 
     Pixel (row i, column j) is seen along :math:`((j + 1/2 - W/2) / f, -(i + 1/2 - H/2) / f, -1)` in
     the camera's frame, so the middle of the picture is the optical axis. The published FedMeNF code
     leaves the halves out and shoots through each pixel's upper left corner; pictures and rays made
     by the same rule fit together either way, but the two rules differ by half a pixel and must not
     be mixed.
+
+    Args:
+        poses: camera to world, ``[V, 4, 4]``.
+        focal: focal length in pixels.
+        height: H, in pixels.
+        width: W, in pixels.
+
+    Returns:
+        Origins and directions of unit length, ``[V, H, W, 3]`` each.
     """
     row = torch.arange(height, dtype=poses.dtype, device=poses.device)[:, None]
     column = torch.arange(width, dtype=poses.dtype, device=poses.device)
@@ -66,8 +73,8 @@ class PixelRays:
     """:class:`tasks.signals.Places` of all pixels of V views, one view after another, worked out
     when asked.
 
-    A ray is ``[origin, unit direction]``; with ``reach [N, 2]`` two more numbers: between which
-    distances it may meet something.
+    A ray is ``[origin, unit direction]``; with ``reach [N, 2]`` two more numbers: bounds of the
+    distances at which it may meet something.
     """
 
     poses: Tensor  # [V, 4, 4]
@@ -119,10 +126,17 @@ def on_sphere(
     lowest: float = 0.0,
     highest: float = 60.0,
 ) -> Tensor:
-    """``[count, 4, 4]``: cameras on a sphere about the origin, looking at it, uniform by area
-    between two elevations.
+    """Cameras on a sphere about the origin, looking at it, uniform by area between two elevations.
 
-    ``lowest`` and ``highest`` are degrees above the horizon, strictly between -90 and 90.
+    Args:
+        count: number of cameras.
+        radius: of the sphere, above 0.
+        generator: random stream of their places.
+        lowest: degrees above the horizon, strictly between -90 and 90.
+        highest: at least ``lowest``, in the same range.
+
+    Returns:
+        Poses ``[count, 4, 4]``.
     """
     if not -90 < lowest <= highest < 90:
         reason = "elevations are degrees with -90 < lowest <= highest < 90"

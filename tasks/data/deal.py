@@ -1,8 +1,8 @@
-"""Which objects a client gets, and how many views of each: equal shares, or skewed ones.
+"""Shares of clients: their objects, and the views of each, equally many or skewed.
 
 With concentration alpha the shares of all clients together are Dirichlet(alpha) distributed, as in
 FedMeNF's non-IID experiments (one class of objects: the skew is in quantity). They are made of
-independent Gamma(alpha) draws, one a client, which normalised are a Dirichlet sample: so a client
+independent Gamma(alpha) draws, one per client, which normalised are a Dirichlet sample: so a client
 knows its own share without knowing how many others exist.
 """
 
@@ -23,8 +23,17 @@ def gamma(alpha: float, *key: object) -> float:
 
 
 def share(mean: int, alpha: float, most: int, *key: object) -> int:
-    """How many things one party gets: ``mean`` if ``alpha`` is 0, else around it, from 1 to
-    ``most`` (0: no limit)."""
+    """Number of things one party gets: ``mean`` if ``alpha`` is 0, else a draw around it.
+
+    Args:
+        mean: expected number.
+        alpha: Dirichlet concentration; the smaller, the more skewed; 0: no skew.
+        most: upper limit; 0: none.
+        key: name of the random stream.
+
+    Returns:
+        From 1 to ``most``.
+    """
     count = mean if alpha == 0 else max(1, round(mean * gamma(alpha, *key)))
     return min(count, most) if most else count
 
@@ -41,5 +50,5 @@ def objects_of(client: int, mean: int, alpha: float) -> range:
 
 @lru_cache(maxsize=16)
 def _starts(mean: int, alpha: float) -> list[int]:
-    """Where each client's objects begin, as far as that has been asked."""
+    """First object of each client, as far as that has been asked."""
     return [0]

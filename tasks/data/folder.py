@@ -1,4 +1,4 @@
-"""The user's own images: a folder, one private image a client.
+"""The user's own images: a folder, one private image per client.
 
 Files are taken in the order of their names; the last ``data.held-out`` of them are held by no
 client. Hidden files are passed over; anything else that is not an image is an error, because a
@@ -50,13 +50,18 @@ def image_files(path: str) -> tuple[Path, ...]:
 def split(
     path: str, held_out: int, needed: int, clients: int = 0
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """(private files, held-out files); refuses a folder with fewer than ``needed`` private ones.
+    """Files of a folder apart into private and held-out ones.
 
-    ``clients``: how many share them, if not one each.
+    Args:
+        path: the folder.
+        held_out: number of files, the last ones, that no client holds.
+        needed: number of private files; :class:`InputError` if there are fewer.
+        clients: number of clients that share them, for the error; 0: one file each.
     """
     files = image_files(path)
     free = max(0, len(files) - held_out)
-    private, test = files[:free], files[free:]
+    private = files[:free]
+    test = files[free:]
     if len(private) < needed:
         whose = f"{clients} clients ({needed} images)" if clients else f"{needed} clients"
         remedy = (
@@ -65,9 +70,11 @@ def split(
             else f"set clients.total to {len(private)} or fewer"
         )
         raise InputError(
-            "data.path", path, f"{len(files)} images are too few for {whose} and {held_out} held-out pictures",
+            "data.path",
+            path,
+            f"{len(files)} images are too few for {whose} and {held_out} held-out pictures",
             f"{remedy}, lower data.held-out, or add images",
-        )  # fmt: skip
+        )
     return private, test
 
 

@@ -20,7 +20,14 @@ SOFTNESS = 0.06  # width of a disc's edge, in half picture sides
 
 
 def moving_picture(number: int, frames: int, size: int, channels: int) -> Signal:
-    """Clip ``number``: ``[frames, size, size, channels]`` in [0, 1]."""
+    """A clip ``[frames, size, size, channels]`` in [0, 1].
+
+    Args:
+        number: names the clip for good.
+        frames: its length.
+        size: side of a frame, in pixels.
+        channels: 3 for RGB, 1 for grey.
+    """
     draw = generator("moving picture", number)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -28,14 +35,19 @@ def moving_picture(number: int, frames: int, size: int, channels: int) -> Signal
 
     shape = (frames, size, size)
     t, y, x = Lattice(shape)[torch.arange(math.prod(shape)).view(shape)].unbind(-1)
-    wave, phase = uniform(-4.0, 4.0, 2), uniform(0, 2 * math.pi)
+    wave = uniform(-4.0, 4.0, 2)
+    phase = uniform(0, 2 * math.pi)
     stripes = torch.sin(wave[0] * y + wave[1] * x + phase + 0.6 * t)[..., None]
-    dark, light = uniform(0.05, 0.5, channels), uniform(0.4, 0.95, channels)
+    dark = uniform(0.05, 0.5, channels)
+    light = uniform(0.4, 0.95, channels)
     picture = dark + (light - dark) * (0.5 + 0.5 * stripes)
     for _ in range(DISCS):
-        centre, speed, bend = uniform(-0.6, 0.6, 2), uniform(-0.5, 0.5, 2), uniform(0.0, 0.25, 2)
+        centre = uniform(-0.6, 0.6, 2)
+        speed = uniform(-0.5, 0.5, 2)
+        bend = uniform(0.0, 0.25, 2)
         turn = uniform(0, 2 * math.pi)
-        radius, colour = uniform(0.15, 0.4), uniform(0.0, 1.0, channels)
+        radius = uniform(0.15, 0.4)
+        colour = uniform(0.0, 1.0, channels)
         row = centre[0] + speed[0] * t + bend[0] * torch.sin(math.pi * t + turn)
         column = centre[1] + speed[1] * t + bend[1] * torch.cos(math.pi * t + turn)
         inside = torch.sigmoid((radius - torch.hypot(y - row, x - column)) / (SOFTNESS / 4))[

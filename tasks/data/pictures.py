@@ -13,12 +13,16 @@ from torch import Tensor
 def prepare(
     image: Image.Image, size: int, channels: int, box: tuple[int, int, int] | None = None
 ) -> Tensor:
-    """Cut a square (``box = (left, top, side)``, default the central one), scale it to ``size``
-    pixels a side.
+    """Cut a square and scale it; transparent parts turn white, and the camera's turn is undone.
 
-    ``size = 0`` keeps the whole image at its own size. What is transparent is white, and a picture
-    stands as its camera was held. Returns ``[H, W, channels]`` in [0, 1]; raises ``ValueError`` for
-    pixels without a known range.
+    Args:
+        image: in any mode; ``ValueError`` for pixels without a known range.
+        size: pixels per side of the result; 0 keeps the whole image at its own size.
+        channels: 3 for RGB, 1 for grey.
+        box: the square as ``(left, top, side)``; ``None``: the central one.
+
+    Returns:
+        ``[H, W, channels]`` in [0, 1].
     """
     image = flattened(ImageOps.exif_transpose(image), 1.0)[0].convert(
         "RGB" if channels == 3 else "L"
@@ -70,13 +74,20 @@ def beside(images: Sequence[Tensor], gap: int = 4) -> Tensor:
 
 def is_picture(image: Tensor) -> bool:
     """Whether it can be shown: ``[..., H, W, 1 or 3]``. Other signals (sound, tables) cannot."""
-    return image.dim() >= 3 and image.shape[-1] in (1, 3)
+    return pictures_have(image.shape)
+
+
+def pictures_have(shape: Sequence[int]) -> bool:
+    """Whether values in this shape are a picture or several: ``[..., H, W, 1 or 3]``."""
+    return len(shape) >= 3 and shape[-1] in (1, 3)
 
 
 def contact_sheet(images: Tensor, most: int = 4) -> Tensor:
-    """A picture ``[H, W, C]`` as it is; of several ``[..., H, W, C]`` at most ``most``, evenly
-    chosen, side by side."""
-    if images.dim() == 3:
+    """Several pictures ``[..., H, W, C]`` as one: at most ``most``, evenly chosen, side by side.
+
+    Anything else, one picture ``[H, W, C]`` or values that form none, stays as it is.
+    """
+    if images.dim() <= 3:
         return images
     images = images.flatten(0, -4)
     chosen = torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()

@@ -1,5 +1,5 @@
-"""Where a field task's signals come from: made of numbers, one folder of pictures, or a data set in
-its own layout."""
+"""Sources of a field task's signals: made of numbers, one folder of pictures, or a data set in its
+own layout."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import NoReturn
 
 from tasks.data import folder
 from tasks.data.deal import objects_of
-from tasks.data.layouts import Holder, Kind, Layout, detect, open_layout
+from tasks.data.layouts import DatasetLayout, Holder, Kind, detect, open_layout
 from tasks.errors import InputError
 from tasks.settings import DataSettings
-from tasks.signals import Holding, Signal
+from tasks.signals import ClientSignals, Signal
 
-KEPT = 1024  # clients a process keeps decoded
-NEWCOMERS = 10_000_000  # numbers from here on are held by no client
+CACHED_CLIENTS = 1024  # clients a process keeps decoded
+UNSEEN = 10_000_000  # numbers of unseen clients start here: no client of a run holds these
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-FLAT = "pictures"  # a folder of images, one a client: no layout of its own
+PICTURE_FOLDER = "pictures"  # a folder of images, one per client: no layout of its own
 
 
-class Numbered:
-    """Signals made of numbers: client i's follow from i, and held-out ones from numbers no client
-    reaches."""
+class Procedural:
+    """Signals made of numbers, or bundled under them: client i's follow from i, and held-out ones
+    from numbers no client reaches."""
 
     def __init__(
         self,
@@ -31,8 +31,9 @@ class Numbered:
         make: Callable[[int], Signal],
         spare: Callable[[int], Signal] | None = None,
     ):
-        self.data, self.make = data, lru_cache(KEPT)(make)
-        self.spare = spare or (lambda index: self.make(NEWCOMERS + index))
+        self.data = data
+        self.make = lru_cache(CACHED_CLIENTS)(make)
+        self.spare = spare or (lambda index: self.make(UNSEEN + index))
 
     def check(self, clients: int) -> None:
         if self.data.layout != "auto":
@@ -45,26 +46,27 @@ class Numbered:
         for client in range(clients) if self.data.objects > 1 and not self.data.size else ():
             _same_size(self.client(client).signals, f"client {client}")
 
-    def client(self, client: int) -> Holding:
+    def client(self, client: int) -> ClientSignals:
         signals = tuple(
             self.make(number) for number in objects_of(client, self.data.objects, self.data.alpha)
         )
-        return Holding(signals[0].name, signals)
+        return ClientSignals(signals[0].name, signals)
 
     def held_out(self) -> Sequence[Signal]:
-        return self.strangers(self.data.held_out)
+        return self.non_members(self.data.held_out)
 
-    def strangers(self, count: int) -> Sequence[Signal]:
+    def non_members(self, count: int) -> Sequence[Signal]:
         return [self.spare(index) for index in range(count)]
 
 
-class Flat:
+class PictureFolder:
     """A folder of images; client i holds ``data.objects`` of them, the last ``data.held-out`` are
     held by nobody."""
 
     def __init__(self, data: DataSettings) -> None:
         self.data = data
-        self.client, self.held_out = lru_cache(KEPT)(self._client), lru_cache(1)(self._held_out)
+        self.client = lru_cache(CACHED_CLIENTS)(self._client)
+        self.held_out = lru_cache(1)(self._held_out)
 
     def _numbers(self, client: int) -> range:
         return objects_of(self.data.place(client), self.data.objects, self.data.alpha)
@@ -85,7 +87,7 @@ class Flat:
             )
         self._load(test)
 
-    def _client(self, client: int) -> Holding:
+    def _client(self, client: int) -> ClientSignals:
         files = folder.image_files(self.data.path)
         numbers = self._numbers(client)
         if numbers.stop > len(files) - self.data.spare:
@@ -94,9 +96,9 @@ class Flat:
                 "data.path", self.data.path, f"holds no image for client {client}", remedy
             )
         signals = tuple(self._load([files[number] for number in numbers]))
-        return Holding(signals[0].name, signals)
+        return ClientSignals(signals[0].name, signals)
 
-    def strangers(self, count: int) -> Sequence[Signal]:
+    def non_members(self, count: int) -> Sequence[Signal]:
         return self.held_out()[:count]
 
     def _held_out(self) -> Sequence[Signal]:
@@ -104,7 +106,7 @@ class Flat:
         return self._load(files[len(files) - self.data.spare :])
 
 
-class LaidOut:
+class DatasetFolder:
     """A data set in a published layout. People and animals are clients as they are; objects are
     dealt out.
 
@@ -113,25 +115,32 @@ class LaidOut:
     """
 
     def __init__(
-        self, data: DataSettings, kind: Kind, load: Callable[[Layout, Holder, int], Signal]
+        self, data: DataSettings, kind: Kind, load: Callable[[DatasetLayout, Holder, int], Signal]
     ) -> None:
-        self.data, self.root = data, Path(data.path).expanduser()
+        self.data = data
+        self.root = Path(data.path).expanduser()
         name = detect(self.root) if data.layout == "auto" else data.layout
-        self.layout, self.load = open_layout(name), load
-        self.client, self.held_out = lru_cache(KEPT)(self._client), lru_cache(1)(self._held_out)
+        self.layout = open_layout(name)
+        self.load = load
+        self.client = lru_cache(CACHED_CLIENTS)(self._client)
+        self.held_out = lru_cache(1)(self._held_out)
         if self.layout.kind != kind:
             raise InputError(
-                "data.path", data.path, f"layout {name} holds {self.layout.kind}, this task fits {kind}",
+                "data.path",
+                data.path,
+                f"layout {name} holds {self.layout.kind}, this task fits {kind}",
                 "choose the task for it: image (pictures), video (video) or nerf (views)",
-            )  # fmt: skip
+            )
         self.holders = self.layout.holders(self.root)
 
     def check(self, clients: int) -> None:
         if self.layout.owned and self.data.alpha:
             raise InputError(
-                "data.alpha", self.data.alpha, "here owners are clients as they are: nothing is dealt out",
+                "data.alpha",
+                self.data.alpha,
+                "here owners are clients as they are: nothing is dealt out",
                 "set it to 0, or use a layout of objects",
-            )  # fmt: skip
+            )
         hosts = self.data.hosts(clients)
         if hosts:
             self._held_by(hosts[-1])
@@ -157,19 +166,21 @@ class LaidOut:
     def _too_few(self, clients: int, needed: int) -> NoReturn:
         what = "owners" if self.layout.owned else "objects"
         raise InputError(
-            "data.path", self.data.path,
-            f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and {self.data.spare} held out",
+            "data.path",
+            self.data.path,
+            f"{len(self.holders)} {what} are too few for {clients} clients ({needed}) and "
+            f"{self.data.spare} held out",
             "lower clients.total, data.objects or data.held-out, or add data",
-        )  # fmt: skip
+        )
 
-    def _client(self, client: int) -> Holding:
+    def _client(self, client: int) -> ClientSignals:
         signals = []
         for holder in self._held_by(client):
             items = range(len(holder.items))[: self.data.objects if self.layout.owned else 1]
             signals += [self.load(self.layout, holder, item) for item in items]
-        return Holding(self._held_by(client)[0].name, tuple(signals))
+        return ClientSignals(self._held_by(client)[0].name, tuple(signals))
 
-    def strangers(self, count: int) -> Sequence[Signal]:
+    def non_members(self, count: int) -> Sequence[Signal]:
         return self.held_out()[:count]
 
     def _held_out(self) -> Sequence[Signal]:
@@ -177,10 +188,10 @@ class LaidOut:
         return [self.load(self.layout, holder, 0) for holder in spare]
 
 
-def is_flat(data: DataSettings) -> bool:
+def is_picture_folder(data: DataSettings) -> bool:
     """Whether ``data.path`` is to be read as a plain folder of pictures."""
     if data.layout != "auto":
-        return data.layout == FLAT
+        return data.layout == PICTURE_FOLDER
     root = Path(data.path).expanduser()
     entries = (
         [entry for entry in root.iterdir() if not entry.name.startswith(".")]

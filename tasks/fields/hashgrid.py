@@ -25,7 +25,7 @@ from torch import Tensor
 from tasks.fields.network import Network, Relu
 from tasks.fields.radiance import Space
 from tasks.params import Layout
-from tasks.render.marching import RAY, Dense, Kept
+from tasks.render.marching import RAY, Dense, Sparse
 from tasks.types import Batch
 
 PRIMES = (1, 2654435761, 805459861)
@@ -62,7 +62,7 @@ class HashGrid:
 
     @property
     def resolutions(self) -> list[int]:
-        """Cells a side at each level."""
+        """Cells per side at each level."""
         growth = (self.finest / self.coarsest) ** (1 / max(self.levels - 1, 1))
         return [int(self.coarsest * growth**level + 1e-6) for level in range(self.levels)]
 
@@ -88,7 +88,8 @@ class HashGrid:
         Points outside the cube around the object (half the depth of space each way) are moved to
         its surface.
         """
-        cells, half = self.resolutions[level], (self.space.far - self.space.near) / 2
+        cells = self.resolutions[level]
+        half = (self.space.far - self.space.near) / 2
         scaled = ((points / half + 1) / 2).clamp(0, 1) * cells
         low = scaled.floor().clamp(max=cells - 1)
         part = (scaled - low)[..., None, :]
@@ -113,7 +114,7 @@ class HashGrid:
             parts.append((tables[client, level, rows] * weight[..., None]).sum(-2))
         return torch.cat(parts, -1)
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse:
         """The points of a batch of rays; once is enough."""
         return self.space.march(batch) if isinstance(batch, Batch) else batch
 
@@ -128,7 +129,7 @@ class HashGrid:
         features = self.features_of(self.layout.unflatten(params)["tables"], points)
         return self.network(params[:, self.layout.size - self.network.layout.size :], features)
 
-    def loss(self, params: Tensor, batch: Batch | Dense | Kept) -> Tensor:
+    def loss(self, params: Tensor, batch: Batch | Dense | Sparse) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``."""
         marched = self.prepare(batch)
         return self.space.loss(self._raw(params, marched.points), marched)

@@ -1,9 +1,11 @@
 r"""Fully connected networks stacked over clients, with first and second derivatives written out.
 
-.. math:: a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad a_l = \sigma(z_l) = s(\omega z_l),\quad y = z_L
+.. math::
+    a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad
+    a_l = \sigma(z_l) = s(\omega z_l),\quad y = z_L
 
-What is fitted to y (a squared error, a rendering) is the field's own; here is everything in
-between: a forward pass that keeps what derivatives need (:class:`Tape`), backpropagation, and its
+The loss on y (a squared error, a rendering) is the field's own; here is everything in between: a
+forward pass that keeps the inputs of derivatives (:class:`Tape`), backpropagation, and its
 directional derivative. Each layer costs a handful of batched matrix products, and no graph is
 built, which is what makes the meta-gradient of a cohort fast (``fedapp bench cohort``, ``fedapp
 bench fields``).
@@ -31,20 +33,26 @@ class Activation(Protocol):
 
     @property
     def omega(self) -> float:
-        """What z is multiplied by."""
+        """Factor of z."""
 
     def __call__(self, scaled: Tensor) -> Tensor:
         """``s(x)`` at ``x = omega z``, differentiable."""
 
     def both(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
-        """``(s(x), what through needs)``; ``scaled`` may be overwritten."""
+        """``(s(x), kept)``, the latter for :meth:`through`; ``scaled`` may be overwritten."""
 
     def through(self, error: Tensor, kept: Tensor) -> Tensor:
         """``error * s'(x)``."""
 
     def curve(self, dot: Tensor, error: Tensor, activation: Tensor, dot_scaled: Tensor) -> Tensor:
-        """``dot + error * s''(x) * dot_scaled`` from the kept ``activation``; ``dot`` may be
-        overwritten."""
+        """Second-order term of the backward pass, ``dot + error * s''(x) * dot_scaled``.
+
+        Args:
+            dot: derivative of the layer's delta so far, ``[C, B, o]``; may be overwritten.
+            error: omega dL/da, of the same shape as all here.
+            activation: the kept ``s(x)``, which gives ``s''(x)``.
+            dot_scaled: derivative of ``x``.
+        """
 
 
 @dataclass(frozen=True)
@@ -87,11 +95,11 @@ class Relu:
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves behind; the backward pass fills ``deltas`` (dL/dz) and ``errors``
-    (omega dL/da)."""
+    """Intermediate results of a forward pass; the backward pass fills ``deltas`` (dL/dz) and
+    ``errors`` (omega dL/da)."""
 
     activations: list[Tensor]  # a_0 ... a_{L-1}
-    slopes: list[Tensor]  # what s'(omega z_l) is made of
+    slopes: list[Tensor]  # from which s'(omega z_l) follows
     deltas: list[Tensor]
     errors: list[Tensor | None]
 
@@ -108,7 +116,8 @@ class Network:
     ``[C, P]``."""
 
     def __init__(self, widths: Sequence[int], activation: Activation) -> None:
-        self.widths, self.activation = tuple(widths), activation
+        self.widths = tuple(widths)
+        self.activation = activation
         shapes: dict[str, tuple[int, ...]] = {}
         for index, (i, o) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
             shapes[f"layers.{index}.weight"] = (o, i)
@@ -135,7 +144,8 @@ class Network:
     def __call__(self, params: Tensor, inputs: Tensor) -> Tensor:
         """``params [C, P], inputs [C, B, i] -> y [C, B, o]``, differentiable."""
         *hidden, (last_weight, last_bias) = self.layers(params)
-        activation, omega = inputs, self.activation.omega
+        activation = inputs
+        omega = self.activation.omega
         for weight, bias in hidden:
             activation = self.activation(
                 torch.baddbmm(bias, activation, weight.mT, beta=omega, alpha=omega)
@@ -144,8 +154,10 @@ class Network:
 
     def forward(self, params: Tensor, inputs: Tensor, scale: float = 1.0) -> tuple[Tensor, Tape]:
         """``scale`` times y ``[C, B, o]``, and the tape; no graph."""
-        layers, omega = self.layers(params), self.activation.omega
-        activations, slopes = [inputs], []
+        layers = self.layers(params)
+        omega = self.activation.omega
+        activations = [inputs]
+        slopes = []
         for weight, bias in layers[:-1]:
             scaled = torch.baddbmm(bias, activations[-1], weight.mT, beta=omega, alpha=omega)
             activation, slope = self.activation.both(scaled)
@@ -158,10 +170,13 @@ class Network:
     def backward(self, params: Tensor, tape: Tape, delta: Tensor) -> Tensor:
         r"""The gradient ``[C, P]`` from :math:`\delta_L = \partial L/\partial y` ``[C, B, o]``.
 
-        .. math:: e_l = \omega\, \delta_l W_l,\quad \delta_{l-1} = e_l \odot s'(\omega z_{l-1}),\quad
+        .. math::
+            e_l = \omega\, \delta_l W_l,\quad
+            \delta_{l-1} = e_l \odot s'(\omega z_{l-1}),\quad
             \partial W_l = \delta_l^\top a_{l-1},\quad \partial b_l = \sum_B \delta_l
         """
-        layers, omega = self.layers(params), self.activation.omega
+        layers = self.layers(params)
+        omega = self.activation.omega
         pieces: list[Tensor] = []  # bias and weight of each layer, output side first
         for index in reversed(range(len(layers))):
             tape.deltas[index] = delta
@@ -177,8 +192,16 @@ class Network:
 
         .. math:: \dot z_l = a_{l-1} U_l^\top + c_l + \dot a_{l-1} W_l^\top, \qquad
             \dot a_l = s'(\omega z_l) \odot \omega \dot z_l
+
+        Args:
+            params: the point, ``[C, P]``.
+            vector: the direction, ``[C, P]``; its pieces are U and c.
+            tape: of the forward pass at the same point.
+            scale: factor of the last derivative, as in :meth:`forward`.
         """
-        dot, layers, last = Tangent([], []), self.layers(params), len(self.widths) - 2
+        dot = Tangent([], [])
+        layers = self.layers(params)
+        last = len(self.widths) - 2
         for index, ((weight, _), (direction, offset)) in enumerate(
             zip(layers, self.layers(vector), strict=True)
         ):
@@ -198,9 +221,7 @@ class Network:
         r"""The Hessian-vector product ``[C, P]`` by Pearlmutter's R-operator (Neural Computation
         6(1), 1994).
 
-        ``tangent`` from :meth:`tangent`, ``dot`` the directional derivative of :math:`\delta_L`;
-        with
-        :math:`(U_l, c_l)` the direction,
+        With :math:`(U_l, c_l)` the direction,
 
         .. math::
             \dot e_l &= \omega (\dot\delta_l W_l + \delta_l U_l), \qquad
@@ -208,8 +229,17 @@ class Network:
                 + e_l \odot s''(\omega z_{l-1}) \odot \omega \dot z_{l-1} \\
             (Hu)_{W_l} &= \dot\delta_l^\top a_{l-1} + \delta_l^\top \dot a_{l-1}, \qquad
             (Hu)_{b_l} = \sum_B \dot\delta_l
+
+        Args:
+            params: the point, ``[C, P]``.
+            vector: the direction, ``[C, P]``.
+            tape: of the forward and the backward pass at the same point.
+            tangent: from :meth:`tangent` along the same direction.
+            dot: directional derivative of :math:`\delta_L`, ``[C, B, o]``.
         """
-        layers, directions, omega = self.layers(params), self.layers(vector), self.activation.omega
+        layers = self.layers(params)
+        directions = self.layers(vector)
+        omega = self.activation.omega
         pieces: list[Tensor] = []
         for index in reversed(range(len(layers))):
             product = torch.bmm(dot.mT, tape.activations[index])

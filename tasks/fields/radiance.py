@@ -8,7 +8,8 @@ Srinivasan, J. Barron, R. Ng, CVPR 2021, https://arxiv.org/abs/2012.02189.
 
 .. math::
     \gamma(x) = [\sin(f_j x), \cos(f_j x)]_{j=1\dots F}, \quad f_j = 2^{m (j-1)/(F-1)}, \qquad
-    (r, s) = \mathrm{MLP}(\gamma(x)), \quad c = \mathrm{sigmoid}(r), \quad \sigma = \mathrm{softplus}(s)
+    (r, s) = \mathrm{MLP}(\gamma(x)), \quad
+    c = \mathrm{sigmoid}(r), \quad \sigma = \mathrm{softplus}(s)
 
 The frequencies are constants (the published release trains them by accident). No view direction:
 colours are those of the surface.
@@ -33,7 +34,7 @@ from tasks.render.marching import (
     NOTHING,
     RAY,
     Dense,
-    Kept,
+    Sparse,
     all_points,
     collect,
     keep,
@@ -45,9 +46,10 @@ from tasks.types import Batch
 
 @dataclass(frozen=True)
 class Space:
-    """What a field is rendered through: limits along rays, samples a ray, and what lies behind.
+    """Space that a field is rendered through: limits along rays, samples per ray, the background.
 
-    ``share``: of all samples, about how many are evaluated (sizes a cohort's chunks, nothing else).
+    ``share``: fraction of all samples that is evaluated, roughly (sizes a cohort's chunks, nothing
+    else).
     """
 
     near: float = 2.0
@@ -61,7 +63,7 @@ class Space:
         """The length of ray that a sample stands for."""
         return (self.far - self.near) / self.samples
 
-    def march(self, batch: Batch) -> Dense | Kept:
+    def march(self, batch: Batch) -> Dense | Sparse:
         """The points of ``batch.inputs [C, B, 6 to 9]`` (see :mod:`tasks.render.marching`)."""
         if batch.inputs.shape[-1] >= BOUNDED:
             return keep(batch, self.near, self.far, self.samples, self.background)
@@ -75,7 +77,7 @@ class Space:
         weight = weights(density, self.spacing)
         return composite(torch.sigmoid(raw[..., :3]), weight, self.background)
 
-    def rendered(self, raw: Tensor, marched: Dense | Kept, rays: int) -> Tensor:
+    def rendered(self, raw: Tensor, marched: Dense | Sparse, rays: int) -> Tensor:
         """``raw [C, M, 4]`` of the points -> ``[C, B, 3]``, B = ``rays``."""
         if isinstance(marched, Dense):
             return self.colours(raw.unflatten(1, (rays, self.samples)))
@@ -83,7 +85,7 @@ class Space:
         behind = shown.new_full((len(raw), rays, 3), self.background)
         return behind.scatter(1, marched.ray[:, : shown.shape[1], None].expand(-1, -1, 3), shown)
 
-    def loss(self, raw: Tensor, marched: Dense | Kept) -> Tensor:
+    def loss(self, raw: Tensor, marched: Dense | Sparse) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``,
         differentiable."""
         if isinstance(marched, Dense):
@@ -137,8 +139,8 @@ class Radiance:
         activations = samples * (4 * self.width * self.depth + 12 * self.frequencies)
         return 4 * (inner_steps + 1) * (activations + 2 * self.layout.size)
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
-        """What the network sees of a batch of rays: features instead of points ``[C, M, 6 F]``;
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse:
+        """Inputs of the network for a batch of rays: features instead of points ``[C, M, 6 F]``;
         once is enough."""
         if not isinstance(batch, Batch):
             return batch
@@ -150,7 +152,7 @@ class Radiance:
         marched = self.prepare(Batch(inputs, inputs[..., :3]))
         return self.space.rendered(self.network(params, marched.points), marched, inputs.shape[1])
 
-    def loss(self, params: Tensor, batch: Batch | Dense | Kept) -> Tensor:
+    def loss(self, params: Tensor, batch: Batch | Dense | Sparse) -> Tensor:
         """Mean squared error over rays and channels, one value per client ``[C]``."""
         marched = self.prepare(batch)
         return self.space.loss(self.network(params, marched.points), marched)
@@ -159,10 +161,10 @@ class Radiance:
 class Marching(Protocol):
     """A field that is rendered along rays."""
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept: ...
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse: ...
 
 
-def prepare_each(field: Marching, batches: Batch) -> list[Dense | Kept]:
+def prepare_each(field: Marching, batches: Batch) -> list[Dense | Sparse]:
     """Prepare each of ``batches [K, C, B, ...]``: all in one computation, unless each keeps samples
     of its own."""
     if batches.inputs.shape[-1] >= BOUNDED:
@@ -184,27 +186,29 @@ class RadianceDerivatives(ByHand):
     def __init__(self, field: Radiance) -> None:
         self.field = field
 
-    def prepare(self, batch: Batch | Dense | Kept) -> Dense | Kept:
+    def prepare(self, batch: Batch | Dense | Sparse) -> Dense | Sparse:
         return self.field.prepare(batch)
 
     def evaluate(
-        self, params: Tensor, batch: Dense | Kept
+        self, params: Tensor, batch: Dense | Sparse
     ) -> tuple[Tensor, Tensor, tuple[Tape, Rendered]]:
-        space, scale = self.field.space, _scale(batch)
+        space = self.field.space
+        scale = _scale(batch)
         raw, tape = self.field.network.forward(params, batch.points)
         on_rays = self._on_rays(raw, batch, NOTHING)
         loss, delta, rendered = squared_error(
             on_rays, batch.contrast, space.spacing, space.background, scale
         )
         gradient = self.field.network.backward(params, tape, self._at_points(delta, batch))
-        if isinstance(batch, Kept):
+        if isinstance(batch, Sparse):
             loss = torch.add(loss, batch.rest, alpha=scale / 2)
         return loss, gradient, (tape, rendered)
 
     def product(
-        self, params: Tensor, vector: Tensor, batch: Dense | Kept, tape: tuple[Tape, Rendered]
+        self, params: Tensor, vector: Tensor, batch: Dense | Sparse, tape: tuple[Tape, Rendered]
     ) -> Tensor:
-        network, (layers, rendered) = self.field.network, tape
+        network = self.field.network
+        (layers, rendered) = tape
         tangent = network.tangent(params, vector, layers)
         along = self._on_rays(tangent.z[-1], batch, 0.0)
         dot = directional(rendered, along, self.field.space.spacing, _scale(batch))
@@ -212,17 +216,19 @@ class RadianceDerivatives(ByHand):
             params, vector, layers, tangent, self._at_points(dot, batch)
         )
 
-    def _on_rays(self, values: Tensor, marched: Dense | Kept, fill: float) -> Tensor:
+    def _on_rays(self, values: Tensor, marched: Dense | Sparse, fill: float) -> Tensor:
         """``[C, M, 4] -> [C, rays, samples, 4]``."""
-        if isinstance(marched, Kept):
+        if isinstance(marched, Sparse):
             return spread(values, marched.source, fill)
         return values.unflatten(1, (marched.contrast.shape[1], self.field.space.samples))
 
-    def _at_points(self, values: Tensor, marched: Dense | Kept) -> Tensor:
+    def _at_points(self, values: Tensor, marched: Dense | Sparse) -> Tensor:
         """``[C, rays, samples, 4] -> [C, M, 4]``."""
-        return collect(values, marched.slot) if isinstance(marched, Kept) else values.flatten(1, 2)
+        return (
+            collect(values, marched.slot) if isinstance(marched, Sparse) else values.flatten(1, 2)
+        )
 
 
-def _scale(marched: Dense | Kept) -> float:
-    """What half a squared error of one channel counts in the mean over all rays of the batch."""
-    return 2 / (3 * (marched.ray if isinstance(marched, Kept) else marched.contrast).shape[1])
+def _scale(marched: Dense | Sparse) -> float:
+    """Weight of half a squared error of one channel in the mean over all rays of the batch."""
+    return 2 / (3 * (marched.ray if isinstance(marched, Sparse) else marched.contrast).shape[1])

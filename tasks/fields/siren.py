@@ -3,7 +3,9 @@ r"""SIREN, stacked over clients.
 *Implicit Neural Representations with Periodic Activation Functions*, V. Sitzmann, J. Martel, A.
 Bergman, D. Lindell, G. Wetzstein, NeurIPS 2020, https://arxiv.org/abs/2006.09661.
 
-.. math:: a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad a_l = \sin(\omega_0 z_l),\quad y = z_L + \tfrac12
+.. math::
+    a_0 = x,\quad z_l = a_{l-1} W_l^\top + b_l,\quad
+    a_l = \sin(\omega_0 z_l),\quad y = z_L + \tfrac12
 
 The output is centred on one half because signals live in [0, 1]; it is not bounded.
 """
@@ -54,8 +56,8 @@ class Siren:
         r"""Initial parameters ``[P]`` (section 3.2 and supplement 1.5 of the paper).
 
         Weights of the first layer :math:`U(\pm 1/i)`, of the others
-        :math:`U(\pm\sqrt{6/i}/\omega_0)`; biases
-        :math:`U(\pm 1/\sqrt i)`, which the paper leaves open and its code takes from ``torch.nn.Linear``.
+        :math:`U(\pm\sqrt{6/i}/\omega_0)`; biases :math:`U(\pm 1/\sqrt i)`, which the paper leaves
+        open and its code takes from ``torch.nn.Linear``.
         """
         vector = torch.empty(self.layout.size)
         params = self.layout.unflatten(vector)

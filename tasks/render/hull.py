@@ -1,4 +1,4 @@
-r"""The visual hull: where an object may be, given its silhouettes; everywhere else a ray need not
+r"""The visual hull: all places an object may be at, given its silhouettes; elsewhere a ray need not
 be sampled.
 
 *The Visual Hull Concept for Silhouette-Based Image Understanding*, A. Laurentini, IEEE Transactions
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CELLS = 64  # a side
+CELLS = 64  # per side
 LOOKUPS_AT_ONCE = 1 << 20  # bounds the memory
 
 
@@ -38,8 +38,8 @@ class Hull:
         return inside & self.occupied[x, y, z]
 
     def reach(self, rays: Tensor, near: float, far: float) -> Tensor:
-        """Between which distances each ray may meet something: ``rays [N, 6] -> [N, 2]``; ``far,
-        near`` if nowhere.
+        """Bounds of the distances at which each ray may meet something: ``rays [N, 6] -> [N, 2]``;
+        ``far, near`` if it meets nothing.
 
         The ray is looked up every half cell. What lies between two hits counts as met, and so does
         what lies between the outer ones and the lookup beyond; a corner that a ray cuts by less
@@ -52,7 +52,8 @@ class Hull:
         for start in range(0, len(rays), block):
             part = rays[start : start + block]
             inside = self.holds(part[:, None, :3] + t[:, None] * part[:, None, 3:6])
-            first, last = inside.byte().argmax(1), len(t) - 1 - inside.byte().flip(1).argmax(1)
+            first = inside.byte().argmax(1)
+            last = len(t) - 1 - inside.byte().flip(1).argmax(1)
             between = torch.stack([t[first] - step, t[last] + step], 1).clamp(near, far)
             met[start : start + block] = torch.where(
                 inside.any(1)[:, None], between, rays.new_tensor([far, near])
@@ -61,12 +62,18 @@ class Hull:
 
 
 def carve(masks: Tensor, poses: Tensor, focal: float, half: float, cells: int = CELLS) -> Hull:
-    """The hull of ``masks [V, H, W]`` (True: the object covers part of the pixel) seen from ``poses
-    [V, 4, 4]``.
+    """The hull of an object seen by V cameras.
 
     A cell is empty if some camera sees all its eight corners on background; where a cell covers
-    several pixels, masks are widened so that nothing between its corners is missed. What no camera
-    sees whole is kept.
+    several pixels, masks are widened so that nothing between its corners is missed. A cell that no
+    camera sees whole is kept.
+
+    Args:
+        masks: ``[V, H, W]`` bool; True: the object covers part of the pixel.
+        poses: camera to world, ``[V, 4, 4]``.
+        focal: focal length in pixels.
+        half: half the side of the cube around the origin, in scene units.
+        cells: per side of the cube.
     """
     height, width = masks.shape[1:]
     axis = torch.linspace(-half, half, cells + 1)
@@ -80,19 +87,14 @@ def carve(masks: Tensor, poses: Tensor, focal: float, half: float, cells: int = 
         seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         if not bool(seen.any()):
             continue
-        pixels = (
-            focal * (2 * half / cells) / float(depth[seen].min())
-        )  # a cell's side in the nearest view of it
+        # A cell's side, in pixels, at the place of the grid nearest to this camera.
+        pixels = focal * (2 * half / cells) / float(depth[seen].min())
         wide = math.ceil(pixels) - 1
         shown = torch.nn.functional.max_pool2d(mask[None].float(), 2 * wide + 1, 1, wide)[0] > 0
         place = torch.stack([row, column], -1)[seen].long()
         background = torch.zeros(len(corners))
         background[seen] = (~shown[place[:, 0], place[:, 1]]).float()
-        whole = (
-            torch.nn.functional.avg_pool3d(
-                background.view(1, cells + 1, cells + 1, cells + 1), 2, 1
-            )[0]
-            == 1
-        )
-        occupied &= ~whole
+        grid = background.view(1, cells + 1, cells + 1, cells + 1)
+        share = torch.nn.functional.avg_pool3d(grid, 2, 1)[0]  # of a cell's eight corners
+        occupied &= share < 1
     return Hull(occupied, half)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def distances(near: float, far: float, count: int, offset: Tensor) -> Tensor:
-    r"""Where a ray is sampled: one point a stratum, all strata shifted alike.
+    r"""Distances at which a ray is sampled: one point per stratum, all strata shifted alike.
 
     .. math:: t_j = n + \frac{j + u}{S} (f - n), \qquad j = 0 \dots S-1
 
@@ -25,8 +25,8 @@ def distances(near: float, far: float, count: int, offset: Tensor) -> Tensor:
         offset: u in [0, 1), shape ``[...]``; 0.5 is the deterministic middle of every stratum.
 
     Returns:
-        ``[..., S]``, increasing. (NeRF draws u anew for every stratum; one u a ray covers [near,
-        far] just as evenly on average and keeps the spacing constant, which rendering is a
+        ``[..., S]``, increasing. (NeRF draws u anew for every stratum; one u per ray covers
+        [near, far] just as evenly on average and keeps the spacing constant, which rendering is a
         quadrature over.)
 
     Example:
@@ -37,9 +37,11 @@ def distances(near: float, far: float, count: int, offset: Tensor) -> Tensor:
 
 
 def weights(density: Tensor, spacing: float | Tensor) -> Tensor:
-    r"""How much each sample contributes to its ray.
+    r"""Contribution of each sample to its ray.
 
-    .. math:: w_j = T_j (1 - e^{-\sigma_j \delta}), \qquad T_j = \exp\Big(-\sum_{i<j} \sigma_i \delta\Big)
+    .. math::
+        w_j = T_j (1 - e^{-\sigma_j \delta}), \qquad
+        T_j = \exp\Big(-\sum_{i<j} \sigma_i \delta\Big)
 
     Args:
         density: sigma, at least 0, shape ``[..., S]``.

@@ -32,7 +32,8 @@ from tasks.params import Layout
 from tasks.randomness import generator
 from tasks.talking_head.backbone import Backbone
 
-SHARED, PERSONAL = "shared", "personal"
+SHARED = "shared"
+PERSONAL = "personal"
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 MODES = ("ffa", "ab", "alternating")
 
@@ -80,7 +81,7 @@ def adapted(layer: Any, inputs: Tensor) -> Tensor:
     r""":math:`W x + \sum_{worn} \frac{\alpha}{r} B A x` of a PEFT layer whose A and B are
     :class:`Grouped`.
 
-    What PEFT's own forward computes, without its copies: each adapter is added by the product that
+    The same as PEFT's own forward, without its copies: each adapter is added by the product that
     makes it.
     """
     rows = inputs.reshape(-1, inputs.shape[-1])
@@ -105,9 +106,14 @@ class Adapters:
     """The adapters of one backbone. ``shared`` and ``personal`` are the layouts of their vectors
     ``[P]`` and ``[Q]``.
 
-    ``mode``: ``ffa`` shares B over a common A; ``ab`` shares both (their averages are not the
-    average product); ``alternating`` shares both, of which B moves in odd rounds and A in even
-    ones.
+    Args:
+        backbone: gets both adapters put in.
+        rank: r of both.
+        alpha: their scale is ``alpha / rank``.
+        mode: ``ffa`` shares B over a common A; ``ab`` shares both (their averages are not the
+            average product); ``alternating`` shares both, of which B moves in odd rounds and A in
+            even ones.
+        seed: of the common A, which all nodes must have alike.
     """
 
     def __init__(self, backbone: Backbone, rank: int, alpha: int, mode: str, seed: int) -> None:
@@ -115,11 +121,13 @@ class Adapters:
 
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
-        self.backbone, self.mode, self.rank, self.alpha = backbone, mode, rank, alpha
+        self.backbone = backbone
+        self.mode = mode
+        self.rank = rank
+        self.alpha = alpha
         spatial = r".*motion_modules.*" if backbone.motion else None
-        logging.getLogger("diffusers.models.modeling_utils").setLevel(
-            logging.ERROR
-        )  # a note about nothing, each time
+        # a note about nothing, each time
+        logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
         with warnings.catch_warnings():  # PEFT wonders whether a second adapter is meant
             warnings.simplefilter("ignore", UserWarning)
             for name in (SHARED, PERSONAL):
@@ -149,9 +157,8 @@ class Adapters:
         for part in ("lora_A", "lora_B"):
             old = getattr(layer, part)[name].weight
             key = f"{path}.{part}"
-            if (
-                part == "lora_A"
-            ):  # Kaiming-uniform with a = sqrt 5, as PEFT does, but from a named stream
+            if part == "lora_A":
+                # Kaiming-uniform with a = sqrt 5, as PEFT does, but from a named stream
                 bound = 1 / math.sqrt(old.shape[1])
                 draw = torch.rand(old.shape, generator=generator("lora", seed, name, path))
                 start = ((2 * draw - 1) * bound).to(old)
@@ -210,7 +217,7 @@ class Adapters:
         """Paths of the layers that are adapted."""
         return sorted({key.rsplit(".", 1)[0] for key in self._start[SHARED]})
 
-    # ------------------------------------------------------------------ what averaging factors costs
+    # ------------------------------------------------------------------ cost of averaging factors
     def products(self, shared: Tensor) -> dict[str, Tensor]:
         """``{layer: [C, out, in]}``: the weight changes (alpha / r) B A of each client."""
         given = self.shared.unflatten(shared)
@@ -223,19 +230,22 @@ class Adapters:
         return found
 
     def aggregation_error(self, base: Tensor, updates: Tensor, weights: Tensor) -> float:
-        r"""How far the product of the averages is from the average of the products, relative to a
-        round's change.
+        r"""Distance of the product of the averages from the average of the products, relative to a
+        round's change; 0 for ``ffa``.
 
-        .. math:: \frac{\lVert \bar B \bar A - \sum_k w_k B_k A_k \rVert}{\lVert \sum_k w_k B_k A_k - B_0 A_0\rVert}
+        .. math::
+            \frac{\lVert \bar B \bar A - \sum_k w_k B_k A_k \rVert}
+                {\lVert \sum_k w_k B_k A_k - B_0 A_0\rVert}
 
-        ``base [P]`` holds :math:`B_0, A_0`, from which the clients' ``updates [C, P]`` lead to
-        :math:`B_k, A_k`. 0 for ``ffa``.
+        Args:
+            base: :math:`B_0, A_0` as a vector ``[P]``.
+            updates: ``[C, P]``, which lead from there to the clients' :math:`B_k, A_k`.
+            weights: of the clients, ``[C]``; their sum does not matter.
         """
-        weights, shared = weights / weights.sum(), base + updates
-        mean, before = (
-            self.products((weights[:, None] * shared).sum(0, keepdim=True)),
-            self.products(base[None]),
-        )
+        weights = weights / weights.sum()
+        shared = base + updates
+        mean = self.products((weights[:, None] * shared).sum(0, keepdim=True))
+        before = self.products(base[None])
         error = total = 0.0
         for layer, product in self.products(shared).items():
             true = torch.einsum("c,coi->oi", weights, product)

@@ -13,15 +13,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tasks.talking_head.clips import RATE, SAMPLES_PER_FRAME
+from tasks.data.recordings.clips import RATE, SAMPLES_PER_FRAME
 
-BINS, HOP, WINDOW, FFT = 32, 160, 400, 512
-TOKENS = 16  # mel frames a video frame is given
-FLOOR, CENTRE, SCALE = (
-    1e-6,
-    -4.0,
-    4.0,
-)  # log-mel of a quiet and a loud voice come to lie within about [-2, 2]
+BINS = 32  # mel filters
+HOP = 160  # samples between two windows
+WINDOW = 400  # samples per window
+FFT = 512
+TOKENS = 16  # mel frames per video frame
+# Log-mel of a quiet and of a loud voice come to lie within about [-2, 2].
+FLOOR = 1e-6
+CENTRE = -4.0
+SCALE = 4.0
 
 
 @lru_cache(maxsize=1)
@@ -34,8 +36,11 @@ def mel_filters() -> Tensor:
     edges = torch.linspace(0, float(to_mel(torch.tensor(RATE / 2))), BINS + 2, dtype=torch.float64)
     corners = 700 * (10 ** (edges / 2595) - 1)
     frequency = torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64)[:, None]
-    low, peak, high = corners[:-2], corners[1:-1], corners[2:]
-    rising, falling = (frequency - low) / (peak - low), (high - frequency) / (high - peak)
+    low = corners[:-2]
+    peak = corners[1:-1]
+    high = corners[2:]
+    rising = (frequency - low) / (peak - low)
+    falling = (high - frequency) / (high - peak)
     return torch.minimum(rising, falling).clamp(min=0).float()
 
 
@@ -43,9 +48,15 @@ def log_mel(audio: Tensor) -> Tensor:
     """``audio [n] -> [1 + n // HOP, BINS]``, frame i centred on sample ``i * HOP``; scaled to about
     [-2, 2]."""
     spectrum = torch.stft(
-        audio, FFT, HOP, WINDOW, window=torch.hann_window(WINDOW, device=audio.device), center=True,
-        pad_mode="constant", return_complex=True,
-    )  # fmt: skip
+        audio,
+        FFT,
+        HOP,
+        WINDOW,
+        window=torch.hann_window(WINDOW, device=audio.device),
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
     energy = spectrum.abs().square().T @ mel_filters().to(audio.device)
     return (torch.log(energy + FLOOR) - CENTRE) / SCALE
 
@@ -62,8 +73,3 @@ def tokens(audio: Tensor, frames: int) -> Tensor:
     first = middle - TOKENS // 2 + TOKENS  # the padding shifts everything by TOKENS
     index = (first[:, None] + torch.arange(TOKENS, device=audio.device)).clamp(max=len(padded) - 1)
     return padded[index]
-
-
-def is_silent(audio: Tensor, threshold: float = 1e-3) -> bool:
-    """Whether the root mean square of the sound is below ``threshold`` (-60 dB of full scale)."""
-    return bool(audio.square().mean().sqrt() < threshold) if audio.numel() else True

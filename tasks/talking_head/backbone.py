@@ -1,5 +1,5 @@
-"""The frozen denoiser: a diffusers UNet that hears and knows the reference, its codec, and how both
-lie on disk.
+"""The frozen denoiser: a diffusers UNet that hears and knows the reference, its codec, and their
+files.
 
 Each frame is denoised with the reference latent beside it on the channel axis and its own window of
 speech as cross-attention tokens. ``unet = "frame"`` is ``UNet2DConditionModel`` on single frames;
@@ -46,34 +46,39 @@ class Backbone(torch.nn.Module):
         self, unet: Any, codec: PatchPCA | KLCodec, hearing: Hearing, about: dict[str, Any]
     ) -> None:
         super().__init__()
-        self.unet, self.codec, self.hearing, self.about = unet, codec, hearing, about
+        self.unet = unet
+        self.codec = codec
+        self.hearing = hearing
+        self.about = about
         self.motion = hasattr(unet, "motion_modules") or "Motion" in type(unet).__name__
 
     def forward(
         self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int = 1
     ) -> Tensor:
-        """v ``[N, c, h, w]`` for ``noisy, reference [N, c, h, w]``, ``mel [N, TOKENS, BINS]`` and
-        ``steps [N]``.
+        """The predicted velocity v ``[N, c, h, w]``.
 
-        ``frames`` consecutive rows are one clip (they share a step); only the motion UNet needs to
-        know.
+        Args:
+            noisy: residual latents with noise, ``[N, c, h, w]``.
+            reference: latents of the reference pictures, of the same shape.
+            mel: speech around each frame, ``[N, TOKENS, BINS]``.
+            steps: of the schedule, ``[N]``.
+            frames: number of consecutive rows that are one clip and share a step; only the motion
+                UNet needs to know.
         """
-        kind = next(
-            self.unet.parameters()
-        ).dtype  # diffusers' own property walks through all of them
+        # diffusers' own property of that name walks through all parameters
+        kind = next(self.unet.parameters()).dtype
         heard = self.hearing(mel).to(kind)
         inputs = torch.cat([noisy, reference], 1).to(kind)
         if not self.motion:
-            return self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0].to(
-                noisy.dtype
-            )
+            out = self.unet(inputs, steps, encoder_hidden_states=heard, return_dict=False)[0]
+            return out.to(noisy.dtype)
         clips = inputs.unflatten(0, (-1, frames)).transpose(1, 2)
         out = self.unet(clips, steps[::frames], encoder_hidden_states=heard, return_dict=False)[0]
         return out.transpose(1, 2).flatten(0, 1).to(noisy.dtype)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all weights and of the codec's units: what nodes must agree on before they add
+        """SHA-256 of all weights and of the codec's units: nodes must have the same before they add
         up adapters."""
         codec: Any = self.codec
         units = [codec.factor, codec.channels, codec.residual_scale]
@@ -112,13 +117,16 @@ class Backbone(torch.nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Backbone:
-        """What :meth:`save` wrote, or a folder of the Stable Diffusion family (see
+        """Inverse of :meth:`save`, or a folder of the Stable Diffusion family (see
         :meth:`adopt`)."""
         if not (folder / "unet").is_dir():
             raise InputError(
-                "talking-head.backbone", str(folder), "holds no unet/ folder",
-                "give a folder that `fedapp pretrain talking-head` or diffusers' save_pretrained wrote",
-            )  # fmt: skip
+                "talking-head.backbone",
+                str(folder),
+                "holds no unet/ folder",
+                "give a folder that `fedapp pretrain talking-head` or diffusers' save_pretrained "
+                "wrote",
+            )
         if not (folder / ABOUT).is_file():
             return cls.adopt(folder)
         try:
@@ -148,7 +156,8 @@ class Backbone(torch.nn.Module):
         talking-head --from FOLDER`) before it talks.
         """
         try:
-            unet, vae = _read_unet(folder, "frame"), _read_vae(folder)
+            unet = _read_unet(folder, "frame")
+            vae = _read_vae(folder)
         except (OSError, ValueError) as error:
             raise InputError(
                 "talking-head.backbone", str(folder), f"unreadable ({error})", "check the files"
@@ -167,10 +176,12 @@ class Backbone(torch.nn.Module):
             unet.register_to_config(in_channels=2 * channels)
         elif unet.config.in_channels != 2 * channels:
             raise InputError(
-                "talking-head.backbone", str(folder),
-                f"its UNet takes {unet.config.in_channels} channels where {channels} or {2 * channels} are needed",
+                "talking-head.backbone",
+                str(folder),
+                f"its UNet takes {unet.config.in_channels} channels where {channels} or "
+                f"{2 * channels} are needed",
                 "use a text-to-image UNet (4 channels) or one with a reference beside (8)",
-            )  # fmt: skip
+            )
         about = {"unet": "frame", "trained": UNTRAINED, "from": folder.name}
         with torch.random.fork_rng(devices=[]):  # the same at each load
             torch.manual_seed(seed_of("hearing"))
@@ -203,27 +214,40 @@ def _read_vae(folder: Path) -> Any:
 def fresh(
     codec: PatchPCA | KLCodec, unet: str, widths: tuple[int, ...], about: dict[str, Any]
 ) -> Backbone:
-    """An untrained backbone for latents of ``codec``: one resolution a width, attention at each."""
+    """An untrained backbone.
+
+    Args:
+        codec: of the latents it denoises.
+        unet: ``frame`` or ``motion``.
+        widths: channels of each resolution, the finest first; attention is at each.
+        about: origin of the weights, saved with them.
+    """
     from diffusers import UNet2DConditionModel, UNetMotionModel
 
-    heads = tuple(
-        max(1, width // 16) for width in widths
-    )  # 16 numbers a head: narrower ones cost more than they give
+    # 16 numbers per head: narrower ones cost more than they give
+    heads = tuple(max(1, width // 16) for width in widths)
     common: dict[str, Any] = {
-        "in_channels": 2 * codec.channels, "out_channels": codec.channels, "block_out_channels": widths,
-        "layers_per_block": 1, "norm_num_groups": 8, "cross_attention_dim": 64,
-    }  # fmt: skip
+        "in_channels": 2 * codec.channels,
+        "out_channels": codec.channels,
+        "block_out_channels": widths,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "cross_attention_dim": 64,
+    }
     if unet == "motion":
-        down, up = (
-            ("CrossAttnDownBlockMotion",) * len(widths),
-            ("CrossAttnUpBlockMotion",) * len(widths),
-        )
+        down = ("CrossAttnDownBlockMotion",) * len(widths)
+        up = ("CrossAttnUpBlockMotion",) * len(widths)
         model: Any = UNetMotionModel(
-            **common, down_block_types=down, up_block_types=up, num_attention_heads=heads,
-            motion_num_attention_heads=heads, motion_max_seq_length=LONGEST,
-        )  # fmt: skip
+            **common,
+            down_block_types=down,
+            up_block_types=up,
+            num_attention_heads=heads,
+            motion_num_attention_heads=heads,
+            motion_max_seq_length=LONGEST,
+        )
     else:
-        down, up = ("CrossAttnDownBlock2D",) * len(widths), ("CrossAttnUpBlock2D",) * len(widths)
+        down = ("CrossAttnDownBlock2D",) * len(widths)
+        up = ("CrossAttnUpBlock2D",) * len(widths)
         # diffusers reads attention_head_dim as the number of heads here
         model = UNet2DConditionModel(
             **common, down_block_types=down, up_block_types=up, attention_head_dim=heads

@@ -1,7 +1,7 @@
 r"""Pictures to latents and back, behind one interface: a closed-form patch codec, or diffusers'
 ``AutoencoderKL``.
 
-Latents of both come out with about unit scale. What the denoiser diffuses is not the latent but its
+Latents of both come out with about unit scale. The denoiser diffuses not the latent but its
 *residual to the reference picture's latent*, divided by :attr:`Codec.residual_scale` (its standard
 deviation on the public people).
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @runtime_checkable
 class Codec(Protocol):
-    """``factor`` pixels a latent cell and side, ``channels`` numbers a cell."""
+    """``factor`` pixels per side of a latent cell, ``channels`` numbers per cell."""
 
     factor: int
     channels: int
@@ -43,7 +43,9 @@ class PatchPCA(torch.nn.Module):
 
     def __init__(self, factor: int, channels: int, residual_scale: float = 1.0) -> None:
         super().__init__()
-        self.factor, self.channels, self.residual_scale = factor, channels, residual_scale
+        self.factor = factor
+        self.channels = channels
+        self.residual_scale = residual_scale
         size = 3 * factor * factor
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("basis", torch.zeros(size, channels))
@@ -54,21 +56,15 @@ class PatchPCA(torch.nn.Module):
         """Fit to ``pictures [N, H, W, 3]``; raises ``ValueError`` if there are fewer patches than
         channels."""
         codec = cls(factor, channels)
-        patches = (
-            codec._patches(pictures)
-            .flatten(2)
-            .transpose(1, 2)
-            .reshape(-1, codec.mean.numel())
-            .double()
-        )
+        cells = codec._patches(pictures).flatten(2).transpose(1, 2)
+        patches = cells.reshape(-1, codec.mean.numel()).double()
         if len(patches) < channels:
             raise ValueError(f"{len(patches)} patches cannot give {channels} components")
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         basis = vectors[:, -channels:].flip(1)
-        sign = basis.gather(
-            0, basis.abs().argmax(0, keepdim=True)
-        ).sign()  # eigenvectors have no sign of their own
+        # Eigenvectors have no sign of their own: the largest entry of each is made positive.
+        sign = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
         codec.mean.copy_(mean)
         codec.basis.copy_(basis * sign)
         codec.scale.fill_(float(values[-channels:].mean().sqrt()))

@@ -1,9 +1,7 @@
-r"""What is learned and how it is sampled: v-prediction of the residual latent, its losses, trailing
-DDIM.
+r"""Objective and sampler: v-prediction of the residual latent, its losses, trailing DDIM.
 
 With :math:`r = (z - z_{ref})/s` the residual latent of a frame, :math:`\bar\alpha_t` the schedule
-and noise
-:math:`\epsilon`:
+and noise :math:`\epsilon`:
 
 .. math::
     x_t = \sqrt{\bar\alpha_t}\, r + \sqrt{1 - \bar\alpha_t}\, \epsilon, \qquad
@@ -70,8 +68,18 @@ def _roots(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def denoising(velocity: Tensor, target: Tensor, alpha: Tensor, min_snr: float) -> Tensor:
-    r"""``[N]``: squared error of v, weighted by :math:`\min(\mathrm{SNR}, \gamma)/(\mathrm{SNR} +
-    1)` if asked for."""
+    r"""Squared error of v per frame, weighted by :math:`\min(\mathrm{SNR}, \gamma)/(\mathrm{SNR} +
+    1)` if asked for.
+
+    Args:
+        velocity: the prediction, ``[N, c, h, w]``.
+        target: the truth, of the same shape.
+        alpha: :math:`\bar\alpha_t` in [0, 1], ``[N]``.
+        min_snr: the ceiling :math:`\gamma`; 0: unweighted.
+
+    Returns:
+        ``[N]``.
+    """
     error = (velocity - target).square().flatten(1).mean(1)
     if not min_snr:
         return error
@@ -82,13 +90,23 @@ def denoising(velocity: Tensor, target: Tensor, alpha: Tensor, min_snr: float) -
 def temporal_consistency(
     found: Tensor, true: Tensor, alpha: Tensor, ceiling: float = 5.0
 ) -> Tensor:
-    r"""``[...]``: temporal denoising consistency of clips ``[..., T, c, h, w]``, frames at one
-    ``alpha [...]``.
+    r"""Temporal denoising consistency of clips whose frames share a step.
 
-    .. math:: L = w_t\, \mathrm{mean} |\partial_i \hat r - \partial_i r|, \quad w_t = \sqrt{\min(\mathrm{SNR}_t, 5)}
+    .. math::
+        L = w_t\, \mathrm{mean} |\partial_i \hat r - \partial_i r|, \quad
+        w_t = \sqrt{\min(\mathrm{SNR}_t, 5)}
 
-    The published term is the same differences of predicted noise; since
-    :math:`\hat\epsilon - \epsilon = -\sqrt{\mathrm{SNR}}\,(\hat r - r)`, it equals this one without the ceiling.
+    The published term is the same differences of predicted noise; since :math:`\hat\epsilon -
+    \epsilon = -\sqrt{\mathrm{SNR}}\,(\hat r - r)`, it equals this one without the ceiling.
+
+    Args:
+        found: predicted residuals, ``[..., T, c, h, w]``.
+        true: true ones, of the same shape.
+        alpha: :math:`\bar\alpha_t` of each clip, ``[...]``.
+        ceiling: of the signal-to-noise ratio in the weight.
+
+    Returns:
+        ``[...]``; 0 for clips of one frame.
     """
     weight = (alpha / (1 - alpha).clamp(min=1e-8)).clamp(max=ceiling).sqrt()
     if found.shape[alpha.dim()] < 2:
@@ -100,14 +118,25 @@ def temporal_consistency(
 
 @torch.no_grad()
 def sample(predict: Predict, start: Tensor, alphas: Tensor, steps: int) -> Tensor:
-    """Deterministic DDIM from ``start [N, c, h, w]`` in ``steps`` trailing steps; returns the
-    residual."""
+    """Deterministic DDIM; returns the residual ``[N, c, h, w]``.
+
+    Args:
+        predict: velocity at ``(noisy [N, c, h, w], step [N])``.
+        start: initial noise, ``[N, c, h, w]``.
+        alphas: the schedule, of which only the length is used.
+        steps: number of trailing steps.
+    """
     from diffusers import DDIMScheduler
 
     scheduler: Any = DDIMScheduler(
-        len(alphas), beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=True, prediction_type="v_prediction",
-        timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
-    )  # fmt: skip
+        len(alphas),
+        beta_schedule="squaredcos_cap_v2",
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
     scheduler.set_timesteps(steps)
     current = start
     for step in scheduler.timesteps.tolist():
@@ -122,9 +151,13 @@ def start_noise(
     r"""Initial noise ``[frames, *shape]``: :math:`\kappa(\sqrt{\rho}\,\epsilon_0 +
     \sqrt{1-\rho}\,\epsilon_i)`.
 
-    ``shared`` is rho, how much all frames have in common (a per-frame model flickers with
-    independent noise); ``scale`` is kappa: 1 samples the model's distribution, 0 follows its most
-    likely path.
+    Args:
+        frames: of the video.
+        shape: of one frame's latent, ``(c, h, w)``.
+        shared: rho in [0, 1], the correlation of any two frames: a per-frame model flickers with
+            independent noise.
+        scale: kappa; 1 samples the model's distribution, 0 follows its most likely path.
+        generator: random stream.
     """
     common = torch.randn(1, *shape, generator=generator)
     own = torch.randn(frames, *shape, generator=generator)

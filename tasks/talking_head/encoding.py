@@ -9,19 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.data.recordings.clips import Clip
 from tasks.randomness import Key, generator
 from tasks.talking_head.audio import tokens
-from tasks.talking_head.clips import Clip, Person
 from tasks.talking_head.codec import Codec
 from tasks.talking_head.diffusion import noisy
 from tasks.talking_head.model import Noised
+from tasks.talking_head.person import Person
 from tasks.types import ClientData
 
 
 @dataclass(frozen=True)
 class Encoded(ClientData):
-    """``residual`` and ``mel`` hold one tensor a training clip: ``[T, c, h, w]`` and ``[T, TOKENS,
-    BINS]``."""
+    """One person's clips as latents and tokens. ``residual`` and ``mel`` hold one tensor per
+    training clip: ``[T, c, h, w]`` and ``[T, TOKENS, BINS]``."""
 
     person: Person
     reference: Tensor  # [c, h, w]
@@ -39,7 +40,7 @@ class Encoded(ClientData):
 
     @property
     def truth(self) -> Tensor:
-        """The reference picture: what a list of people shows of this one."""
+        """The reference picture, which lists of people show."""
         return self.person.reference
 
 
@@ -61,10 +62,26 @@ def heard(clips: Sequence[Clip], device: torch.device) -> tuple[Tensor, ...]:
     return tuple(tokens(clip.audio.to(device), len(clip.frames)) for clip in clips)
 
 
-def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: int, frames: int, window: int,
-         alphas: Tensor) -> Draws:  # fmt: skip
-    """All random choices of ``count`` steps of ``batches`` batches, each client's from its own
-    stream ``keys [C]``."""
+def draw(
+    cohort: Sequence[Encoded],
+    keys: Sequence[Key],
+    count: int,
+    batches: int,
+    frames: int,
+    window: int,
+    alphas: Tensor,
+) -> NoisedBatches:
+    """All random choices of a cohort's coming steps.
+
+    Args:
+        cohort: C people.
+        keys: name of each one's own random stream, C of them.
+        count: number of steps.
+        batches: number of batches per step.
+        frames: per person and batch, rounded up to whole clips.
+        window: consecutive frames of a clip.
+        alphas: the schedule.
+    """
     clips = max(1, -(-frames // window))
     shape = (count, batches, clips)
     picks = []
@@ -76,12 +93,19 @@ def draw(cohort: Sequence[Encoded], keys: Sequence[Key], count: int, batches: in
         first = (torch.rand(shape, generator=stream) * room).long()
         step = torch.randint(len(alphas), shape, generator=stream)
         picks.append((clip, first, step, int(torch.randint(2**62, (), generator=stream))))
-    return Draws(cohort, picks, window, alphas)
+    return NoisedBatches(cohort, picks, window, alphas)
 
 
-class Draws:
-    """``batch(step, index)`` assembles what was drawn; noise is drawn only then: memory stays that
-    of a batch."""
+class NoisedBatches:
+    """Drawn batches, assembled by :meth:`batch`; noise is drawn only then: memory stays that of one
+    batch.
+
+    Args:
+        cohort: C people.
+        picks: of each: clips, first frames, steps ``[count, batches, clips]``; seed of the noise.
+        window: consecutive frames of a clip.
+        alphas: the schedule.
+    """
 
     def __init__(
         self,
@@ -90,13 +114,17 @@ class Draws:
         window: int,
         alphas: Tensor,
     ) -> None:
-        self.cohort, self.picks, self.window, self.alphas = cohort, picks, window, alphas
+        self.cohort = cohort
+        self.picks = picks
+        self.window = window
+        self.alphas = alphas
 
     def batch(self, step: int, index: int) -> Noised:
         """The cohort's samples ``[C, B, ...]`` of batch ``index`` in step ``step``."""
         rows = []
         for data, (clip, first, steps, seed) in zip(self.cohort, self.picks, strict=True):
-            residual, mel = [], []
+            residual = []
+            mel = []
             for which, start in zip(
                 clip[step, index].tolist(), first[step, index].tolist(), strict=True
             ):

@@ -61,15 +61,24 @@ class Judges:
     def scores(
         self, found: Tensor, truth: Tensor, mel: Tensor, reference: Tensor
     ) -> dict[str, float | None]:
-        """Of one generated video ``[T, H, W, 3]`` beside the true one; ``None``: not computed."""
+        """Scores of one generated video; ``None``: not computed.
+
+        Args:
+            found: the generated video, ``[T, H, W, 3]`` in [0, 1].
+            truth: the true one, of the same shape.
+            mel: speech around each frame, ``[T, TOKENS, BINS]``.
+            reference: picture of the person, ``[H, W, 3]``.
+        """
         row: dict[str, float | None] = dict.fromkeys(
             ("lpips", "face_similarity", "sync_confidence")
         )
         if self.lpips is not None:
             row["lpips"] = float(self.perceptual(found, truth).mean())
         if self.face is not None:
-            a, b = self.face(_pixels(found)), self.face(_pixels(reference[None]))
-            row["face_similarity"] = float(torch.nn.functional.cosine_similarity(a, b).mean())
+            shown = self.face(_pixels(found))
+            wanted = self.face(_pixels(reference[None]))
+            likeness = torch.nn.functional.cosine_similarity(shown, wanted)
+            row["face_similarity"] = float(likeness.mean())
         if self.sync is not None:
             row["sync_confidence"] = float(self.sync(_pixels(found), mel))
         return row
@@ -81,7 +90,8 @@ class Judges:
         if self.features is None:
             return None
         rows = [self.features(_pixels(video)).double() for video in (found, truth)]
-        frames, features = min(len(row) for row in rows), rows[0].shape[1]
+        frames = min(len(row) for row in rows)
+        features = rows[0].shape[1]
         if frames <= features:  # the covariances would be singular and the number meaningless
             log.warning(
                 "Fréchet distance not computed: it needs more frames than features (%d, %d)",
@@ -89,7 +99,8 @@ class Judges:
                 features,
             )
             return None
-        means, covariances = [row.mean(0) for row in rows], [torch.cov(row.T) for row in rows]
+        means = [row.mean(0) for row in rows]
+        covariances = [torch.cov(row.T) for row in rows]
         values = torch.linalg.eigvals(covariances[0] @ covariances[1])
         root = values.real.clamp(min=0).sqrt().sum()
         trace = covariances[0].trace() + covariances[1].trace() - 2 * root

@@ -1,5 +1,4 @@
-r"""How good a generated head is: pictures, mouth, motion, identity. Videos are ``[T, H, W, 3]`` in
-[0, 1].
+r"""Quality of a generated head: mouth, motion, identity. Videos are ``[T, H, W, 3]`` in [0, 1].
 
 The mouth is judged by its *darkness trace*: minus the mean luminance of the box a mouth lies in
 (rows 58-84 %, columns 30-70 %), frame by frame, in the true and in the generated video alike. It
@@ -17,11 +16,11 @@ from torch import Tensor
 MOUTH = (0.58, 0.84, 0.30, 0.70)  # top, bottom, left, right
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 STILL = 1e-5  # standard deviation below which a trace is rounding, not motion
-GRID = 8  # cells a side of the appearance embedding
+GRID = 8  # cells per side of the appearance embedding
 
 
 def mouth_trace(video: Tensor) -> Tensor:
-    """``[T]``: how dark the mouth's box is; rises with the opening."""
+    """Darkness of the mouth's box by frame, ``[T]``; rises with the opening."""
     height, width = video.shape[1:3]
     top, bottom, left, right = (
         round(part * side) for part, side in zip(MOUTH, (height, height, width, width), strict=True)
@@ -40,14 +39,15 @@ def correlation(a: Tensor, b: Tensor) -> float | None:
 
 
 def mouth_slope(traces: Sequence[Tensor], openings: Sequence[Tensor | None]) -> float | None:
-    """What the trace rises by from closed to open, by least squares over one person's true clips.
+    """Rise of the trace from closed to open, by least squares over one person's true clips.
 
     ``None`` where the opening is not known; errors are then in units of luminance.
     """
     known = [opening for opening in openings if opening is not None]
     if len(known) < len(traces):
         return None
-    trace, opening = torch.cat(list(traces)).double(), torch.cat(known).double()
+    trace = torch.cat(list(traces)).double()
+    opening = torch.cat(known).double()
     spread = opening - opening.mean()
     return float((spread * trace).sum() / spread.square().sum().clamp(min=1e-9))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +40,8 @@ LOW_NOISE = 0.5  # identity and perceptual terms look at frames whose signal sha
 
 
 class Noised(NamedTuple):
-    """A step's samples, ``B`` frames a client: clips of ``window`` consecutive frames share a step
-    of the schedule."""
+    """Samples of one step, ``B`` frames per client: clips of ``window`` consecutive frames share a
+    step of the schedule."""
 
     sample: Tensor  # [C, B, c, h, w]
     target: Tensor  # [C, B, c, h, w], the velocity
@@ -51,18 +51,22 @@ class Noised(NamedTuple):
     steps: Tensor  # [C, B]
 
 
-# ---------------------------------------------------------------------- where backbones lie
+# ---------------------------------------------------------------------- folders of backbones
 def recipe_of(settings: TaskSettings) -> Recipe:
     """The small backbone a config asks for when it names none."""
     head = settings.talking_head
     return Recipe(
-        size=settings.data.size, factor=head.patch, channels=head.channels, unet=head.unet,
-        people=head.pretrain_people, steps=head.pretrain_steps,
-    )  # fmt: skip
+        size=settings.data.size,
+        factor=head.patch,
+        channels=head.channels,
+        unet=head.unet,
+        people=head.pretrain_people,
+        steps=head.pretrain_steps,
+    )
 
 
 def backbone_folder(settings: TaskSettings) -> Path:
-    """The configured folder, or where the small backbone of this recipe is kept on this machine."""
+    """The configured folder, or this machine's place for the small backbone of this recipe."""
     if settings.talking_head.backbone:
         return Path(settings.talking_head.backbone).expanduser()
     return CACHE / f"{seed_of('backbone', *vars(recipe_of(settings)).values()):016x}"
@@ -97,17 +101,19 @@ class HeadModel:
     def __init__(
         self, backbone: Backbone, settings: TalkingHeadSettings, device: torch.device
     ) -> None:
-        self.settings, self.device, self.digest = settings, device, backbone.digest
-        if (
-            settings.precision == "bfloat16"
-        ):  # the frozen weights; adapters and their optimiser stay in float32
+        self.settings = settings
+        self.device = device
+        self.digest = backbone.digest
+        if settings.precision == "bfloat16":
+            # the frozen weights; adapters and their optimiser stay in float32
             backbone.unet.to(torch.bfloat16)
         self.backbone = backbone if device.type == "cpu" else backbone.to(device)
         if device.type == "cpu":
             self.backbone.unet.to(memory_format=torch.channels_last)  # quicker convolutions
         if settings.checkpointing:
             backbone.unet.enable_gradient_checkpointing()
-            backbone.unet.train()  # diffusers checkpoints only then; there is no dropout to switch on
+            # diffusers checkpoints only in training mode; there is no dropout to switch on
+            backbone.unet.train()
         self.adapters = Adapters(
             backbone, settings.rank, settings.alpha, settings.lora, settings.adapter_seed
         )
@@ -115,9 +121,11 @@ class HeadModel:
         self.losses = Losses(settings.tdc, settings.identity, settings.perceptual, settings.min_snr)
         if self.losses.perceptual and self.judges.lpips is None:
             raise InputError(
-                "talking-head.perceptual", self.losses.perceptual, "needs a perceptual distance, and none is given",
+                "talking-head.perceptual",
+                self.losses.perceptual,
+                "needs a perceptual distance, and none is given",
                 'set talking-head.judges to {"lpips": "FILE"} (TorchScript), or the weight to 0',
-            )  # fmt: skip
+            )
         self._graph = Autograd(self.loss)
 
     @cached_property
@@ -138,18 +146,15 @@ class HeadModel:
             return self._objective(batch)
 
     def _objective(self, batch: Noised) -> Tensor:
-        """The loss with whatever is worn."""
+        """The loss with the adapters that are worn."""
         clients, frames = batch.steps.shape
         flat = Noised(*(tensor.flatten(0, 1) for tensor in batch))
         alpha = self.alphas[flat.steps]
         velocity = self.backbone(
             flat.sample, flat.reference, flat.mel, flat.steps, self.settings.window
         )
-        total = (
-            denoising(velocity, flat.target, alpha, self.losses.min_snr)
-            .view(clients, frames)
-            .mean(1)
-        )
+        error = denoising(velocity, flat.target, alpha, self.losses.min_snr)
+        total = error.view(clients, frames).mean(1)
         if not (self.losses.tdc or self.losses.identity or self.losses.perceptual):
             return total
         found = clean(flat.sample, velocity, alpha)
@@ -168,7 +173,8 @@ class HeadModel:
     def _looks(self, found: Tensor, batch: Noised, alpha: Tensor) -> Tensor:
         """``[N]``: identity and perceptual terms of decoded frames; a guess from much noise would
         mean nothing."""
-        scale, codec = self.backbone.codec.residual_scale, self.backbone.codec
+        codec = self.backbone.codec
+        scale = codec.residual_scale
         shown = codec.decode(found * scale + batch.reference)
         term = torch.zeros_like(alpha)
         if self.losses.identity:
@@ -186,6 +192,8 @@ class HeadModel:
         adapters on."""
         with torch.enable_grad():
             point = params.detach().requires_grad_()
+            # Not Autograd's gradient: checkpointing runs the forward pass again during the backward
+            # one, when the adapters of this cohort must still be worn.
             with self.adapters.worn(*self._split(point)):
                 loss = self._objective(batch)
                 (gradient,) = torch.autograd.grad(loss.sum(), point)
@@ -210,7 +218,7 @@ class HeadModel:
         """Videos ``[C, T, H, W, 3]`` of ``reference [C, c, h, w]`` saying ``mel [C, T, TOKENS,
         BINS]``; not clamped.
 
-        All clients start from the same fixed noise, so that scores differ by what they measure.
+        All clients start from the same fixed noise, so that scores differ by clients alone.
         """
         head = self.settings
         clients, frames = mel.shape[:2]
@@ -225,10 +233,9 @@ class HeadModel:
             beside = reference[block].repeat_interleave(frames, 0)
             heard = mel[block].flatten(0, 1)
             with self.adapters.worn(*self._split(params[block])):
-                residual = sample(
-                    lambda x, t, beside=beside, heard=heard: self._guided(x, beside, heard, t, frames),  # type: ignore[misc]
-                    start.repeat(many, 1, 1, 1), self.alphas, head.sampling_steps,
-                )  # fmt: skip
+                predict = partial(self._guided, reference=beside, mel=heard, frames=frames)
+                noise = start.repeat(many, 1, 1, 1)
+                residual = sample(predict, noise, self.alphas, head.sampling_steps)
             video = self.backbone.codec.decode(
                 residual * self.backbone.codec.residual_scale + beside
             )
@@ -236,7 +243,7 @@ class HeadModel:
         return torch.cat(parts)
 
     def _guided(
-        self, noisy: Tensor, reference: Tensor, mel: Tensor, steps: Tensor, frames: int
+        self, noisy: Tensor, steps: Tensor, reference: Tensor, mel: Tensor, frames: int
     ) -> Tensor:
         r"""Classifier-free guidance: :math:`v = v_\emptyset + g (v_{mel} - v_\emptyset)`; one pass
         at g = 1."""
@@ -254,28 +261,34 @@ def load_model(folder: Path, settings: TalkingHeadSettings, device: torch.device
     it."""
     if not (folder / "unet").is_dir():
         raise InputError(
-            "talking-head.backbone", str(folder), "there is no backbone on this machine yet",
-            "run `fedapp pretrain talking-head --recipe RUN/config.json` (or the recipe's name), or name a folder that "
-            "holds one",
-        )  # fmt: skip
+            "talking-head.backbone",
+            str(folder),
+            "there is no backbone on this machine yet",
+            "run `fedapp pretrain talking-head --recipe RUN/config.json` (or the recipe's name), "
+            "or name a folder that holds one",
+        )
     backbone = Backbone.load(folder)
     if backbone.about.get("trained") == UNTRAINED:
         raise InputError(
-            "talking-head.backbone", str(folder), "these weights have never heard speech or seen a reference",
+            "talking-head.backbone",
+            str(folder),
+            "these weights have never heard speech or seen a reference",
             f"run `fedapp pretrain talking-head --from {folder} --out FOLDER` first",
-        )  # fmt: skip
+        )
     if settings.digest and settings.digest != backbone.digest:
         raise InputError(
-            "talking-head.digest", settings.digest[:12],
+            "talking-head.digest",
+            settings.digest[:12],
             f"the backbone in {folder} is another one ({backbone.digest[:12]})",
             "copy the folder: training it anew on another machine gives other weights",
-        )  # fmt: skip
+        )
     return HeadModel(backbone, settings, device)
 
 
 def shape_only(settings: TaskSettings) -> Adapters:
     """Adapters of an untrained backbone: their layouts are those of the trained one."""
-    recipe, head = recipe_of(settings), settings.talking_head
+    recipe = recipe_of(settings)
+    head = settings.talking_head
     with torch.random.fork_rng(devices=[]):
         backbone = fresh(PatchPCA(recipe.factor, recipe.channels), recipe.unet, recipe.widths, {})
     return Adapters(backbone, head.rank, head.alpha, head.lora, head.adapter_seed)

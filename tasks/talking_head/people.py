@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.data.recordings.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
 from tasks.randomness import generator
-from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip, Person
+from tasks.talking_head.person import Person
 
 STYLES = ("ordinary", "reserved")  # reserved: the mouth opens 40 % as far
 RESERVED_GAIN = 0.4
@@ -32,8 +33,8 @@ HARMONICS = 8
 
 @dataclass(frozen=True)
 class Identity:
-    """What a person looks and sounds like. Colours are RGB in [0, 1]; lengths are in units of half
-    the picture."""
+    """Looks and voice of a person. Colours are RGB in [0, 1]; lengths are in units of half the
+    picture."""
 
     skin: tuple[float, float, float]
     hair: tuple[float, float, float]
@@ -58,7 +59,14 @@ def _between(low: float, high: float, draw: float) -> float:
 
 
 def identity(seed: int, number: int, style: str = "ordinary", lead: float = LEAD) -> Identity:
-    """Person ``number`` of the population ``seed``; ``style`` is one of :data:`STYLES`."""
+    """Looks, voice and style of one person.
+
+    Args:
+        seed: names the population.
+        number: names the person in it.
+        style: one of :data:`STYLES`.
+        lead: seconds by which lips precede the voice.
+    """
     u = torch.rand(40, generator=generator("person", seed, number), dtype=torch.float64).tolist()
     tone = u[0]
     skin = (
@@ -88,7 +96,7 @@ def identity(seed: int, number: int, style: str = "ordinary", lead: float = LEAD
         power=_between(0.85, 1.15, u[22]),
         spread=_between(-0.02, 0.04, u[23]),
         lead=lead,
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------------- voice
@@ -152,14 +160,24 @@ def _shade(colour: tuple[float, float, float], factor: float) -> tuple[float, fl
 
 
 def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: int) -> Tensor:
-    """Frames ``[T, size, size, 3]`` in [0, 1] for ``opening [T]``, ``sway [T, 2]`` (half pictures),
-    ``blink [T]``."""
+    """Frames ``[T, size, size, 3]`` in [0, 1].
+
+    Args:
+        person: looks.
+        opening: of the mouth, ``[T]`` in [0, 1].
+        sway: of the head, ``[T, 2]`` (x, y) in units of half the picture.
+        blink: closing of the eyes, ``[T]`` in [0, 1].
+        size: pixels per side.
+    """
     axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
     grid_y, grid_x = torch.meshgrid(axis, axis, indexing="ij")
-    frames, edge = len(opening), 4.0 / size
-    still_x, still_y = grid_x.expand(frames, -1, -1), grid_y.expand(frames, -1, -1)
+    frames = len(opening)
+    edge = 4.0 / size
+    still_x = grid_x.expand(frames, -1, -1)
+    still_y = grid_y.expand(frames, -1, -1)
     x, y = still_x - sway[:, 0, None, None], still_y - sway[:, 1, None, None]
-    opening, blink = opening[:, None, None], blink[:, None, None]
+    opening = opening[:, None, None]
+    blink = blink[:, None, None]
 
     light = 1.0 - 0.25 * still_y[..., None]
     image = (torch.tensor(person.backdrop) * light).clamp(0, 1)
@@ -208,16 +226,24 @@ def draw(person: Identity, opening: Tensor, sway: Tensor, blink: Tensor, size: i
 
 
 def clip_of(person: Identity, name: str, frames: int, size: int, *key: int | str) -> Clip:
-    """One recording of ``frames`` frames; ``key`` names its random streams."""
+    """One recording.
+
+    Args:
+        person: looks and voice.
+        name: of the clip.
+        frames: its length.
+        size: pixels per side.
+        key: names its random streams.
+    """
     audio, envelope = speech(person, frames / FPS + person.lead, *key)
     middle = torch.arange(frames) * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
     opening = person.gain * envelope[middle + round(person.lead * RATE)] ** person.power
     stream = generator("motion", *key)
     u = torch.rand(6, generator=stream).tolist()
     time = torch.arange(frames) / FPS
-    sway = 0.016 * torch.stack(
-        [torch.sin(6.28 * ((0.4 + 0.4 * u[0]) * time + u[1])), torch.sin(6.28 * ((0.5 + 0.5 * u[2]) * time + u[3]))], 1
-    )  # fmt: skip
+    sideways = torch.sin(6.28 * ((0.4 + 0.4 * u[0]) * time + u[1]))
+    updown = torch.sin(6.28 * ((0.5 + 0.5 * u[2]) * time + u[3]))
+    sway = 0.016 * torch.stack([sideways, updown], 1)
     blink = torch.exp(-(((time - 4.0 * u[4] + 0.5) / 0.08) ** 2))
     return Clip(
         name, draw(person, opening, sway, blink, size), audio[: frames * SAMPLES_PER_FRAME], opening
@@ -234,8 +260,18 @@ def person(
     size: int,
     lead: float = LEAD,
 ) -> Person:
-    """Person ``number`` of population ``seed`` with that many clips; the reference is the calmest
-    frame of one more."""
+    """A person with clips; the reference is the calmest frame of one more.
+
+    Args:
+        seed: names the population.
+        number: names the person in it.
+        style: one of :data:`STYLES`.
+        train: number of clips to train on.
+        held_out: number of clips held out.
+        frames: length of each.
+        size: pixels per side.
+        lead: seconds by which lips precede the voice.
+    """
     who = identity(seed, number, style, lead)
     name = f"person-{number:04d}"
     recorded = [

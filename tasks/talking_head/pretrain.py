@@ -27,7 +27,7 @@ PUBLIC = 1_000_003  # the population seed of public people; clients and held-out
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a small backbone is determined by."""
+    """Everything that determines a small backbone."""
 
     size: int = 64
     factor: int = 8
@@ -47,27 +47,33 @@ class Recipe:
 def check(recipe: Recipe, fitted: bool = True) -> None:
     """Raise :class:`InputError` unless pictures divide into latent cells and (``fitted``) a codec
     can be fitted."""
-    size, cell = recipe.size, recipe.factor
+    size = recipe.size
+    cell = recipe.factor
     if size < 4 * cell or size % (2 * cell):
         raise InputError(
-            "data.size", size, f"must be a multiple of {2 * cell}, two latent cells of {cell} pixels, and at least "
-            f"{4 * cell}", f"for example {8 * cell}",
-        )  # fmt: skip
-    numbers, patches = (
-        3 * cell**2,
-        recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2,
-    )
+            "data.size",
+            size,
+            f"must be a multiple of {2 * cell}, two latent cells of {cell} pixels, and at least "
+            f"{4 * cell}",
+            f"for example {8 * cell}",
+        )
+    numbers = 3 * cell**2
+    patches = recipe.people * len(range(0, recipe.frames, SEEN)) * (size // cell) ** 2
     if fitted and recipe.channels > numbers:
         raise InputError(
-            "talking-head.channels", recipe.channels, f"a cell of {cell} x {cell} pixels holds {numbers} numbers",
+            "talking-head.channels",
+            recipe.channels,
+            f"a cell of {cell} x {cell} pixels holds {numbers} numbers",
             f"set it to {numbers} or fewer, or make talking-head.patch larger",
-        )  # fmt: skip
+        )
     if fitted and recipe.channels > patches:
         raise InputError(
-            "talking-head.pretrain-people", recipe.people,
-            f"their pictures have {patches} cells, too few for {recipe.channels} components (talking-head.channels)",
+            "talking-head.pretrain-people",
+            recipe.people,
+            f"their pictures have {patches} cells, too few for {recipe.channels} components "
+            "(talking-head.channels)",
             "make it larger",
-        )  # fmt: skip
+        )
 
 
 def going_on(recipe: Recipe, start: Backbone, asked: Collection[str]) -> Recipe:
@@ -76,15 +82,19 @@ def going_on(recipe: Recipe, start: Backbone, asked: Collection[str]) -> Recipe:
     Raises :class:`InputError` where one of the config keys ``asked`` for by hand says otherwise.
     """
     shape: dict[str, Any] = {
-        "unet": "motion" if start.motion else "frame", "factor": start.codec.factor, "channels": start.codec.channels,
-    }  # fmt: skip
+        "unet": "motion" if start.motion else "frame",
+        "factor": start.codec.factor,
+        "channels": start.codec.channels,
+    }
     for key, field in (("unet", "unet"), ("patch", "factor"), ("channels", "channels")):
         wanted = getattr(recipe, field)
         if f"talking-head.{key}" in asked and wanted != shape[field]:
             raise InputError(
-                f"talking-head.{key}", wanted, f"the given weights have {shape[field]!r}",
+                f"talking-head.{key}",
+                wanted,
+                f"the given weights have {shape[field]!r}",
                 "leave it out, or train a backbone from nothing (without --from)",
-            )  # fmt: skip
+            )
     return replace(recipe, **shape, widths=tuple(start.unet.config.block_out_channels))
 
 
@@ -110,7 +120,7 @@ def public_people(recipe: Recipe) -> list[Any]:
 
 @torch.no_grad()
 def encode(cohort: Sequence[Any], codec: Any) -> Corpus:
-    """Latents of one clip a person; the codec's ``residual_scale`` is not applied yet."""
+    """Latents of one clip per person; the codec's ``residual_scale`` is not applied yet."""
     clips = [person.train[0] for person in cohort]
     latents = torch.stack([codec.encode(clip.frames) for clip in clips])
     reference = codec.encode(torch.stack([person.reference for person in cohort]))
@@ -137,15 +147,17 @@ def pretrain(
             )
             backbone = fresh(codec, recipe.unet, recipe.widths, {})
         else:
-            backbone, about = start, start.about
+            backbone = start
+            about = start.about
             steps = (about.get("recipe") or {}).get("steps")
             parent = {"digest": start.digest, "trained": about.get("trained"), "steps": steps}
             about["history"] = [*about.get("history", []), parent]
     corpus = encode(cohort, backbone.codec)
+    population = f"population {PUBLIC + recipe.seed}"
     backbone.codec.residual_scale = float(corpus.residual.std())
     _train(backbone, corpus, recipe, progress or (lambda *_: None))
     backbone.about |= {
-        "trained": f"{recipe.steps} steps on {recipe.people} parametric people (population {PUBLIC + recipe.seed})",
+        "trained": f"{recipe.steps} steps on {recipe.people} parametric people ({population})",
         "recipe": {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(recipe).items()
@@ -155,14 +167,12 @@ def pretrain(
 
 
 def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progress) -> None:
-    draw, alphas = generator("pretrain", recipe.seed), schedule()
-    window = (
-        recipe.frames if backbone.motion else 1
-    )  # a motion denoiser knows positions as far as it was trained
-    new = [
-        *backbone.unet.conv_in.parameters(),
-        *backbone.hearing.parameters(),
-    ]  # in adopted weights these know nothing
+    draw = generator("pretrain", recipe.seed)
+    alphas = schedule()
+    # A motion denoiser knows positions in a clip as far as it was trained.
+    window = recipe.frames if backbone.motion else 1
+    # In adopted weights these start from nothing: they get a step size of their own.
+    new = [*backbone.unet.conv_in.parameters(), *backbone.hearing.parameters()]
     known = [
         parameter
         for name, parameter in backbone.unet.named_parameters()
@@ -191,12 +201,9 @@ def _train(backbone: Backbone, corpus: Corpus, recipe: Recipe, progress: Progres
         t = torch.randint(len(alphas), (clips,), generator=draw).repeat_interleave(window)
         residual = corpus.residual[at] / backbone.codec.residual_scale
         sample, target = noisy(residual, torch.randn(residual.shape, generator=draw), alphas[t])
-        heard = (
-            corpus.mel[at]
-            * (torch.rand(clips, generator=draw) >= recipe.dropout).repeat_interleave(window)[
-                :, None, None
-            ]
-        )
+        # Classifier-free guidance needs a model that was trained without speech now and then.
+        spoken = torch.rand(clips, generator=draw) >= recipe.dropout
+        heard = corpus.mel[at] * spoken.repeat_interleave(window)[:, None, None]
         velocity = backbone(sample, corpus.reference[at[0]], heard, t, window)
         loss = denoising(velocity, target, alphas[t], recipe.min_snr).mean()
         optimiser.zero_grad(set_to_none=True)

@@ -1,7 +1,7 @@
-"""Who the people are: parametric ones, or those of a folder. Clients first, people for judging
-after them.
+"""People of a run: parametric ones, or those of a folder. Clients first, people for judging after
+them.
 
-Of parametric clients every sixth is reserved, of newcomers every third: a style most of what is
+Of parametric clients every sixth is reserved, of unseen ones every third: a style most of what is
 learned together does not know.
 """
 
@@ -12,29 +12,31 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
+from tasks.data.recordings.clips import Recording
 from tasks.errors import InputError
 from tasks.settings import TalkingHeadSettings, TaskSettings
 from tasks.talking_head import people
-from tasks.talking_head.clips import Person
+from tasks.talking_head.person import Person
 
 log = logging.getLogger("flwr")
 POPULATION = 0  # the seed of the parametric people that clients are
-NEWCOMERS = 500_000  # their numbers start here: people no client is
+UNSEEN = 500_000  # numbers of unseen clients start here: people who took part in no round
 
 
 def person(settings: TaskSettings, number: int) -> Person:
-    """Client ``number``, or (from :data:`NEWCOMERS` on) somebody no client is; raises
+    """Client ``number``, or (from :data:`UNSEEN` on) somebody no client is; raises
     :class:`InputError`."""
     if settings.data.path:
         return _recorded(settings, number)[0]
-    head, size = settings.talking_head, settings.data.size
+    head = settings.talking_head
+    size = settings.data.size
     return people.person(
         POPULATION, number, _style(number), head.clips, head.held_out_clips, head.frames, size
     )
 
 
 def _style(number: int) -> str:
-    reserved = (number - NEWCOMERS) % 3 == 2 if number >= NEWCOMERS else number % 6 == 5
+    reserved = (number - UNSEEN) % 3 == 2 if number >= UNSEEN else number % 6 == 5
     return people.STYLES[reserved]
 
 
@@ -45,27 +47,33 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     A folder like any other: its people's references come from clips of their own, its manifest has
     relative paths.
     """
-    from tasks.talking_head import folders
-    from tasks.talking_head.video import write_clip, write_wav
+    from tasks.data.recordings.writing import write_clip, write_wav
+    from tasks.talking_head import manifest
 
     parametric = settings.model_copy(update={"data": settings.data.model_copy(update={"path": ""})})
-    listed: dict[str, list[folders.Recording]] = {}
+    listed: dict[str, list[Recording]] = {}
     for number in range(count):
         who = person(parametric, number)
         calm = people.clip_of(
-            people.identity(POPULATION, number, _style(number)), f"{who.name}/calm", settings.talking_head.frames,
-            settings.data.size, POPULATION, number, -1,
-        )  # fmt: skip
+            people.identity(POPULATION, number, _style(number)),
+            f"{who.name}/calm",
+            settings.talking_head.frames,
+            settings.data.size,
+            POPULATION,
+            number,
+            -1,
+        )
         place = root / who.name
         place.mkdir(parents=True, exist_ok=True)
         for index, clip in enumerate((calm, *who.train, *who.held_out)):
-            file, sound = place / f"{index:02d}.mp4", place / f"{index:02d}.wav"
+            file = place / f"{index:02d}.mp4"
+            sound = file.with_suffix(".wav")
             write_clip(file, clip)
             write_wav(sound, clip.audio)
             listed.setdefault(who.name, []).append(
-                folders.Recording(file, sound, f"{who.name}/{file.name}")
+                Recording(file, sound, f"{who.name}/{file.name}")
             )
-    return folders.write_manifest(root, listed)
+    return manifest.write(root, listed)
 
 
 def check(settings: TaskSettings, clients: int) -> None:
@@ -73,16 +81,19 @@ def check(settings: TaskSettings, clients: int) -> None:
     unusable."""
     if not settings.data.path:
         return
-    names, spare = _names(settings.data.path, settings.talking_head.layout), settings.data.spare
+    names = _names(settings.data.path, settings.talking_head.layout)
+    spare = settings.data.spare
     hosts = settings.data.hosts(clients)
     if len(names) < len(hosts) + spare:
         raise InputError(
-            "clients.total", clients,
-            f"{settings.data.path} holds {len(names)} people, {spare} of them kept for judging (data.held-out)",
+            "clients.total",
+            clients,
+            f"{settings.data.path} holds {len(names)} people, {spare} of them kept for judging "
+            "(data.held-out)",
             f"set it to {max(0, len(names) - spare)} or fewer",
-        )  # fmt: skip
+        )
     skipped: Counter[str] = Counter()
-    for number in (*hosts, *range(NEWCOMERS, NEWCOMERS + spare)):
+    for number in (*hosts, *range(UNSEEN, UNSEEN + spare)):
         skipped += _recorded(settings, number)[1]
     if skipped:
         log.warning(
@@ -101,24 +112,21 @@ def _names(path: str, layout: str) -> dict[str, list]:
 
 @lru_cache(maxsize=64)
 def _recorded(settings: TaskSettings, number: int) -> tuple[Person, Counter[str]]:
-    """People of a folder by name: the last ``data.held-out`` are the newcomers (on a person's own
+    """People of a folder by name: the last ``data.held-out`` are unseen clients (on a person's own
     device, none)."""
-    from tasks.talking_head import folders
+    from tasks.talking_head.windows import load_person
 
     head: TalkingHeadSettings = settings.talking_head
     listed = _names(settings.data.path, head.layout)
-    names, spare = list(listed), settings.data.spare
-    place = (
-        settings.data.place(number)
-        if number < NEWCOMERS
-        else len(names) - spare + number - NEWCOMERS
-    )
-    if number < NEWCOMERS and place >= len(names) - spare:
+    names = list(listed)
+    spare = settings.data.spare
+    place = settings.data.place(number) if number < UNSEEN else len(names) - spare + number - UNSEEN
+    if number < UNSEEN and place >= len(names) - spare:
         remedy = "add a folder of their clips" if settings.data.hosted else "lower clients.total"
         raise InputError(
             "data.path", settings.data.path, f"holds nobody for client {number}", remedy
         )
     name = names[place]
-    return folders.load_person(
+    return load_person(
         name, listed[name], settings.data.size, head.frames, head.held_out_clips, head.clips
     )

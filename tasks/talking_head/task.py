@@ -78,7 +78,7 @@ class TalkingHeadTask(Personalised):
                     "talking heads need it",
                     "pip install 'fedapp[talking-head]'",
                 )
-        # what this task does not look at must not make two tasks (and two models in memory) of one
+        # Settings of other axes must not make two tasks (and two models in memory) of one.
         self.settings = TaskSettings(
             task=settings.task,
             data=settings.data,
@@ -97,9 +97,11 @@ class TalkingHeadTask(Personalised):
         self.longest = _longest(settings)
         if self.longest is not None and head.frames > self.longest:
             raise InputError(
-                "talking-head.frames", head.frames, f"this motion denoiser attends over {self.longest} frames",
+                "talking-head.frames",
+                head.frames,
+                f"this motion denoiser attends over {self.longest} frames",
                 f"set it to {self.longest} or fewer",
-            )  # fmt: skip
+            )
         self.whole = self.derivatives = self
         self._shapes: tuple[Layout, Layout] | None = None
 
@@ -107,12 +109,11 @@ class TalkingHeadTask(Personalised):
     def _layouts(self) -> tuple[Layout, Layout]:
         """From the backbone if there is one, else from an untrained one of the same shape."""
         if self._shapes is None:
-            known = (
-                backbone_folder(self.settings) / "unet"
-            ).is_dir() or self.settings.talking_head.backbone
-            adapters = (
-                self.model(torch.device("cpu")).adapters if known else shape_only(self.settings)
-            )
+            there = (backbone_folder(self.settings) / "unet").is_dir()
+            if there or self.settings.talking_head.backbone:
+                adapters = self.model(torch.device("cpu")).adapters
+            else:
+                adapters = shape_only(self.settings)
             self._shapes = adapters.shared, adapters.personal
         return self._shapes
 
@@ -164,14 +165,19 @@ class TalkingHeadTask(Personalised):
         """People no client is."""
         count = self.settings.data.held_out
         return [
-            _encoded(self.settings, source.NEWCOMERS + number, torch.device("cpu"))
+            _encoded(self.settings, source.UNSEEN + number, torch.device("cpu"))
             for number in range(count)
         ]
 
     def episodes(
-        self, cohort: Sequence[Encoded], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
+        self,
+        cohort: Sequence[Encoded],
+        keys: Sequence[Key],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
         device: torch.device,
-    ) -> Callable[[int], Episode]:  # fmt: skip
+    ) -> Callable[[int], Episode]:
         model = self.model(device)
         window = self.settings.talking_head.window
         draws = draw(cohort, keys, count, inner_steps + 1, batch_size, window, model.alphas.cpu())
@@ -189,7 +195,7 @@ class TalkingHeadTask(Personalised):
         cells = (self.settings.data.size // self.settings.talking_head.patch) ** 2
         return PASS_BYTES * cells * batch_size * (inner_steps + 1)
 
-    # ------------------------------------------------------------------ derivatives, for one vector or both
+    # ------------------------------------------------------------------ derivatives
     def gradient(self, params: Tensor, batch: object) -> tuple[Tensor, Tensor]:
         return self.model(params.device).gradient(params, batch)  # type: ignore[arg-type]
 

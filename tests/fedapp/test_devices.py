@@ -17,7 +17,7 @@ from fedapp.attacks import attack_run
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from sim.inprocess import InProcessGrid
-from tasks.data.sources import Flat
+from tasks.data.sources import PictureFolder
 from tasks.errors import InputError, StoppedError
 from tasks.settings import DataSettings
 
@@ -87,7 +87,7 @@ def test_devices_with_their_own_folders_train_what_one_folder_would(
 def test_a_device_may_have_several_people_and_only_theirs(tmp_path: Path) -> None:
     for number in range(2):
         draw_picture(tmp_path / f"{number}.png", number)
-    home = Flat(DataSettings(path=str(tmp_path), size=8, hosted="7,3"))
+    home = PictureFolder(DataSettings(path=str(tmp_path), size=8, hosted="7,3"))
     assert [home.client(client).name for client in (3, 7)] == ["0", "1"], (
         "in the order of their numbers"
     )
@@ -96,8 +96,8 @@ def test_a_device_may_have_several_people_and_only_theirs(tmp_path: Path) -> Non
     home.check(100)  # of a hundred only its own two are looked for
     assert not home.held_out()
     with pytest.raises(InputError, match="too few for 3 clients and 0 held-out"):
-        Flat(DataSettings(path=str(tmp_path), size=8, hosted="3,7,9")).check(100)
-    public = Flat(DataSettings(path=str(tmp_path), size=8, hosted="none", held_out=2))
+        PictureFolder(DataSettings(path=str(tmp_path), size=8, hosted="3,7,9")).check(100)
+    public = PictureFolder(DataSettings(path=str(tmp_path), size=8, hosted="none", held_out=2))
     public.check(100)
     assert [signal.name for signal in public.held_out()] == ["0", "1"]
 

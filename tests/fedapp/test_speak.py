@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from fedapp.cli.main import app
 from fedapp.speak import speak
 from fedapp.store.runfolder import RunFolder
+from tasks.data.recordings.clips import FPS, SAMPLES_PER_FRAME
+from tasks.data.recordings.reading import probe, read_clip, read_sound
+from tasks.data.recordings.writing import write_wav
 from tasks.errors import InputError
-from tasks.talking_head.clips import FPS, SAMPLES_PER_FRAME
 from tasks.talking_head.people import person
-from tasks.talking_head.video import probe, read_clip, read_sound, write_wav
 
 pytest.importorskip("av")
 

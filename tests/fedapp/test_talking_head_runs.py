@@ -27,12 +27,12 @@ from fedapp.store.runfolder import RunFolder
 from fedapp.studies.ablation import interval, markdown, verdict
 from privacy.flower.wire import OUTGOING
 from sim.inprocess import InProcessGrid
+from tasks.data.recordings.writing import write_clip
 from tasks.errors import FedappError, InputError, StoppedError
 from tasks.talking_head import people
 from tasks.talking_head.adapters import SHARED
 from tasks.talking_head.backbone import Backbone, fresh
 from tasks.talking_head.task import TalkingHeadTask
-from tasks.talking_head.video import write_clip
 
 Run = Callable[..., RunFolder]
 PRIVATE = {"release": "secagg", "privacy.clip-norm": 20.0, "clients.total": 5, "rounds": 1}

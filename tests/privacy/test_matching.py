@@ -32,7 +32,7 @@ from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.image import ImageTask
 from tasks.metrics import psnr
 from tasks.settings import DataSettings, FieldSettings
-from tasks.signals import Holding, Samples, Signal
+from tasks.signals import ClientSignals, Samples, Signal
 
 SIDE, GRID, STEPS, BATCH, CLIP = 6, (6, 6), 4, 64, 0.6
 CAPS = {"fedmenf": 0.02, "fedmenf, cap not reached": 10.0}
@@ -42,10 +42,10 @@ LEARNERS = {
 }  # fmt: skip
 
 
-def private(coordinates: Tensor, values: Tensor) -> Holding:
+def private(coordinates: Tensor, values: Tensor) -> ClientSignals:
     """A client's data in float64."""
     samples = Samples(coordinates, values)
-    return Holding("", (Signal("", samples, samples, tuple(values.shape)),))
+    return ClientSignals("", (Signal("", samples, samples, tuple(values.shape)),))
 
 
 class Server:

@@ -18,7 +18,8 @@ from tasks.settings import DataSettings, FieldSettings, TaskSettings
 from tasks.types import Batch, Episode
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-SIREN, RADIANCE = Siren(2, 3, 8, 1), Radiance(Space(1.0, 3.0, 4), 8, 1, 2, 2.0)
+SIREN = Siren(2, 3, 8, 1)
+RADIANCE = Radiance(Space(1.0, 3.0, 4), 8, 1, 2, 2.0)
 
 
 def batches(field: Siren | Radiance, clients: int) -> list[Batch]:
@@ -42,7 +43,8 @@ def test_a_compiled_meta_step_is_the_written_one(field: Siren | Radiance, writte
     draw = torch.Generator().manual_seed(1)
     params = torch.stack([field.init(draw) for _ in range(2)])
     *support, query = batches(field, 2)
-    learner, episode = Meta(2, 0.1, 0.5, 1.0, gamma=0.5), Episode(support, query)
+    learner = Meta(2, 0.1, 0.5, 1.0, gamma=0.5)
+    episode = Episode(support, query)
     ours, eager = (
         learner.step(derivatives, params, episode) for derivatives in (Compiled(written), written)
     )

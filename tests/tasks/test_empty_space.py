@@ -19,7 +19,7 @@ from tasks.fields.hashgrid import HashGrid
 from tasks.fields.radiance import Radiance, RadianceDerivatives, Space
 from tasks.nerf import NerfTask, signal_of
 from tasks.render.hull import Hull, carve
-from tasks.render.marching import NOTHING, Kept, all_points, collect, spread
+from tasks.render.marching import NOTHING, Sparse, all_points, collect, spread
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
 from tasks.types import Batch, Episode
 
@@ -80,27 +80,27 @@ def params_of(field: Radiance | HashGrid, clients: int) -> Tensor:
 # ---------------------------------------------------------------- what is left out
 @pytest.mark.parametrize("field", [FIELD, GRID], ids=["fourier", "hash"])
 def test_leaving_samples_out_is_the_field_that_is_empty_there(field: Radiance | HashGrid) -> None:
-    params, batch = params_of(field, 3), batch_of(3, 11)
+    params = params_of(field, 3)
+    batch = batch_of(3, 11)
     oracle = masked(field, params, batch.inputs)
     torch.testing.assert_close(field(params, batch.inputs), oracle, rtol=1e-12, atol=1e-12)
     error = (oracle - batch.targets).square().mean((1, 2))
     torch.testing.assert_close(field.loss(params, batch), error, rtol=1e-12, atol=1e-12)
     marched = field.prepare(batch)
-    assert isinstance(marched, Kept) and marched.points.shape[1] < 11 * SPACE.samples / 2
+    assert isinstance(marched, Sparse) and marched.points.shape[1] < 11 * SPACE.samples / 2
     everything = field.loss(params, Batch(everywhere(batch.inputs), batch.targets))
     assert not torch.allclose(everything, error, rtol=1e-3), "the bounds must matter"
 
 
 def test_derivatives_on_kept_samples_equal_autograd_through_all() -> None:
-    params, batch = params_of(FIELD, 3), batch_of(3, 11)
+    params = params_of(FIELD, 3)
+    batch = batch_of(3, 11)
 
     def loss(point: Tensor, given_: Batch) -> Tensor:
         return (masked(FIELD, point, given_.inputs) - given_.targets).square().mean((1, 2))
 
-    mine, oracle = (
-        RadianceDerivatives(FIELD).linearise(params, batch),
-        Autograd(loss).linearise(params, batch),
-    )
+    mine = RadianceDerivatives(FIELD).linearise(params, batch)
+    oracle = Autograd(loss).linearise(params, batch)
     direction = torch.randn(
         params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
@@ -112,7 +112,8 @@ def test_derivatives_on_kept_samples_equal_autograd_through_all() -> None:
 @given(count=st.integers(1, 9), seed=st.integers(0, 50))
 @settings(max_examples=20, deadline=None)
 def test_bounds_that_hold_everything_change_nothing(count: int, seed: int) -> None:
-    params, batch = params_of(FIELD, 2), batch_of(2, count, seed)
+    params = params_of(FIELD, 2)
+    batch = batch_of(2, count, seed)
     wide = batch.inputs.clone()
     wide[..., 6:8] = wide.new_tensor([SPACE.near, SPACE.far])
     kept = RadianceDerivatives(FIELD).gradient(params, Batch(wide, batch.targets))
@@ -127,7 +128,8 @@ def test_clients_are_padded_to_each_other_and_do_not_see_each_other() -> None:
     batches = [batch_of(3, 6, seed) for seed in range(3)]
     for batch in batches:
         batch.inputs[1, :, 6:8] = batch.inputs.new_tensor([SPACE.far, SPACE.near])
-    learner, derivatives = Meta(2, 0.5, 0.1, 1.0, gamma=0.75), RadianceDerivatives(FIELD)
+    learner = Meta(2, 0.5, 0.1, 1.0, gamma=0.75)
+    derivatives = RadianceDerivatives(FIELD)
     prepared = [FIELD.prepare(batch) for batch in batches]
     together = learner.step(derivatives, params, Episode(prepared[:-1], prepared[-1]))
     for client in range(3):
@@ -147,7 +149,7 @@ def test_clients_are_padded_to_each_other_and_do_not_see_each_other() -> None:
 
 def test_collecting_is_the_transpose_of_spreading() -> None:
     marched = FIELD.space.march(batch_of(2, 5))
-    assert isinstance(marched, Kept)
+    assert isinstance(marched, Sparse)
     x = torch.randn(*marched.points.shape[:2], 4, dtype=torch.float64)
     x[marched.slot == marched.source[0].numel()] = 0  # padding stands for nothing
     y = torch.randn(*marched.source.shape, 4, dtype=torch.float64)
@@ -162,7 +164,8 @@ def test_collecting_is_the_transpose_of_spreading() -> None:
 def sphere_views(radius: float, count: int, side: int = 40) -> Views:
     """Silhouettes of a ball around the origin: a pixel is covered if its ray passes within
     ``radius``."""
-    poses, focal = on_sphere(count, 3.0, torch.Generator().manual_seed(0), -60.0, 60.0), 0.9 * side
+    poses = on_sphere(count, 3.0, torch.Generator().manual_seed(0), -60.0, 60.0)
+    focal = 0.9 * side
     origins, directions = rays(poses, focal, side, side)
     closest = torch.linalg.cross(origins, directions, dim=-1).norm(dim=-1)
     masks = closest < radius
@@ -244,7 +247,8 @@ def test_silhouettes_are_taken_from_the_background_where_none_came_along() -> No
     views = sphere_views(0.6, 5)
     bare = Views("ball", views.images, views.poses, views.focal, 1.8, 4.2, 1.0, None)
     data = DataSettings(support_views=4, query_views=1)
-    one, other = signal_of(views, data, cut=True), signal_of(bare, data, cut=True)
+    one = signal_of(views, data, cut=True)
+    other = signal_of(bare, data, cut=True)
     assert (
         torch.equal(one.support.inputs, other.support.inputs) and one.support.inputs.shape[1] == 8
     )
@@ -253,13 +257,14 @@ def test_silhouettes_are_taken_from_the_background_where_none_came_along() -> No
 def test_a_task_adapts_and_is_judged_on_kept_samples() -> None:
     """The whole way: data, episodes prepared once, evaluation, turntable."""
     given_ = TaskSettings(
-        task="nerf", data=DataSettings(size=10, held_out=1, support_views=6, query_views=1),
+        task="nerf",
+        data=DataSettings(size=10, held_out=1, support_views=6, query_views=1),
         field=FieldSettings(width=8, depth=1, frequencies=2, samples=8, skip_empty=True),
         evaluation=EvaluationSettings(steps="0,4", rates="0.5", batch_size=16),
-    )  # fmt: skip
+    )
     task = NerfTask(given_)
     episode = task.episodes([task.client_data(0)], [("k",)], 1, 2, 16, torch.device("cpu"))(0)
-    assert isinstance(episode.query, Kept) and isinstance(episode.support[0], Kept)
+    assert isinstance(episode.query, Sparse) and isinstance(episode.support[0], Sparse)
     assert episode.query.points.shape[1] < 0.6 * 16 * 8
     found = task.evaluate(task.init(0), given_.evaluation, tune=True)
     assert found.metrics["psnr"]["4"] > 0 and found.videos["turntable"].frames.shape[:2] == (48, 10)

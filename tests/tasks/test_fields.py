@@ -141,7 +141,8 @@ def test_frequencies_as_published() -> None:
 # ---------------------------------------------------------------- derivatives
 def test_layers_by_hand_and_rendering_by_autograd_equal_autograd() -> None:
     params, episode = problem()
-    by_hand, oracle = RadianceDerivatives(FIELD), Autograd(FIELD.loss)
+    by_hand = RadianceDerivatives(FIELD)
+    oracle = Autograd(FIELD.loss)
     direction = torch.randn(
         params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )

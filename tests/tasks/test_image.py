@@ -18,7 +18,7 @@ from tasks.signals import sampled
 
 
 def task(**data: object) -> ImageTask:
-    return ImageTask(TaskSettings(data=DataSettings(**data), field=FieldSettings(width=8, depth=1)))  # type: ignore[arg-type]
+    return ImageTask(TaskSettings(data=DataSettings(**data), field=FieldSettings(width=8, depth=1)))
 
 
 def write(path: Path, width: int, height: int, mode: str = "RGB") -> None:
@@ -78,7 +78,8 @@ def test_own_images_of_any_size(tmp_path: Path, channels: int) -> None:
 
 
 def test_render_in_blocks_equals_render_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, params = task(size=16), None
+    own = task(size=16)
+    params = None
     params = own.init(0)[None]
     whole = own.predict(params, own.client_data(0).signals[0].support.inputs[None])
     monkeypatch.setattr("tasks.fitting.SAMPLES_AT_ONCE", {"cpu": 7})
@@ -104,7 +105,7 @@ def test_draws_depend_on_the_client_not_on_the_cohort() -> None:
     ],
 )
 def test_bad_folders_are_refused_by_name(tmp_path: Path, prepare: object, reason: str) -> None:
-    prepare(tmp_path)  # type: ignore[operator]
+    prepare(tmp_path)
     folder.image_files.cache_clear()
     with pytest.raises(InputError, match=reason) as caught:
         task(path=str(tmp_path), held_out=1).check(4)

@@ -128,7 +128,8 @@ def test_petface_leaves_excluded_photographs_out(tmp_path: Path) -> None:
 
 def test_petface_refuses_what_is_wrong(tmp_path: Path) -> None:
     petface(tmp_path)
-    layout, animal = open_layout("petface"), tmp_path / "images" / "dog" / "000001"
+    layout = open_layout("petface")
+    animal = tmp_path / "images" / "dog" / "000001"
     paint(animal / "b.png", shape=(9, 7))
     holder = layout.holders(tmp_path)[1]
     with pytest.raises(InputError) as error:
@@ -212,8 +213,8 @@ def test_frames_are_in_the_order_of_time(tmp_path: Path) -> None:
 
 def test_an_mp4_is_read(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    from tasks.talking_head.clips import Clip
-    from tasks.talking_head.video import write_clip
+    from tasks.data.recordings.clips import Clip
+    from tasks.data.recordings.writing import write_clip
 
     (tmp_path / "ann").mkdir()
     frames = torch.linspace(0.2, 0.8, 4)[:, None, None, None].expand(4, 16, 24, 3)

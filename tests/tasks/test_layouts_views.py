@@ -153,7 +153,8 @@ def test_a_broken_json(tmp_path: Path, text: str) -> None:
 
 
 def test_views_that_are_missing_broken_or_of_mixed_sizes(tmp_path: Path) -> None:
-    layout, file = open_layout("transforms"), scene(tmp_path)
+    layout = open_layout("transforms")
+    file = scene(tmp_path)
     paint(tmp_path / "train" / "r_1.png", shape=(16, 16))
     with pytest.raises(InputError) as error:
         layout.load_views(file, 0)
@@ -253,7 +254,7 @@ def test_facescape_reads_a_persons_json_once(
     person = open_layout("facescape").holders(tmp_path)[0]
     read: list[Path] = []
     whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or whole(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or whole(path))
     for item in person.items:
         open_layout("facescape").load_views(item, 0)
     assert len(read) == 1

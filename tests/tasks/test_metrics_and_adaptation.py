@@ -28,7 +28,7 @@ def test_psnr_by_hand() -> None:
 def test_ssim_of_equal_and_of_unrelated_pictures() -> None:
     picture = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
     assert ssim(picture, picture) == pytest.approx(1.0)
-    assert ssim(1 - picture, picture) < 0  # type: ignore[operator]
+    assert ssim(1 - picture, picture) < 0
     assert ssim(picture[:5], picture[:5]) is None
 
 
@@ -81,7 +81,9 @@ def test_adaptation_clips() -> None:
 class Plain:
     """A task whose field is its parameters: one picture of one grey number a pixel."""
 
-    derivatives, jitter, bounded = Quadratic(), False, False
+    derivatives = Quadratic()
+    jitter = False
+    bounded = False
 
     def predict(self, params: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         return params
@@ -90,7 +92,8 @@ class Plain:
 def test_the_limit_of_the_settings_bounds_every_step_of_an_evaluation() -> None:
     """The gradient at w is w, of norm 4; at rate 1 a step of at most 0.01 k is left after k
     steps."""
-    start, settings = torch.full((64,), 0.5), EvaluationSettings(steps="0,1,3", rate=1.0, clip=0.01)
+    start = torch.full((64,), 0.5)
+    settings = EvaluationSettings(steps="0,1,3", rate=1.0, clip=0.01)
     signal = sampled("black", torch.zeros(8, 8, 1))
     adaptation = Adaptation(Plain(), start, settings)
     rendered = adaptation.outcomes([signal], [1.0]).renders
@@ -124,14 +127,19 @@ def test_a_rate_is_chosen_by_the_other_signals_alone() -> None:
 @pytest.mark.parametrize(
     ("bounded", "excess", "start", "diverged"),
     [
-        (True, 0.0, 5.0, True), (False, 0.0, 5.0, False), (True, 0.0, 8.0, False), (False, 0.6, 20.0, True),
-        (False, 0.4, 20.0, False), (False, None, 20.0, True), (False, 0.0, None, True),
+        (True, 0.0, 5.0, True),
+        (False, 0.0, 5.0, False),
+        (True, 0.0, 8.0, False),
+        (False, 0.6, 20.0, True),
+        (False, 0.4, 20.0, False),
+        (False, None, 20.0, True),
+        (False, 0.0, None, True),
     ],
-)  # fmt: skip
-def test_a_field_that_cannot_leave_the_range_is_told_by_a_start_far_below_a_flat_colour(
+)
+def test_a_bounded_field_diverged_if_it_starts_far_below_a_constant_colour(
     bounded: bool, excess: float | None, start: float | None, diverged: bool
 ) -> None:
-    """A flat colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
+    """A constant colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
     task = Plain()
     task.bounded = bounded
     metrics = {"range_excess": excess, "psnr": {"0": start}, "psnr_floor_held_out": 12.0}

@@ -16,18 +16,18 @@ from tasks.data.shapes import sdf
 from tasks.data.shapes.cars import KINDS, car
 from tasks.data.shapes.heads import HAIRSTYLES, head
 from tasks.data.shapes.raycast import AMBIENT, LIGHT, raycast, render
-from tasks.data.shapes.sdf import Scene
+from tasks.data.shapes.sdf import Solid
 from tasks.errors import InputError
 from tasks.randomness import generator
 
 # The first object of every kind and style, cars before heads.
 FIRST = {
-    scene.name.split("(")[1]: scene
+    solid.name.split("(")[1]: solid
     for make in (car, head)
-    for scene in map(make, reversed(range(60)))
+    for solid in map(make, reversed(range(60)))
 }
-SCENES = sorted(FIRST.values(), key=lambda scene: scene.name)
-ALL = pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+SOLIDS = sorted(FIRST.values(), key=lambda solid: solid.name)
+ALL = pytest.mark.parametrize("solid", SOLIDS, ids=lambda solid: solid.name)
 NEAR, FAR = 1.5, 3.5  # bounds of the unit sphere, with slack, from a distance of 2.5
 
 
@@ -37,17 +37,17 @@ def points(count: int, *key: object, reach: float = 1.2) -> Tensor:
     ) * reach
 
 
-def ball(radius: float = 0.5, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Scene:
-    return Scene("ball", lambda p: sdf.sphere(p, centre, radius), lambda p: torch.full_like(p, 0.5))
+def ball(radius: float = 0.5, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Solid:
+    return Solid("ball", lambda p: sdf.sphere(p, centre, radius), lambda p: torch.full_like(p, 0.5))
 
 
 @cache
-def surface(scene: Scene, count: int = 250) -> tuple[Tensor, Tensor, Tensor]:
+def surface(solid: Solid, count: int = 250) -> tuple[Tensor, Tensor, Tensor]:
     """Points of the surface, the depths there and the rays' directions, from all around, in
     float64."""
     eyes = torch.nn.functional.normalize(points(count, "eyes"), dim=-1) * 2.5
     aims = torch.nn.functional.normalize(points(count, "aims", reach=0.5) - eyes, dim=-1)
-    cast = raycast(scene, eyes, aims, NEAR, FAR)
+    cast = raycast(solid, eyes, aims, NEAR, FAR)
     return (eyes + cast.depth[:, None] * aims)[cast.hit], cast.depth[cast.hit], aims[cast.hit]
 
 
@@ -76,7 +76,8 @@ COMBINED: dict[str, Callable[[Tensor], Tensor]] = {
 
 def steepest(solid: Callable[[Tensor], Tensor], *key: object) -> float:
     """The largest |f(p) - f(q)| / |p - q| over pairs both far apart and close together."""
-    first, slopes = points(1500, *key), []
+    first = points(1500, *key)
+    slopes = []
     for reach in (1.0, 0.1, 0.001):
         second = first + points(1500, *key, "to", reach=reach)
         slopes.append(
@@ -90,9 +91,9 @@ def test_every_building_block_is_1_lipschitz(name: str) -> None:
     solid = {**PRIMITIVES, **COMBINED}[name]
     assert steepest(solid, name) <= 1 + 1e-9
     if name in EXACT:  # a distance has slope 1 wherever it has a slope
-        scene = Scene(name, solid, solid)
+        whole = Solid(name, solid, solid)
         at = points(200, name)
-        ahead = solid(at + 1e-5 * sdf.normals(scene, at)) - solid(at)
+        ahead = solid(at + 1e-5 * sdf.normals(whole, at)) - solid(at)
         assert float((ahead / 1e-5).median()) == pytest.approx(1, abs=1e-4)
 
 
@@ -100,7 +101,8 @@ def test_primitives_against_numbers_worked_out_by_hand() -> None:
     at = torch.tensor(
         [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64
     )
-    root2, root3 = math.sqrt(2), math.sqrt(3)
+    root2 = math.sqrt(2)
+    root3 = math.sqrt(3)
 
     def check(values: Tensor, expected: list[float]) -> None:
         torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
@@ -133,7 +135,8 @@ def test_primitives_against_numbers_worked_out_by_hand() -> None:
 
 
 def test_smooth_combinations_are_the_sharp_ones_away_from_the_seam() -> None:
-    first, second = torch.tensor([0.1, 0.9]), torch.tensor([0.8, 0.2])
+    first = torch.tensor([0.1, 0.9])
+    second = torch.tensor([0.8, 0.2])
     assert torch.equal(sdf.smooth_union(first, second, 0.5), torch.minimum(first, second))
     assert torch.equal(sdf.subtraction(first, -second, 0.5), torch.maximum(first, second))
 
@@ -165,7 +168,8 @@ def test_a_sphere_is_hit_where_algebra_says() -> None:
 
 
 def test_near_far_and_starting_inside() -> None:
-    eye, aim = torch.tensor([[0.0, 0.0, 2.5]]), torch.tensor([[0.0, 0.0, -1.0]])
+    eye = torch.tensor([[0.0, 0.0, 2.5]])
+    aim = torch.tensor([[0.0, 0.0, -1.0]])
     assert float(raycast(ball(), eye, aim, 1.0, 3.0).depth) == pytest.approx(2.0, abs=2e-6)
     assert not bool(raycast(ball(), eye, aim, 0.5, 1.9).hit), "the surface lies beyond far"
     assert float(raycast(ball(), eye, aim, 2.2, 3.0).depth) == pytest.approx(2.2), (
@@ -180,10 +184,10 @@ def test_tracing_many_rays_equals_tracing_each(monkeypatch: pytest.MonkeyPatch) 
     """One block, blocks of 150, and of 40 (then every ray goes through the dense look at the
     end)."""
     origins, directions = (part.reshape(-1, 3) for part in rays(orbit(1, 2.5), 20, 20, 20))
-    whole = raycast(SCENES[0], origins, directions, NEAR, FAR)
+    whole = raycast(SOLIDS[0], origins, directions, NEAR, FAR)
     for block in (150, 40):
         monkeypatch.setattr("tasks.data.shapes.raycast.RAYS_AT_ONCE", block)
-        parts = raycast(SCENES[0], origins, directions, NEAR, FAR)
+        parts = raycast(SOLIDS[0], origins, directions, NEAR, FAR)
         assert int((parts.hit != whole.hit).sum()) <= 1, "but for a graze"
         both = parts.hit & whole.hit
         torch.testing.assert_close(parts.depth[both], whole.depth[both], atol=1e-5, rtol=0)
@@ -193,28 +197,28 @@ def test_tracing_many_rays_equals_tracing_each(monkeypatch: pytest.MonkeyPatch) 
 
 
 @ALL
-def test_objects_are_safe_to_trace_and_inside_the_unit_sphere(scene: Scene) -> None:
-    assert steepest(scene.sdf, scene.name) <= 1 + 1e-9
+def test_objects_are_safe_to_trace_and_inside_the_unit_sphere(solid: Solid) -> None:
+    assert steepest(solid.sdf, solid.name) <= 1 + 1e-9
     # Nothing at the bounding sphere nor anywhere on a grid of rays beyond it.
     outwards = torch.nn.functional.normalize(points(1000, "shell"), dim=-1)
-    for reach in (scene.radius, 1.1, 1.5, 3.0):
-        assert float(scene.sdf(outwards * reach).min()) > max(0.0, reach - 1.2) * 0.1
+    for reach in (solid.radius, 1.1, 1.5, 3.0):
+        assert float(solid.sdf(outwards * reach).min()) > max(0.0, reach - 1.2) * 0.1
 
 
 @ALL
-def test_hits_normals_and_symmetry(scene: Scene) -> None:
-    at, depth, aims = surface(scene)
+def test_hits_normals_and_symmetry(solid: Solid) -> None:
+    at, depth, aims = surface(solid)
     assert len(at) > 100
-    assert float(scene.sdf(at).abs().max()) < 1e-3  # far less: the last step is halved 12 times
-    assert bool((scene.sdf(at - 0.01 * aims) > -1e-6).mean(dtype=torch.float64) > 0.99), (
+    assert float(solid.sdf(at).abs().max()) < 1e-3  # far less: the last step is halved 12 times
+    assert bool((solid.sdf(at - 0.01 * aims) > -1e-6).mean(dtype=torch.float64) > 0.99), (
         "seen from outside"
     )
 
-    normal = sdf.normals(scene, at)
+    normal = sdf.normals(solid, at)
     torch.testing.assert_close(normal.norm(dim=-1), torch.ones_like(depth))
     step = 1e-6 * torch.eye(3, dtype=at.dtype)
     slope = torch.stack(
-        [(scene.sdf(at + way) - scene.sdf(at - way)) / 2e-6 for way in step], dim=-1
+        [(solid.sdf(at + way) - solid.sdf(at - way)) / 2e-6 for way in step], dim=-1
     )
     apart = (normal - torch.nn.functional.normalize(slope, dim=-1)).norm(dim=-1)
     assert float((apart < 1e-4).double().mean()) > 0.98, (
@@ -222,16 +226,16 @@ def test_hits_normals_and_symmetry(scene: Scene) -> None:
     )
 
     flipped = at * at.new_tensor((-1.0, 1.0, 1.0))
-    assert torch.equal(scene.sdf(flipped), scene.sdf(at)) and torch.equal(
-        scene.colour(flipped), scene.colour(at)
+    assert torch.equal(solid.sdf(flipped), solid.sdf(at)) and torch.equal(
+        solid.colour(flipped), solid.colour(at)
     )
-    paint = scene.colour(at)
+    paint = solid.colour(at)
     assert float(paint.min()) >= 0 and float(paint.max()) <= 1 and len(paint.unique(dim=0)) >= 3
 
 
 @pytest.mark.parametrize(("make", "kinds"), [(car, KINDS), (head, HAIRSTYLES)])
 def test_a_number_names_one_object_for_good(
-    make: Callable[[int], Scene], kinds: Iterable[str]
+    make: Callable[[int], Solid], kinds: Iterable[str]
 ) -> None:
     at = points(500, "same").float()
     values = [make(number).sdf(at) for number in range(24)]
@@ -247,19 +251,20 @@ def test_a_number_names_one_object_for_good(
 
 
 def test_cars_stand_on_their_wheels_and_point_along_z() -> None:
-    for scene in SCENES[: len(KINDS)]:
-        at, _, _ = surface(scene)
+    for solid in SOLIDS[: len(KINDS)]:
+        at, _, _ = surface(solid)
         width, height, length = (at.amax(0) - at.amin(0)).tolist()
         assert length > width > 0.3 and length > height > 0.2
         low = at[at[:, 1] < at[:, 1].min() + 0.02]
-        assert bool((scene.colour(low).amax(-1) < 0.2).all()), "only tyres touch the ground"
+        assert bool((solid.colour(low).amax(-1) < 0.2).all()), "only tyres touch the ground"
 
 
 # ---------------------------------------------------------------- cameras and pictures
 
 
 def test_the_middle_of_the_picture_is_the_target() -> None:
-    eye, target = torch.tensor([[1.0, 2.0, -3.0], [0.0, -1.0, 2.0]]), torch.tensor([0.3, -0.2, 0.1])
+    eye = torch.tensor([[1.0, 2.0, -3.0], [0.0, -1.0, 2.0]])
+    target = torch.tensor([0.3, -0.2, 0.1])
     poses = look_at(eye, target)
     origins, directions = rays(
         poses, 20.0, 5, 7
@@ -281,13 +286,13 @@ def test_a_known_point_is_seen_in_its_pixel() -> None:
     r"""A camera at (0, 0, 2) looks along -z with focal 10: (0.55, 0.35, 0) is 2 ahead, so it lands
     at column 4 + 10 * 0.55 / 2 = 6.75 and row 3 - 10 * 0.35 / 2 = 1.25 of an 8 x 6 picture: pixel
     (1, 6)."""
-    scene = ball(0.05, (0.55, 0.35, 0.0))
+    solid = ball(0.05, (0.55, 0.35, 0.0))
     pose = look_at(torch.tensor([[0.0, 0.0, 2.0]]))
     torch.testing.assert_close(pose[0, :3, :3], torch.eye(3))
     # Its radius is 10 * 0.05 / 2 = 0.25 px; the centre of pixel (1, 6) is (1.5, 6.5): sqrt(2) / 4
     # away, so only the quarter centred at (1.25, 6.75) sees it.
     once, four = (
-        render(scene, pose, 10.0, 6, 8, 1.0, 3.0, samples=samples).masks for samples in (1, 4)
+        render(solid, pose, 10.0, 6, 8, 1.0, 3.0, samples=samples).masks for samples in (1, 4)
     )
     assert once is not None and four is not None
     assert not bool(once.any()) and four.nonzero().tolist() == [[0, 1, 6]]
@@ -324,7 +329,7 @@ def test_orbits_and_spheres_keep_their_distance_and_elevation() -> None:
 @pytest.mark.parametrize("background", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("samples", [1, 4])
 def test_pictures_are_in_range_on_an_exact_background(background: float, samples: int) -> None:
-    views = render(SCENES[1], orbit(2, 2.5), 24.0, 16, 20, NEAR, FAR, background, samples)
+    views = render(SOLIDS[1], orbit(2, 2.5), 24.0, 16, 20, NEAR, FAR, background, samples)
     assert (
         views.images.shape == (2, 16, 20, 3)
         and views.poses.shape == (2, 4, 4)
@@ -339,11 +344,12 @@ def test_pictures_are_in_range_on_an_exact_background(background: float, samples
 def test_a_point_looks_the_same_from_everywhere() -> None:
     """No view dependence: where two cameras see the same point of a matt solid they see the same
     colour."""
-    scene, target = SCENES[-1], surface(SCENES[-1])[0]
+    solid = SOLIDS[-1]
+    target = surface(SOLIDS[-1])[0]
     colours = []
     for turn in (0.0, 0.05):
-        away = torch.nn.functional.normalize(sdf.normals(scene, target) + turn, dim=-1)
-        cast = raycast(scene, target + 0.05 * away, -away, 0.0, 0.1)
+        away = torch.nn.functional.normalize(sdf.normals(solid, target) + turn, dim=-1)
+        cast = raycast(solid, target + 0.05 * away, -away, 0.0, 0.1)
         colours.append(
             torch.where((cast.depth - 0.05).abs()[:, None] < 1e-5, cast.colour, torch.nan)
         )
@@ -361,8 +367,8 @@ def test_a_point_looks_the_same_from_everywhere() -> None:
         lambda: on_sphere(1, 2.0, generator("x"), 0.0, 90.0),
         lambda: orbit(4, 0.0),
         lambda: orbit(4, 2.0, 90.0),
-        lambda: render(SCENES[0], orbit(1, 2.5), 8.0, 8, 8, NEAR, FAR, samples=2),
-        lambda: render(SCENES[0], orbit(1, 2.5), 8.0, 8, 8, NEAR, FAR, background=2.0),
+        lambda: render(SOLIDS[0], orbit(1, 2.5), 8.0, 8, 8, NEAR, FAR, samples=2),
+        lambda: render(SOLIDS[0], orbit(1, 2.5), 8.0, 8, 8, NEAR, FAR, background=2.0),
     ],
 )
 def test_what_makes_no_picture_is_refused_with_a_remedy(wrong: Callable[[], object]) -> None:

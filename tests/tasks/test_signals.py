@@ -42,14 +42,14 @@ def nerf(**data: object) -> NerfTask:
     given_ = {"size": 8, "held_out": 1, "support_views": 2, "query_views": 1, **data}
     task = NerfTask(
         TaskSettings(task="nerf", data=DataSettings(**given_), field=TINY, evaluation=BATCHES)
-    )  # type: ignore[arg-type]
-    task.prepared = lambda batches: FieldTask.prepared(task, batches)  # type: ignore[method-assign]  # rays as drawn
+    )
+    task.prepared = lambda batches: FieldTask.prepared(task, batches)  # rays as drawn
     return task
 
 
 def video(**data: object) -> VideoTask:
     given_ = {"size": 8, "held_out": 1, "frames": 3, **data}
-    return VideoTask(TaskSettings(task="video", data=DataSettings(**given_), field=TINY))  # type: ignore[arg-type]
+    return VideoTask(TaskSettings(task="video", data=DataSettings(**given_), field=TINY))
 
 
 @pytest.mark.parametrize("task", [nerf(), video()], ids=["nerf", "video"])
@@ -120,9 +120,14 @@ def test_colours_stay_with_their_rays() -> None:
 def test_a_step_looks_at_one_object_and_all_get_their_turn() -> None:
     task = nerf(objects=3)
     holding = task.client_data(0)
-    owner = {tuple(ray): i for i, s in enumerate(holding.signals) for part in (s.support, s.query)
-             for ray in part.inputs.tolist()}  # fmt: skip
-    episodes, seen = task.episodes([holding], [("b", 0)], 12, 2, 5, CPU), set()
+    owner = {
+        tuple(ray): i
+        for i, s in enumerate(holding.signals)
+        for part in (s.support, s.query)
+        for ray in part.inputs.tolist()
+    }
+    episodes = task.episodes([holding], [("b", 0)], 12, 2, 5, CPU)
+    seen = set()
     for step in range(12):
         batches = [*episodes(step).support, episodes(step).query]
         owners = {owner[tuple(ray[:6])] for batch in batches for ray in batch.inputs[0].tolist()}
@@ -146,7 +151,8 @@ def test_steps_are_the_same_however_many_are_looked_up_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = nerf(objects=2)
-    holding, whole = task.client_data(0), [("b", 0)]
+    holding = task.client_data(0)
+    whole = [("b", 0)]
     together = task.episodes([holding], whole, 7, 2, 5, CPU)
     monkeypatch.setattr("tasks.fitting.SAMPLES_HELD", 2 * 3 * 5)  # two steps
     apart = task.episodes([holding], whole, 7, 2, 5, CPU)
@@ -235,10 +241,13 @@ def test_a_turntable_shows_the_object_before_and_after() -> None:
 
 # ---------------------------------------------------------------- own data
 TASKS_OF = {
-    "shapenet": ("nerf", layout_kit.shapenet), "facescape": ("nerf", layout_kit.facescape),
-    "transforms": ("nerf", layout_kit.transforms), "petface": ("image", layout_kit.petface),
-    "golfdb": ("video", lambda root: layout_kit.golfdb(root, used=False)), "clips": ("video", layout_kit.clips),
-}  # fmt: skip
+    "shapenet": ("nerf", layout_kit.shapenet),
+    "facescape": ("nerf", layout_kit.facescape),
+    "transforms": ("nerf", layout_kit.transforms),
+    "petface": ("image", layout_kit.petface),
+    "golfdb": ("video", lambda root: layout_kit.golfdb(root, used=False)),
+    "clips": ("video", layout_kit.clips),
+}
 
 
 @pytest.mark.parametrize("layout", TASKS_OF)
@@ -246,7 +255,7 @@ def test_own_data_in_every_layout_trains_and_is_judged(tmp_path: Path, layout: s
     name, build = TASKS_OF[layout]
     build(tmp_path)
     views = {"support_views": 1, "query_views": 1}
-    data = DataSettings(path=str(tmp_path), size=8, held_out=1, frames=2, **views)  # type: ignore[arg-type]
+    data = DataSettings(path=str(tmp_path), size=8, held_out=1, frames=2, **views)
     task = load("task", name, TASKS)(
         TaskSettings(task=name, data=data, field=TINY, evaluation=BATCHES)
     )
@@ -295,11 +304,17 @@ def test_objects_with_other_bounds_are_refused(tmp_path: Path) -> None:
         (lambda: nerf(layout="shapenet").check(1), "data.path"),
         (lambda: video(frames=0), "data.frames"),
         (lambda: video(size=0), "data.size"),
-        (lambda: ImageTask(TaskSettings(data=DataSettings(size=0, objects=2))).check(2), "data.size"),
-        (lambda: NerfTask(TaskSettings(data=DataSettings(size=8), field=TINY)).check(1), "evaluation.batch-size"),
+        (
+            lambda: ImageTask(TaskSettings(data=DataSettings(size=0, objects=2))).check(2),
+            "data.size",
+        ),
+        (
+            lambda: NerfTask(TaskSettings(data=DataSettings(size=8), field=TINY)).check(1),
+            "evaluation.batch-size",
+        ),
     ],
     ids=["a layout without a folder", "no frames", "no size", "mixed sizes", "all rays at once"],
-)  # fmt: skip
+)
 def test_what_cannot_be_made_is_refused_before_work(build: Callable[[], object], key: str) -> None:
     with pytest.raises(InputError) as caught:
         build()
@@ -318,7 +333,7 @@ def test_clips_of_one_client_must_be_equally_long(tmp_path: Path) -> None:
 
 
 def test_each_signal_of_a_client_is_scored_on_its_own() -> None:
-    """Two flat pictures, black and white, each matched by its own flat colour: not one grey card
+    """Two pictures, black and white, each matched by its own constant colour: not one grey card
     for both."""
     both = torch.stack([torch.zeros(4, 4, 1), torch.ones(4, 4, 1)])
     task = ImageTask(TaskSettings(data=DataSettings(size=4, channels=1), field=TINY))

@@ -35,10 +35,8 @@ def test_derivatives_equal_autograd(
 ) -> None:
     field = Siren(2, outputs, width, depth)
     params, batch, direction = problem(field, clients, samples, seed=depth * 100 + width)
-    by_hand, automatic = (
-        SirenDerivatives(field).linearise(params, batch),
-        Autograd(field.loss).linearise(params, batch),
-    )
+    by_hand = SirenDerivatives(field).linearise(params, batch)
+    automatic = Autograd(field.loss).linearise(params, batch)
     torch.testing.assert_close(by_hand.loss, automatic.loss)
     torch.testing.assert_close(by_hand.gradient, automatic.gradient, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(
@@ -97,5 +95,6 @@ def test_initialisation_bounds_and_activation_statistics() -> None:
     torch.testing.assert_close(
         field(field.layout.flatten(params)[None], coordinates)[0],
         activation @ params["layers.3.weight"].T + params["layers.3.bias"] + 0.5,
-        rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
+        rtol=1e-4,
+        atol=1e-5,
+    )

@@ -1,4 +1,4 @@
-"""What newcomers are told of a talking head: units of the scores, controls, and how a personal
+"""Scores of a talking head for unseen clients: their units, controls, and how a personal
 adapter is fitted."""
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.data.recordings.clips import Clip
 from tasks.settings import EvaluationSettings
 from tasks.talking_head import evaluation, metrics
 from tasks.talking_head.audio import BINS, TOKENS
-from tasks.talking_head.clips import Clip, Person
 from tasks.talking_head.encoding import Encoded
 from tasks.talking_head.judges import Judges
+from tasks.talking_head.person import Person
 from tasks.types import Episode
 
-FRAMES, SIZE = 6, 8
-SLOPE, BRIGHT = (
-    0.2,
-    0.8,
-)  # a picture of grey 0.8 - 0.2 opening has the trace 0.2 opening - 0.8: luminances add up to 1
+FRAMES = 6
+SIZE = 8
+# A picture of grey 0.8 - 0.2 opening has the trace 0.2 opening - 0.8: luminances add up to 1.
+SLOPE = 0.2
+BRIGHT = 0.8
 
 
 def pictures(grey: Tensor) -> Tensor:
@@ -87,8 +88,8 @@ def test_mouth_errors_are_in_units_from_closed_to_open() -> None:
 def test_the_stability_of_a_video_is_relative_to_the_movement_of_the_true_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What misses all movement is wrong by all of it: 1 / (1 + 1); three times the movement, by
-    twice: 1 / (1 + 2)."""
+    """A video that misses all movement is wrong by all of it: 1 / (1 + 1); three times the
+    movement, by twice: 1 / (1 + 2)."""
     cohort = [someone(number) for number in range(3)]
     true = [data.person.held_out[0].frames for data in cohort]
     videos = [[true[0][:1].expand_as(true[0])], [3 * true[1] - 1], [true[2]]]
@@ -127,7 +128,7 @@ def test_nobody_is_driven_by_their_own_voice_as_a_control(
         for turn in heard
         for index, whose in enumerate(turn)
     ]
-    assert controls["mouth_corr_shuffled"] == pytest.approx(sum(corr) / len(corr), abs=1e-3)  # type: ignore[arg-type]
+    assert controls["mouth_corr_shuffled"] == pytest.approx(sum(corr) / len(corr), abs=1e-3)
 
 
 def test_a_mouth_held_still_is_wrong_by_the_mean_opening(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,34 +137,35 @@ def test_a_mouth_held_still_is_wrong_by_the_mean_opening(monkeypatch: pytest.Mon
     found = [[data.person.held_out[0].frames] for data in people]
     monkeypatch.setattr(evaluation, "_speak", lambda *_: found)
     openings = [data.person.held_out[0].opening for data in people]
-    expected = float(torch.cat(openings).mean())  # type: ignore[arg-type]
+    expected = float(torch.cat(openings).mean())
     controls = evaluation._controls(MODEL, torch.zeros(2, 1), people, found)
     assert controls["mouth_error_static"] == pytest.approx(expected, rel=1e-3)
 
 
 # ---------------------------------------------------------------------- personalisation
-SHARED, OWN, LAST = 4, 3, 6
+SHARED = 4
+OWN = 3
+LAST = 6
 
 
 def test_personalising_moves_the_personal_adapter_alone_along_a_half_cosine() -> None:
     """Under a constant gradient Adam's steps are its sign times the step size, whatever the
     gradient's size: after k of K steps all numbers have moved by the sum of rate (1 + cos(pi j /
     K)) / 2."""
-    draw, rate, people = (
-        torch.Generator().manual_seed(0),
-        0.1,
-        [SimpleNamespace(name=str(n)) for n in range(2)],
-    )
+    draw = torch.Generator().manual_seed(0)
+    rate = 0.1
+    people = [SimpleNamespace(name=str(n)) for n in range(2)]
     start, gradient = (
         torch.randn(2, SHARED + OWN, generator=draw, dtype=torch.float64) for _ in range(2)
     )
     task: Any = SimpleNamespace(
-        layout=SimpleNamespace(size=SHARED), episodes=lambda *_: lambda step: Episode([], None),
+        layout=SimpleNamespace(size=SHARED),
+        episodes=lambda *_: lambda step: Episode([], None),
         gradient=lambda point, batch: (None, gradient.clone()),
-    )  # fmt: skip
+    )
     settings = EvaluationSettings(rate=rate, clip=0.0)
     steps = [0, 1, 3, LAST]
-    found = dict(evaluation._personalised(task, start.clone(), people, steps, settings))  # type: ignore[arg-type]
+    found = dict(evaluation._personalised(task, start.clone(), people, steps, settings))
     assert list(found) == steps
     for step, point in found.items():
         assert torch.equal(point[:, :SHARED], start[:, :SHARED]), (

@@ -8,44 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from head_kit import batch_of, model_of, moved
 
 from tasks.errors import InputError
-from tasks.randomness import Key
-from tasks.settings import TalkingHeadSettings
 from tasks.talking_head import metrics, people
-from tasks.talking_head.adapters import SHARED
 from tasks.talking_head.audio import BINS, TOKENS
-from tasks.talking_head.backbone import Backbone
-from tasks.talking_head.encoding import draw, encode
 from tasks.talking_head.judges import Judges
-from tasks.talking_head.model import HeadModel, Noised
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def settings() -> dict[str, Any]:
-    return {"rank": 2, "alpha": 4, "window": 2, "sampling_steps": 1, "tdc": 0.05}
-
-
-def model_of(folder: Path, **settings: Any) -> HeadModel:
-    return HeadModel(Backbone.load(folder), TalkingHeadSettings(**settings), CPU)
-
-
-def batch_of(model: HeadModel, clients: int) -> Noised:
-    cohort = [
-        encode(people.person(0, n, "ordinary", 2, 1, 4, 16), model.backbone.codec, CPU)
-        for n in range(clients)
-    ]
-    keys: list[Key] = [("test", n) for n in range(clients)]
-    return draw(cohort, keys, 1, 1, 4, model.settings.window, model.alphas).batch(0, 0)
-
-
-def moved(model: HeadModel, clients: int) -> torch.Tensor:
-    start = model.adapters.start(SHARED)
-    return start + 0.3 * torch.randn(
-        clients, len(start), generator=torch.Generator().manual_seed(1)
-    )
 
 
 def test_each_term_of_the_loss_can_be_switched(
@@ -93,7 +61,8 @@ def test_judges_are_used_where_given_and_absent_scores_are_none(tmp_path: Path) 
     }.items():
         files[name] = str(tmp_path / f"{name}.pt")
         torch.jit.script(module).save(files[name])
-    judges, nobody = Judges.of(json.dumps(files)), Judges.of("{}")
+    judges = Judges.of(json.dumps(files))
+    nobody = Judges.of("{}")
     a, b = torch.rand(9, 8, 8, 3), torch.rand(9, 8, 8, 3)
     scores = judges.scores(a, b, torch.zeros(9, TOKENS, BINS), a[0])
     assert scores["lpips"] == pytest.approx(float(2 * (a - b).abs().mean()), rel=1e-5)

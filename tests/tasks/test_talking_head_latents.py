@@ -131,14 +131,17 @@ def test_guidance_goes_on_from_what_is_said_without_speech(
     tiny_backbone: Path, guidance: float, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2 without speech and 7 with it: 2 + g (7 - 2)."""
-    model, seen = head_of(tiny_backbone, guidance=guidance), []
+    model = head_of(tiny_backbone, guidance=guidance)
+    seen = []
 
     def forward(noisy: Tensor, reference: Tensor, mel: Tensor, *_: Any) -> Tensor:
         seen.append(mel)
         return torch.full_like(noisy, 2.0) + 5.0 * mel.mean()
 
     monkeypatch.setattr(model.backbone, "forward", forward)
-    still, mel, steps = torch.zeros(2, 6, 4, 4), torch.ones(2, TOKENS, BINS), torch.tensor([3, 3])
-    found = model._guided(still, still, mel, steps, 2)
+    still = torch.zeros(2, 6, 4, 4)
+    mel = torch.ones(2, TOKENS, BINS)
+    steps = torch.tensor([3, 3])
+    found = model._guided(still, steps, still, mel, 2)
     torch.testing.assert_close(found, torch.full_like(still, 2 + guidance * (7 - 2)))
     assert len(seen) == passes

@@ -1,9 +1,9 @@
-"""Data sets as they lie on the disk: whose data there are, and one picture, clip or set of views at
-a time.
+"""Data sets as they lie on the disk: the owners of data, and one picture, clip or set of views at a
+time.
 
 Six layouts are known (:data:`LAYOUTS`). Listing who holds what decodes no picture, so that it is
-cheap for a data set of a million; an item is decoded when it is asked for. What cannot be used is
-an :class:`InputError` with the key ``data.path``, the file, the reason and what to do about it.
+cheap for a data set of a million; an item is decoded when it is asked for. Unusable data are an
+:class:`InputError` with the key ``data.path``, the file, the reason and the remedy.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Holder(NamedTuple):
     items: tuple[Any, ...]
 
 
-class Layout(Protocol):
-    """How one data set lies on the disk. An implementation derives from this and has the ``load_``
-    of its ``kind``.
+class DatasetLayout(Protocol):
+    """Order of one data set's files. An implementation derives from this and has the ``load_`` of
+    its ``kind``.
 
     ``owned``: holders are people or animals, each a client as it is; otherwise every holder is one
-    object with one item, to be dealt out to clients. ``expected`` says in a line what :meth:`found`
-    looks for.
+    object with one item, to be dealt out to clients. ``expected`` says in a line which files
+    :meth:`found` looks for.
     """
 
     kind: ClassVar[Kind]
@@ -80,14 +80,18 @@ class Layout(Protocol):
                 refuse_other_size(*measured[0], path, shape, f"of {holder.name!r}")
 
     def load_pictures(self, item: Any, size: int, channels: int) -> Tensor:
-        """``[H, W, channels]`` in [0, 1]: the central square at ``size`` pixels a side; 0: whole,
+        """``[H, W, channels]`` in [0, 1]: the central square at ``size`` pixels per side; 0: whole,
         native size."""
         raise TypeError(f"{type(self).__name__} has {self.kind}, no pictures")
 
     def load_video(self, item: Any, size: int, channels: int, most: int = 0) -> Tensor:
-        """``[T, H, W, channels]`` in [0, 1], frames in the order of time, each cut like a picture.
+        """Frames in the order of time, each cut like a picture: ``[T, H, W, channels]`` in [0, 1].
 
-        ``most``: no more than the first so many (0: all); the rest is not decoded.
+        Args:
+            item: one of a holder's.
+            size: pixels per side; 0: native size.
+            channels: 3 for RGB, 1 for grey.
+            most: number of frames, the first ones, to decode at most; 0: all.
         """
         raise TypeError(f"{type(self).__name__} has {self.kind}, no video")
 
@@ -97,10 +101,10 @@ class Layout(Protocol):
         raise TypeError(f"{type(self).__name__} has {self.kind}, no views")
 
 
-def open_layout(name: str) -> Layout:
+def open_layout(name: str) -> DatasetLayout:
     """The layout of that name; raises :class:`InputError` with the key ``data.layout`` if there is
     none."""
-    return cast(Layout, load("layout", name, LAYOUTS, key="data.layout")())
+    return cast(DatasetLayout, load("layout", name, LAYOUTS, key="data.layout")())
 
 
 def detect(root: Path) -> str:

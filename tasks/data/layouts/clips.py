@@ -1,4 +1,4 @@
-"""Your own clips: a folder a client, in it films, gif files or folders of frames.
+"""Your own clips: a folder per client, in it films, gif files or folders of frames.
 
 No data set of its own; FedMeNF (https://arxiv.org/abs/2508.06301) fits its fields to such clips::
 
@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import (
     folder,
     header,
@@ -36,7 +35,7 @@ from tasks.data.layouts.reading import (
     unusable,
 )
 from tasks.data.pictures import prepare
-from tasks.errors import InputError
+from tasks.data.recordings.pyav import pyav
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -46,21 +45,10 @@ FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
 
 # ---------------------------------------------------------------------- mp4
-def _pyav() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(
-            "package", "av", "films are read with PyAV", "pip install 'fedapp[video]'"
-        ) from error
-    return av
-
-
 @contextmanager
 def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A film, open at its first video stream; what FFmpeg finds wrong with it, then or later, names
-    the file."""
-    av = _pyav()
+    """A film, open at its first video stream; an error of FFmpeg, then or later, names the file."""
+    av = pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
@@ -107,7 +95,7 @@ def _is_folder(entry: Path) -> bool:
     return not entry.name.startswith(".") and entry.is_dir()
 
 
-class Clips(Layout):
+class Clips(DatasetLayout):
     """Clients with one clip or more; an item is a film or a folder of frames."""
 
     kind = "video"

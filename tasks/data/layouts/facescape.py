@@ -1,13 +1,13 @@
-"""FaceScape as MoFaNeRF renders it: one json a person, whose frames are that person's expressions
+"""FaceScape as MoFaNeRF renders it: one json per person, whose frames are that person's expressions
 from many sides.
 
 Yang et al., "FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face
 Prediction", CVPR 2020, https://arxiv.org/abs/2003.13989; renderings of Zhuang et al., "MoFaNeRF:
-Morphable Facial Neural Radiance
-Field", ECCV 2022, https://arxiv.org/abs/2112.02308 (https://github.com/zhuhao-nju/mofanerf)::
+Morphable Facial Neural Radiance Field", ECCV 2022, https://arxiv.org/abs/2112.02308
+(https://github.com/zhuhao-nju/mofanerf), in the folder given or in ``[train/]multi-view-images``::
 
-    [[train/]multi-view-images/]transforms_all_<person>.json    {camera_angle_x, frames: [{expression, ...}, ...]}
-    [[train/]multi-view-images/]<file_path>.png                 512 x 512 pixels; file_path begins with a slash
+    transforms_all_<person>.json    {camera_angle_x, frames: [{expression, ...}, ...]}
+    <file_path>.png                 512 x 512 pixels; file_path begins with a slash
 
 A person is a client and an expression (0 to 19) an item. Camera positions are divided by 10, which
 puts every face between 0.8 and 2.6 from its cameras; rotations stay as they are. The background is
@@ -23,13 +23,16 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field
 
 from tasks.data.cameras import Views
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, natural, parse_json, read_json, unusable
 from tasks.data.layouts.transforms import Frame, Scene, load, photograph
 
-PREFIX, SUFFIX = "transforms_all_", ".json"
+PREFIX = "transforms_all_"
+SUFFIX = ".json"
 EXPRESSIONS = 20
-NEAR, FAR, BLACK = 0.8, 2.6, 0.0
+NEAR = 0.8  # units of the scene, from the camera
+FAR = 2.6
+BLACK = 0.0  # grey level of the background
 SCALE = 10.0
 
 
@@ -57,8 +60,8 @@ class _Shown(BaseModel):
 
 
 class _Listing(BaseModel):
-    """Of a person's json no more than which expressions it has: the rest of 294 of them would fill
-    the memory."""
+    """The expressions in a person's json and nothing else: all of 294 such files would fill the
+    memory."""
 
     frames: list[_Shown] = Field(min_length=1)
 
@@ -87,7 +90,7 @@ def _scene(item: Expression) -> FaceScene:
     return scene.model_copy(update={"frames": frames})
 
 
-class FaceScape(Layout):
+class FaceScape(DatasetLayout):
     """People with up to 20 expressions each."""
 
     kind = "views"

@@ -5,7 +5,7 @@ https://arxiv.org/abs/1903.06528 (https://github.com/wmcnally/golfdb), in the fo
 
     golfDB_slice.csv             an unnamed index, id, youtube_id, player, sex, club, view, ...
     images_160/<id>_<0..7>.png   160 x 160 pixels
-    use_ids.txt                  one id a line, optional: the others do not count
+    use_ids.txt                  one id per line, optional: the others do not count
 
 A golfer with two or more swings is a client and a swing an item: a video of eight frames. Golfers
 with fewer are passed over, as in the published experiments. Other clips than these:
@@ -20,10 +20,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, picture, stack, unusable
 
-TABLE, FRAMES, USED = "golfDB_slice.csv", "images_160", "use_ids.txt"
+TABLE = "golfDB_slice.csv"
+FRAMES = "images_160"
+USED = "use_ids.txt"
 EVENTS = 8
 LEAST = 2  # one swing to train on and one to test on
 
@@ -53,7 +55,8 @@ def _swings(root: Path) -> dict[str, list[int]]:
             if not {"id", "player"} <= set(table.fieldnames or ()):
                 raise ValueError("its first line lacks the columns 'id' and 'player'")
             for row in table:
-                identifier, player = (row["id"] or "").strip(), (row["player"] or "").strip()
+                identifier = (row["id"] or "").strip()
+                player = (row["player"] or "").strip()
                 if not identifier.isdecimal() or not player:
                     raise ValueError(
                         f"line {table.line_num} has the id {identifier!r} and the player {player!r}"
@@ -73,7 +76,7 @@ def _swings(root: Path) -> dict[str, list[int]]:
     return swings
 
 
-class GolfDB(Layout):
+class GolfDB(DatasetLayout):
     """Golfers with two or more swings; an item is the eight files of one."""
 
     kind = "video"
@@ -88,9 +91,8 @@ class GolfDB(Layout):
         if not self.found(root):
             raise unusable(root, f"no {TABLE}", f"expected {self.expected}")
         images = folder(root / FRAMES)
-        there = frozenset(
-            os.listdir(images)
-        )  # one listing: asking for 11 200 files one by one takes long on a network
+        # One listing: asking for 11 200 files one by one takes long on a network.
+        there = frozenset(os.listdir(images))
         golfers = []
         for player, numbers in sorted(_swings(root).items()):
             if len(numbers) >= LEAST:
@@ -106,9 +108,11 @@ class GolfDB(Layout):
         names = [f"{number}_{event}.png" for event in range(EVENTS)]
         for name in names:
             if name not in there:
-                remedy = f"restore it, or leave {number} out of {USED} (write that file with all other ids)"
                 raise unusable(
-                    images / name, f"no such file, but {TABLE} has the swing {number}", remedy
+                    images / name,
+                    f"no such file, but {TABLE} has the swing {number}",
+                    f"restore it, or leave {number} out of {USED} "
+                    "(write that file with all other ids)",
                 )
         return tuple(images / name for name in names)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import RootModel
 from torch import Tensor
 
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import (
     folder,
     header,
@@ -48,19 +48,22 @@ def _species(root: Path) -> list[tuple[Path, str]]:
 
 
 def _excluded(species: Path) -> dict[str, list[str]]:
-    """What the data set's list takes out; an animal that it names need not be here."""
+    """Photographs that the data set's list takes out; an animal that it names need not be here."""
     file = species.parent.parent / "excluded" / f"{species.name}_excluded_images.json"
     if species.parent.name != "images" or not file.is_file():
         return {}
     return parse_json(file, Excluded).root
 
 
-class PetFace(Layout):
+class PetFace(DatasetLayout):
     """Animals with two or more photographs; an item is a file."""
 
     kind = "pictures"
     owned = True
-    expected = "[images/<species>/]<animal>/*.png|jpg, two or more; excluded/<species>_excluded_images.json optional"
+    expected = (
+        "[images/<species>/]<animal>/*.png|jpg, two or more; "
+        "excluded/<species>_excluded_images.json optional"
+    )
 
     def found(self, root: Path) -> bool:
         root = root.absolute()

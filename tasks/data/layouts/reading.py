@@ -1,4 +1,4 @@
-"""What every layout does with files: list them, decode them, say what is wrong with one of them."""
+"""Files as all layouts read them: listing, decoding, and the error for one that is unusable."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tasks.data.pictures import flattened, prepare
 from tasks.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # an Exif tag, and its values for cameras held upright
-MOST_VALUES = (
-    2**28
-)  # numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish
+ORIENTATION = 0x0112  # an Exif tag
+SIDEWAYS = (5, 6, 7, 8)  # its values for cameras held upright
+# Numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish.
+MOST_VALUES = 2**28
 UNSIZED = "set data.size, so that all are cut to one size"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -105,8 +105,7 @@ def parse_json(path: Path, model: type[Model]) -> Model:
 # ---------------------------------------------------------------------- pictures
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture file, open; whatever Pillow finds wrong with it, then or when it is decoded, names
-    the file."""
+    """A picture file, open; an error of Pillow, then or when it is decoded, names the file."""
     try:
         with Image.open(path) as image:
             yield image
@@ -139,7 +138,15 @@ def picture(path: Path, size: int, channels: int) -> Tensor:
 def refuse_other_size(
     first: Path, first_shape: tuple[int, int], other: Path, shape: tuple[int, int], where: str
 ) -> None:
-    """Two files that have to be of one (width, height); the error names both."""
+    """Raise :class:`InputError` unless two files are of one size; it names both.
+
+    Args:
+        first: a file.
+        first_shape: its (width, height) in pixels.
+        other: the file to hold against it.
+        shape: its (width, height) in pixels.
+        where: the relation of the two, such as ``of the same clip``.
+    """
     if shape != first_shape:
         width, height = first_shape
         reason = f"{shape[0]} x {shape[1]} pixels, but {first} {where} has {width} x {height}"
@@ -153,14 +160,17 @@ def stack(frames: Iterable[tuple[Path, Tensor]], where: str) -> Tensor:
     pictures: list[Tensor] = []
     for path, frame in frames:
         if pictures:
-            (h, w, _), (height, width, _) = pictures[0].shape, frame.shape
+            (h, w, _) = pictures[0].shape
+            (height, width, _) = frame.shape
             refuse_other_size(paths[0], (w, h), path, (width, height), where)
         paths.append(path)
         pictures.append(frame)
         if len(pictures) * frame.numel() > MOST_VALUES:
-            reason = f"more than {len(pictures) - 1} frames of {frame.shape[1]} x {frame.shape[0]} pixels are too many"
+            height, width = frame.shape[:2]
             raise unusable(
-                path, reason, "lower data.size (0 keeps the native size) or cut the clip"
+                path,
+                f"more than {len(pictures) - 1} frames of {width} x {height} pixels are too many",
+                "lower data.size (0 keeps the native size) or cut the clip",
             )
     return torch.stack(pictures)
 
@@ -181,7 +191,7 @@ class View(NamedTuple):
 
 
 def _scaled(image: Image.Image, size: int) -> Image.Image:
-    """The central square at ``size`` pixels a side: the mean over each new pixel's area, Lanczos
+    """The central square at ``size`` pixels per side: the mean over each new pixel's area, Lanczos
     when enlarging."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -200,7 +210,8 @@ def view(path: Path, size: int, background: float) -> View:
         native = image.size
         image, alpha = flattened(image, background)
     if size:
-        image, alpha = _scaled(image, size), None if alpha is None else _scaled(alpha, size)
+        image = _scaled(image, size)
+        alpha = None if alpha is None else _scaled(alpha, size)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
     mask = None if alpha is None else torch.from_numpy(np.array(alpha)) > 0
     return View(pixels, mask, native, min(native) if size else 0)

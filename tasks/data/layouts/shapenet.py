@@ -1,14 +1,15 @@
-"""ShapeNet cars, chairs and lamps as rendered for "learnit": one object a folder, photographs next
+"""ShapeNet cars, chairs and lamps as rendered for "learnit": a folder per object, photographs next
 to its json.
 
 Chang et al., "ShapeNet: An Information-Rich 3D Model Repository", 2015,
 https://arxiv.org/abs/1512.03012; renderings of Tancik et al., "Learned Initializations for
 Optimizing Coordinate-Based Neural Representations", CVPR 2021,
-https://arxiv.org/abs/2012.02189 (https://github.com/tancik/learnit)::
+https://arxiv.org/abs/2012.02189 (https://github.com/tancik/learnit), in the folder given or in
+``[cars/][02958343/]`` below it::
 
-    [cars/][02958343/]<id>/transforms.json       {camera_angle_x, model, frames: [{file_path, transform_matrix}, ...]}
-    [cars/][02958343/]<id>/<stem of file_path>.png      RGBA, put on white
-    car_splits.json                              {train: [id, ...], val: [...], test: [...]}, above or next to them
+    <id>/transforms.json            {camera_angle_x, model, frames: [{file_path, ...}, ...]}
+    <id>/<stem of file_path>.png    RGBA, put on white
+    car_splits.json                 {train: [id, ...], val: [...], test: [...]}, optional
 
 The folder to give is the one with the objects or one of the two above it. Where there is a
 ``<class>_splits.json``, only its objects count, those of all splits together: who holds an object
@@ -24,15 +25,14 @@ from pathlib import Path, PurePosixPath
 from pydantic import RootModel
 
 from tasks.data.cameras import Views
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import folder, header, parse_json, read_json, subfolders, unusable
 from tasks.data.layouts.transforms import NAMES, Frame, Scene, load, missing, objects
 
 log = logging.getLogger("flwr")
 
-ID = re.compile(
-    r"u?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{28,32}"
-)  # some are older than UUIDs
+# UUIDs, and ids that are older than those.
+ID = re.compile(r"u?[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{28,32}")
 SPLITS = "_splits.json"
 DEPTH = 3  # steps from the folder given down to an object's, at most
 CLASSES = 64  # a folder with more folders than that holds objects, or is no data set of this layout
@@ -43,8 +43,8 @@ class Splits(RootModel[dict[str, list[str]]]):
 
 
 def photograph(file: Path, frame: Frame) -> Path:
-    """The png next to the json that has the stem of ``file_path``, whatever folders of another
-    machine that names."""
+    """The png next to the json that has the stem of ``file_path``, which may name folders of
+    another machine."""
     path = file.with_name(PurePosixPath(frame.file_path.replace("\\", "/")).stem + ".png")
     if not path.is_file():
         raise missing(path, file, frame)
@@ -95,13 +95,16 @@ def _below(path: Path, top: Path) -> tuple[str, ...]:
     return path.relative_to(top).parts
 
 
-class ShapeNet(Layout):
+class ShapeNet(DatasetLayout):
     """Objects to be dealt out to clients; 128 x 128 pixels in the published set, from 2 to 6 away
     from the camera."""
 
     kind = "views"
     owned = False
-    expected = "[cars/][02958343/]<ShapeNet id>/transforms.json with <stem>.png next to it; car_splits.json optional"
+    expected = (
+        "[cars/][02958343/]<ShapeNet id>/transforms.json with <stem>.png next to it; "
+        "car_splits.json optional"
+    )
 
     def found(self, root: Path) -> bool:
         return any(ID.fullmatch(o.name) and (o / NAMES[0]).is_file() for o in _object_folders(root))

@@ -3,10 +3,11 @@ tools write it.
 
 Mildenhall et al., "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis", ECCV
 2020, https://arxiv.org/abs/2003.08934 (Blender scenes); with ``fl_x`` in place of
-``camera_angle_x`` as Instant NGP's
-converters write it, https://github.com/NVlabs/instant-ngp. A folder is one object, or every folder in it is one::
+``camera_angle_x`` as Instant NGP's converters write it,
+https://github.com/NVlabs/instant-ngp. A folder is one object, or every folder in it is one::
 
-    <object>/transforms.json         {camera_angle_x | fl_x, frames: [{file_path, transform_matrix}, ...]}
+    <object>/transforms.json         {camera_angle_x | fl_x,
+                                      frames: [{file_path, transform_matrix}, ...]}
     <object>/<file_path>[.png]       below the json; with an alpha channel it is put on white
 
 A Blender scene that has ``transforms_train.json`` instead gives its training views. Matrices are
@@ -27,7 +28,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from tasks.data.cameras import Views
-from tasks.data.layouts import Holder, Layout
+from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.layouts.reading import (
     MOST_VALUES,
     PICTURES,
@@ -45,11 +46,9 @@ from tasks.errors import InputError
 log = logging.getLogger("flwr")
 
 NAMES = ("transforms.json", "transforms_train.json")
-NEAR, FAR, WHITE = (
-    2.0,
-    6.0,
-    1.0,
-)  # units of the scene, from the camera; grey level of the background
+NEAR = 2.0  # units of the scene, from the camera
+FAR = 6.0
+WHITE = 1.0  # grey level of the background
 RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
 CROSSING = 0.02  # of the cameras' axes: below that they are all but parallel
 PINHOLE = 0.02  # of the width, how far off a plain pinhole camera a pixel may be
@@ -87,22 +86,28 @@ class Scene(BaseModel):
 
 # ---------------------------------------------------------------------- cameras
 def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
-    """In pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5 camera_angle_x)``, or
-    ``fl_x``.
+    """Focal length in pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5
+    camera_angle_x)``, or ``fl_x``.
 
     Raises :class:`InputError` for a camera that one focal length does not describe.
     """
-    width, height = native
+    width = native[0]
     if scene.camera_angle_x is not None:
         if not 0 < scene.camera_angle_x < math.pi:
-            reason = f"camera_angle_x = {scene.camera_angle_x} is no opening angle in radians between 0 and pi"
             raise unusable(
-                file, reason, "write the horizontal opening angle of the camera in radians"
+                file,
+                f"camera_angle_x = {scene.camera_angle_x} is no opening angle in radians between "
+                "0 and pi",
+                "write the horizontal opening angle of the camera in radians",
             )
         focal = 0.5 * width / math.tan(0.5 * scene.camera_angle_x)
         if scene.fl_x and abs(scene.fl_x * width / (scene.w or width) / focal - 1) > PINHOLE:
-            reason = f"fl_x = {scene.fl_x} and camera_angle_x = {scene.camera_angle_x} contradict each other"
-            raise unusable(file, reason, "leave the one out that is not the photographs'")
+            raise unusable(
+                file,
+                f"fl_x = {scene.fl_x} and camera_angle_x = {scene.camera_angle_x} contradict each "
+                "other",
+                "leave the one out that is not the photographs'",
+            )
     elif scene.fl_x is not None:
         if not 0 < scene.fl_x < math.inf:
             raise unusable(
@@ -116,33 +121,36 @@ def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
             "add camera_angle_x in radians, or fl_x in pixels",
         )
 
-    whole_width, whole_height = scene.w or width, scene.h or height
-    radius = 0.5 * math.hypot(width, height) / focal
-    flaws = {
-        "fl_y differs from fl_x": 0.5 * abs(1 - scene.fl_y / scene.fl_x)
-        if scene.fl_y and scene.fl_x
-        else 0.0,
-        "cx is off the centre": abs(scene.cx / whole_width - 0.5) if scene.cx is not None else 0.0,
-        "cy is off the centre": abs(scene.cy / whole_height - 0.5) if scene.cy is not None else 0.0,
-        "k1, k2 and k3 bend the corners": abs(
-            scene.k1 * radius**3 + scene.k2 * radius**5 + scene.k3 * radius**7
-        )
-        * focal
-        / width,
-        "p1 and p2 shear the corners": 3
-        * (abs(scene.p1) + abs(scene.p2))
-        * radius**2
-        * focal
-        / width,
-        "it is a fisheye": 1.0 if "FISHEYE" in scene.camera_model.upper() else 0.0,
-    }
-    for flaw, share in flaws.items():
+    for flaw, share in _flaws(scene, native, focal).items():
         if not share <= PINHOLE:
             reason = f"not a plain pinhole camera: {flaw} ({100 * share:.0f} % of the width)"
             raise unusable(
                 file, reason, "undistort and crop the photographs, and write the json for those"
             )
     return focal
+
+
+def _flaws(scene: Scene, native: tuple[int, int], focal: float) -> dict[str, float]:
+    """Largest error of a plain pinhole camera, as a share of the picture's width, by its cause."""
+    width, height = native
+    whole_width = scene.w or width
+    whole_height = scene.h or height
+    found: dict[str, float] = {}
+    if scene.fl_y and scene.fl_x:
+        found["fl_y differs from fl_x"] = 0.5 * abs(1 - scene.fl_y / scene.fl_x)
+    if scene.cx is not None:
+        found["cx is off the centre"] = abs(scene.cx / whole_width - 0.5)
+    if scene.cy is not None:
+        found["cy is off the centre"] = abs(scene.cy / whole_height - 0.5)
+    # OpenCV's distortion at a corner, the point farthest from the optical axis.
+    radius = 0.5 * math.hypot(width, height) / focal
+    bent = abs(scene.k1 * radius**3 + scene.k2 * radius**5 + scene.k3 * radius**7)
+    sheared = 3 * (abs(scene.p1) + abs(scene.p2)) * radius**2
+    found["k1, k2 and k3 bend the corners"] = bent * focal / width
+    found["p1 and p2 shear the corners"] = sheared * focal / width
+    if "FISHEYE" in scene.camera_model.upper():
+        found["it is a fisheye"] = 1.0
+    return found
 
 
 def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
@@ -176,7 +184,8 @@ def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
     The object is taken to be where the optical axes come closest to each other (least squares).
     Axes that hardly cross, as of cameras side by side, say nothing.
     """
-    eye, ahead = every[:, :3, 3].double(), -every[:, :3, 2].double()
+    eye = every[:, :3, 3].double()
+    ahead = -every[:, :3, 2].double()
     across = torch.eye(3, dtype=torch.float64) - ahead[:, :, None] * ahead[:, None, :]
     total = across.sum(0)
     if len(every) < 3 or float(torch.linalg.eigvalsh(total)[0]) < CROSSING * len(every):
@@ -191,8 +200,12 @@ def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
             "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed",
         )
     if float(distance.median()) < near:
-        reason = f"near = {near:g}, but the cameras stand about {float(distance.median()):.3g} from what they look at"
-        raise unusable(file, reason, "write near and far of the scene into the json")
+        raise unusable(
+            file,
+            f"near = {near:g}, but the cameras stand about {float(distance.median()):.3g} from "
+            "what they look at",
+            "write near and far of the scene into the json",
+        )
 
 
 def _no_pose(file: Path, frame: Frame, flaw: str) -> InputError:
@@ -239,11 +252,21 @@ def load(
     scale: float = 1.0,
     find: Callable[[Path, Any], Path] = photograph,
 ) -> Views:
-    """The scene's frames as :class:`Views`; ``find(file, frame)`` is the photograph of a frame.
+    """The scene's frames as :class:`Views`; every matrix is looked at, however few are decoded.
 
-    ``size = 0`` keeps the photographs whole; otherwise their central square is scaled, and the
-    focal length with it. At most ``most`` of them (0: all) are decoded, spread evenly over the
-    list: neighbours there are neighbours in space. Every matrix is looked at, whatever ``most`` is.
+    Args:
+        file: the json, for errors and as the place that photographs are relative to.
+        name: of the object.
+        scene: the parsed json.
+        size: pixels per side that the central square is scaled to, the focal length with it; 0:
+            photographs stay whole.
+        most: number of photographs to decode at most (0: all), spread evenly over the list:
+            neighbours there are neighbours in space.
+        near: least distance of the object from a camera, in units of the scene after scaling.
+        far: greatest one.
+        background: grey level in [0, 1] put behind transparent pixels.
+        scale: divisor of the cameras' translations.
+        find: ``find(file, frame)`` is the photograph of a frame.
     """
     if not 0 < near < far < math.inf:
         raise unusable(
@@ -255,7 +278,8 @@ def load(
         [index * count // most for index in range(most)] if 0 < most < count else list(range(count))
     )
     taken: list[View] = []
-    first, focal = file, 0.0
+    first = file
+    focal = 0.0
     for index in chosen:
         path = find(file, scene.frames[index])
         if (
@@ -269,7 +293,8 @@ def load(
         one = view(path, size, background)
         length = focal_length(file, scene, one.native) * (size / one.side if size else 1.0)
         if not taken:
-            first, focal = path, length
+            first = path
+            focal = length
         # Scaling makes squares of one size of anything, but photographs of unlike proportions lose
         # unlike margins.
         elif size == 0 or abs(length - focal) > 0.01 * focal:
@@ -312,7 +337,7 @@ def objects(folders: Sequence[Path], root: Path) -> list[Holder]:
     return found
 
 
-class Transforms(Layout):
+class Transforms(DatasetLayout):
     """Any objects with a ``transforms.json``; a client may hold several."""
 
     kind = "views"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tasks.data.shapes.draws import Colour, Draws
 from tasks.data.shapes.sdf import (
-    Scene,
+    Solid,
     Triple,
     box,
     cylinder,
@@ -32,9 +32,8 @@ from tasks.data.shapes.sdf import (
 )
 from tasks.errors import InputError
 
-FIT = (
-    1.04  # half diagonal of the box; its corners are empty, so that the car stays within about 0.96
-)
+# Half diagonal of the box; its corners are empty, so that the car stays within about 0.96.
+FIT = 1.04
 EDGE = 0.03  # m, how softly sheet metal bends
 SEAM = 0.08  # m, the fillet between body and cabin
 GLASS_FRAME = 0.05  # m of metal around every pane
@@ -96,8 +95,8 @@ KINDS: dict[str, Measures] = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a car's own draw decides besides its measures; colours are RGB in [0, 1]."""
+class CarLook:
+    """Paint and trim of one car; colours are RGB in [0, 1]."""
 
     paint: Colour
     roof: Colour
@@ -111,7 +110,7 @@ class Look:
     rails: bool
 
 
-def car(number: int) -> Scene:
+def car(number: int) -> Solid:
     """Car ``number`` (0 or more): the same solid and colours on every machine, unlike any other
     number's."""
     if number < 0:
@@ -129,14 +128,14 @@ def car(number: int) -> Scene:
         }
     )
     model = _Car(measures, _look(kind, draws))
-    return Scene(f"car {number} ({kind})", model.sdf, model.colour)
+    return Solid(f"car {number} ({kind})", model.sdf, model.colour)
 
 
-def _look(kind: str, draws: Draws) -> Look:
+def _look(kind: str, draws: Draws) -> CarLook:
     grey = draws.pick((0.20, 0.42, 0.62, 0.82, 0.93))
     vivid = draws.tint((0, 1), (0.6, 0.95), (0.5, 0.95))
     paint = (grey, grey, min(1.0, grey * 1.03)) if draws.chance(0.3) else vivid
-    return Look(
+    return CarLook(
         paint=paint,
         roof=draws.pick(((0.92, 0.92, 0.90), (0.08, 0.08, 0.09))) if draws.chance(0.25) else paint,
         glass=draws.near((0.16, 0.20, 0.26), 0.5),
@@ -153,21 +152,22 @@ def _look(kind: str, draws: Draws) -> Look:
 
 
 class _Car:
-    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and
+    """Geometry and paint. Points come in the solid's unit and are folded to x >= 0 and
     metres."""
 
-    def __init__(self, measures: Measures, look: Look) -> None:
-        self.measures, self.look = measures, look
+    def __init__(self, measures: Measures, look: CarLook) -> None:
+        self.measures = measures
+        self.look = look
         m = measures
         # SEAM / 4 is the most that a smooth union adds to what the faces' planes bound.
         half = [side / 2 + SEAM / 4 for side in (m.length, m.width, m.height)]
         self.scale = FIT / math.hypot(*half)
         self.axles = (self.along(m.u_axle), self.along(m.u_axle_end))
         self.is_pickup = m.u_rear < 0.75
-        self.body, self.cabin = self._body_planes(), self._cabin_planes()
-        self.pillar = self.along(
-            m.u_cowl + 0.52 * (m.u_roof_end - m.u_cowl)
-        )  # between front and rear side windows
+        self.body = self._body_planes()
+        self.cabin = self._cabin_planes()
+        # between front and rear side windows
+        self.pillar = self.along(m.u_cowl + 0.52 * (m.u_roof_end - m.u_cowl))
 
     def along(self, share: float) -> float:
         """The z of a share of the length from the front bumper."""
@@ -176,8 +176,11 @@ class _Car:
     def _body_planes(self) -> tuple[Tensor, Tensor]:
         """Lower body: a wedge with bent flanks, cut at the bumpers and, seen from above, at the
         corners."""
-        m, front, rear = self.measures, self.along(0), self.along(1)
-        side, waist = m.width / 2, 0.55 * (m.belt + m.clearance)
+        m = self.measures
+        front = self.along(0)
+        rear = self.along(1)
+        side = m.width / 2
+        waist = 0.55 * (m.belt + m.clearance)
         cowl = (m.belt, self.along(m.u_cowl))
         return faces(
             ((1.0, 0.16, 0.0), (side, waist, 0.0)),
@@ -198,9 +201,12 @@ class _Car:
         """Cabin: flanks, windscreen, rear window (the three with panes come first), two roof
         planes, floor, rear."""
         m = self.measures
-        foot, top = m.width / 2 - 0.05, m.width / 2 - 0.05 - self.look.lean
-        cowl, start = (m.belt, self.along(m.u_cowl)), (m.height - 0.03, self.along(m.u_roof))
-        end, back = (m.height - 0.04, self.along(m.u_roof_end)), (m.tail, self.along(m.u_rear))
+        foot = m.width / 2 - 0.05
+        top = m.width / 2 - 0.05 - self.look.lean
+        cowl = (m.belt, self.along(m.u_cowl))
+        start = (m.height - 0.03, self.along(m.u_roof))
+        end = (m.height - 0.04, self.along(m.u_roof_end))
+        back = (m.tail, self.along(m.u_rear))
         crown = (m.height, (start[1] + end[1]) / 2)
         return faces(
             ((m.height - m.belt, foot - top, 0.0), (foot, m.belt, 0.0)),
@@ -209,10 +215,8 @@ class _Car:
             _slope(start, crown),
             _slope(crown, end),
             ((0.0, -1.0, 0.0), (0.0, m.belt - 0.15, 0.0)),
-            (
-                (0.0, 0.0, 1.0),
-                (0.0, 0.0, self.along(0.99)),
-            ),  # a flat rear window's plane would leave the body
+            # the plane of a flat rear window would leave the body
+            ((0.0, 0.0, 1.0), (0.0, 0.0, self.along(0.99))),
             ((0.5, 0.0, -1.0), (0.6 * foot, m.belt, cowl[1])),
         )
 
@@ -222,13 +226,16 @@ class _Car:
 
     def _to_axle(self, folded: Tensor) -> Tensor:
         """Points as seen from the nearer axle: its z becomes 0."""
-        middle, reach = sum(self.axles) / 2, (self.axles[1] - self.axles[0]) / 2
+        middle = sum(self.axles) / 2
+        reach = (self.axles[1] - self.axles[0]) / 2
         x, y, z = folded.unbind(-1)
         return torch.stack([x, y, (z - middle).abs() - reach]).T
 
     def _bed(self, folded: Tensor) -> Tensor:
         m = self.measures
-        start, end, floor = self.along(m.u_rear + 0.03), self.along(0.965), 0.6 * m.belt
+        start = self.along(m.u_rear + 0.03)
+        end = self.along(0.965)
+        floor = 0.6 * m.belt
         half = (m.width / 2 - 0.16, m.belt - floor, (end - start) / 2)
         return box(folded, (0, m.belt, (start + end) / 2), half, 0.04)
 
@@ -238,7 +245,8 @@ class _Car:
         body = polyhedron(planes(folded, *self.body), EDGE)
         cabin = polyhedron(planes(folded, *self.cabin), EDGE)
         shell = smooth_union(body, cabin, SEAM)
-        at_axle, side = self._to_axle(folded), m.width / 2
+        at_axle = self._to_axle(folded)
+        side = m.width / 2
         shell = subtraction(
             shell, cylinder(at_axle, (side, m.wheel, 0), m.wheel + WELL, 0.30, 0, 0.02)
         )
@@ -262,7 +270,7 @@ class _Car:
         return shell, wheels, extras
 
     def sdf(self, points: Tensor) -> Tensor:
-        """The whole car, in the scene's unit."""
+        """The whole car, in the solid's unit."""
         return self.scale * union(*self.parts(self._folded(points)))
 
     def colour(self, points: Tensor) -> Tensor:
@@ -284,9 +292,12 @@ class _Car:
         return painted(paint, (rim, self.look.rim), (outer & (radial < 0.14 * m.wheel), TRIM))
 
     def _shell_colour(self, folded: Tensor) -> Tensor:
-        m, look = self.measures, self.look
+        m = self.measures
+        look = self.look
         x, y, z = folded.unbind(-1)
-        front, rear, side = self.along(0), self.along(1), m.width / 2
+        front = self.along(0)
+        rear = self.along(1)
+        side = m.width / 2
         heights = planes(folded, *self.cabin)
         first, second = heights.topk(2, dim=-1).values.unbind(-1)
         face = heights.argmax(-1)
@@ -294,7 +305,8 @@ class _Car:
         pane &= (face > 0) | ((z - self.pillar).abs() > GLASS_FRAME)
         if look.windowless:
             pane &= z < self.pillar
-        nose, tail = z < front + 0.32, z > rear - 0.20
+        nose = z < front + 0.32
+        tail = z > rear - 0.20
         lamp = nose & (x > side - 0.50) & (y > m.nose - 0.19) & (y < m.nose - 0.03)
         stop = tail & (x > side - 0.40) & (y > m.tail - 0.30) & (y < m.tail - 0.12)
         at_axle = self._to_axle(folded)

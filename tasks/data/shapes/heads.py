@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tasks.data.shapes.draws import Colour, Draws
 from tasks.data.shapes.sdf import (
-    Scene,
+    Solid,
     capsule,
     cylinder,
     ellipsoid,
@@ -31,8 +31,8 @@ from tasks.data.shapes.sdf import (
 )
 from tasks.errors import InputError
 
-SIZE = 1.34  # scene units per head height
-LIFT = 0.06  # head heights from the scene's origin down to the head's: the neck hangs below
+SIZE = 1.34  # units of the solid per head height
+LIFT = 0.06  # head heights from the solid's origin down to the head's: the neck hangs below
 NECK_END = -0.70  # y
 HAIRSTYLES = ("bald", "cropped", "short", "full", "bob", "bun")
 SKINS = (
@@ -42,8 +42,15 @@ SKINS = (
     (0.60, 0.41, 0.29),
     (0.42, 0.28, 0.20),
 )
-HAIRS = ((0.07, 0.06, 0.06), (0.24, 0.14, 0.08), (0.45, 0.27, 0.13), (0.82, 0.66, 0.36), (0.62, 0.25, 0.10),
-         (0.60, 0.60, 0.60), (0.90, 0.89, 0.86))  # fmt: skip
+HAIRS = (
+    (0.07, 0.06, 0.06),
+    (0.24, 0.14, 0.08),
+    (0.45, 0.27, 0.13),
+    (0.82, 0.66, 0.36),
+    (0.62, 0.25, 0.10),
+    (0.60, 0.60, 0.60),
+    (0.90, 0.89, 0.86),
+)
 IRISES = (
     (0.22, 0.13, 0.07),
     (0.36, 0.24, 0.10),
@@ -56,7 +63,7 @@ PUPIL = (0.03, 0.03, 0.03)
 
 
 @dataclass(frozen=True)
-class Look:
+class HeadLook:
     """A head's measures in head heights, and its colours as RGB in [0, 1]."""
 
     width: float  # of the skull, as a factor
@@ -84,14 +91,15 @@ class Look:
     beard: bool
 
 
-def head(number: int) -> Scene:
+def head(number: int) -> Solid:
     """Head ``number`` (0 or more): the same solid and colours on every machine, unlike any other
     number's."""
     if number < 0:
         raise InputError("head", number, "heads are numbered from 0", "use 0 or more")
     draws = Draws("head", number)
-    skin, style = draws.near(draws.pick(SKINS), 0.08), draws.pick(HAIRSTYLES)
-    look = Look(
+    skin = draws.near(draws.pick(SKINS), 0.08)
+    style = draws.pick(HAIRSTYLES)
+    look = HeadLook(
         width=draws.between(0.92, 1.08),
         depth=draws.between(0.94, 1.06),
         jaw=draws.between(0.125, 0.175),
@@ -117,14 +125,14 @@ def head(number: int) -> Scene:
         beard=style in ("bald", "cropped", "short") and draws.chance(0.4),
     )
     model = _Head(look)
-    return Scene(f"head {number} ({style})", model.sdf, model.colour)
+    return Solid(f"head {number} ({style})", model.sdf, model.colour)
 
 
 class _Head:
-    """The solid and its paint. Points come in the scene's unit and are folded to x >= 0 and head
+    """Geometry and paint. Points come in the solid's unit and are folded to x >= 0 and head
     heights."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: HeadLook) -> None:
         self.look = look
         self.front = 0.335 * look.depth  # z of the face at the eyes
         self.eye = (look.eye_gap, 0.03, self.front - 0.075)
@@ -153,11 +161,13 @@ class _Head:
 
     def _face(self, p: Tensor) -> Tensor:
         """Skull, jaw, cheeks, brow, nose and neck, without sockets."""
-        look, z = self.look, self.front
+        look = self.look
+        z = self.front
         solid = smooth_union(
             self._skull(p), ellipsoid(p, (0, -0.12, 0.07), (0.245 * look.width, 0.33, 0.275)), 0.10
         )
-        corner, chin = (look.jaw, -0.25, -0.02), (0.0, look.chin + 0.08, z - 0.095)
+        corner = (look.jaw, -0.25, -0.02)
+        chin = (0.0, look.chin + 0.08, z - 0.095)
         solid = smooth_union(solid, capsule(p, corner, chin, 0.08), 0.12)
         solid = smooth_union(
             solid, sphere(p, (0.15 * look.width, -0.085, z - 0.12), look.cheek), 0.10
@@ -172,7 +182,8 @@ class _Head:
         return smooth_union(solid, self._nose(p), 0.045)
 
     def _nose(self, p: Tensor) -> Tensor:
-        look, z = self.look, self.front
+        look = self.look
+        z = self.front
         tip = (0.0, look.nose_end, z + look.nose - look.nose_width)
         bridge = capsule(p, (0, 0.07, z - 0.02), tip, 0.75 * look.nose_width)
         wing = (0.9 * look.nose_width, look.nose_end - 0.012, z + 0.4 * look.nose - 0.015)
@@ -182,13 +193,15 @@ class _Head:
         return smooth_union(bridge, lower, 0.03)
 
     def _lips(self, p: Tensor) -> Tensor:
-        look, (y, z) = self.look, self.lips_at
+        look = self.look
+        (y, z) = self.lips_at
         end = (look.mouth, y, z - 0.045)
         upper = capsule(p, (0, y + 0.016, z), end, look.lips)
         return smooth_union(upper, capsule(p, (0, y - 0.02, z), end, 1.15 * look.lips), 0.008)
 
     def _ear(self, p: Tensor) -> Tensor:
-        x, height = 0.305 * self.look.width + 0.01 + self.look.ear_out, self.look.ear
+        x = 0.305 * self.look.width + 0.01 + self.look.ear_out
+        height = self.look.ear
         shell = ellipsoid(p, (x, 0.0, -0.06), (0.045, height, 0.65 * height))
         return subtraction(
             shell,
@@ -224,19 +237,22 @@ class _Head:
         return found if hair is None else {**found, "hair": hair}
 
     def sdf(self, points: Tensor) -> Tensor:
-        """The whole head, in the scene's unit."""
+        """The whole head, in the solid's unit."""
         return SIZE * union(*self.parts(self._folded(points)).values())
 
     def colour(self, points: Tensor) -> Tensor:
         """Paint of the nearest part ``[N, 3]``; details are painted over it, later ones over
         earlier ones."""
-        p, look = self._folded(points), self.look
+        p = self._folded(points)
+        look = self.look
         parts = self.parts(p)
-        names, nearest = list(parts), torch.stack(list(parts.values())).argmin(dim=0)
+        names = list(parts)
+        nearest = torch.stack(list(parts.values())).argmin(dim=0)
         at = {name: nearest == index for index, name in enumerate(names)}
         y, z = p[:, 1], p[:, 2]
         flat = p * p.new_tensor((1.0, 1.0, 0.0))
-        gap, before = look.eye_gap, z > self.front - 0.16
+        gap = look.eye_gap
+        before = z > self.front - 0.16
         eyebrow = capsule(flat, (gap - 0.05, 0.108, 0), (gap + 0.055, 0.118, 0), 0.013) < 0
         beard = (y < self.lips_at[0] + 0.05) & (y > look.chin - 0.02) & (z > 0.02) & look.beard
         stubble = tuple(

@@ -1,4 +1,4 @@
-"""Views of a scene, exact to rounding but for grazes: sphere tracing, bisection, and one fixed
+"""Views of a solid, exact to rounding but for grazes: sphere tracing, bisection, and one fixed
 light.
 
 The light stands still in the world and the paint is matt, so a point looks the same from
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.data.cameras import Views, rays
-from tasks.data.shapes.sdf import Scene, normals
+from tasks.data.shapes.sdf import Solid, normals
 from tasks.errors import InputError
 
 RAYS_AT_ONCE = 1 << 15  # bounds the memory: under 100 MiB with the graph that the normals need
@@ -27,7 +27,7 @@ AMBIENT = 0.45
 
 @dataclass(frozen=True)
 class Cast:
-    """What N rays met. Where ``hit`` is false, colour is 0 and depth is ``far``."""
+    """First surfaces along N rays. Where ``hit`` is false, colour is 0 and depth is ``far``."""
 
     colour: Tensor  # [N, 3] in [0, 1], lit
     depth: Tensor  # [N] along the unit direction
@@ -35,13 +35,19 @@ class Cast:
 
 
 @torch.no_grad()
-def raycast(scene: Scene, origins: Tensor, directions: Tensor, near: float, far: float) -> Cast:
-    """The first surface along each ray between ``near`` and ``far``; ``origins, directions [N,
-    3]``, unit directions.
+def raycast(solid: Solid, origins: Tensor, directions: Tensor, near: float, far: float) -> Cast:
+    """The first surface along each ray between two distances.
 
-    A ray advances by the scene's function, which never exceeds the distance to the surface, until
+    A ray advances by the solid's function, which never exceeds the distance to the surface, until
     it is inside; halving the last step then gives the depth to about 1e-6. A ray that starts inside
     is hit where it starts.
+
+    Args:
+        solid: geometry and paint.
+        origins: of the rays, ``[N, 3]``.
+        directions: of unit length, ``[N, 3]``.
+        near: least distance along a ray, from 0 up.
+        far: greatest one, finite.
     """
     if not 0 <= near < far < math.inf:
         raise InputError(
@@ -50,34 +56,38 @@ def raycast(scene: Scene, origins: Tensor, directions: Tensor, near: float, far:
             "bounds along a ray need 0 <= near < far",
             "use distance -/+ radius",
         )
-    colour, depth = torch.zeros_like(origins), torch.full_like(origins[:, 0], far)
+    colour = torch.zeros_like(origins)
+    depth = torch.full_like(origins[:, 0], far)
     hit = torch.zeros_like(depth, dtype=torch.bool)
     for start in range(0, len(origins), RAYS_AT_ONCE):
         block = slice(start, start + RAYS_AT_ONCE)
-        index, found = _trace(scene, origins[block], directions[block], near, far)
+        index, found = _trace(solid, origins[block], directions[block], near, far)
         index = index + start
         points = origins[index] + found[:, None] * directions[index]
-        colour[index], depth[index], hit[index] = shade(scene, points), found, True
+        colour[index] = shade(solid, points)
+        depth[index] = found
+        hit[index] = True
     return Cast(colour, depth, hit)
 
 
 def _trace(
-    scene: Scene, origins: Tensor, directions: Tensor, near: float, far: float
+    solid: Solid, origins: Tensor, directions: Tensor, near: float, far: float
 ) -> tuple[Tensor, Tensor]:
     """The rays that hit, as an index, and their depths."""
     # Only the chord inside the bounding sphere can hold anything: |o + t d|^2 = R^2 has roots -b
     # -/+ sqrt(b^2 - c).
     middle = -(origins * directions).sum(-1)
-    square = middle.square() - origins.square().sum(-1) + scene.radius**2
+    square = middle.square() - origins.square().sum(-1) + solid.radius**2
     chord = square.clamp(min=0).sqrt()
-    depth, last = (middle - chord).clamp(min=near), (middle + chord).clamp(max=far)
+    depth = (middle - chord).clamp(min=near)
+    last = (middle + chord).clamp(max=far)
     index = ((square > 0) & (depth < last)).nonzero().squeeze(-1)
 
     origins, directions, depth, last = origins[index], directions[index], depth[index], last[index]
     before = depth
     found: list[tuple[Tensor, ...]] = []
     while len(index) > FEW:  # each step is LEAST_STEP or more, so this ends
-        value = scene.sdf(origins + depth[:, None] * directions)
+        value = solid.sdf(origins + depth[:, None] * directions)
         inside = value <= 0
         found.append(
             (index[inside], origins[inside], directions[inside], before[inside], depth[inside])
@@ -95,7 +105,7 @@ def _trace(
         )
         steps = torch.minimum(steps, last[:, None])
         points = origins[:, None] + steps[..., None] * directions[:, None]
-        inside = scene.sdf(points.reshape(-1, 3)).reshape(steps.shape) <= 0
+        inside = solid.sdf(points.reshape(-1, 3)).reshape(steps.shape) <= 0
         edges = torch.cat([before[:, None], steps], dim=1)
         first = inside.byte().argmax(dim=1, keepdim=True)  # the first of several largest
         outer, inner = edges.gather(1, first).squeeze(1), steps.gather(1, first).squeeze(1)
@@ -108,21 +118,21 @@ def _trace(
     )
     for _ in range(HALVINGS):
         middle = (outer + inner) / 2
-        inside = scene.sdf(origins + middle[:, None] * directions) <= 0
+        inside = solid.sdf(origins + middle[:, None] * directions) <= 0
         outer, inner = torch.where(inside, outer, middle), torch.where(inside, middle, inner)
     return index, inner
 
 
-def shade(scene: Scene, points: Tensor) -> Tensor:
+def shade(solid: Solid, points: Tensor) -> Tensor:
     r"""Paint times :math:`a + (1 - a) \max(n \cdot l, 0)`: Lambert's law, ambient share a. ``[N,
     3]`` in [0, 1]."""
     light = torch.nn.functional.normalize(points.new_tensor(LIGHT), dim=0)
-    share = AMBIENT + (1 - AMBIENT) * (normals(scene, points) @ light).clamp(min=0)
-    return (scene.colour(points) * share[:, None]).clamp(0, 1)
+    share = AMBIENT + (1 - AMBIENT) * (normals(solid, points) @ light).clamp(min=0)
+    return (solid.colour(points) * share[:, None]).clamp(0, 1)
 
 
 def render(
-    scene: Scene,
+    solid: Solid,
     poses: Tensor,
     focal: float,
     height: int,
@@ -132,11 +142,19 @@ def render(
     background: float = 1.0,
     samples: int = 1,
 ) -> Views:
-    """Pictures ``[V, H, W, 3]`` of the scene from ``poses [V, 4, 4]``, on a plain background in [0,
-    1].
+    """Pictures of the solid on a plain background.
 
-    ``samples = 1`` looks through each pixel's centre; 4 averages the centres of its four quarters,
-    which softens outlines. ``focal`` is in pixels of the finished picture.
+    Args:
+        solid: geometry and paint.
+        poses: camera to world, ``[V, 4, 4]``.
+        focal: focal length in pixels of the finished picture.
+        height: H, in pixels.
+        width: W, in pixels.
+        near: least distance of a surface from a camera.
+        far: greatest one.
+        background: grey level in [0, 1].
+        samples: rays per pixel: 1 looks through its centre, 4 averages the centres of its quarters,
+            which softens outlines.
     """
     if samples not in (1, 4):
         raise InputError(
@@ -151,11 +169,11 @@ def render(
         )
     grain = 1 if samples == 1 else 2
     origins, directions = rays(poses, focal * grain, height * grain, width * grain)
-    cast = raycast(scene, origins.reshape(-1, 3), directions.reshape(-1, 3), near, far)
+    cast = raycast(solid, origins.reshape(-1, 3), directions.reshape(-1, 3), near, far)
     colour = torch.where(cast.hit[:, None], cast.colour, torch.full_like(cast.colour, background))
     # Quarters are summed over two axes; 4 equal values have themselves as the mean, so the
     # background stays exact.
     parts = (len(poses), height, grain, width, grain)
     images = colour.reshape(*parts, 3).mean(dim=(2, 4))
     masks = cast.hit.reshape(parts).any(dim=4).any(dim=2)
-    return Views(scene.name, images, poses, focal, near, far, background, masks)
+    return Views(solid.name, images, poses, focal, near, far, background, masks)

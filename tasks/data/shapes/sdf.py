@@ -23,7 +23,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Scene:
+class Solid:
     """A coloured solid centred on the origin.
 
     ``sdf: [N, 3] -> [N]`` is 1-Lipschitz; ``colour: [N, 3] -> [N, 3]`` in [0, 1] is the paint
@@ -37,7 +37,7 @@ class Scene:
     radius: float = 1.0
 
 
-def normals(scene: Scene, points: Tensor) -> Tensor:
+def normals(solid: Solid, points: Tensor) -> Tensor:
     r"""Outward unit normals ``[N, 3]``: :math:`\nabla f / |\nabla f|` by differentiating the closed
     form.
 
@@ -46,7 +46,7 @@ def normals(scene: Scene, points: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(scene.sdf(points).sum(), points)
+        (gradient,) = torch.autograd.grad(solid.sdf(points).sum(), points)
     return torch.nn.functional.normalize(gradient, dim=-1)
 
 
@@ -84,8 +84,11 @@ def box(points: Tensor, centre: Triple, half: Triple, rounding: float) -> Tensor
     r""":math:`|\max(q, 0)| + \min(\max_i q_i, 0) - \rho` with :math:`q = |p - c| - h + \rho`.
     Exact.
 
-    ``half`` are the outer half sizes; edges are rounded with radius ``rounding``, at most the least
-    of them.
+    Args:
+        points: ``[N, 3]``.
+        centre: c.
+        half: h, the outer half sizes.
+        rounding: radius of the edges, at most the least half size.
     """
     excess = (points - points.new_tensor(centre)).abs() - (points.new_tensor(half) - rounding)
     outside = length(excess.clamp(min=0))
@@ -94,7 +97,14 @@ def box(points: Tensor, centre: Triple, half: Triple, rounding: float) -> Tensor
 
 def capsule(points: Tensor, start: Triple, end: Triple, radius: float) -> Tensor:
     r""":math:`|p - a - t (b - a)| - r`, :math:`t = \mathrm{clamp}((p - a) \cdot (b - a) / |b -
-    a|^2, 0, 1)`. Exact."""
+    a|^2, 0, 1)`. Exact.
+
+    Args:
+        points: ``[N, 3]``.
+        start: a, one end of the axis.
+        end: b, the other one.
+        radius: r.
+    """
     first = points.new_tensor(start)
     axis = points.new_tensor(end) - first
     along = ((points - first) @ axis / axis.dot(axis)).clamp(0, 1)
@@ -107,8 +117,15 @@ def cylinder(
     r""":math:`|\max(q, 0)| + \min(\max_i q_i, 0) - \rho`, :math:`q = (|p_\perp| - r + \rho,
     |p_\parallel| - h + \rho)`.
 
-    Exact. ``axis`` (0, 1, 2) is the one it turns about; ``radius`` and ``half`` are outer sizes;
-    both rims are rounded with radius ``rounding``, at most the smaller of the two.
+    Exact.
+
+    Args:
+        points: ``[N, 3]``.
+        centre: c.
+        radius: r, the outer one.
+        half: h, half the outer height.
+        axis: number of the axis it turns about (0, 1, 2).
+        rounding: radius of both rims, at most the smaller of ``radius`` and ``half``.
     """
     offset = points - points.new_tensor(centre)
     across = [offset[:, other] for other in range(3) if other != axis]
@@ -182,9 +199,8 @@ def mirrored(points: Tensor) -> Tensor:
     """:math:`(|x|, y, z)`: whatever is modelled at x >= 0 appears on both sides. Folding never
     lengthens."""
     x, y, z = points.unbind(-1)
-    return torch.stack(
-        [x.abs(), y, z]
-    ).T  # column by column in memory, which makes all that follows faster
+    # column by column in memory, which makes all that follows faster
+    return torch.stack([x.abs(), y, z]).T
 
 
 def painted(paint: Tensor, *layers: tuple[Tensor, Triple]) -> Tensor:

@@ -1,53 +1,43 @@
-"""Recordings in and out of files: mp4 to clips, clips to mp4, sound to wav, frames to gif.
+"""Recordings out of files: mp4, mov, webm and the like to clips, any sound track to samples.
 
-Whatever the file's own rates, a clip has 25 frames and 16 000 samples a second, and frame i and
+Whatever the file's own rates, a clip has 25 frames and 16 000 samples per second, and frame i and
 samples ``[640 i, 640 (i + 1))`` cover the same 40 ms: both are cut by time stamp, with the first
-video frame as time zero. PyAV (``pip install 'fedapp[video]'``) does the decoding and encoding; it
-is imported when it is first needed.
+video frame as time zero.
 """
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tasks.errors import InputError
-from tasks.talking_head.audio import is_silent
-from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
+from tasks.data.recordings.clips import (
+    FPS,
+    RATE,
+    SAMPLES_PER_FRAME,
+    Clip,
+    UnusableClipError,
+    is_silent,
+)
+from tasks.data.recordings.pyav import pyav
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, VideoFrame, VideoStream
     from av.container import InputContainer
 
-REASONS = ("unreadable", "no video", "no audio", "silent", "too short")
 PREROLL = 1.0  # seconds decoded before a window: codecs need a little to get going after a jump
-JITTER = (
-    0.002  # seconds: many containers round time stamps to the millisecond; a smaller step is no gap
-)
-PALETTE_FRAMES = 16  # frames of a gif that its palette is made from
+# Many containers round time stamps to the millisecond: a step of fewer seconds is no gap.
+JITTER = 0.002
 
 
-class UnusableClipError(Exception):
-    """A recording that cannot become a clip; ``reason`` is one of :data:`REASONS`."""
-
-    def __init__(self, reason: str, path: Path, detail: str = "") -> None:
-        self.reason = reason
-        super().__init__(f"{path}: {reason}" + (f" ({detail})" if detail else ""))
-
-
-class Facts(NamedTuple):
-    """What a file's header says. ``frames`` counts whole frames at 25 a second; ``fps`` is the
-    file's own rate."""
+class VideoHeader(NamedTuple):
+    """Length, rate and size from a file's header. ``frames`` counts whole frames at 25 per second;
+    ``fps`` is the file's own rate."""
 
     frames: int
     fps: float
@@ -55,25 +45,10 @@ class Facts(NamedTuple):
     height: int
 
 
-def _pyav() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(
-            "package",
-            "av",
-            "video files are read and written with PyAV",
-            "pip install 'fedapp[video]'",
-        ) from error
-    return av
-
-
-# ---------------------------------------------------------------------- reading
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
-    """The file, open; whatever FFmpeg finds wrong with it, then or later, is the reason
-    "unreadable"."""
-    av = _pyav()
+    """The file, open; an error of FFmpeg, then or later, is the reason "unreadable"."""
+    av = pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             yield container
@@ -109,7 +84,7 @@ def _time(frame: VideoFrame | AudioFrame, path: Path) -> float:
     return frame.time
 
 
-def probe(path: Path) -> Facts:
+def probe(path: Path) -> VideoHeader:
     """Length, rate and picture size without decoding; raises :class:`UnusableClipError`
     (unreadable, no video)."""
     with _opened(path) as container:
@@ -120,10 +95,9 @@ def probe(path: Path) -> Facts:
         if ticks is None:  # some containers do not say: walk through the packets
             ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
             ticks = max(ends, default=0) - (stream.start_time or 0)
-        whole = int(
-            float(ticks * stream.time_base) * FPS + 0.1
-        )  # lengths are rounded, some to the millisecond
-        return Facts(whole, float(stream.average_rate or 0), stream.width, stream.height)
+        # Lengths are rounded, some to the millisecond: a little less than a frame counts as one.
+        whole = int(float(ticks * stream.time_base) * FPS + 0.1)
+        return VideoHeader(whole, float(stream.average_rate or 0), stream.width, stream.height)
 
 
 def _picture(frame: VideoFrame, size: int) -> Tensor:
@@ -142,15 +116,16 @@ def _picture(frame: VideoFrame, size: int) -> Tensor:
 
 
 def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, float]:
-    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it;
-    ``origin`` of the video."""
+    """``([frames, size, size, 3], origin)``: for each time i / 25 the frame nearest to it, and the
+    second at which the video begins."""
     with _opened(path) as container:
         stream = _video_stream(container, path)
         origin = _origin(stream)
         times = [origin + (start + index) / FPS for index in range(frames)]
         chosen: list[Tensor] = []
         before: VideoFrame | None = None
-        earlier, shown = 0.0, 0.0  # when the frame before was due, and for how long it was shown
+        earlier = 0.0  # when the frame before was due
+        shown = 0.0  # for how long it was shown
         _enter(container, stream, times[0])
         for frame in container.decode(stream):
             now = _time(frame, path)
@@ -158,15 +133,16 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
                 raise UnusableClipError(
                     "unreadable", path, "cannot be entered where the window starts"
                 )
+            # All moments up to this frame: each is nearer to it or to the frame before.
             while len(chosen) < frames and times[len(chosen)] <= now:
                 due = times[len(chosen)]
-                chosen.append(
-                    _picture(frame if before is None or now - due < due - earlier else before, size)
-                )
+                nearest = frame if before is None or now - due < due - earlier else before
+                chosen.append(_picture(nearest, size))
             if len(chosen) == frames:
                 return torch.stack(chosen), origin
             shown = now - earlier if before is not None else 0.0
-            before, earlier = frame, now
+            before = frame
+            earlier = now
         # The last frame stays on the screen for as long as the one before it did.
         while before is not None and len(chosen) < frames and times[len(chosen)] < earlier + shown:
             chosen.append(_picture(before, size))
@@ -185,11 +161,12 @@ class _Stretch:
     """
 
     def __init__(self, now: float, begin: float) -> None:
-        self.due, self.at = now, round((now - begin) * RATE)
-        self._resampler = _pyav().AudioResampler(format="fltp", rate=RATE)
+        self.due = now
+        self.at = round((now - begin) * RATE)
+        self._resampler = pyav().AudioResampler(format="fltp", rate=RATE)
 
     def take(self, frame: AudioFrame | None) -> Iterator[tuple[int, Tensor]]:
-        """The mean of the channels, with the place of its first sample; ``None``: what the
+        """The mean of the channels, with the place of its first sample; ``None``: the rest that the
         resampler still holds."""
         if frame is not None:
             self.due += frame.samples / frame.sample_rate
@@ -206,9 +183,8 @@ def _placed(
     stretch: _Stretch | None = None
     for frame in decoded:
         now = stretch.due if stretch is not None and frame.time is None else _time(frame, path)
-        if (
-            stretch is None or abs(now - stretch.due) > JITTER
-        ):  # joining what lies apart would shift all that follows
+        # Joining pieces that lie apart would shift all that follows.
+        if stretch is None or abs(now - stretch.due) > JITTER:
             if stretch is not None:
                 yield from stretch.take(None)
             stretch = _Stretch(now, begin)
@@ -232,9 +208,11 @@ def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
         begin = (_origin(stream) if origin is None else origin) + start / FPS
         _enter(container, stream, begin)
         sound = torch.zeros(need)
-        front, filled = need, 0  # where the track begins, and up to where the window is done
+        front = need  # where the track begins
+        filled = 0  # up to where the window is done
         for at, piece in _placed(container.decode(stream), begin, path):
-            front, place = min(front, max(at, 0)), max(at, filled)
+            front = min(front, max(at, 0))
+            place = max(at, filled)
             inside = piece[place - at : max(need - at, 0)]
             sound[place : place + len(inside)] = inside
             filled = max(filled, at + len(piece))
@@ -273,14 +251,22 @@ def read_clip(
     audio_path: Path | None = None,
     name: str = "",
 ) -> Clip:
-    """``frames`` consecutive frames from frame ``start`` (at 25 a second; ``None``: the centre) and
-    their sound.
+    """Consecutive frames of a recording and their sound; raises :class:`UnusableClipError`.
 
-    ``frames [frames, size, size, 3]`` RGB in [0, 1]; ``audio [frames * 640]``, from ``audio_path``
-    where given (any format FFmpeg reads; its start belongs to the first video frame), else from the
-    file itself, at the times the file states. A track that lacks up to one frame's worth at an end
-    is filled with zeros, and so are gaps inside it. Only the window and :data:`PREROLL` seconds
-    before it are decoded. ``name`` defaults to the file's. Raises :class:`UnusableClipError`.
+    A track that lacks up to one frame's worth at an end is filled with zeros, and so are gaps
+    inside it. Only the window and :data:`PREROLL` seconds before it are decoded.
+
+    Args:
+        path: the video file.
+        size: pixels per side of the square that each frame is cut and scaled to.
+        frames: length of the window, at 25 per second.
+        start: its first frame, at that rate; ``None``: the window lies in the middle.
+        audio_path: a sound file in any format FFmpeg reads, whose start belongs to the first video
+            frame; ``None``: the video's own track, at the times the file states.
+        name: of the clip; empty: the file's.
+
+    Returns:
+        ``frames [frames, size, size, 3]`` RGB in [0, 1] and ``audio [frames * 640]`` in [-1, 1].
     """
     if start is None:
         start = max((probe(path).frames - frames) // 2, 0)
@@ -293,88 +279,3 @@ def read_clip(
     if is_silent(audio):
         raise UnusableClipError("silent", path if audio_path is None else audio_path)
     return Clip(name or path.name, pictures, audio)
-
-
-# ---------------------------------------------------------------------- writing
-def _enlarged(frames: Tensor, scale: int) -> Tensor:
-    """``[T, H, W, 3]`` in [0, 1] as bytes, every pixel ``scale`` times as wide and high."""
-    whole = (frames.clamp(0, 1) * 255).round().byte()
-    return whole.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-
-
-def _encoder() -> tuple[str, dict[str, str]]:
-    """The video encoder and its options: H.264, or MPEG-4 part 2 (which browsers do not play) where
-    FFmpeg lacks it."""
-    available = _pyav().codecs_available
-    return (
-        ("libx264", {"crf": "16", "preset": "medium"})
-        if "libx264" in available
-        else ("mpeg4", {"qmax": "4"})
-    )
-
-
-def write_clip(path: Path, clip: Clip, scale: int = 1) -> None:
-    """An mp4 that browsers play: H.264 at 25 frames a second, AAC at 16 kHz; without sound if
-    ``clip.audio`` is empty.
-
-    Pixels become ``scale`` by ``scale``; an odd width or height gains one repeated column or row
-    (yuv420p needs even).
-    """
-    av = _pyav()
-    pictures = _enlarged(clip.frames, scale)
-    height, width = pictures.shape[1:3]
-    rows, columns = (torch.arange(n + n % 2).clamp(max=n - 1) for n in (height, width))
-    pictures = pictures[:, rows][:, :, columns].contiguous()
-    codec, options = _encoder()
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        video = container.add_stream(codec, rate=FPS, options=options)
-        video.width, video.height, video.pix_fmt = len(columns), len(rows), "yuv420p"
-        sound = (
-            container.add_stream("aac", rate=RATE, layout="mono") if clip.audio.numel() else None
-        )
-        for index, picture in enumerate(
-            pictures
-        ):  # picture and sound in turn, as a player wants them in the file
-            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
-            container.mux(video.encode(frame))
-            first = index * SAMPLES_PER_FRAME
-            piece = clip.audio[first : first + SAMPLES_PER_FRAME]
-            if sound is not None and len(piece):
-                heard = av.AudioFrame.from_ndarray(
-                    piece[None].contiguous().numpy(), format="fltp", layout="mono"
-                )
-                heard.pts, heard.time_base, heard.sample_rate = first, Fraction(1, RATE), RATE
-                container.mux(sound.encode(heard))
-        container.mux(video.encode(None))
-        if sound is not None:
-            container.mux(sound.encode(None))
-
-
-def write_wav(path: Path, audio: Tensor) -> None:
-    """``audio [n]`` in [-1, 1] as 16-bit PCM, mono, 16 kHz."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(
-            (audio.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes()
-        )
-
-
-def write_gif(path: Path, frames: Tensor, scale: int = 1) -> None:
-    """``frames [T, H, W, 3]`` in [0, 1] as an endless gif, 40 ms a frame.
-
-    One palette for all frames and no dithering: a still background stays still.
-    """
-    pictures = _enlarged(frames, scale)
-    sample = torch.linspace(0, len(frames) - 1, min(len(frames), PALETTE_FRAMES)).round().long()
-    strip = _enlarged(frames[sample], 1).flatten(0, 1)
-    palette = Image.fromarray(strip.numpy()).quantize(256, method=Image.Quantize.MEDIANCUT)
-    images = [
-        Image.fromarray(p.numpy()).quantize(palette=palette, dither=Image.Dither.NONE)
-        for p in pictures
-    ]
-    images[0].save(
-        path, "GIF", save_all=True, append_images=images[1:], duration=1000 // FPS, loop=0
-    )

@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tasks.data.pictures import beside
-from tasks.errors import InputError
-from tasks.talking_head import video
-from tasks.talking_head.clips import FPS, RATE, SAMPLES_PER_FRAME, Clip
-from tasks.talking_head.people import clip_of, identity
-from tasks.talking_head.video import (
+from tasks.data.recordings.clips import (
+    FPS,
+    RATE,
+    REASONS,
+    SAMPLES_PER_FRAME,
+    Clip,
     UnusableClipError,
-    probe,
-    read_clip,
-    write_clip,
-    write_gif,
-    write_wav,
-)  # fmt: skip
+)
+from tasks.data.recordings.reading import probe, read_clip
+from tasks.data.recordings.writing import write_clip, write_gif, write_wav
+from tasks.errors import InputError
+from tasks.talking_head.people import clip_of, identity
 
 av = pytest.importorskip("av")
 SIZE = 32
@@ -48,10 +48,8 @@ def correlation(a: Tensor, b: Tensor) -> float:
 def flash(frames: int, at: int, heard: int | None = None) -> Clip:
     """Grey and silent but for a white frame ``at`` and 40 ms of noise at frame ``heard`` (``None``:
     the same)."""
-    pictures, audio = (
-        torch.full((frames, SIZE, SIZE, 3), 0.3),
-        torch.zeros(frames * SAMPLES_PER_FRAME),
-    )
+    pictures = torch.full((frames, SIZE, SIZE, 3), 0.3)
+    audio = torch.zeros(frames * SAMPLES_PER_FRAME)
     pictures[at] = 1.0
     first = (at if heard is None else heard) * SAMPLES_PER_FRAME
     noise = torch.rand(SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(0))
@@ -78,28 +76,25 @@ def write_raw(
     of the sound (negative: of the picture), ``turn`` degrees of rotation left to the player."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = (
-            pictures.shape[2],
-            pictures.shape[1],
-            "yuv420p",
-        )
+        stream.width = pictures.shape[2]
+        stream.height = pictures.shape[1]
+        stream.pix_fmt = "yuv420p"
         if turn:
             stream.set_display_rotation(turn)
         layout = {1: "mono", 2: "stereo"}[len(channels)]
         sound = container.add_stream("aac", rate=rate, layout=layout)
         for index, picture in enumerate((pictures * 255).round().byte()):
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts, frame.time_base = index + round(max(-shift, 0) * fps), 1 / fps
+            frame.pts = index + round(max(-shift, 0) * fps)
+            frame.time_base = 1 / fps
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         heard = av.AudioFrame.from_ndarray(
             torch.stack(channels).numpy(), format="fltp", layout=layout
         )
-        heard.pts, heard.time_base, heard.sample_rate = (
-            round(max(shift, 0) * rate),
-            Fraction(1, rate),
-            rate,
-        )
+        heard.pts = round(max(shift, 0) * rate)
+        heard.time_base = Fraction(1, rate)
+        heard.sample_rate = rate
         container.mux(sound.encode(heard))
         container.mux(sound.encode(None))
 
@@ -111,7 +106,8 @@ def test_a_written_clip_comes_back(
 ) -> None:
     if codec == "mpeg4":  # an FFmpeg without libx264
         monkeypatch.setattr(av, "codecs_available", {"mpeg4", "aac"})
-    clip, path = speaking(50), tmp_path / "talk.mp4"
+    clip = speaking(50)
+    path = tmp_path / "talk.mp4"
     write_clip(path, clip)
     assert probe(path) == (50, 25.0, SIZE, SIZE)
     read = read_clip(path, SIZE, 30, start=10)
@@ -136,7 +132,8 @@ def test_no_start_means_the_centre(tmp_path: Path) -> None:
 def test_other_shapes_are_cropped_to_the_centre_and_resized(tmp_path: Path) -> None:
     """The clip is the middle of 64 columns; enlarged three times and read back small, it is the
     same."""
-    clip, path = speaking(10), tmp_path / "wide.mp4"
+    clip = speaking(10)
+    path = tmp_path / "wide.mp4"
     border = torch.zeros(10, SIZE, 16, 3)
     write_clip(path, clip._replace(frames=torch.cat([border, clip.frames, border], 2)), scale=3)
     assert probe(path)[2:] == (3 * 64, 3 * 32)
@@ -164,7 +161,8 @@ def test_picture_and_sound_share_the_window(tmp_path: Path, start: int, at: int)
 def test_a_track_that_starts_later_is_heard_later(tmp_path: Path, rate: int, shift: int) -> None:
     """Frame 60 of the sound is played with frame 60 + shift of the picture (negative: the picture
     starts later)."""
-    clip, path = flash(90, 40, heard=60), tmp_path / "a.mp4"
+    clip = flash(90, 40, heard=60)
+    path = tmp_path / "a.mp4"
     audio = interpolate(clip.audio[None, None], size=90 * rate // FPS)[0, 0]
     write_raw(path, clip.frames, Fraction(25), [audio, audio], rate, shift / FPS)
     assert seen_and_heard(read_clip(path, SIZE, 50, 30)) == (40 - 30, 60 + shift - 30)
@@ -179,17 +177,22 @@ def write_stamped(path: Path, clip: Clip, packet: int, late: Callable[[int], flo
     seconds late."""
     with av.open(str(path), "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        stream.width = SIZE
+        stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
         sound = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
         for index, picture in enumerate((clip.frames * 255).round().byte()):
             frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            frame.pts = index
+            frame.time_base = Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         for first in range(0, len(clip.audio), packet):
             samples = (clip.audio[first : first + packet] * 32767).round().short()
             frame = av.AudioFrame.from_ndarray(samples[None].numpy(), format="s16", layout="mono")
-            frame.pts, frame.time_base, frame.sample_rate = first, Fraction(1, RATE), RATE
+            frame.pts = first
+            frame.time_base = Fraction(1, RATE)
+            frame.sample_rate = RATE
             for piece in sound.encode(frame):
                 piece.time_base = Fraction(1, RATE)
                 piece.pts = piece.dts = first + round(late(first) * RATE)
@@ -255,7 +258,8 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
         [clip.audio, torch.zeros_like(clip.audio)],
         RATE,
     )
-    read, voice = read_clip(tmp_path / "a.mp4", SIZE, 30).audio, clip.audio / 2
+    read = read_clip(tmp_path / "a.mp4", SIZE, 30).audio
+    voice = clip.audio / 2
     assert correlation(read, voice) > 0.9
     assert float(read.std() / voice.std()) == pytest.approx(1, abs=0.1)
 
@@ -276,7 +280,8 @@ def test_a_rotated_recording_is_upright(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------- sound of its own
 def test_a_separate_track_replaces_the_own_one(tmp_path: Path) -> None:
-    clip, other = speaking(40), speaking(40, "other")
+    clip = speaking(40)
+    other = speaking(40, "other")
     write_clip(tmp_path / "a.mp4", clip)
     write_wav(tmp_path / "a.wav", other.audio)
     read = read_clip(tmp_path / "a.mp4", SIZE, 20, 10, tmp_path / "a.wav")
@@ -348,7 +353,7 @@ def test_an_unusable_file_says_why(
     make(tmp_path / "a.mp4")
     with pytest.raises(UnusableClipError, match=r"a\.mp4") as caught:
         read_clip(tmp_path / "a.mp4", SIZE, 20)
-    assert caught.value.reason == reason and reason in video.REASONS
+    assert caught.value.reason == reason and reason in REASONS
 
 
 def test_without_pyav_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +384,8 @@ def test_a_gif_lasts_as_long_as_the_clip(tmp_path: Path) -> None:
 
 
 def test_videos_side_by_side_have_a_white_gap() -> None:
-    left, right = torch.zeros(2, 4, 6, 3), torch.full((2, 4, 8, 3), 0.5)
+    left = torch.zeros(2, 4, 6, 3)
+    right = torch.full((2, 4, 8, 3), 0.5)
     joined = beside([left, right], gap=3)
     assert joined.shape == (2, 4, 6 + 3 + 8, 3)
     assert joined[0, 0, :, 0].tolist() == [0.0] * 6 + [1.0] * 3 + [0.5] * 8

@@ -15,6 +15,9 @@ from privacy.secagg.graph import neighbours
 from privacy.secagg.primitives import canonical, digest, is_signed
 
 PREKEY_BYTES = 8 + 32 + 32 + 64
+# Signed with every prekey and hashed into every session: nodes whose masks are made in another way
+# refuse each other's keys before anything is shared. 2: masks are AES-128-CTR streams.
+PROTOCOL = "fedapp secure sum 2"
 
 
 class RefusalError(Exception):
@@ -45,7 +48,7 @@ class Prekey:
     def text(self) -> bytes:
         """What is signed."""
         return canonical(
-            ["fedapp prekey 1", self.member, self.serial, self.transport.hex(), self.mask.hex()]
+            [PROTOCOL, "prekey", self.member, self.serial, self.transport.hex(), self.mask.hex()]
         )
 
     def to_bytes(self) -> bytes:
@@ -94,9 +97,9 @@ class Terms:
         """32 bytes that stand for all of this."""
         keys = [prekey.to_bytes().hex() for prekey in self.prekeys]
         numbers = [self.epoch, self.number, self.threshold, self.degree, self.least, self.length]
-        return digest(
-            canonical([*numbers, list(self.members), keys, self.public, self.work]), self.model
-        )
+        members = list(self.members)
+        agreed = canonical([PROTOCOL, *numbers, members, keys, self.public, self.work])
+        return digest(agreed, self.model)
 
     @cached_property
     def graph(self) -> dict[int, tuple[int, ...]]:

@@ -91,7 +91,7 @@ def seal(key: bytes, text: bytes, associated: bytes) -> bytes:
 
 
 def unseal(key: bytes, box: bytes, associated: bytes) -> bytes:
-    """What :func:`seal` sealed; raises ``ValueError`` if anything about it was changed."""
+    """Inverse of :func:`seal`; raises ``ValueError`` if anything about the box was changed."""
     try:
         return AESGCM(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], associated)
     except InvalidTag:
@@ -112,7 +112,15 @@ def pair_mask_key(
     own: X25519PrivateKey, peer: bytes, session: bytes, one: int, other: int
 ) -> bytes:
     """The 32 bytes of a :func:`mask_stream` of two members, alike from either side, for one
-    session."""
+    session.
+
+    Args:
+        own: the agreement key of one of them.
+        peer: the 32 public bytes of the other's.
+        session: the 32 bytes of the terms.
+        one: number of either member.
+        other: number of the other.
+    """
     return derive(agree(own, peer), session, "fedapp pair mask", min(one, other), max(one, other))
 
 
@@ -129,11 +137,12 @@ def mask_stream(derived: bytes, buffer: bytearray | None = None, start: int = 0)
 
 
 def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
-    """Add each mask ``(derived bytes, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
+    """Add each mask ``(derived bytes, +1 or -1)`` to ``vector`` in place, modulo 2^32.
 
-    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes
-    one buffer a thread. A vector is cut into one run for each core this process may use: a counter
-    can start anywhere (each 16 bytes), and both AES and the addition let other threads work.
+    Block by block: a block and its keystream stay in cache while all masks pass over it, and beyond
+    the vector it takes one buffer per thread. A vector is cut into one run for each core this
+    process may use: a counter can start anywhere (each 16 bytes), and both AES and the addition let
+    other threads work.
     """
     given = list(masks)
     threads = min(_cores(), len(vector) // LEAST_WORDS)
@@ -149,7 +158,7 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) ->
 
 
 def _cores() -> int:
-    """How many this process may use (all, where the system cannot say)."""
+    """Number of cores this process may use (all, where the system cannot say)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -15,9 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 BLOCK = 1 << 16  # numbers generated at a time: stays in the second-level cache
-LARGEST_NORMAL = math.sqrt(
-    2 * 64 * math.log(2)
-)  # 9.42: what a 64-bit uniform can reach through Box-Muller
+LARGEST_NORMAL = math.sqrt(2 * 64 * math.log(2))  # 9.42: all that Box-Muller makes of 64 bits
 _ZEROS = bytes(BLOCK * 8)
 
 

@@ -33,7 +33,8 @@ class Plain:
         return {}
 
     def encode(self, contribution: Contribution, public: Public) -> Payload:
-        vector, weight = contribution.vector, contribution.weight
+        vector = contribution.vector
+        weight = contribution.weight
         total = vector[0] * weight[0] if len(vector) == 1 else torch.mv(vector.mT, weight)
         scalars = {
             name: float((value * weight if bounds.weighted else value).sum())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from privacy.budget.facts import Facts
 from privacy.budget.ledger import Head
-from privacy.budget.report import Facts
 from privacy.releases.central import CentralDP
 from privacy.settings import PrivacySettings
 

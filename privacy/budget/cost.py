@@ -1,4 +1,4 @@
-"""Numbers of a budget report: mechanism, sampling, accounting, what is left, and at what utility."""
+"""Numbers of a budget report: mechanism, sampling, accounting, budget left, noise over signal."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Policy:
     (empty: whatever a run says); ``min_noise`` the noise multiplier that nodes themselves add
     together (a server's promise to add some does not count). ``epsilon_max`` at ``delta`` is what
     the noised rounds this node takes part in may cost, by its own count (0: no limit): a server may
-    keep more than one book, but no node is charged more than it allows.
+    keep more than one ledger, but no node is charged more than it allows.
     """
 
     min_nodes: int = 5

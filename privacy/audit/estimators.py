@@ -178,7 +178,7 @@ def null_bound(
 def one_run_p_value(
     canaries: int, guesses: int, correct: int, epsilon: float, delta: float
 ) -> float:
-    r"""P-value of so many correct guesses under (epsilon, delta)-DP (theorem 5.2 of Steinke et al.).
+    r"""P-value of correct guesses under (epsilon, delta)-DP (theorem 5.2 of Steinke et al.).
 
     .. math:: p \le P[W \ge v]
         + 2 m \delta \max_{1 \le i \le v} (P[W \ge v - i] - P[W \ge v])/i, \qquad

@@ -301,11 +301,11 @@ class CohortTrainer:
             self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings),
         )
 
-    def rehearse(
+    def simulate_round(
         self, received: Broadcast, assignment: Assignment
     ) -> tuple[LocalResult, Contribution]:
-        """What the assigned clients would train and add to the sum, before any release; nothing is
-        remembered."""
+        """Simulate a round of the assigned clients: what they would train and add to the sum,
+        before any release; nothing is remembered."""
         chunk = list(zip(assignment.clients, assignment.versions, strict=True))
         _, memory, local = self._fitted(received, assignment, chunk)
         return local, self.rule.contribute(local, received, memory)[0]

@@ -58,6 +58,7 @@ def attack_run(
     view = server_view(folder, experiment, clients)
     attacks = _applicable(view, name, experiment.task, tell)
     by_release = [attack for attack in attacks if isinstance(attack, ReleaseAttack)]
+    once = [attack for attack in attacks if not isinstance(attack, ReleaseAttack)]
     seed = experiment.seed_list[0]
     rows: list[Row] = []
     for one in [method] if method else methods:
@@ -65,11 +66,10 @@ def attack_run(
         if by_release:
             # Each release's update is made once: all attacks look at the same noise
             for release, held in view.releases(one, seed):
-                for attack in by_release:
-                    rows += attack.run_on(one, seed, release, held)
-        for attack in attacks:
-            if attack not in by_release:
-                rows += attack.run(one, seed)
+                for on_release in by_release:
+                    rows += on_release.run_on(one, seed, release, held)
+        for attack in once:
+            rows += attack.run(one, seed)
         rows += view.remarks(one, seed)
     return rows
 

@@ -51,8 +51,9 @@ class FieldRound(NextRound):
         learner = copy(build_learner(self.experiment, method))
         if hasattr(learner, "noise_multiplier"):
             learner.noise_multiplier = 0.0  # the noise itself is what nobody can simulate
+        loss = self.fields.field.loss  # type: ignore[attr-defined]
         return Training(
-            self.fields.field.loss,
+            loss,
             learner,
             inputs[None],
             settings.outer_steps,

@@ -1,4 +1,4 @@
-"""Mask streams: known answers, one stream for one purpose, the same words on any number of cores."""
+"""Mask streams: known answers, one stream per purpose, the same words on any number of cores."""
 
 from __future__ import annotations
 

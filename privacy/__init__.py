@@ -1,1 +1,1 @@
-"""How a sum is released, and what a curious server can do with what it sees."""
+"""Releases of a sum, their accounting, and attacks by a curious server."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tasks.errors import InputError
 
-PRV_ERROR = 0.01  # what PRV's upper bound may exceed its estimate by
+PRV_ERROR = 0.01  # by which PRV's upper bound may exceed its estimate
 PRV_LIMIT = 50.0  # beyond it PRV needs gigabytes; RDP speaks instead
 ORDERS = (
     [1 + x / 10.0 for x in range(1, 100)]
@@ -207,13 +207,21 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
 
 
 def calibrate(target: float, delta: float, rate: float, rounds: int) -> float:
-    """The smallest noise multiplier (to 1 in 1000) whose :func:`epsilon` over ``rounds`` is at most
-    ``target``."""
+    """The smallest noise multiplier (to 1 in 1000) whose :func:`epsilon` is at most ``target``.
+
+    Args:
+        target: epsilon, above 0.
+        delta: of the guarantee, in (1e-15, 1).
+        rate: probability of each client in each round, in (0, 1].
+        rounds: number of releases.
+    """
     if not target > 0:
         raise InputError("target-epsilon", target, "must be above 0", "for example 8")
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     while epsilon([Event(high, rate, rounds)], delta) > target:
-        low, high = high, high * 2
+        low = high
+        high *= 2
         if high > 1e6:
             raise InputError(
                 "target-epsilon",

@@ -15,29 +15,32 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 BLOCK = 1 << 16  # numbers generated at a time: stays in the second-level cache
-LARGEST_NORMAL = math.sqrt(
-    2 * 64 * math.log(2)
-)  # 9.42: what a 64-bit uniform can reach through Box-Muller
+LARGEST_NORMAL = math.sqrt(2 * 64 * math.log(2))  # 9.42: all that Box-Muller makes of 64 bits
 _ZEROS = bytes(BLOCK * 8)
 
 
 def fresh_key() -> bytes:
-    """32 bytes from the operating system."""
+    """An AES-256 key from the operating system."""
     return os.urandom(32)
 
 
 class Keystream:
-    """The AES-256-CTR stream of a key that is used for this stream and nothing else (so the counter
-    starts at 0).
+    """The AES-CTR stream of a key that is used for this stream and nothing else.
 
-    Streams that are read in turn may share one ``buffer`` (of ``8 * BLOCK`` bytes): a thousand
-    masks need one. ``start`` is the 32-bit word to begin with, a multiple of 4: a part of a stream
-    can be had without the rest.
+    Args:
+        key: 16 or 32 bytes, for AES-128 or AES-256.
+        buffer: ``8 * BLOCK`` bytes that streams which are read in turn may share: a thousand masks
+            need one.
+        start: the 32-bit word to begin with, a multiple of 4: a part of a stream can be had without
+            the rest.
+        counter: the counter block of word 0, in [0, 2^128); it wraps around.
     """
 
-    def __init__(self, key: bytes, buffer: bytearray | None = None, start: int = 0) -> None:
-        counter = (start // 4).to_bytes(16, "big")
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
+    def __init__(
+        self, key: bytes, buffer: bytearray | None = None, start: int = 0, counter: int = 0
+    ) -> None:
+        first = ((counter + start // 4) % 2**128).to_bytes(16, "big")
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(first)).encryptor()
         self._buffer = bytearray(BLOCK * 8) if buffer is None else buffer
         self._words = np.frombuffer(self._buffer, np.uint32)
         self._doubles = np.frombuffer(self._buffer, np.uint64)

@@ -1,17 +1,18 @@
 r"""One joint vector per client, one Gaussian event: everything a private round learns of a client.
 
 .. math::
-    x_k = \big[\, u_k\, \tfrac{\pi_C(\Delta_k)}{C};\ \rho_w u_k;\ 2\rho_b (b_k - \tfrac12);\ \rho_m m_k \,\big],
-    \qquad S^2 = 1 + \rho_w^2 + \rho_b^2 + p\,\rho_m^2
+    x_k &= \big[\, u_k\, \tfrac{\pi_C(\Delta_k)}{C};\ \rho_w u_k;\
+        2\rho_b (b_k - \tfrac12);\ \rho_m m_k \,\big], \\
+    S^2 &= 1 + \rho_w^2 + \rho_b^2 + p\,\rho_m^2
 
 with :math:`\pi_C` the L2 clip of the whole vector, :math:`u_k = \min(n_k, n_{max})/n_{max} \in [0,
 1]` the bounded weight (or the rule's own, such as ISFA's reliability, over the largest it can be),
-:math:`b_k = 1[\lVert\Delta_k\rVert \le C]` the clip bit and :math:`m_k \in [-1, 1]^p` bounded scalars. A block
-with :math:`\rho = 0` is not sent. :math:`\lVert x_k\rVert \le S` whatever the client holds; a
-client whose update is not finite abstains (:math:`x_k = 0`). With noise :math:`N(0, (zS)^2 I)` on
-the sum, block i has the effective multiplier :math:`z S/\rho_i`, and :math:`\sum_i (\rho_i/(zS))^2
-= z^{-2}`: one event with multiplier z under zero-out adjacency, the weights and the clip bit
-included.
+:math:`b_k = 1[\lVert\Delta_k\rVert \le C]` the clip bit and :math:`m_k \in [-1, 1]^p` bounded
+scalars. A block with :math:`\rho = 0` is not sent. :math:`\lVert x_k\rVert \le S` whatever the
+client holds; a client whose update is not finite abstains (:math:`x_k = 0`). With noise
+:math:`N(0, (zS)^2 I)` on the sum, block i has the effective multiplier :math:`z S/\rho_i`, and
+:math:`\sum_i (\rho_i/(zS))^2 = z^{-2}`: one event with multiplier z under zero-out adjacency, the
+weights and the clip bit included.
 
 Generalises the count of *Differentially Private Learning with Adaptive Clipping*, G. Andrew, O.
 Thakkar, H. B. McMahan, S. Ramaswamy, NeurIPS 2021, https://arxiv.org/abs/1905.03871.
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 
 from strategies.types import Bounds, Contribution
 
-CHECK = 4  # trailing coordinates that are always zero: 2^-128 that masks which do not cancel go unnoticed
+# Trailing coordinates that are always zero: masks that do not cancel go unnoticed once in 2^128
+CHECK = 4
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,9 @@ class JointVector:
             place += 1
         for offset, values in enumerate(scalars):
             rows[:, place + offset] = np.where(sound, self.rho_scalar * values, 0.0)
+        # Every block is bounded already; this takes off what rounding of the norms may add
         length = np.sqrt(np.einsum("cd,cd->c", rows, rows))
-        rows *= np.minimum(1.0, self.sensitivity / np.maximum(length, 1e-300))[
-            :, None
-        ]  # a belt: rounding of the norm
+        rows *= np.minimum(1.0, self.sensitivity / np.maximum(length, 1e-300))[:, None]
         return rows
 
     def clip_factor(self, contribution: Contribution, clip: float) -> NDArray[np.float64]:
@@ -123,8 +124,14 @@ class JointVector:
         return Sums(total[: self.size], weight, bit, scalars)
 
     def scalar_sum(self, name: str, total: float, clients: float, clip: float) -> float:
-        """From a sum of m over ``clients`` to the sum of the scalar itself (of u times it, if it is
-        weighted)."""
+        """Sum of a scalar itself (of u times it, if it is weighted), from the sum of its m.
+
+        Args:
+            name: of the scalar, one of ``ranges``.
+            total: the sum of m.
+            clients: number of clients in the sum.
+            clip: C of the round.
+        """
         low, high, power, weighted = self.ranges[name]
         if weighted:
             return total * high * clip**power
@@ -136,15 +143,17 @@ def _norms(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _share(norm: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
-    """What a clip leaves of vectors of these norms: min(1, C / norm), 0 where there is no
+    """Factor by which a clip scales vectors of these norms: min(1, C / norm), 0 where there is no
     number."""
     return np.where(np.isfinite(norm), clip / np.maximum(norm, clip), 0.0)
 
 
 @dataclass(frozen=True)
 class Sums:
-    """``vector`` = sum of u pi(Delta)/C ``[V]``; ``weight`` = sum of u; ``bit`` = sum of (b -
-    1/2)."""
+    """Blocks of a summed joint vector.
+
+    ``vector`` = sum of u pi(Delta)/C ``[V]``; ``weight`` = sum of u; ``bit`` = sum of (b - 1/2).
+    """
 
     vector: NDArray[np.float64]
     weight: float | None
@@ -155,8 +164,14 @@ class Sums:
 def adapt_clip(clip: float, unclipped: float, quantile: float, rate: float, start: float) -> float:
     r"""The next C: :math:`C \exp(-\eta_C (\bar b - \gamma))` (Andrew et al., eq. 1).
 
-    ``unclipped`` is the noisy share of clients whose norm is at most C: if too many are, C shrinks.
-    C stays within a factor 1000 of where it started.
+    C stays within a factor 1000 of where it started: one round's noise cannot throw it away.
+
+    Args:
+        clip: C of the round that was released.
+        unclipped: noisy share of clients whose norm is at most C: if too many are, C shrinks.
+        quantile: gamma, the share that should be, in (0, 1).
+        rate: eta_C, the step in log C.
+        start: C of the first round.
     """
     share = min(max(unclipped, 0.0), 1.0)
     return min(max(clip * math.exp(-rate * (share - quantile)), start / 1000.0), start * 1000.0)

@@ -1,4 +1,4 @@
-r"""Numbers on an integer lattice, added modulo 2^32: what masks, sums and noise share.
+r"""Numbers on an integer lattice, added modulo 2^32: the ring of masks, sums and noise.
 
 A real vector x with :math:`\lVert x\rVert_2 \le S` becomes integers by unbiased stochastic
 rounding,
@@ -7,9 +7,11 @@ rounding,
     \lVert q(x)\rVert_2 \le K S + \sqrt d,
 
 with K *levels* per unit. Adding n such vectors and their noise never wraps if
-:math:`K = \lfloor (2^{31}-1) / (n + 11\, z S \sqrt{\text{nodes}/h}) \rfloor` (Kairouz, Liu, Steinke, *The Distributed
-Discrete Gaussian Mechanism for Federated Learning with Secure Aggregation*, ICML 2021,
-https://arxiv.org/abs/2102.06387).
+
+.. math:: K = \lfloor (2^{31}-1) / (n + 11\, z S \sqrt{\text{nodes}/h}) \rfloor
+
+(Kairouz, Liu, Steinke, *The Distributed Discrete Gaussian Mechanism for Federated Learning with
+Secure Aggregation*, ICML 2021, https://arxiv.org/abs/2102.06387).
 """
 
 from __future__ import annotations
@@ -34,35 +36,44 @@ def levels(clients: int, noise: float) -> int:
     count = math.floor((HALF - 1) / (clients + 11.0 * noise))
     if count < 2**10:
         raise ValueError(
-            f"{clients} clients with noise {noise:g} leave {count} levels in 32 bits: too few to round to"
+            f"{clients} clients with noise {noise:g} leave {count} levels in 32 bits: too few to "
+            "round to"
         )
     return count
 
 
 def rounded_norm(count: int, sensitivity: float, length: int) -> float:
-    r"""The largest norm :math:`K S + \sqrt d` of a rounded vector, in quanta: what noise is
-    calibrated to."""
+    r"""The largest norm :math:`K S + \sqrt d` of a rounded vector, in quanta, to which
+    noise is calibrated."""
     return count * sensitivity + math.sqrt(length)
 
 
 def add_rounded(
     total: NDArray[np.uint32], row: NDArray[np.float64], count: int, entropy: Entropy
 ) -> float:
-    """Add one client's vector, rounded to ``count`` levels, to ``total`` in place; returns the
-    integer norm."""
-    square, room = 0.0, min(BLOCK, len(row))
-    scaled, chance = np.empty(room), np.empty(room)
+    """Add one client's vector, rounded, to ``total`` in place; returns its norm in quanta.
+
+    Args:
+        total: ``[D]`` numbers modulo 2^32.
+        row: the client's ``[D]`` real numbers, at most S in norm.
+        count: K, levels per unit.
+        entropy: source of the rounding.
+    """
+    square = 0.0
+    room = min(BLOCK, len(row))
+    scaled = np.empty(room)
+    chance = np.empty(room)
     for start in range(0, len(row), BLOCK):
         part = row[start : start + BLOCK]
-        value, up = scaled[: len(part)], chance[: len(part)]
+        value = scaled[: len(part)]
+        up = chance[: len(part)]
         np.multiply(part, float(count), out=value)
         np.multiply(entropy.words(len(part)), 2.0**-32, out=up)
         np.add(value, up, out=value)
         np.floor(value, out=value)
         square += float(np.dot(value, value))
-        total[start : start + BLOCK] += value.astype(np.int32).view(
-            np.uint32
-        )  # |q| <= K + 1 < 2^31
+        quanta = value.astype(np.int32)  # |q| <= K + 1 < 2^31
+        total[start : start + BLOCK] += quanta.view(np.uint32)
     return math.sqrt(square)
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a round, in ways an accountant has a name for.
+"""Sampling of the clients of a round, in ways an accountant has a name for.
 
 *fixed*: so many per round, drawn from the run's seed; nothing is amplified. *poisson*: every client
 by a coin of its own from the operating system's entropy (repeating a run draws others).
@@ -19,7 +19,9 @@ class Sampler:
     ``rate`` q or 0."""
 
     def __init__(self, name: str, seed: int, population: int, per_round: int) -> None:
-        self.name, self.seed, self.population = name, seed, population
+        self.name = name
+        self.seed = seed
+        self.population = population
         self.per_round = per_round or population
 
     @property
@@ -29,7 +31,7 @@ class Sampler:
 
     @property
     def expected(self) -> float:
-        """Clients a round on average: public, and what sums are divided by."""
+        """Clients per round on average: public, and what sums are divided by."""
         return (
             self.population / self.separation
             if self.name == "round-robin"

@@ -10,7 +10,7 @@ from tasks.settings import Options, Settings
 
 
 class PrivacySettings(Settings):
-    """What bounds, hides and noises a client's contribution. Read only by private releases."""
+    """Bounds, masks and noise of a client's contribution. Read only by private releases."""
 
     clip_norm: float = Field(
         1.0, gt=0, description="C, L2 norm a client's update is clipped to (start, if adaptive)"

@@ -1,7 +1,7 @@
-"""A node's memory of the budget ledger: a server that shows a shorter book than before is refused.
+"""A node's memory of the budget ledger: a shorter one than it saw before is refused.
 
-Not noticed: a server that keeps two books and shows this node only the one that grows. What a node
-has been charged it therefore counts itself (:class:`privacy.secagg.identity.Policy`,
+Not noticed: a server that keeps two ledgers and shows this node only the one that grows. What a
+node has been charged it therefore counts itself (:class:`privacy.secagg.identity.Policy`,
 ``epsilon_max``).
 """
 
@@ -20,7 +20,7 @@ from privacy.secagg.primitives import canonical, is_signed
 
 
 def witness_text(ledger: str, seq: int, head: str) -> bytes:
-    """What the server signs about its ledger."""
+    """The bytes the server signs about its ledger."""
     return canonical(["fedapp ledger head 1", ledger, seq, head])
 
 
@@ -36,40 +36,39 @@ class Witness:
     def __init__(
         self, file: Path, server: bytes, epsilon_max: float = 0.0, delta: float = 1e-5
     ) -> None:
-        self.file, self.server, self.epsilon_max, self.delta = file, server, epsilon_max, delta
+        self.file = file
+        self.server = server
+        self.epsilon_max = epsilon_max
+        self.delta = delta
 
     def see(self, shown: Mapping[str, Any], multiplier: float) -> None:
         """Remember what the server shows before a charged round, and count it; raises
         ``ValueError`` if it is unsigned, goes backwards, has not moved (every charged round writes
         at least one entry), or costs too much."""
-        ledger, seq, head = str(shown["ledger"]), int(shown["seq"]), str(shown["head"])
-        if (
-            ledger != self.server.hex()
-        ):  # a book has the name of the key that signs it: no second one beside it
+        ledger = str(shown["ledger"])
+        seq = int(shown["seq"])
+        head = str(shown["head"])
+        signature = bytes.fromhex(str(shown["signature"]))
+        # A ledger has the name of the key that signs it: no second one beside it
+        if ledger != self.server.hex():
             raise ValueError("the ledger is not that of the server in the roster")
-        if not is_signed(
-            self.server, bytes.fromhex(str(shown["signature"])), witness_text(ledger, seq, head)
-        ):
+        if not is_signed(self.server, signature, witness_text(ledger, seq, head)):
             raise ValueError("the state of the ledger is not signed by the server in the roster")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            known = (
-                json.loads(self.file.read_text())
-                if self.file.exists()
-                else {"seq": -1, "precision": 0.0}
-            )
+            known = {"seq": -1, "precision": 0.0}
+            if self.file.exists():
+                known = json.loads(self.file.read_text())
             if seq <= known["seq"]:
                 raise ValueError(
                     f"the ledger went back: entry {seq} is shown, entry {known['seq']} was seen"
                 )
             precision = known["precision"] + (multiplier**-2 if multiplier > 0 else math.inf)
             if self.epsilon_max:
-                spent = (
-                    gaussian_epsilon(math.sqrt(precision), self.delta)
-                    if precision < math.inf
-                    else math.inf
-                )
+                spent = math.inf
+                if precision < math.inf:
+                    spent = gaussian_epsilon(math.sqrt(precision), self.delta)
                 if spent > self.epsilon_max:
                     raise ValueError(
                         f"epsilon would be {spent:.2f}, this node allows {self.epsilon_max:g}"

@@ -137,7 +137,7 @@ class CohortTrainer:
         result.payload = self.release.close(result.payload, assignment.public)
         return result
 
-    def simulate(
+    def simulate_round(
         self, received: Broadcast, assignment: Assignment
     ) -> tuple[LocalResult, Contribution]:
         """The assigned clients' training and summands, before any release; nothing is

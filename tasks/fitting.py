@@ -155,14 +155,15 @@ class FieldTask(Trainable):
             images.append(torch.cat(parts).view(holding.truth.shape))
         return images
 
-    def picture(self, data: ClientSignals, values: Tensor) -> Tensor | None:
+    def picture(self, data: ClientSignals | Signal, values: Tensor) -> Tensor | None:
         """``values``, arranged like ``data.truth``, as one picture ``[H, W, 1 or 3]``.
 
         ``None`` where the client's signals form no pictures (sound): there is nothing to look at,
         and that is no failure. The shape of ``values`` alone would not tell: of several sounds
         ``[k, n, 1]`` is what one grey picture looks like.
         """
-        return contact_sheet(values) if data.signals[0].pictured else None
+        first = data.signals[0] if isinstance(data, ClientSignals) else data
+        return contact_sheet(values) if first.pictured else None
 
     def _seen(self, row: Tensor, signal: Signal) -> Tensor:
         return self.predict(row[None], signal.query.inputs[None].to(row))[0].cpu()

@@ -8,7 +8,6 @@ same numbers in any process, in any order, however clients are packed. Nothing t
 from __future__ import annotations
 
 import hashlib
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

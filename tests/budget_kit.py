@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from privacy.budget.facts import Facts
 from privacy.budget.ledger import Head
-from privacy.budget.report import Facts
 from privacy.releases.central import CentralDP
 from privacy.settings import PrivacySettings
 
@@ -30,7 +30,7 @@ def charged(
 def facts(entries: list[Any], multiplier: float = 2.0, **changes: Any) -> Facts:
     """A run of two clients under central-dp that planned ten rounds."""
     whole = Facts(
-        entries=entries, head=Head(0, "0" * 64), ledger_id="book", release_name="central-dp",
+        entries=entries, head=Head(0, "0" * 64), ledger_id="ledger", release_name="central-dp",
         release=CentralDP(PrivacySettings(noise_multiplier=multiplier), 10), sampling="fixed", population=2,
         per_round=2, expected=2.0, run="r", population_name="", planned_rounds=10, arms=1, separation=1, delta=DELTA,
         epsilon_max=50.0, colluding=0, parameters=10, fields={},

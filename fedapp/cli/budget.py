@@ -1,5 +1,5 @@
 """``fedapp budget plan | report | verify``: what a run will cost, what it did cost, and whether its
-book is intact."""
+ledger is intact."""
 
 from __future__ import annotations
 

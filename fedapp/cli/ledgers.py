@@ -48,7 +48,7 @@ def check(path: Path) -> dict[str, Any]:
     entries = read_entries(file)
     if not entries:
         raise InputError(
-            "ledger", str(file), "is empty", "restore it: a book without entries proves nothing"
+            "ledger", str(file), "is empty", "restore it: a ledger without entries proves nothing"
         )
     lines = file.read_bytes().split(b"\n")[:-1]
     if anchor is not None and (

@@ -17,8 +17,9 @@ from fedapp.report.budget_page import BUDGET_PAGE
 from fedapp.run.protection import ledger_folder
 from fedapp.store.atomic import write_bytes, write_json
 from fedapp.store.runfolder import RunFolder
+from privacy.budget.facts import Facts
 from privacy.budget.ledger import LEDGER_FILE, Head, line_hash, read_entries
-from privacy.budget.report import Facts, build_report
+from privacy.budget.report import build_report
 from privacy.flower.wire import OUTGOING
 from tasks.errors import InputError
 

@@ -206,17 +206,20 @@ def _invert(place: RunFolder) -> dict[str, dict[str, float | None]]:
     not apply."""
     import torch
 
-    from fedapp.attacks.fields import FieldAttacks
+    from fedapp.attacks.field_round import FieldRound
+    from fedapp.attacks.inversion import Inversion
     from privacy.attacks.matching import QUICK
 
     torch.set_num_threads(1)
-    attacker = FieldAttacks(place, INVERTED, QUICK)
-    if not attacker.applies("inversion", "plain"):
+    view = FieldRound(place, INVERTED)
+    if not view.whole:
         return {}
+    attacker = Inversion(view)
+    attacker.search = QUICK
     found: dict[str, dict[str, float | None]] = {}
-    for method in attacker.experiment.trained_methods:
+    for method in view.experiment.trained_methods:
         scores = [
-            row for seed in attacker.experiment.seed_list for row in attacker.inverted(method, seed)
+            row for seed in view.experiment.seed_list for row in attacker.inverted(method, seed)
         ]
         values = [value for value, _ in scores]
         sound = all(math.isfinite(value) for value in values)

@@ -1,4 +1,5 @@
-r"""Inverting an update of a field: which picture would have moved the parameters this way?
+r"""Linearised gradient inversion of a neural field: the picture whose gradient points along an
+update.
 
 *Inverting Gradients - How easy is it to break privacy in federated learning?*, J. Geiping, H.
 Bauermeister, H. Droege, M. Moeller, NeurIPS 2020, https://arxiv.org/abs/2003.14053. They search for
@@ -8,11 +9,10 @@ the data by descent on the cosine between gradients. For a field under squared e
 .. math:: g = \frac{2}{N} J^\top (f(w) - x), \qquad J = \partial f/\partial w,
 
 so the search is a least-squares problem in the residual r = x - f(w), solved here by conjugate
-gradients on
-:math:`\min_r \lVert J^\top r - \Delta\rVert^2` (CGLS), stopped early as regularisation. An update of many steps is a
-sum of such gradients along the way; it is inverted as one at the middle of the way. How long the
-way was (step sizes, clips, weights) is not used: the residual is scaled so that the picture f(w) +
-c r has the contrast of photographs.
+gradients on :math:`\min_r \lVert J^\top r - \Delta\rVert^2` (CGLS), stopped early as
+regularisation. An update of many steps is a sum of such gradients along the way; it is inverted as
+one at the middle of the way. How long the way was (step sizes, clips, weights) is not used: the
+residual is scaled so that the picture f(w) + c r has the contrast of photographs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from privacy.attacks.conjugate_gradients import least_squares
+
 CONTRAST = 0.25  # typical standard deviation of a photograph's values in [0, 1]
 Forward = Callable[[Tensor], Tensor]  # parameters [P] -> values [N, channels]
 
 
 def invert_update(forward: Forward, model: Tensor, update: Tensor, iterations: int = 30) -> Tensor:
-    """The values ``[N, channels]`` that explain ``update [P]`` of ``model [P]``, up to an affine
-    intensity map."""
+    """The values ``[N, channels]`` that explain an update, up to an affine intensity map.
+
+    Args:
+        forward: the field at the samples' coordinates, ``[P] -> [N, channels]``.
+        model: where the client started, ``[P]``.
+        update: where it ended, minus that, ``[P]``.
+        iterations: of conjugate gradients.
+    """
     middle = (model + update / 2).detach()
     values, pull = torch.func.vjp(forward, middle)  # type: ignore[misc]
 
@@ -38,7 +46,7 @@ def invert_update(forward: Forward, model: Tensor, update: Tensor, iterations: i
     def forward_direction(direction: Tensor) -> Tensor:
         return torch.func.jvp(forward, (middle,), (direction,))[1]
 
-    residual = _cgls(transposed, forward_direction, update.detach(), values, iterations)
+    residual = least_squares(transposed, forward_direction, update.detach(), values, iterations)
     if not bool(torch.isfinite(residual).all()):
         return residual
     return (values + _scale(values, residual) * residual).detach()
@@ -47,35 +55,12 @@ def invert_update(forward: Forward, model: Tensor, update: Tensor, iterations: i
 def _scale(values: Tensor, residual: Tensor) -> Tensor:
     """c > 0 with std(values + c residual) = ``CONTRAST``; where none does, residual alone gets that
     contrast."""
-    v, r = values - values.mean(), residual - residual.mean()
-    a, b, c = r.square().mean().clamp(min=1e-30), (v * r).mean(), v.square().mean() - CONTRAST**2
-    square = b * b - a * c
+    v = values - values.mean()
+    r = residual - residual.mean()
+    # The positive root of a c^2 + 2 b c + rest = 0
+    a = r.square().mean().clamp(min=1e-30)
+    b = (v * r).mean()
+    rest = v.square().mean() - CONTRAST**2
+    square = b * b - a * rest
     root = (square.clamp(min=0).sqrt() - b) / a
     return root if bool(square >= 0) and bool(root > 0) else CONTRAST / a.sqrt()
-
-
-def _cgls(
-    transposed: Callable[[Tensor], Tensor],
-    forward: Callable[[Tensor], Tensor],
-    target: Tensor,
-    like: Tensor,
-    steps: int,
-) -> Tensor:
-    """Conjugate gradients on the normal equations of ``transposed(x) = target``, from zero."""
-    x, left = torch.zeros_like(like), target.clone()
-    gradient = forward(left)
-    direction, energy = gradient.clone(), gradient.square().sum()
-    for _ in range(steps):
-        moved = transposed(direction)
-        size = moved.square().sum()
-        if float(size) <= 0 or float(energy) <= 1e-30:
-            break
-        rate = energy / size
-        x = x + rate * direction
-        left = left - rate * moved
-        gradient = forward(left)
-        direction, energy = (
-            gradient + gradient.square().sum() / energy * direction,
-            gradient.square().sum(),
-        )
-    return x

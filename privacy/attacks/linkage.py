@@ -1,9 +1,8 @@
-r"""Whose update is this? An adapter fits its owner better than others, and the owner's public
-recordings show it.
+r"""Linkage: attribution of adapter updates to their owners, by the owners' public recordings.
 
-The attacker has ``gain[u, c]``: how much update u lowers the loss on public data of candidate c,
-relative to the model it started from. Some candidates gain from any update and some updates help
-everybody, so both means are taken off:
+An adapter fits its owner better than others. The attacker has ``gain[u, c]``: how much update u
+lowers the loss on public data of candidate c, relative to the model it started from. Some
+candidates gain from any update and some updates help everybody, so both means are taken off:
 
 .. math:: s_{uc} = g_{uc} - \bar g_{u\cdot} - \bar g_{\cdot c} + \bar g_{\cdot\cdot}
 
@@ -42,7 +41,7 @@ def linkage(gain: Matrix, false_positives: float) -> Linkage:
     shared out."""
     score = centred(gain)
     owner = np.diagonal(score)
-    # an attacker that cannot tell candidates apart guesses among them
+    # An attacker that cannot tell candidates apart guesses among them
     best = score >= score.max(1, keepdims=True) - 1e-12
     top1 = float(np.mean(np.diagonal(best) / best.sum(1)))
     others = score[np.arange(score.shape[1])[None] != np.arange(len(score))[:, None]]

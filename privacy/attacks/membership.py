@@ -1,8 +1,8 @@
-"""Did this picture take part? The loss of the shared model on it says something, if members are
-fitted better.
+"""Loss-threshold membership inference: members' losses are lower if members are fitted better.
 
-Loss-threshold membership inference (S. Yeom, I. Giacomelli, M. Fredrikson, S. Jha, CSF 2018,
-https://arxiv.org/abs/1709.01604): the cheap test. A low score here is no proof of privacy.
+*Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting*, S. Yeom, I. Giacomelli,
+M. Fredrikson, S. Jha, CSF 2018, https://arxiv.org/abs/1709.01604: the cheap test. A low score here
+is no proof of privacy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """Probability that a member's loss is below an outsider's (ties count half); 0.5 is chance."""
+    """Probability that a member's loss is below a non-member's (ties count half); 0.5 is chance."""
     less = (members[:, None] < others[None, :]).mean()
     equal = (members[:, None] == others[None, :]).mean()
     return float(less + equal / 2)
@@ -21,7 +21,7 @@ def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
 def power_at(
     members: NDArray[np.float64], others: NDArray[np.float64], false_positives: float
 ) -> float:
-    """Share of members found by the loss threshold that calls at most this share of outsiders
+    """Share of members found by the loss threshold that calls at most this share of non-members
     members."""
     allowed = int(np.floor(false_positives * len(others)))
     threshold = np.sort(others)[allowed] if allowed < len(others) else np.inf

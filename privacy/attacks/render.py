@@ -1,4 +1,4 @@
-r"""The simplest attack on a federated neural field: render what a client uploads.
+r"""Rendering of an uploaded neural field: the simplest attack on a federation of them.
 
 PSNR_p of *Privacy-Preserving Federated Meta-Learning for Neural Fields* (J. Yun, M. Hong, G. Kim,
 ICCV 2025, https://arxiv.org/abs/2508.06301) is the PSNR between the rendering of a client's shared
@@ -26,11 +26,10 @@ def best_affine(rendered: Tensor, truth: Tensor) -> Tensor:
 
     .. math:: \min_{a, b} \lVert a \hat x + b - x \rVert^2
     """
-    x, t = (
-        rendered.double().reshape(-1, rendered.shape[-1]),
-        truth.double().reshape(-1, truth.shape[-1]),
-    )
-    x_mean, t_mean = x.mean(0), t.mean(0)
+    x = _by_channel(rendered)
+    t = _by_channel(truth)
+    x_mean = x.mean(0)
+    t_mean = t.mean(0)
     variance = (x - x_mean).square().mean(0)
     scale = ((x - x_mean) * (t - t_mean)).mean(0) / variance.clamp(min=1e-20)
     return ((x - x_mean) * scale + t_mean).reshape(truth.shape)
@@ -39,11 +38,10 @@ def best_affine(rendered: Tensor, truth: Tensor) -> Tensor:
 def correlation(rendered: Tensor, truth: Tensor) -> float:
     """Pearson correlation over all samples and channels, each channel centred on its own mean; 0 if
     constant."""
-    x, t = (
-        rendered.double().reshape(-1, rendered.shape[-1]),
-        truth.double().reshape(-1, truth.shape[-1]),
-    )
-    x, t = x - x.mean(0), t - t.mean(0)
+    x = _by_channel(rendered)
+    t = _by_channel(truth)
+    x = x - x.mean(0)
+    t = t - t.mean(0)
     scale = float((x.square().sum() * t.square().sum()).sqrt())
     return float((x * t).sum()) / scale if scale > 1e-12 else 0.0
 
@@ -52,8 +50,8 @@ def render_attack(rendered: Sequence[Tensor], truths: Sequence[Tensor]) -> dict[
     """Per client: PSNR_p, PSNR_p after the best affine fit, correlation, and the floors they are
     read against.
 
-    ``psnr_floor`` is what the best constant colour scores: a rendering below it tells less than a
-    grey card. ``range_excess`` is how far the rendering lies outside the data range on average.
+    ``psnr_floor`` is the constant-colour baseline: a rendering below it tells less than a grey
+    card. ``range_excess`` is how far the rendering lies outside the data range on average.
     """
     rows = []
     for image, truth in zip(rendered, truths, strict=True):
@@ -70,6 +68,11 @@ def render_attack(rendered: Sequence[Tensor], truths: Sequence[Tensor]) -> dict[
             )
         )
     return {name: [row[index] for row in rows] for index, name in enumerate(METRICS)}
+
+
+def _by_channel(image: Tensor) -> Tensor:
+    """``[..., channels]`` -> ``[samples, channels]`` in float64."""
+    return image.double().reshape(-1, image.shape[-1])
 
 
 def _constant(truth: Tensor) -> Tensor:

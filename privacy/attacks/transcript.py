@@ -1,5 +1,4 @@
-"""What the messages of a secure sum show by themselves: tests a curious server would run on its
-transcript.
+"""Statistics of a secure sum's messages: tests a curious server would run on its transcript.
 
 If masks are uniform, an upload is uniform bytes, uncorrelated with the input it hides and with any
 other upload. Each statistic is a standard normal (or a p-value) under that hypothesis, whatever the
@@ -41,7 +40,8 @@ def score_transcript(uploads: NDArray[np.uint32], inputs: NDArray[np.float64]) -
     counts = np.bincount(uploads.view(np.uint8).ravel(), minlength=256)
     expected = counts.sum() / 256
     p = float(chi2.sf(((counts - expected) ** 2 / expected).sum(), 255))
-    seen, hidden = _standardise(uploads.view(np.int32).astype(np.float64)), _standardise(inputs)
+    seen = _standardise(uploads.view(np.int32).astype(np.float64))
+    hidden = _standardise(inputs)
     root = np.sqrt(uploads.shape[1])
     own = np.abs((seen * hidden).mean(axis=1)) * root
     pairs = np.abs(seen @ seen.T / uploads.shape[1])[np.triu_indices(len(uploads), 1)] * root

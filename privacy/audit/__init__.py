@@ -1,6 +1,5 @@
-"""Does the noise do what the accountant says? Canary clients through the real release, and three
-ways to read them.
+"""Empirical audit of the noise: canary clients through the real release, read in three ways.
 
-canary      clients whose contribution is as large as the clip allows, in directions nobody else
-uses estimators  one estimate of epsilon, and two lower bounds that hold with 95 % confidence
+canary      clients whose contribution is as large as the clip allows, in directions of their own
+estimators  one estimate of epsilon, and two lower bounds that hold with 95 % confidence
 """

@@ -39,11 +39,27 @@ class Canaries:
 
 
 def run_canaries(
-    release: LatticeRelease, sampling: str, rate: float, rounds: int, size: int, canaries: int, nodes: int,
+    release: LatticeRelease,
+    sampling: str,
+    rate: float,
+    rounds: int,
+    size: int,
+    canaries: int,
+    nodes: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> Canaries:  # fmt: skip
-    """``rounds`` rounds of ``canaries`` directions in ``size`` numbers; each round draws a share
-    ``rate`` of them."""
+) -> Canaries:
+    """Rounds of canaries alone, through the release of a run.
+
+    Args:
+        release: the run's own.
+        sampling: the run's rule: fixed, poisson or round-robin.
+        rate: share of the canaries that each round draws, in (0, 1].
+        rounds: how many.
+        size: V, numbers a rule contributes.
+        canaries: M, each a direction of its own; half of them, by a coin each, take part.
+        nodes: that make a sum.
+        progress: told the number of rounds done.
+    """
     sampler = Sampler(sampling, 0, canaries, max(1, round(rate * canaries)))
     directions = np.stack([_direction(size) for _ in range(canaries)])
     coin = Entropy()
@@ -53,9 +69,8 @@ def run_canaries(
     for index in range(rounds):
         chosen = sampler.draw(index + 1)
         drawn[chosen, index] = 1.0
-        released[index] = _round(
-            release, directions[[j for j in chosen if included[j]]], nodes, len(chosen)
-        )
+        taking_part = directions[[canary for canary in chosen if included[canary]]]
+        released[index] = _round(release, taking_part, nodes, len(chosen))
         progress(index + 1)
     seen = drawn @ released
     length = np.maximum(np.linalg.norm(seen, axis=1), 1e-30)
@@ -71,14 +86,15 @@ def _direction(size: int) -> NDArray[np.float32]:
 def _round(
     release: LatticeRelease, rows: NDArray[np.float32], nodes: int, expected: int
 ) -> NDArray[np.float32]:
-    """What the server ends up with, over the clip norm of the round: of the nodes' noise only what
-    is counted on."""
+    """Mean that the server ends up with, over the clip norm of the round; of the nodes' noise only
+    as much as is counted on."""
     least = default_threshold(nodes) if release.masked else nodes
     public = release.open(max(len(rows), 1), max(expected, 1), nodes, least)
-    clip, total = float(public["clip"]), None
-    for share in np.array_split(
-        rows, int(public["honest"]) if release.placement == "distributed" else 1
-    ):
+    clip = float(public["clip"])
+    total = None
+    # As many nodes as the accountant counts on: more would add noise that it does not promise
+    adding = int(public["honest"]) if release.placement == "distributed" else 1
+    for share in np.array_split(rows, adding):
         vector = torch.from_numpy(share * np.float32(clip * 1e6))  # clipped to exactly C
         weight = torch.full((len(share),), 1e12)
         scalars = {
@@ -105,29 +121,43 @@ def _highest(bounds: Bounds, clip: float, count: int) -> torch.Tensor:
 def judge(
     found: Canaries, multiplier: float, delta: float
 ) -> list[dict[str, float | str | int | None]]:
-    """One row a test. FAIL: a lower bound exceeds the claim (both bounds together hold with 95 %
-    confidence). WARN: 95 % of the estimate's bootstrap resamples exceed it; an estimate bounds
-    nothing, so it never fails a run."""
+    """One row per test.
+
+    FAIL: a lower bound exceeds the claim (both bounds together hold with 95 % confidence). WARN:
+    95 % of the estimate's bootstrap resamples exceed it; an estimate bounds nothing, so it never
+    fails a run.
+    """
     most = int(found.times.max(initial=0))
     claimed = gaussian_epsilon(most**0.5 / multiplier, delta)
     taken = found.included & (found.times > 0)
-    inside, outside = found.cosines[taken], found.cosines[~taken]
-    estimate, low = (
-        one_shot(inside, outside, delta),
-        one_shot_low(inside, outside, delta, CONFIDENCE),
-    )
+    inside = found.cosines[taken]
+    outside = found.cosines[~taken]
+    estimate = one_shot(inside, outside, delta)
+    low = one_shot_low(inside, outside, delta, CONFIDENCE)
     each = 1 - (1 - CONFIDENCE) / 2
     bounds = {
         "closed-form null": null_bound(inside, found.dimension, delta, each),
         "one run": one_run(found.cosines, found.included, delta, each),
     }
     rows: list[dict[str, float | str | int | None]] = [
-        {"test": "one-shot estimate", "estimate": estimate, "lower_bound": None, "claimed": claimed,
-         "verdict": "WARN" if low > claimed else "PASS"}
-    ]  # fmt: skip
+        {
+            "test": "one-shot estimate",
+            "estimate": estimate,
+            "lower_bound": None,
+            "claimed": claimed,
+            "verdict": "WARN" if low > claimed else "PASS",
+        }
+    ]
     for name, bound in bounds.items():
-        rows.append({"test": name, "estimate": None, "lower_bound": bound, "claimed": claimed,
-                     "verdict": "FAIL" if bound > claimed else "PASS"})  # fmt: skip
+        rows.append(
+            {
+                "test": name,
+                "estimate": None,
+                "lower_bound": bound,
+                "claimed": claimed,
+                "verdict": "FAIL" if bound > claimed else "PASS",
+            }
+        )
     for row in rows:
         row |= {
             "canaries": len(found.cosines),

@@ -1,13 +1,14 @@
 r"""Epsilon from canary scores: an estimate and two lower bounds.
 
-- *One-shot* (G. Andrew, P. Kairouz, S. Oh, A. Oprea, H. B. McMahan, V. Suriyakumar, *One-shot Empirical Privacy
-  Estimation for Federated Learning*, ICLR 2024, https://arxiv.org/abs/2302.03098): normals fitted
-  to the scores of canaries inside and outside. An estimate, exact in the limit for a Gaussian
-  mechanism; it bounds nothing.
-- *Closed-form null*: the cosine of a fixed vector with a random direction has a known distribution, so the
-  false-positive rate of any threshold is exact and only the misses are counted.
-- *One run* (T. Steinke, M. Nasr, M. Jagielski, *Privacy Auditing with One (1) Training Run*, NeurIPS 2023,
-  https://arxiv.org/abs/2305.08846): how many inclusion coins can be guessed from the scores.
+- *One-shot* (G. Andrew, P. Kairouz, S. Oh, A. Oprea, H. B. McMahan, V. Suriyakumar, *One-shot
+  Empirical Privacy Estimation for Federated Learning*, ICLR 2024,
+  https://arxiv.org/abs/2302.03098): normals fitted to the scores of canaries inside and outside. An
+  estimate, exact in the limit for a Gaussian mechanism; it bounds nothing.
+- *Closed-form null*: the cosine of a fixed vector with a random direction has a known distribution,
+  so the false-positive rate of any threshold is exact and only the misses are counted.
+- *One run* (T. Steinke, M. Nasr, M. Jagielski, *Privacy Auditing with One (1) Training Run*,
+  NeurIPS 2023, https://arxiv.org/abs/2305.08846): how many inclusion coins can be guessed from the
+  scores.
 """
 
 from __future__ import annotations
@@ -29,8 +30,18 @@ def normal_epsilon(mean0: float, std0: float, mean1: float, std1: float, delta: 
     r"""The epsilon at which :math:`N(\mu_0, s_0^2)` and :math:`N(\mu_1, s_1^2)` are (epsilon,
     delta)-close.
 
-    The larger of both directions of :math:`\delta(\epsilon) = P_1[l > \epsilon] - e^\epsilon P_0[l
-    > \epsilon]`, with the log-likelihood ratio :math:`l(y) = a y^2 + b y + c`.
+    The larger of both directions of
+
+    .. math:: \delta(\epsilon) = P_1[l > \epsilon] - e^\epsilon P_0[l > \epsilon],
+
+    with the log-likelihood ratio :math:`l(y) = a y^2 + b y + c`.
+
+    Args:
+        mean0: of the scores without the canary.
+        std0: their standard deviation.
+        mean1: of the scores with it.
+        std1: their standard deviation.
+        delta: in (0, 1).
     """
     from scipy.optimize import brentq
 
@@ -38,9 +49,12 @@ def normal_epsilon(mean0: float, std0: float, mean1: float, std1: float, delta: 
         return math.inf if mean0 != mean1 else 0.0
     worst = 0.0
     for m0, s0, m1, s1 in ((mean0, std0, mean1, std1), (mean1, std1, mean0, std0)):
-        excess = lambda epsilon, m0=m0, s0=s0, m1=m1, s1=s1: (
-            _hockey_stick(epsilon, m0, s0, m1, s1) - delta
-        )
+
+        def excess(
+            epsilon: float, m0: float = m0, s0: float = s0, m1: float = m1, s1: float = s1
+        ) -> float:
+            return _hockey_stick(epsilon, m0, s0, m1, s1) - delta
+
         if excess(0.0) <= 0:
             continue
         if excess(LARGEST) > 0:
@@ -59,6 +73,7 @@ def _hockey_stick(epsilon: float, m0: float, s0: float, m1: float, s1: float) ->
     def mass(mean: float, std: float, low: float, high: float) -> float:
         """log P[low < y < high]"""
         left, right = (low - mean) / std, (high - mean) / std
+        # In the upper tail both values round to one: its mirror image keeps their difference
         if left > 0:
             left, right = -right, -left
         upper, lower = float(log_ndtr(right)), float(log_ndtr(left))
@@ -99,13 +114,21 @@ def one_shot_low(
     inside: Array, outside: Array, delta: float, confidence: float, resamples: int = 100
 ) -> float:
     """The estimate's lower bootstrap quantile: fitted variances differ by chance, and delta is far
-    in the tail."""
+    in the tail.
+
+    Args:
+        inside: scores of canaries that took part.
+        outside: scores of those that did not.
+        delta: in (0, 1).
+        confidence: of the quantile, in (0, 1).
+        resamples: drawn with replacement.
+    """
     entropy = Entropy()
 
     def again(scores: Array) -> Array:
-        return scores[
-            np.minimum((entropy.uniform(len(scores)) * len(scores)).astype(int), len(scores) - 1)
-        ]
+        count = len(scores)
+        drawn = (entropy.uniform(count) * count).astype(int)
+        return scores[np.minimum(drawn, count - 1)]
 
     drawn = [one_shot(again(inside), again(outside), delta) for _ in range(resamples)]
     return float(np.quantile(drawn, 1 - confidence))
@@ -128,10 +151,19 @@ def null_bound(
     inside: Array, dimension: int, delta: float, confidence: float, thresholds: int = 20
 ) -> float:
     """Lower bound from the cosines of canaries that took part: exact false positives,
-    Clopper-Pearson misses."""
+    Clopper-Pearson misses.
+
+    Args:
+        inside: their cosines with what was released.
+        dimension: of the directions.
+        delta: in (0, 1).
+        confidence: of the bound, in (0, 1), divided among the thresholds.
+        thresholds: on the cosine that are tried.
+    """
     from scipy.stats import beta
 
-    count, level = len(inside), (1 - confidence) / thresholds
+    count = len(inside)
+    level = (1 - confidence) / thresholds
     best = 0.0
     for cosine in np.quantile(inside, np.linspace(0.02, 0.9, thresholds)):
         missed = int((inside < cosine).sum())
@@ -146,11 +178,18 @@ def null_bound(
 def one_run_p_value(
     canaries: int, guesses: int, correct: int, epsilon: float, delta: float
 ) -> float:
-    r"""How likely so many correct guesses are under (epsilon, delta)-DP (theorem 5.2 of Steinke et
-    al.).
+    r"""P-value of correct guesses under (epsilon, delta)-DP (theorem 5.2 of Steinke et al.).
 
-    :math:`p \le P[W \ge v] + 2 m \delta \max_{1 \le i \le v} (P[W \ge v - i] - P[W \ge v])/i`, with
-    :math:`W \sim \mathrm{Bin}(r, e^\epsilon/(1 + e^\epsilon))`.
+    .. math:: p \le P[W \ge v]
+        + 2 m \delta \max_{1 \le i \le v} (P[W \ge v - i] - P[W \ge v])/i, \qquad
+        W \sim \mathrm{Bin}(r, e^\epsilon/(1 + e^\epsilon))
+
+    Args:
+        canaries: m, inclusion coins.
+        guesses: r of them that were guessed.
+        correct: v of these that were right.
+        epsilon: of the hypothesis.
+        delta: of the hypothesis, in [0, 1).
     """
     from scipy.stats import binom
 
@@ -166,7 +205,15 @@ def one_run_p_value(
 def one_run_bound(
     canaries: int, guesses: int, correct: int, delta: float, confidence: float
 ) -> float:
-    """The largest epsilon at which so many correct guesses would be a surprise."""
+    """The largest epsilon at which so many correct guesses would be a surprise.
+
+    Args:
+        canaries: inclusion coins.
+        guesses: of them that were guessed.
+        correct: of these that were right.
+        delta: in [0, 1).
+        confidence: of the bound, in (0, 1).
+    """
     from scipy.optimize import brentq
 
     def excess(epsilon: float) -> float:
@@ -180,7 +227,8 @@ def one_run_bound(
 def guess(scores: Array, included: NDArray[np.bool_], guesses: int) -> int:
     """Correct guesses when the highest half of ``guesses`` scores is called in and the lowest half
     out."""
-    order, half = np.argsort(scores), guesses // 2
+    order = np.argsort(scores)
+    half = guesses // 2
     return int(included[order[-half:]].sum() + (~included[order[:half]]).sum())
 
 
@@ -191,12 +239,20 @@ def one_run(
     confidence: float,
     shares: Sequence[float] = (0.1, 0.3, 1.0),
 ) -> float:
-    """The best bound over several numbers of guesses, the confidence divided among them."""
-    count, level = len(scores), 1 - (1 - confidence) / len(shares)
+    """The best bound over several numbers of guesses, the confidence divided among them.
+
+    Args:
+        scores: of all canaries ``[M]``, higher where they seem to have taken part.
+        included: which did ``[M]``.
+        delta: in [0, 1).
+        confidence: of the bound, in (0, 1).
+        shares: of the canaries that are guessed, each tried.
+    """
+    count = len(scores)
+    level = 1 - (1 - confidence) / len(shares)
     best = 0.0
     for share in shares:
         guesses = max(2, int(count * share) // 2 * 2)
-        best = max(
-            best, one_run_bound(count, guesses, guess(scores, included, guesses), delta, level)
-        )
+        correct = guess(scores, included, guesses)
+        best = max(best, one_run_bound(count, guesses, correct, delta, level))
     return best

@@ -1,7 +1,11 @@
-"""The privacy budget: what was spent, what would be, and a page that says so.
+"""The privacy budget: what was spent, what would be, and a report that says so.
 
-ledger   the append-only, hash-chained, signed book        plan     epsilon and noise before a
-client trains charge   writes a round down before it happens             report   the twelve parts
-of a budget report spent    from the book's entries to epsilon                page     the report as
-one HTML page
+ledger   the append-only, hash-chained, signed record
+charge   writes a round down before it happens
+spent    from the ledger's entries to epsilon
+plan     epsilon and noise before a client trains
+facts    input of a budget report
+claim    its sentences
+cost     its numbers
+report   its twelve parts, as one JSON object
 """

@@ -10,7 +10,10 @@ from privacy.budget.spent import Spent
 from privacy.sampling import Sampler
 from tasks.errors import StoppedError
 
-REMEDY = "more clients or noise would cost less a round (`fedapp budget plan`); a larger budget is privacy.epsilon-max"
+REMEDY = (
+    "more clients or noise would cost less a round (`fedapp budget plan`); a larger budget is "
+    "privacy.epsilon-max"
+)
 
 
 @dataclass
@@ -33,21 +36,29 @@ class Charging:
     def reserve(self, round: int) -> None:
         candidates = None if self.sampler.name == "poisson" else self.sampler.draw(round)
         after = self.spent.after(self.multiplier, candidates, self.delta)
-        if (
-            self.multiplier > 0 and after > self.epsilon_max
-        ):  # without noise nothing is claimed, and it is on record
+        # Without noise nothing is claimed, and it is on record: no limit stops it
+        if self.multiplier > 0 and after > self.epsilon_max:
             now = self.spent.headline(self.delta)
             reason = (
-                f"privacy budget: round {round} of {self.arm} would bring epsilon from {now:.4g} to {after:.4g} "
-                f"(delta {self.delta:g}), the population's limit is {self.epsilon_max:g}"
+                f"privacy budget: round {round} of {self.arm} would bring epsilon from {now:.4g} "
+                f"to {after:.4g} (delta {self.delta:g}), "
+                f"the population's limit is {self.epsilon_max:g}"
             )
             self._write("stop", round=round, reason=reason)
             raise StoppedError(f"{reason}\n  → {REMEDY}")
         self._write(
-            "reserve", round=round, multiplier=self.multiplier, rate=self.sampler.rate, sampling=self.sampler.name,
-            adjacency="zero-out", delta=self.delta, epsilon_after=after if math.isfinite(after) else None,
-            release=self.release, placement=self.placement, masked=self.masked,
-        )  # fmt: skip
+            "reserve",
+            round=round,
+            multiplier=self.multiplier,
+            rate=self.sampler.rate,
+            sampling=self.sampler.name,
+            adjacency="zero-out",
+            delta=self.delta,
+            epsilon_after=after if math.isfinite(after) else None,
+            release=self.release,
+            placement=self.placement,
+            masked=self.masked,
+        )
 
     def sampled(self, clients: list[int]) -> None:
         self._write("cohort", clients=sorted(clients))

@@ -1,10 +1,10 @@
-"""The budget's book: append-only JSON lines, each hashed into the next, signed, and on disk before
+"""The budget ledger: append-only JSON lines, each hashed into the next, signed, and on disk before
 its effect.
 
-It belongs to a population: every run over the same people writes into the same book, so tuning runs
-count. A round is *reserved* before its clients are drawn and *released* after its sum was used; a
-reserve without a release is spent, which is what a crash leaves. Rolled-back books are noticed by
-checkpoints and by nodes, which remember how far it was.
+It belongs to a population: every run over the same people writes into the same ledger, so tuning
+runs count. A round is *reserved* before its clients are drawn and *released* after its sum was
+used; a reserve without a release is spent, which is what a crash leaves. Rolled-back ledgers are
+noticed by checkpoints and by nodes, which remember how far it was.
 
 Entries: open · config · resume · reserve · cohort · release · abort · stop.
 """
@@ -28,13 +28,15 @@ from privacy.secagg.primitives import canonical, is_signed, public_bytes
 from privacy.witness import witness_text
 from tasks.errors import InputError
 
-LEDGER_FILE, KEY_FILE, OPENED_FILE = "ledger.jsonl", "ledger.key", "ledger.opened"
+LEDGER_FILE = "ledger.jsonl"
+KEY_FILE = "ledger.key"
+OPENED_FILE = "ledger.opened"  # beside the ledger: tells a lost ledger from a new one
 GENESIS = "0" * 64
 
 
 @dataclass(frozen=True)
 class Head:
-    """How far a book is: the number of its last entry and that line's hash."""
+    """Position of a ledger: the number of its last entry and that line's hash."""
 
     seq: int
     hash: str
@@ -46,7 +48,7 @@ def line_hash(line: bytes) -> str:
 
 
 def read_entries(file: Path) -> list[dict[str, Any]]:
-    """All entries of a book that checks: order, chain, signatures, one canonical text each.
+    """All entries of a ledger that checks: order, chain, signatures, one canonical text each.
 
     Raises :class:`InputError` naming the first line that does not.
     """
@@ -57,7 +59,7 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
             "ledger",
             str(file),
             f"unreadable ({error})",
-            "restore it: a budget without its book is spent",
+            "restore it: a budget without its ledger is spent",
         ) from error
     return _check(data, file)
 
@@ -68,7 +70,7 @@ def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
             "ledger",
             f"{file}, line {number}",
             reason,
-            "restore the file; a changed book proves nothing",
+            "restore the file; a changed ledger proves nothing",
         )
 
     if not data:
@@ -77,7 +79,8 @@ def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
     if lines.pop() != b"":
         raise refuse(len(lines) + 1, "the last line is not complete")
     entries: list[dict[str, Any]] = []
-    previous, public = GENESIS, b""
+    previous = GENESIS
+    public = b""
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
@@ -92,17 +95,21 @@ def _check(data: bytes, file: Path) -> list[dict[str, Any]]:
         if entry.get("seq") != number - 1 or entry.get("prev") != previous:
             raise refuse(number, "does not follow the line before it")
         if not is_signed(public, signature, unsigned):
-            raise refuse(number, "is not signed by the server that opened the book")
+            raise refuse(number, "is not signed by the server that opened the ledger")
         previous = line_hash(line)
         entries.append(entry)
     return entries
 
 
 class Ledger:
-    """An open book. Only one process writes at a time; a second one is refused.
+    """An open ledger. Only one process writes at a time; a second one is refused.
 
-    ``pins`` are what belongs to the people and not to a run: how many they are, whose data they
-    are, their delta and their limit. The first run writes them down; a run with others is refused.
+    Args:
+        folder: of the population.
+        population: its name.
+        pins: what belongs to the people and not to a run: how many they are, whose data they are,
+            their delta and their limit. The first run writes them down; a run with others is
+            refused.
     """
 
     def __init__(
@@ -120,9 +127,11 @@ class Ledger:
         except OSError as error:
             self._lock.close()
             raise InputError(
-                "privacy.population", str(folder), "another run is writing into this population's ledger",
+                "privacy.population",
+                str(folder),
+                "another run is writing into this population's ledger",
                 "wait for it to end, or use another population",
-            ) from error  # fmt: skip
+            ) from error
         self._drop_torn_line()
         self.entries = read_entries(self.file) if self.file.exists() else []
         if self.entries:
@@ -130,48 +139,51 @@ class Ledger:
                 raise InputError(
                     "ledger", str(self.file), "was opened under another key", "restore ledger.key"
                 )
-            self.head = Head(
-                len(self.entries) - 1, line_hash(self.file.read_bytes().split(b"\n")[-2])
-            )
+            last = self.file.read_bytes().split(b"\n")[-2]
+            self.head = Head(len(self.entries) - 1, line_hash(last))
             self._agree(dict(pins or {}))
         elif opened.exists():
             self._lock.close()
             raise self._lost("is empty")
         else:
             self.head = Head(-1, GENESIS)
-            self.append(
-                "open", population=population, public=self.public.hex(), pins=dict(pins or {})
-            )
+            pinned = dict(pins or {})
+            self.append("open", population=population, public=self.public.hex(), pins=pinned)
             opened.touch()
 
     def _lost(self, flaw: str) -> InputError:
         return InputError(
-            "ledger", str(self.file), f"{flaw} although it was opened before: what was spent is unknown",
+            "ledger",
+            str(self.file),
+            f"{flaw} although it was opened before: what was spent is unknown",
             "restore the ledger, or remove the whole folder if these people are new",
-        )  # fmt: skip
+        )
 
     def _agree(self, pins: dict[str, Any]) -> None:
         for name, value in self.entries[0]["pins"].items():
             if name in pins and pins[name] != value:
                 self._lock.close()
                 raise InputError(
-                    f"privacy.{name}" if name != "clients" else "clients.total", pins[name],
+                    f"privacy.{name}" if name != "clients" else "clients.total",
+                    pins[name],
                     f"this population's ledger was opened with {value!r}",
-                    "what belongs to the people cannot change from run to run: use the same, or another population",
-                )  # fmt: skip
+                    "what belongs to the people cannot change from run to run: use the same, or "
+                    "another population",
+                )
 
     @property
     def public(self) -> bytes:
-        """The public key that signs the book; pinned in the roster of every node."""
+        """The public key that signs the ledger; pinned in the roster of every node."""
         return public_bytes(self.key)
 
     @property
     def id(self) -> str:
-        """What tells this book from any other: its key."""
+        """Name of the ledger, which is its key: no other has the same."""
         return self.public.hex()
 
     def append(self, kind: str, **content: Any) -> dict[str, Any]:
         """Write an entry and return it once it is on disk."""
+        # Synced before it returns: whatever follows an entry has happened with the entry on record
         entry = {
             "seq": self.head.seq + 1,
             "prev": self.head.hash,
@@ -189,8 +201,8 @@ class Ledger:
         return entry
 
     def require(self, head: Head) -> None:
-        """Raise :class:`InputError` unless the book still holds the entry ``head`` a checkpoint was
-        written after."""
+        """Raise :class:`InputError` unless the ledger still holds the entry ``head`` that a
+        checkpoint was written after."""
         reason = ""
         if head.seq > self.head.seq:
             reason = (
@@ -207,18 +219,21 @@ class Ledger:
             )
 
     def witness(self) -> dict[str, int | str]:
-        """How far the book is, signed, for nodes to remember."""
+        """Position of the ledger, signed, for nodes to remember."""
         text = witness_text(self.id, self.head.seq, self.head.hash)
         return {
-            "ledger": self.id, "seq": self.head.seq, "head": self.head.hash, "signature": self.key.sign(text).hex(),
-        }  # fmt: skip
+            "ledger": self.id,
+            "seq": self.head.seq,
+            "head": self.head.hash,
+            "signature": self.key.sign(text).hex(),
+        }
 
     def close(self) -> None:
         self._lock.close()
 
     def _drop_torn_line(self) -> None:
-        """What a process killed while writing left: part of a line, without effect (entries act
-        after their sync)."""
+        """Cut off part of a line, left by a process killed while writing; it had no effect, since
+        entries act after their sync."""
         if not self.file.exists():
             return
         data = self.file.read_bytes()

@@ -1,9 +1,8 @@
-r"""What a run will cost, and whether its noise leaves anything to learn, before a client trains.
+r"""Planning: cost of a run and size of its noise, before a client trains.
 
 The noise on the mean has norm about :math:`z S C \sqrt d / m`, a clipped update at most C: their
-ratio
-:math:`z S\sqrt d/m` says how far the model is pushed by noise for every step of signal. With 10 clients, z = 1 and
-100 000 numbers it is 32: such a run learns nothing, whatever its epsilon.
+ratio :math:`z S\sqrt d/m` says how far the model is pushed by noise for every step of signal. With
+10 clients, z = 1 and 100 000 numbers it is 32: such a run learns nothing, whatever its epsilon.
 """
 
 from __future__ import annotations
@@ -49,13 +48,9 @@ def predict(plan: Plan) -> dict[str, Any]:
     given sample rate."""
     events = [Event(plan.multiplier, plan.rate, plan.rounds)]
     most = plan.rounds if plan.participations is None else plan.participations
-    mu = (
-        math.inf
-        if plan.multiplier == 0 and most
-        else math.sqrt(most) / plan.multiplier
-        if most
-        else 0.0
-    )
+    mu = 0.0
+    if most:
+        mu = math.sqrt(most) / plan.multiplier if plan.multiplier else math.inf
     renyi, order = rdp(events, plan.delta)
     known = gaussian_epsilon(mu, plan.delta)
     ratio = noise_to_signal(plan)
@@ -65,15 +60,22 @@ def predict(plan: Plan) -> dict[str, Any]:
         "epsilon_known_cohort": _finite(known),
         "accountants": {
             "prv_upper": prv(events, plan.delta) if plan.multiplier else None,
-            "rdp": _finite(renyi), "rdp_order": order, "pld": pld(events, plan.delta),
+            "rdp": _finite(renyi),
+            "rdp_order": order,
+            "pld": pld(events, plan.delta),
             "gdp_informational": gdp(events, plan.delta),
         },
-        "noise_multiplier": plan.multiplier, "sample_rate": plan.rate, "rounds": plan.rounds,
-        "participations": most, "clients": plan.clients, "parameters": plan.parameters,
+        "noise_multiplier": plan.multiplier,
+        "sample_rate": plan.rate,
+        "rounds": plan.rounds,
+        "participations": most,
+        "clients": plan.clients,
+        "parameters": plan.parameters,
         "noise_to_signal": ratio,
-        "epsilon_max": plan.limit, "within_budget": None if plan.limit is None else known <= plan.limit,
+        "epsilon_max": plan.limit,
+        "within_budget": None if plan.limit is None else known <= plan.limit,
         "advice": advice(plan, ratio),
-    }  # fmt: skip
+    }
 
 
 def noise_to_signal(plan: Plan) -> float | None:
@@ -84,20 +86,20 @@ def noise_to_signal(plan: Plan) -> float | None:
 
 
 def advice(plan: Plan, ratio: float | None) -> list[dict[str, Any]]:
-    """What one change alone would do: ``{"change", "to", "epsilon", "noise_to_signal"}``; epsilon
-    is the one that is held against the limit: with known cohorts if the plan says how often a
-    client takes part."""
+    """Effect of one change alone: ``{"change", "to", "epsilon", "noise_to_signal"}`` each.
+
+    Epsilon is the one that is held against the limit: with known cohorts if the plan says how often
+    a client takes part.
+    """
     rows: list[dict[str, Any]] = []
 
     def row(change: str, to: float, changed: Plan) -> None:
         if changed.participations is None:
-            found = epsilon(
-                [Event(changed.multiplier, changed.rate, changed.rounds)], changed.delta
-            )
+            events = [Event(changed.multiplier, changed.rate, changed.rounds)]
+            found = epsilon(events, changed.delta)
         else:
-            found = gaussian_epsilon(
-                math.sqrt(changed.participations) / changed.multiplier, changed.delta
-            )
+            mu = math.sqrt(changed.participations) / changed.multiplier
+            found = gaussian_epsilon(mu, changed.delta)
         rows.append(
             {
                 "change": change,
@@ -112,13 +114,10 @@ def advice(plan: Plan, ratio: float | None) -> list[dict[str, Any]]:
         row("rounds", half, _with(plan, rounds=half * plan.arms))
     row("noise multiplier", plan.multiplier * 2, _with(plan, multiplier=plan.multiplier * 2))
     if ratio is not None and ratio > GOOD_RATIO and plan.clients and plan.parameters:
-        needed = math.ceil(
-            plan.multiplier * plan.sensitivity * math.sqrt(plan.parameters) / GOOD_RATIO
-        )
+        deviation = plan.multiplier * plan.sensitivity
+        needed = math.ceil(deviation * math.sqrt(plan.parameters) / GOOD_RATIO)
         row("clients a round", needed, _with(plan, clients=float(needed)))
-        fewer = max(
-            1, math.floor((GOOD_RATIO * plan.clients / (plan.multiplier * plan.sensitivity)) ** 2)
-        )
+        fewer = max(1, math.floor((GOOD_RATIO * plan.clients / deviation) ** 2))
         row("numbers shared (smaller field, lower rank)", fewer, _with(plan, parameters=fewer))
     return rows
 
@@ -134,10 +133,9 @@ def multiplier_for(target: float, plan: Plan) -> float:
 def _with(plan: Plan, **changes: Any) -> Plan:
     changed = replace(plan, **changes)
     if plan.participations is not None and "rounds" in changes:
-        # the product first: a share rounded to a float would lift whole numbers to the next
-        changed = replace(
-            changed, participations=math.ceil(plan.participations * changed.rounds / plan.rounds)
-        )
+        # The product first: a share rounded to a float would lift whole numbers to the next
+        most = math.ceil(plan.participations * changed.rounds / plan.rounds)
+        changed = replace(changed, participations=most)
     return changed
 
 

@@ -23,9 +23,8 @@ class Spent:
     for."""
 
     squares: dict[int, float] = field(default_factory=dict)
-    everyone: float = (
-        0.0  # rounds whose cohort is unknown (a crash before it was written): charged to all
-    )
+    # Rounds whose cohort is unknown (a crash before it was written): charged to all
+    everyone: float = 0.0
     participations: Counter[int] = field(default_factory=Counter)
     events: list[Event] = field(default_factory=list)
     charged: int = 0
@@ -37,7 +36,7 @@ class Spent:
 
     @classmethod
     def of(cls, entries: Iterable[dict[str, Any]]) -> Spent:
-        """What a whole book adds up to."""
+        """Sum of a whole ledger."""
         spent = cls()
         for entry in entries:
             spent.add(entry)
@@ -56,7 +55,8 @@ class Spent:
                 [*self.events, Event(entry["multiplier"], entry["rate"] or 1.0, 1)]
             )
         elif kind == "cohort" and self._open is not None:
-            cost, self._open = self._open, None
+            cost = self._open
+            self._open = None
             self.cohorts.append(len(entry["clients"]))
             for client in entry["clients"]:
                 self.squares[client] = self.squares.get(client, 0.0) + cost
@@ -68,12 +68,9 @@ class Spent:
 
     def square(self, clients: Iterable[int] | None = None) -> float:
         """The largest mu^2 of any client, or of any of ``clients``."""
-        own = (
-            self.squares.values()
-            if clients is None
-            else (self.squares.get(client, 0.0) for client in clients)
-        )
-        return self.everyone + (self._open or 0.0) + max(own, default=0.0)
+        chosen = self.squares if clients is None else clients
+        own = max((self.squares.get(client, 0.0) for client in chosen), default=0.0)
+        return self.everyone + (self._open or 0.0) + own
 
     def _settle(self) -> None:
         """A reserve that never got its cohort is charged to everyone for good."""

@@ -1,5 +1,5 @@
-"""What a node answers to the legs of a secure sum. Its keys, limits and protocol state are on its
-own disk.
+"""A node's answers to the legs of a secure sum. Its keys, limits and protocol state are on its own
+disk.
 
 ``<state-dir>/`` of a node holds ``identity.key``, ``roster.json``, and, if its owner wants other
 limits than the default ones, ``policy.json``. In simulation all nodes share a machine and each gets
@@ -47,8 +47,16 @@ if TYPE_CHECKING:
 
 
 class SecureNode:
-    """One node's answers. ``config`` is the hash of this node's configuration, ``hosts`` the
-    clients it has."""
+    """One node's answers.
+
+    Args:
+        folder: its own, with its key, its limits and its protocol state.
+        member: its number in the roster.
+        roster: file of the roster; empty: the one in its folder, else in the folder above.
+        colluding: nodes assumed hostile by the configuration; its own limits may assume more.
+        config: hash of this node's configuration, which the server's must equal.
+        hosts: ids of the clients it has; ``None``: whatever it is asked to train.
+    """
 
     def __init__(
         self,
@@ -62,23 +70,28 @@ class SecureNode:
         identity = load_identity(folder / KEY_FILE)
         own = folder / ROSTER_FILE
         file = Path(roster) if roster else own if own.exists() else folder.parent / ROSTER_FILE
-        self.roster, policy = Roster.read(file), Policy.read(folder / POLICY_FILE)
+        self.roster = Roster.read(file)
+        policy = Policy.read(folder / POLICY_FILE)
         self.policy = replace(policy, colluding=max(policy.colluding, colluding))
         self.client = SecAggClient(
             member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity)
         )
         limits = (self.policy.epsilon_max, self.policy.delta)
         self.witness = Witness(folder / "ledger-seen.json", self.roster.server, *limits)
-        self.member, self.config, self.hosts = member, config, hosts
+        self.member = member
+        self.config = config
+        self.hosts = hosts
 
     def advertise(self, content: RecordDict) -> RecordDict:
-        keys = self.client.advertise(int(record(content, RECORD, ConfigRecord)["count"]))  # type: ignore[arg-type]
+        said = record(content, RECORD, ConfigRecord)
+        keys = self.client.advertise(int(said["count"]))  # type: ignore[arg-type]
         return RecordDict({RECORD: ConfigRecord({"prekeys": [key.to_bytes() for key in keys]})})
 
     def share(self, content: RecordDict, name: str, release: LatticeRelease) -> RecordDict:
-        """Everything that can be wrong about a sum is looked at here, before a secret is shared."""
+        """Share secrets for a sum; everything that can be wrong about it is looked at before."""
         terms = unpack_terms(record(content, RECORD, ConfigRecord))
-        public, work = json.loads(terms.public), json.loads(terms.work)
+        public = json.loads(terms.public)
+        work = json.loads(terms.work)
         objection = (
             self.policy.forbids(name, release.own_noise)
             or release.objection(public, len(terms.prekeys), terms.least, self.policy.colluding)
@@ -93,8 +106,8 @@ class SecureNode:
         return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
 
     def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
-        """Why this work is refused: each client once, on one node, and as many as the public
-        numbers say."""
+        """Reason to refuse this work; empty if each client is named once, on one node, and as many
+        are named as the public numbers say."""
         if work["config"] != self.config:
             return "the server's configuration is not this node's"
         lists = {
@@ -105,9 +118,13 @@ class SecureNode:
         if sorted(lists) != list(terms.members) or not all(lists.values()):
             return "some member has no clients to train"
         if len(set(everyone)) < len(everyone) or len(everyone) != public["clients"]:
-            return f"{len(everyone)} clients, {len(set(everyone))} different, are named; {public['clients']} are counted"
+            return (
+                f"{len(everyone)} clients, {len(set(everyone))} different, are named; "
+                f"{public['clients']} are counted"
+            )
         if self.hosts is not None and not set(lists[self.member]) <= self.hosts:
-            return f"this node does not have the clients {sorted(set(lists[self.member]) - self.hosts)}"
+            missing = sorted(set(lists[self.member]) - self.hosts)
+            return f"this node does not have the clients {missing}"
         return ""
 
     def masked(
@@ -121,12 +138,12 @@ class SecureNode:
 
         said = record(content, RECORD, ConfigRecord)
         session = as_bytes(said["session"])
-        terms, assignment = self.client.agreed(session), order.assignment
-        public, work = json.dumps(dict(assignment.public), sort_keys=True), json.loads(terms.work)
-        model, own = (
-            model_digest(record(content, "broadcast", ArrayRecord), terms.public),
-            str(self.member),
-        )
+        terms = self.client.agreed(session)
+        assignment = order.assignment
+        public = json.dumps(dict(assignment.public), sort_keys=True)
+        model = model_digest(record(content, "broadcast", ArrayRecord), terms.public)
+        work = json.loads(terms.work)
+        own = str(self.member)
         ordered = [
             order.method,
             assignment.seed,
@@ -163,8 +180,11 @@ class SecureNode:
     def see_ledger(
         self, content: RecordDict, multiplier: float, agreed: list[Any] | None = None
     ) -> None:
-        """Under a budget the server must show how far its book is, further than ever before, to all
-        alike; and the node counts the round itself."""
+        """Check and remember the state of the server's ledger before a noised round.
+
+        It must be further than ever before and the same for all nodes; and the node counts the
+        round itself.
+        """
         if "ledger" not in content:
             raise RefusalError("a noised round without the state of the budget's ledger")
         shown = dict(record(content, "ledger", ConfigRecord))

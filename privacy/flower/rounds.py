@@ -1,4 +1,4 @@
-"""A round whose sum is made by secure aggregation: the server's legs.
+"""Rounds whose sum is made by secure aggregation: the server's legs.
 
 One advertise leg fills a stock of one-time keys for many rounds, so a round costs four legs: share,
 masked (which carries the model and trains), confirm, unmask. Whoever does not answer a leg is out;
@@ -52,12 +52,11 @@ STOCK = 64  # prekeys asked for at once
 
 @dataclass
 class Sessions:
-    """What the arms of a run share: the count of secure sums, which only grows, and the nodes'
+    """Shared by the arms of a run: the count of secure sums, which only grows, and the nodes'
     unused keys."""
 
-    epoch: int = field(
-        default_factory=lambda: time.time_ns() // 1_000_000
-    )  # a restarted server is always later
+    # In milliseconds: a restarted server is always later
+    epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     number: int = 0
     stock: dict[int, list[Prekey]] = field(default_factory=dict)
 
@@ -75,16 +74,19 @@ class SecureRounds(FederatedRounds):
     """
 
     def __init__(
-        self, *arguments: Any, identities: Mapping[int, bytes], privacy: PrivacySettings, config: str,
-        sessions: Sessions, **named: Any,
-    ) -> None:  # fmt: skip
+        self,
+        *arguments: Any,
+        identities: Mapping[int, bytes],
+        privacy: PrivacySettings,
+        config: str,
+        sessions: Sessions,
+        **named: Any,
+    ) -> None:
         super().__init__(*arguments, **named)
-        self.identities, self.privacy, self.config, self.sessions = (
-            identities,
-            privacy,
-            config,
-            sessions,
-        )
+        self.identities = identities
+        self.privacy = privacy
+        self.config = config
+        self.sessions = sessions
 
     def _too_small(self, orders: Sequence[tuple[Node, Order]]) -> bool:
         return super()._too_small(orders) or len(orders) < Policy().min_nodes
@@ -110,10 +112,12 @@ class SecureRounds(FederatedRounds):
         self._restock(grid, nodes, orders, report)
         ready = [member for member in sorted(nodes) if self.sessions.stock.get(member)]
         broadcast = pack_broadcast(self.federation.broadcast(report.round))
+        # The public numbers depend on who is there, and stand in the orders and in the terms alike
         public = self._public(ready, orders)
         orders = {
-            m: replace(orders[m], assignment=replace(orders[m].assignment, public=public))
-            for m in ready
+            member: replace(order, assignment=replace(order.assignment, public=public))
+            for member, order in orders.items()
+            if member in ready
         }
         witness = self.charge.witness() if self.charge else None
         terms = self._terms(public, pack_work(orders, self.config, witness), broadcast, ready)
@@ -126,28 +130,29 @@ class SecureRounds(FederatedRounds):
         leg.ask(
             SHARE,
             dict.fromkeys(ready, opening),
-            lambda m, r: server.shared(m, unpack_table(read_reply(r), "boxes")),
+            lambda member, reply: server.shared(member, unpack_table(read_reply(reply), "boxes")),
         )
 
-        content: dict[int, RecordDict] = {}
-        for member in set(ready) - set(
-            server.sharers
-        ):  # its keys may be gone with a restart: ask for new ones
+        # Keys of a node that did not share may be gone with a restart: ask it for new ones
+        for member in set(ready) - set(server.sharers):
             self.sessions.stock.pop(member, None)
+        content: dict[int, RecordDict] = {}
         for member in server.close_sharing():
             content[member] = pack_order(orders[member], broadcast, self.fingerprint, self.root)
             content[member][RECORD] = pack_table(terms.session, server.inbox(member), "boxes")
             report.bytes_down += broadcast.count_bytes()
-        leg.ask(MASKED, content, lambda m, r: self._upload(server, m, r, orders[m], report))
+        leg.ask(
+            MASKED,
+            content,
+            lambda member, reply: self._upload(server, member, reply, orders[member], report),
+        )
 
         survivors = server.close_uploads()
-        asked = RecordDict(
-            {RECORD: ConfigRecord({"session": terms.session, "survivors": survivors})}
-        )
+        said = ConfigRecord({"session": terms.session, "survivors": survivors})
         leg.ask(
             CONFIRM,
-            dict.fromkeys(survivors, asked),
-            lambda m, r: server.confirmed(m, _signature(r)),
+            dict.fromkeys(survivors, RecordDict({RECORD: said})),
+            lambda member, reply: server.confirmed(member, _signature(reply)),
         )
 
         content = {}
@@ -155,7 +160,9 @@ class SecureRounds(FederatedRounds):
             shown = pack_table(terms.session, server.signatures(member), "signatures")
             content[member] = RecordDict({RECORD: shown})
         leg.ask(
-            UNMASK, content, lambda m, r: server.reveal(m, unpack_table(read_reply(r), "shares"))
+            UNMASK,
+            content,
+            lambda member, reply: server.reveal(member, unpack_table(read_reply(reply), "shares")),
         )
 
         total = server.finish()
@@ -184,14 +191,12 @@ class SecureRounds(FederatedRounds):
     ) -> None:
         empty = [member for member in nodes if not self.sessions.stock.get(member)]
         asked = RecordDict({RECORD: ConfigRecord({"count": STOCK})})
-        _Leg(self, grid, nodes, orders, report).ask(
-            ADVERTISE, dict.fromkeys(empty, asked), self._stock_up
-        )
+        leg = _Leg(self, grid, nodes, orders, report)
+        leg.ask(ADVERTISE, dict.fromkeys(empty, asked), self._stock_up)
 
     def _stock_up(self, member: int, content: RecordDict) -> None:
-        keys = [
-            Prekey.from_bytes(member, data) for data in unpack_list(read_reply(content), "prekeys")
-        ]
+        given = unpack_list(read_reply(content), "prekeys")
+        keys = [Prekey.from_bytes(member, data) for data in given]
         if member not in self.identities:
             raise ReplyError(f"node {member} is not in the roster")
         if not all(key.is_authentic(self.identities[member]) for key in keys):
@@ -209,20 +214,25 @@ class SecureRounds(FederatedRounds):
     ) -> Terms:
         if not members:
             raise AbortedError("no node has keys to take part with")
-        keys = tuple(self.sessions.stock[member].pop() for member in members)
-        graph, text = (
-            graph_of(len(members), self.privacy, self.release),
-            json.dumps(public, sort_keys=True),
-        )
+        graph = graph_of(len(members), self.privacy, self.release)
+        text = json.dumps(public, sort_keys=True)
         return Terms(
-            self.sessions.epoch, self.sessions.next(), keys, graph.threshold, graph.degree, graph.least,
-            self.release.length, text, work, model_digest(broadcast, text),
-        )  # fmt: skip
+            epoch=self.sessions.epoch,
+            number=self.sessions.next(),
+            prekeys=tuple(self.sessions.stock[member].pop() for member in members),
+            threshold=graph.threshold,
+            degree=graph.degree,
+            least=graph.least,
+            length=self.release.length,
+            public=text,
+            work=work,
+            model=model_digest(broadcast, text),
+        )
 
 
 class _Leg:
-    """Asks nodes, takes their answers in, and names the clients of those who do not answer or
-    answer wrongly."""
+    """Exchange of one kind of message with many nodes: takes their answers in, and names the
+    clients of those who do not answer or answer wrongly."""
 
     def __init__(
         self,
@@ -232,39 +242,36 @@ class _Leg:
         orders: dict[int, Order],
         report: RoundReport,
     ) -> None:
-        self.rounds, self.grid, self.nodes, self.orders, self.report = (
-            rounds,
-            grid,
-            nodes,
-            orders,
-            report,
-        )
+        self.rounds = rounds
+        self.grid = grid
+        self.nodes = nodes
+        self.orders = orders
+        self.report = report
 
     def ask(
         self, kind: str, content: Mapping[int, RecordDict], take: Callable[[int, RecordDict], None]
     ) -> None:
         """Send each member its content; ``take(member, reply)`` as replies come. An error concerns
         its node only."""
-        members, settings = list(content), self.rounds.settings
-        at, group = ConfigRecord({"state-dir": settings.state_dir}), str(self.report.round)
-        messages, ttl = [], lifetime(settings.timeout, len(members), settings.in_flight)
+        settings = self.rounds.settings
+        members = list(content)
+        at = ConfigRecord({"state-dir": settings.state_dir})
+        group = str(self.report.round)
+        ttl = lifetime(settings.timeout, len(members), settings.in_flight)
+        messages = []
         for member in members:
             whole = RecordDict({**content[member], "at": at})
-            messages.append(
-                Message(whole, self.nodes[member].node_id, kind, ttl=ttl, group_id=group)
-            )
+            node = self.nodes[member].node_id
+            messages.append(Message(whole, node, kind, ttl=ttl, group_id=group))
         for slot, reply in exchange(self.grid, messages, settings.timeout, settings.in_flight):
+            member = members[slot]
             try:
-                take(members[slot], content_of(reply, settings.timeout))
+                take(member, content_of(reply, settings.timeout))
             except (ReplyError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-                reason = (
-                    str(error)
-                    if isinstance(error, ReplyError)
-                    else f"{type(error).__name__}: {error}"
-                )
-                self.report.failures |= dict.fromkeys(
-                    self.orders[members[slot]].assignment.clients, reason
-                )
+                expected = isinstance(error, ReplyError)
+                reason = str(error) if expected else f"{type(error).__name__}: {error}"
+                clients = self.orders[member].assignment.clients
+                self.report.failures |= dict.fromkeys(clients, reason)
 
 
 def _signature(content: RecordDict) -> bytes:

@@ -1,4 +1,4 @@
-"""Messages of the secure-aggregation legs, and what every field that leaves a node is.
+"""Messages of the secure-aggregation legs, and the meaning of every field that leaves a node.
 
 advertise  {count}                       → {prekeys}
 share      {terms}                       → {members, boxes}
@@ -26,8 +26,11 @@ from tasks.errors import ReplyError
 if TYPE_CHECKING:
     from strategies.flower.wire import Order
 
-ADVERTISE, SHARE, MASKED = "query.advertise", "query.share", "train.masked"
-CONFIRM, UNMASK = "query.confirm", "query.unmask"
+ADVERTISE = "query.advertise"
+SHARE = "query.share"
+MASKED = "train.masked"
+CONFIRM = "query.confirm"
+UNMASK = "query.unmask"
 RECORD = "secagg"
 
 # field of a private reply: (what it is, why it may leave). masked: inside the secure sum; charged:
@@ -59,17 +62,19 @@ def pack_work(
     orders: Mapping[int, Order], config: str, ledger: Mapping[str, int | str] | None
 ) -> str:
     """The JSON text that binds a sum to its work: every member's clients and versions, method,
-    seed, round, config."""
+    seed, round, config, and the entry of the ledger it is charged after."""
     first = next(iter(orders.values()))
-    return json.dumps(
-        {
-            "method": first.method, "seed": first.assignment.seed, "round": first.assignment.round, "config": config,
-            "clients": {str(member): list(order.assignment.clients) for member, order in orders.items()},
-            "versions": {str(member): list(order.assignment.versions) for member, order in orders.items()},
-            "ledger": [ledger["ledger"], ledger["seq"], ledger["head"]] if ledger else None,
-        },
-        sort_keys=True,
-    )  # fmt: skip
+    assignments = {str(member): order.assignment for member, order in orders.items()}
+    work = {
+        "method": first.method,
+        "seed": first.assignment.seed,
+        "round": first.assignment.round,
+        "config": config,
+        "clients": {member: list(given.clients) for member, given in assignments.items()},
+        "versions": {member: list(given.versions) for member, given in assignments.items()},
+        "ledger": [ledger["ledger"], ledger["seq"], ledger["head"]] if ledger else None,
+    }
+    return json.dumps(work, sort_keys=True)
 
 
 def model_digest(broadcast: ArrayRecord, public: str) -> bytes:
@@ -86,23 +91,33 @@ def pack_terms(terms: Terms) -> ConfigRecord:
     """The terms of a secure sum."""
     return ConfigRecord(
         {
-            "epoch": terms.epoch, "number": terms.number, "threshold": terms.threshold, "degree": terms.degree,
-            "least": terms.least, "length": terms.length, "public": terms.public, "work": terms.work,
+            "epoch": terms.epoch,
+            "number": terms.number,
+            "threshold": terms.threshold,
+            "degree": terms.degree,
+            "least": terms.least,
+            "length": terms.length,
+            "public": terms.public,
+            "work": terms.work,
             "model": terms.model,
             "members": list(terms.members),
             "prekeys": [prekey.to_bytes() for prekey in terms.prekeys],
         }
-    )  # fmt: skip
+    )
 
 
 def unpack_terms(said: ConfigRecord) -> Terms:
-    """What :func:`pack_terms` packed; raises ``ValueError`` if a prekey is malformed."""
+    """Inverse of :func:`pack_terms`; raises ``ValueError`` if a field or a prekey is malformed."""
     pairs = zip(_integers(said["members"]), _byte_list(said["prekeys"]), strict=True)
-    prekeys = tuple(Prekey.from_bytes(member, data) for member, data in pairs)
     names = ("epoch", "number", "threshold", "degree", "least", "length")
-    epoch, number, threshold, degree, least, length = (_integers([said[name]])[0] for name in names)
-    public, work, model = str(said["public"]), str(said["work"]), as_bytes(said["model"])
-    return Terms(epoch, number, prekeys, threshold, degree, least, length, public, work, model)
+    numbers = {name: _integers([said[name]])[0] for name in names}
+    return Terms(
+        **numbers,
+        prekeys=tuple(Prekey.from_bytes(member, data) for member, data in pairs),
+        public=str(said["public"]),
+        work=str(said["work"]),
+        model=as_bytes(said["model"]),
+    )
 
 
 def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> ConfigRecord:
@@ -115,10 +130,10 @@ def pack_table(session: bytes, table: Mapping[int, bytes], values: str) -> Confi
 
 
 def unpack_table(said: ConfigRecord, values: str) -> dict[int, bytes]:
-    """What :func:`pack_table` packed; raises ``ValueError`` for a repeated member or uneven
+    """Inverse of :func:`pack_table`; raises ``ValueError`` for a repeated member or uneven
     lists."""
-    members, data = _integers(said["members"]), _byte_list(said[values])
-    table = dict(zip(members, data, strict=True))
+    members = _integers(said["members"])
+    table = dict(zip(members, _byte_list(said[values]), strict=True))
     if len(table) < len(members):
         raise ValueError("a member is named twice")
     return table

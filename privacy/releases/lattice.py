@@ -1,4 +1,4 @@
-"""What all private releases share: the joint vector on the integer lattice, and one Gaussian on its
+"""Base of all private releases: the joint vector on the integer lattice, and one Gaussian on its
 sum.
 
 ``masked`` says whether the sum is made under secure aggregation, ``placement`` who adds the noise:
@@ -25,8 +25,11 @@ from tasks.errors import EmptySumError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FINEST = 64.0  # quanta: below this deviation of a node's share, rounded and discrete Gaussians begin to differ
-RHO_BIT, RHO_SCALAR = 0.1, 0.1  # shares of the sensitivity that the clip bit and each scalar take
+# In quanta: below this deviation of a node's share, rounded and discrete Gaussians begin to differ
+FINEST = 64.0
+# Shares of the sensitivity that the clip bit and each scalar take
+RHO_BIT = 0.1
+RHO_SCALAR = 0.1
 
 
 class LatticeRelease(Release):
@@ -39,20 +42,15 @@ class LatticeRelease(Release):
         self, settings: PrivacySettings, size: int, scalars: Mapping[str, Bounds] | None = None
     ) -> None:
         self.settings = settings
-        metrics = {
-            name: (float(low), float(high))
-            for name, (low, high) in json.loads(settings.metrics).items()
-        }
+        given = json.loads(settings.metrics)
+        metrics = {name: (float(low), float(high)) for name, (low, high) in given.items()}
         self.metric_ranges: Mapping[str, tuple[float, float]] = metrics
-        ranges = {
-            **(scalars or {}),
-            **{f"metric.{name}": Bounds(*bounds) for name, bounds in metrics.items()},
-        }
+        bounded = {f"metric.{name}": Bounds(*bounds) for name, bounds in metrics.items()}
+        ranges = {**(scalars or {}), **bounded}
         self.joint = JointVector(
             size,
-            rho_weight=0.0
-            if self.noised
-            else 1.0,  # without noise the exact mean; with it a public denominator
+            # Without noise the mean is exact; with it the denominator is public
+            rho_weight=0.0 if self.noised else 1.0,
             rho_bit=RHO_BIT if settings.adaptive_clip else 0.0,
             rho_scalar=RHO_SCALAR if ranges else 0.0,
             ranges=ranges,
@@ -65,54 +63,70 @@ class LatticeRelease(Release):
 
     # ------------------------------------------------------------------ one round
     def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
-        """The public numbers of a round; ``honest`` of the ``least`` nodes in a sum are counted on
-        for noise (h).
+        """The public numbers of a round.
 
-        At least one is not: whoever looks at the result may be a node, and knows its own share.
+        Args:
+            clients: in the sum, at most.
+            expected: clients per round on average: the public denominator.
+            nodes: members of the sum.
+            least: nodes that must be in it, whoever drops out.
         """
+        # h, the nodes counted on for noise. At least one is not: whoever looks at the result may be
+        # a node, and knows its own share
         honest = max(least - max(self.settings.colluding, 1), 1)
         return {
-            "clip": self.state["clip"], "levels": self._levels(clients, nodes, honest),
-            "clients": clients, "denominator": float(expected), "nodes": nodes, "honest": honest,
-            "multiplier": self.multiplier, "placement": self.placement,
-        }  # fmt: skip
+            "clip": self.state["clip"],
+            "levels": self._levels(clients, nodes, honest),
+            "clients": clients,
+            "denominator": float(expected),
+            "nodes": nodes,
+            "honest": honest,
+            "multiplier": self.multiplier,
+            "placement": self.placement,
+        }
 
     def _levels(self, clients: int, nodes: int, honest: int) -> int:
         """K, which follows from the other public numbers, so that nobody chooses it."""
         if self.placement != "distributed":
             return levels(clients, 0.0)
-        count = levels(
-            clients, self.multiplier * self.joint.sensitivity * math.sqrt(nodes / honest)
-        )
-        if (
-            rounded_norm(count, self.joint.sensitivity, self.joint.length)
-            > 1.1 * count * self.joint.sensitivity
-        ):
+        sensitivity = self.joint.sensitivity
+        # h shares of noise are enough, but every node adds one: the ring must have room for all
+        count = levels(clients, self.multiplier * sensitivity * math.sqrt(nodes / honest))
+        if rounded_norm(count, sensitivity, self.joint.length) > 1.1 * count * sensitivity:
             raise ValueError(f"{count} levels are too few to round {self.joint.length} numbers to")
-        if self.multiplier * count * self.joint.sensitivity / math.sqrt(honest) < FINEST:
+        if self.multiplier * count * sensitivity / math.sqrt(honest) < FINEST:
             raise ValueError(
                 f"noise of multiplier {self.multiplier:g} is too small for {count} levels"
             )
         return count
 
     def objection(self, public: Public, nodes: int, least: int, colluding: int) -> str:
-        """Why a node refuses these public numbers (they come from the server); empty if it does
-        not.
+        """Reason for a node to refuse public numbers (they come from the server); empty if there is
+        none.
 
-        ``nodes`` really are members, ``least`` of them must be in the sum, ``colluding`` may be
-        hostile.
+        Args:
+            public: the numbers, as the server says them.
+            nodes: that really are members.
+            least: of them that must be in the sum.
+            colluding: of them that may be hostile, as this node sees it.
         """
         try:
-            clip, honest = float(public["clip"]), int(public["honest"])
+            clip = float(public["clip"])
+            honest = int(public["honest"])
             expected = self.open(int(public["clients"]), float(public["denominator"]), nodes, least)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             return f"a public number of the round is missing or out of its range ({error})"
         if not (math.isfinite(clip) and clip > 0 and math.isfinite(float(public["denominator"]))):
             return "the clip norm of the round is out of its range"
-        if self.placement == "distributed" and honest > max(least - max(colluding, 1), 1):
-            return f"noise counted on {honest} honest nodes, only {least - max(colluding, 1)} are certain"
+        certain = least - max(colluding, 1)
+        if self.placement == "distributed" and honest > max(certain, 1):
+            return f"noise counted on {honest} honest nodes, only {certain} are certain"
+        # All but C follow from the configuration; C moves with what was released
         if dict(public) != {**expected, "clip": public["clip"]}:
-            return f"the public numbers {dict(public)} are not those that follow from the configuration"
+            return (
+                f"the public numbers {dict(public)} are not those that follow from the "
+                "configuration"
+            )
         return ""
 
     def encode(self, contribution: Contribution, public: Public) -> Payload:
@@ -123,9 +137,9 @@ class LatticeRelease(Release):
         total = np.zeros(self.joint.length, np.uint32)
         count = int(public["levels"])
         entropy = Entropy()
+        bound = rounded_norm(count, self.joint.sensitivity, self.joint.length)
         for row in self.joint.pack(contribution, float(public["clip"])):
-            norm = add_rounded(total, row, count, entropy)
-            if norm > rounded_norm(count, self.joint.sensitivity, self.joint.length):
+            if add_rounded(total, row, count, entropy) > bound:
                 raise ArithmeticError("a rounded contribution exceeds its bound")
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 
@@ -149,11 +163,10 @@ class LatticeRelease(Release):
         return Payload(torch.from_numpy(vector.view(np.int32)), 0.0, {}, 0)
 
     def _deviation(self, public: Public) -> float:
-        """Of the noise a sum must carry, in quanta: z times the largest norm of a rounded
+        """Deviation of the noise a sum must carry, in quanta: z times the largest norm of a rounded
         vector."""
-        return self.multiplier * rounded_norm(
-            int(public["levels"]), self.joint.sensitivity, self.joint.length
-        )
+        count = int(public["levels"])
+        return self.multiplier * rounded_norm(count, self.joint.sensitivity, self.joint.length)
 
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: noise if it is central, then back to real numbers and the mean."""
@@ -162,25 +175,23 @@ class LatticeRelease(Release):
         values = total.vector.numpy().view(np.uint32)
         if len(values) == self.length:
             values = values[:-CHECK]
-        count, clip = int(public["levels"]), float(public["clip"])
+        clip = float(public["clip"])
         whole = signed(values)
-        if (
-            self.placement == "central"
-        ):  # added as integers: a sum of two rounded reals would tell its summands apart
+        # Added as integers: a sum of two rounded reals would tell its summands apart
+        if self.placement == "central":
             whole += Entropy().integer_noise(len(whole), self._deviation(public))
-        real = whole / count
-        sums = self.joint.unpack(real)
+        sums = self.joint.unpack(whole / int(public["levels"]))
         denominator = float(public["denominator"]) if sums.weight is None else sums.weight
         if not denominator > 0:
             raise EmptySumError("no client contributed anything: nothing to average")
-        clients = (
-            float(public["denominator"]) if self.noised or not total.count else float(total.count)
-        )
+        # Under noise how many took part is not told either: the public number stands for it
+        exact = total.count and not self.noised
+        clients = float(total.count if exact else public["denominator"])
         if sums.bit is not None:
             unclipped = sums.bit / clients + 0.5
-            quantile, rate = self.settings.clip_quantile, self.settings.clip_rate
+            own = self.settings
             self.state["clip"] = adapt_clip(
-                clip, unclipped, quantile, rate, self.settings.clip_norm
+                clip, unclipped, own.clip_quantile, own.clip_rate, own.clip_norm
             )
         mean = torch.from_numpy(sums.vector * (clip / denominator)).float()
         scalars = {

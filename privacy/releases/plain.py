@@ -26,7 +26,8 @@ class Plain(Release):
         self.length = size
 
     def encode(self, contribution: Contribution, public: Public) -> Payload:
-        vector, weight = contribution.vector, contribution.weight
+        vector = contribution.vector
+        weight = contribution.weight
         total = vector[0] * weight[0] if len(vector) == 1 else vector.mT.mv(weight)
         scalars = {
             name: float((value * weight if bounds.weighted else value).sum())

@@ -6,9 +6,12 @@ https://eprint.iacr.org/2017/281; on a k-regular graph above 100 nodes, *Secure 
 Aggregation with (Poly)Logarithmic Overhead*, J. Bell et al., CCS 2020,
 https://eprint.iacr.org/2020/704.
 
-primitives  keys, derivation, authenticated transport, masks      messages  what both sides agree on
-and say shamir      a 16-byte secret to shares and back                   client    a node's state
-machine graph       who masks with whom                                   server    collecting,
-unmasking, checking vault       a node's secrets on its disk                          identity
-pinned keys, and a node's own limits
+primitives  keys, derivation, authenticated transport, masks
+shamir      a 16-byte secret to shares and back
+graph       neighbours that mask with each other
+messages    what both sides agree on and say
+client      a node's state machine
+server      collecting, unmasking, checking
+vault       a node's secrets on its disk
+identity    pinned keys, and a node's own limits
 """

@@ -1,9 +1,16 @@
-"""A node's side of a secure sum: a state machine that only moves forward.
+"""Client side of a secure sum: a state machine that only moves forward.
 
-advertise → share → mask → confirm → unmask. Whatever the server says, a node never gives two kinds
-of share of one peer, never signs two survivor lists, never masks twice with the same keys, and
-never takes part in an older round. What its own policy does not allow it refuses; what is left of a
-session it gives up is erased.
+The legs, and the rounds of Bonawitz et al. (CCS 2017) they are:
+
+    advertise    AdvertiseKeys (Round 0)
+    share        ShareKeys (Round 1)
+    mask         MaskedInputCollection (Round 2)
+    confirm      ConsistencyCheck (Round 3)
+    unmask       Unmasking (Round 4)
+
+Whatever the server says, a node never gives two kinds of share of one peer, never signs two
+survivor lists, never masks twice with the same keys, and never takes part in an older round. What
+its own policy does not allow it refuses; what is left of a session it gives up is erased.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,40 +48,45 @@ MOST_PREKEYS = 1024  # in stock; older ones are forgotten first
 
 
 class SecAggClient:
-    """One member. ``identity`` is its key, ``roster`` whom it believes, ``policy`` what it
-    accepts."""
+    """One member of secure sums.
+
+    Args:
+        member: its number in the roster.
+        identity: the key that signs its prekeys and lists of survivors.
+        roster: whom it believes: everybody's public identities.
+        policy: its own limits, which no server can change.
+        vault: its protocol state on disk.
+    """
 
     def __init__(
         self, member: int, identity: Ed25519PrivateKey, roster: Roster, policy: Policy, vault: Vault
     ) -> None:
-        self.member, self.identity, self.roster, self.policy, self.vault = (
-            member,
-            identity,
-            roster,
-            policy,
-            vault,
-        )
+        self.member = member
+        self.identity = identity
+        self.roster = roster
+        self.policy = policy
+        self.vault = vault
 
     # ------------------------------------------------------------------ advertise
     def advertise(self, count: int) -> list[Prekey]:
-        """``count`` new one-time public keys; each serves one session, so a run asks once for many
-        rounds."""
+        """``count`` new one-time public keys, signed; each serves one session, so that a run asks
+        once for many rounds."""
         if not 1 <= count <= MOST_PREKEYS:
             raise RefusalError(f"{count} prekeys asked for, at most {MOST_PREKEYS} are given")
         made = []
         with self.vault.open() as state:
             for _ in range(count):
                 state["serial"] += 1
-                transport, mask = os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)
+                transport = os.urandom(SEED_BYTES)
+                mask = os.urandom(SEED_BYTES)
                 state["prekeys"][str(state["serial"])] = [transport.hex(), mask.hex()]
-                blank = Prekey(
-                    self.member, state["serial"],
-                    public_bytes(agreement_key(transport, "transport")), public_bytes(agreement_key(mask, "mask")),
-                )  # fmt: skip
-                signature = self.identity.sign(blank.text)
-                made.append(
-                    Prekey(blank.member, blank.serial, blank.transport, blank.mask, signature)
+                unsigned = Prekey(
+                    self.member,
+                    state["serial"],
+                    public_bytes(agreement_key(transport, "transport")),
+                    public_bytes(agreement_key(mask, "mask")),
                 )
+                made.append(replace(unsigned, signature=self.identity.sign(unsigned.text)))
             for old in sorted(state["prekeys"], key=int)[:-MOST_PREKEYS]:
                 del state["prekeys"][old]
         return made
@@ -83,61 +96,63 @@ class SecAggClient:
         """Accept the terms; for each neighbour a sealed box with its share of this node's two
         secrets."""
         self._examine(terms)
-        if (
-            terms.epoch > time.time_ns() // 1_000_000 + DAY
-        ):  # once accepted, no earlier one ever would be again
-            raise RefusalError(f"epoch {terms.epoch} is more than a day ahead of this node's clock")
-        own, graph = terms.prekey(self.member), terms.graph
+        own = terms.prekey(self.member)
         with self.vault.open() as state:
             if [terms.epoch, terms.number] <= state["latest"]:
                 raise RefusalError(
                     f"sum {terms.number} of epoch {terms.epoch} is not newer than {state['latest']}"
                 )
+            # Taken out of stock before anything is said: a prekey serves one session, even if this
+            # process dies in it
             seeds = state["prekeys"].pop(str(own.serial), None)
             if seeds is None:
                 raise RefusalError(f"prekey {own.serial} is not in stock: used, or never made")
-            transport, mask, alone = (
-                bytes.fromhex(seeds[0]),
-                bytes.fromhex(seeds[1]),
-                os.urandom(SEED_BYTES),
-            )
+            transport, mask = (bytes.fromhex(seed) for seed in seeds)
+            alone = os.urandom(SEED_BYTES)
             key = agreement_key(transport, "transport")
-            if (public_bytes(key), public_bytes(agreement_key(mask, "mask"))) != (
-                own.transport,
-                own.mask,
-            ):
+            made = (public_bytes(key), public_bytes(agreement_key(mask, "mask")))
+            if made != (own.transport, own.mask):
                 raise RefusalError("the public keys under this node's name are not its own")
-            holders = sorted({*graph[self.member], self.member})
-            points = [point(holder) for holder in holders]
-            pairs = zip(
-                split(mask, points, terms.threshold),
-                split(alone, points, terms.threshold),
-                strict=True,
-            )
-            shares = {
-                holder: first + second
-                for holder, (first, second) in zip(holders, pairs, strict=True)
-            }
-            boxes, opening = {}, {}
-            for holder in graph[self.member]:
+            shares = self._split(mask, alone, terms)
+            boxes = {}
+            opening = {}
+            for holder in terms.graph[self.member]:
                 secret = agree(key, terms.prekey(holder).transport)
-                box_key = _transport_key(secret, terms.session, self.member, holder)
-                boxes[holder] = seal(
-                    box_key, shares[holder], _associated(terms.session, self.member, holder)
-                )
-                opening[str(holder)] = _transport_key(
-                    secret, terms.session, holder, self.member
-                ).hex()
+                boxes[holder] = self._box(secret, shares[holder], holder, terms.session)
+                # Kept instead of the transport seed: it opens the boxes of this session and no more
+                incoming = _transport_key(secret, terms.session, holder, self.member)
+                opening[str(holder)] = incoming.hex()
             state["latest"] = [terms.epoch, terms.number]
             state["session"] = {
-                "id": terms.session.hex(), "stage": "shared", "opening": opening, "mask": mask.hex(),
-                "alone": alone.hex(), "shares": {str(self.member): shares[self.member].hex()}, "survivors": None,
+                "id": terms.session.hex(),
+                "stage": "shared",
+                "opening": opening,
+                "mask": mask.hex(),
+                "alone": alone.hex(),
+                "shares": {str(self.member): shares[self.member].hex()},
+                "survivors": None,
                 "terms": _terms_to_state(terms),
-            }  # fmt: skip
+            }
         return boxes
 
+    def _split(self, mask: bytes, alone: bytes, terms: Terms) -> dict[int, bytes]:
+        """Both secrets cut into shares for this node and its neighbours: ``{holder: share of the
+        pair masks' seed + share of its own mask's seed}``."""
+        holders = sorted({*terms.graph[self.member], self.member})
+        points = [point(holder) for holder in holders]
+        pairs = split(mask, points, terms.threshold)
+        selves = split(alone, points, terms.threshold)
+        return {
+            holder: one + other for holder, one, other in zip(holders, pairs, selves, strict=True)
+        }
+
+    def _box(self, secret: bytes, share: bytes, holder: int, session: bytes) -> bytes:
+        """``share`` sealed for ``holder``, bound to the session and to both ends."""
+        key = _transport_key(secret, session, self.member, holder)
+        return seal(key, share, _associated(session, self.member, holder))
+
     def _examine(self, terms: Terms) -> None:
-        """Everything about the terms that this node can know to be wrong."""
+        """Refuse terms of which this node can know that something is wrong."""
         objection = terms.objection() or self.policy.objection(
             len(terms.prekeys), terms.threshold, terms.degree, terms.length
         )
@@ -154,6 +169,9 @@ class SecAggClient:
                 raise RefusalError(f"member {prekey.member} is not in the roster")
             if prekey.member in near and not prekey.is_authentic(identity):
                 raise RefusalError(f"the prekey of member {prekey.member} is not signed by it")
+        # An epoch far ahead, once accepted, would be the last this node ever takes part in
+        if terms.epoch > time.time_ns() // 1_000_000 + DAY:
+            raise RefusalError(f"epoch {terms.epoch} is more than a day ahead of this node's clock")
 
     # ------------------------------------------------------------------ mask
     def agreed(self, session: bytes) -> Terms:
@@ -167,8 +185,12 @@ class SecAggClient:
     ) -> None:
         """Mask ``vector`` in place, for a sum among those whose boxes arrived.
 
-        ``model`` is the SHA-256 of the broadcast this vector was trained from; it must be the one
-        in the terms.
+        Args:
+            session: the 32 bytes of the terms agreed on.
+            model: SHA-256 of the broadcast this vector was trained from; must be the one in the
+                terms.
+            inbox: ``{sender: sealed box}`` of the neighbours that shared.
+            vector: ``[length]`` numbers modulo 2^32, check block included.
         """
         with self.vault.open() as state:
             current = self._session(state, session, "shared")
@@ -180,42 +202,50 @@ class SecAggClient:
                     f"a vector of {vector.shape} {vector.dtype}, agreed were {terms.length} uint32",
                     ends=True,
                 )
-            strangers = set(inbox) - set(terms.graph[self.member])
-            if strangers:
+            outsiders = set(inbox) - set(terms.graph[self.member])
+            if outsiders:
                 raise RefusalError(
-                    f"boxes from {sorted(strangers)}, who are no neighbours", ends=True
+                    f"boxes from {sorted(outsiders)}, who are no neighbours", ends=True
                 )
             if len(inbox) + 1 < terms.threshold:
                 raise RefusalError(
                     f"{len(inbox) + 1} neighbours shared, {terms.threshold} are needed", ends=True
                 )
             for sender, box in sorted(inbox.items()):
-                try:
-                    box_key = bytes.fromhex(current["opening"][str(sender)])
-                    share = unseal(box_key, box, _associated(session, sender, self.member))
-                except ValueError as error:
-                    raise RefusalError(
-                        f"the share from member {sender} is not authentic", ends=True
-                    ) from error
-                if len(share) != 2 * SHARE_BYTES:
-                    raise RefusalError(
-                        f"the share from member {sender} has {len(share)} bytes", ends=True
-                    )
+                opening = bytes.fromhex(current["opening"][str(sender)])
+                share = self._opened(opening, box, sender, session)
                 current["shares"][str(sender)] = share.hex()
-            own = agreement_key(bytes.fromhex(current["mask"]), "mask")
-            masks = [(self_mask_key(bytes.fromhex(current["alone"]), session, self.member), 1)]
-            for peer in sorted(inbox):
-                pair = pair_mask_key(own, terms.prekey(peer).mask, session, self.member, peer)
-                masks.append((pair, 1 if peer > self.member else -1))
-            current["stage"] = "masked"
-            current |= {
-                "opening": {},
-                "mask": "",
-                "alone": "",
-            }  # only the peers' shares are needed from here on
-        add_masks(
-            vector, masks
-        )  # after the state is on disk: these keys can never mask another vector
+            masks = self._masks(current, terms, sorted(inbox))
+            # From here on only the peers' shares are needed: a node whose disk is read later cannot
+            # give away its own secrets
+            current |= {"stage": "masked", "opening": {}, "mask": "", "alone": ""}
+        # After the state is on disk: these keys can never mask another vector
+        add_masks(vector, masks)
+
+    def _opened(self, key: bytes, box: bytes, sender: int, session: bytes) -> bytes:
+        """The two shares that ``sender`` sealed for this node."""
+        try:
+            share = unseal(key, box, _associated(session, sender, self.member))
+        except ValueError as error:
+            raise RefusalError(
+                f"the share from member {sender} is not authentic", ends=True
+            ) from error
+        if len(share) != 2 * SHARE_BYTES:
+            raise RefusalError(f"the share from member {sender} has {len(share)} bytes", ends=True)
+        return share
+
+    def _masks(
+        self, current: dict[str, Any], terms: Terms, peers: list[int]
+    ) -> list[tuple[bytes, int]]:
+        r"""This node's own mask and one with each peer, :math:`p_i + \sum_{j > i} s_{ij} -
+        \sum_{j < i} s_{ij}`: in the sum over all members pairs cancel and the p remain."""
+        own = agreement_key(bytes.fromhex(current["mask"]), "mask")
+        alone = bytes.fromhex(current["alone"])
+        masks = [(self_mask_key(alone, terms.session, self.member), 1)]
+        for peer in peers:
+            pair = pair_mask_key(own, terms.prekey(peer).mask, terms.session, self.member, peer)
+            masks.append((pair, 1 if peer > self.member else -1))
+        return masks
 
     # ------------------------------------------------------------------ confirm, unmask
     def confirm(self, session: bytes, survivors: list[int]) -> bytes:
@@ -225,45 +255,33 @@ class SecAggClient:
             current = self._session(state, session, "masked")
             terms = _terms_from_state(current["terms"])
             known = {int(peer) for peer in current["shares"]}
-            neighbours = {*terms.graph[self.member], self.member}
+            near = {*terms.graph[self.member], self.member} & set(survivors)
             if survivors != sorted(set(survivors)) or not set(survivors) <= set(terms.members):
                 raise RefusalError("the survivors are not members in order", ends=True)
             if self.member not in survivors:
                 raise RefusalError("this node's vector is said not to have arrived", ends=True)
-            if (
-                len(survivors) < max(self.policy.min_nodes, terms.least)
-                or len(neighbours & set(survivors)) < terms.threshold
-            ):
+            least = max(self.policy.min_nodes, terms.least)
+            if len(survivors) < least or len(near) < terms.threshold:
                 raise RefusalError(f"only {len(survivors)} vectors in the sum", ends=True)
-            if neighbours & set(survivors) - known:
+            if near - known:
                 raise RefusalError("a survivor never shared its secrets", ends=True)
-            current["survivors"], current["stage"] = survivors, "confirmed"
+            current["survivors"] = survivors
+            current["stage"] = "confirmed"
             return self.identity.sign(survivors_text(session, survivors))
 
     def unmask(self, session: bytes, signatures: Mapping[int, bytes]) -> dict[int, bytes]:
         """For each neighbour that shared, one share: of its own mask if its vector is in, else of
         its pair masks.
 
-        Only after at least the threshold of neighbours signed the very list this node signed. The
-        session ends before the shares leave.
+        Only after at least the threshold of neighbours signed the very list this node signed: no
+        two lists can both find that many, so the server cannot get both kinds of share of a peer.
+        The session ends before the shares leave.
         """
         with self.vault.open() as state:
             current = self._session(state, session, "confirmed")
-            terms, survivors = _terms_from_state(current["terms"]), current["survivors"]
-            text, valid = survivors_text(session, survivors), 0
-            for member, signature in signatures.items():
-                if member not in survivors or (
-                    member != self.member and member not in terms.graph[self.member]
-                ):
-                    raise RefusalError(
-                        f"a signature from {member}, who is no surviving neighbour", ends=True
-                    )
-                if (
-                    valid < terms.threshold
-                ):  # its own it need not verify: it signed this list, or would not be here
-                    valid += member == self.member or is_signed(
-                        self.roster.members[member], signature, text
-                    )
+            terms = _terms_from_state(current["terms"])
+            survivors = current["survivors"]
+            valid = self._valid_signatures(signatures, terms, survivors)
             if valid < terms.threshold:
                 raise RefusalError(
                     f"{valid} valid signatures on the survivors, {terms.threshold} are needed",
@@ -275,6 +293,26 @@ class SecAggClient:
             peer: share[SHARE_BYTES:] if peer in survivors else share[:SHARE_BYTES]
             for peer, share in shares.items()
         }
+
+    def _valid_signatures(
+        self, signatures: Mapping[int, bytes], terms: Terms, survivors: list[int]
+    ) -> int:
+        """Count valid signatures on the survivors, up to the threshold: more need not be
+        verified."""
+        text = survivors_text(terms.session, survivors)
+        near = {*terms.graph[self.member], self.member} & set(survivors)
+        valid = 0
+        for member, signature in signatures.items():
+            if member not in near:
+                raise RefusalError(
+                    f"a signature from {member}, who is no surviving neighbour", ends=True
+                )
+            if valid < terms.threshold:
+                # Its own it need not verify: it signed this list, or would not be here
+                valid += member == self.member or is_signed(
+                    self.roster.members[member], signature, text
+                )
+        return valid
 
     def _session(self, state: dict[str, Any], session: bytes, stage: str) -> dict[str, Any]:
         """The open session, if it is this one and at this stage. A repeated or early message
@@ -300,11 +338,17 @@ def _associated(session: bytes, sender: int, receiver: int) -> bytes:
 
 def _terms_to_state(terms: Terms) -> dict[str, Any]:
     return {
-        "epoch": terms.epoch, "number": terms.number, "threshold": terms.threshold, "degree": terms.degree,
-        "least": terms.least, "length": terms.length, "public": terms.public,
-        "work": terms.work, "model": terms.model.hex(),
+        "epoch": terms.epoch,
+        "number": terms.number,
+        "threshold": terms.threshold,
+        "degree": terms.degree,
+        "least": terms.least,
+        "length": terms.length,
+        "public": terms.public,
+        "work": terms.work,
+        "model": terms.model.hex(),
         "prekeys": {str(prekey.member): prekey.to_bytes().hex() for prekey in terms.prekeys},
-    }  # fmt: skip
+    }
 
 
 def _terms_from_state(kept: dict[str, Any]) -> Terms:
@@ -312,7 +356,5 @@ def _terms_from_state(kept: dict[str, Any]) -> Terms:
         int(member): Prekey.from_bytes(int(member), bytes.fromhex(key))
         for member, key in kept["prekeys"].items()
     }
-    return Terms(
-        kept["epoch"], kept["number"], tuple(prekeys[member] for member in sorted(prekeys)), kept["threshold"],
-        kept["degree"], kept["least"], kept["length"], kept["public"], kept["work"], bytes.fromhex(kept["model"]),
-    )  # fmt: skip
+    in_order = tuple(prekeys[member] for member in sorted(prekeys))
+    return Terms(**{**kept, "prekeys": in_order, "model": bytes.fromhex(kept["model"])})

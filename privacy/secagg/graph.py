@@ -1,4 +1,4 @@
-"""Who masks with whom, and how many must remain.
+"""Mask graphs: the neighbours each member masks with, and how many must remain.
 
 Up to 100 nodes everybody masks with everybody. Above, a k-regular Harary graph on a permutation
 that follows from the session (nobody picks neighbours, but by trying many sessions), with k and the
@@ -47,7 +47,7 @@ def default_threshold(nodes: int) -> int:
 
 
 def dropouts(nodes: int) -> int:
-    """How many nodes a k-regular graph is built to lose."""
+    """Number of nodes a k-regular graph is built to lose."""
     return math.ceil(nodes * DROPOUT_SHARE)
 
 
@@ -72,7 +72,8 @@ def harary(nodes: int, adversaries: int, dropouts: int) -> tuple[int, int]:
         if lowest <= highest:
             return degree, lowest
     raise ValueError(
-        f"no k-regular graph of {nodes} nodes stands {adversaries} adversaries and {dropouts} dropouts"
+        f"no k-regular graph of {nodes} nodes stands {adversaries} adversaries and {dropouts} "
+        "dropouts"
     )
 
 
@@ -98,9 +99,8 @@ def _connected(nodes: int, degree: int, gone: int) -> bool:
     cuts)."""
     if degree > gone:
         return True
-    chance = (
-        math.log(nodes * (nodes - degree - 1) / 2)
-        + math.lgamma(gone + 1) + math.lgamma(nodes - degree + 1)
-        - math.lgamma(nodes + 1) - math.lgamma(gone - degree + 1)
-    )  # fmt: skip
+    # log of cuts times C(nodes - degree, gone - degree) / C(nodes, gone), by log gamma functions
+    chance = math.log(nodes * (nodes - degree - 1) / 2)
+    chance += math.lgamma(gone + 1) + math.lgamma(nodes - degree + 1)
+    chance -= math.lgamma(nodes + 1) + math.lgamma(gone - degree + 1)
     return chance < -41 * math.log(2)

@@ -1,4 +1,4 @@
-"""Who takes part, known beforehand, and what a node refuses whatever the server asks.
+"""Pinned identities of all participants, and a node's own limits.
 
 Without pinned identities the server is the one who says whose key is whose, and could sit in every
 pair. The roster is a file that every node and the server hold; a node's own limits
@@ -24,7 +24,9 @@ from privacy.secagg.graph import (
 from privacy.secagg.primitives import public_bytes
 from tasks.errors import InputError
 
-KEY_FILE, ROSTER_FILE, POLICY_FILE = "identity.key", "roster.json", "policy.json"
+KEY_FILE = "identity.key"
+ROSTER_FILE = "roster.json"
+POLICY_FILE = "policy.json"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ class Roster:
             roster = cls(members, bytes.fromhex(content["server"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                "privacy.roster", str(file), f"not a roster ({type(error).__name__}: {error})",
+                "privacy.roster",
+                str(file),
+                f"not a roster ({type(error).__name__}: {error})",
                 "write it with `fedapp enrol` and give every node and the server the same file",
-            ) from error  # fmt: skip
-        if len(set(members.values())) < len(members) or any(
-            len(key) != 32 for key in members.values()
-        ):
+            ) from error
+        keys = list(members.values())
+        if len(set(keys)) < len(keys) or any(len(key) != 32 for key in keys):
             raise InputError(
                 "privacy.roster", str(file), "a key is repeated or not 32 bytes", "one key a member"
             )
@@ -103,7 +106,7 @@ class Policy:
     (empty: whatever a run says); ``min_noise`` the noise multiplier that nodes themselves add
     together (a server's promise to add some does not count). ``epsilon_max`` at ``delta`` is what
     the noised rounds this node takes part in may cost, by its own count (0: no limit): a server may
-    keep more than one book, but no node is charged more than it allows.
+    keep more than one ledger, but no node is charged more than it allows.
     """
 
     min_nodes: int = 5
@@ -129,16 +132,27 @@ class Policy:
             ) from error
 
     def forbids(self, release: str, own_noise: float) -> str:
-        """Why this node takes no part in a run with this release, whose nodes add noise of this
-        multiplier."""
+        """Reason to take no part in a run with this release, whose nodes add noise of this
+        multiplier; empty if there is none."""
         if self.releases and release not in self.releases:
-            return f"release {release} is not among those this node takes part in: {', '.join(self.releases)}"
+            allowed = ", ".join(self.releases)
+            return f"release {release} is not among those this node takes part in: {allowed}"
         if own_noise < self.min_noise:
-            return f"nodes add noise of multiplier {own_noise:g}, this node asks for {self.min_noise:g}"
+            return (
+                f"nodes add noise of multiplier {own_noise:g}, "
+                f"this node asks for {self.min_noise:g}"
+            )
         return ""
 
     def objection(self, nodes: int, threshold: int, degree: int, length: int) -> str:
-        """Why these terms are refused; empty if they are not."""
+        """Reason to refuse the terms of a sum; empty if there is none.
+
+        Args:
+            nodes: members of the sum.
+            threshold: holders of shares that restore a secret, the owner among them.
+            degree: neighbours of each member; ``nodes - 1`` is the complete graph.
+            length: numbers in a vector, check block included.
+        """
         holders = degree + 1
         if degree < nodes - 1:
             return self._objection_to_graph(nodes, threshold, degree, length)
@@ -146,17 +160,26 @@ class Policy:
             return f"{nodes} nodes, this node takes part with {self.min_nodes} or more"
         if threshold > holders:
             return f"threshold {threshold} of {holders} holders cannot be met"
+        # Each honest holder gives one kind of share, a hostile one both: t of each kind must not
+        # be there
         if 2 * threshold <= holders + self.colluding:
-            return f"threshold {threshold} of {holders} holders lets a server get both secrets of a node"
-        if threshold < default_threshold(nodes):
-            return f"threshold {threshold} of {nodes} nodes, this node asks for {default_threshold(nodes)}"
+            return (
+                f"threshold {threshold} of {holders} holders lets a server get both secrets of "
+                "a node"
+            )
+        least = default_threshold(nodes)
+        if threshold < least:
+            return f"threshold {threshold} of {nodes} nodes, this node asks for {least}"
         return self._objection_to_length(length)
 
     def _objection_to_graph(self, nodes: int, threshold: int, degree: int, length: int) -> str:
         """The same for a k-regular graph: k is this node's own, or larger, and t what that k needs,
         or larger."""
         if nodes <= self.complete_up_to:
-            return f"{degree} neighbours among {nodes} nodes, up to {self.complete_up_to} everybody masks with everybody"
+            return (
+                f"{degree} neighbours among {nodes} nodes, up to {self.complete_up_to} everybody "
+                "masks with everybody"
+            )
         hostile = max(self.colluding, 1)
         try:
             own_degree, _ = harary(nodes, hostile, dropouts(nodes))
@@ -167,8 +190,8 @@ class Policy:
         )
         if degree < own_degree or not least <= threshold <= degree + 1:
             return (
-                f"{degree} neighbours and threshold {threshold}, this node asks for {own_degree} neighbours and, among "
-                f"{degree}, for a threshold of {least}"
+                f"{degree} neighbours and threshold {threshold}, this node asks for {own_degree} "
+                f"neighbours and, among {degree}, for a threshold of {least}"
             )
         return self._objection_to_length(length)
 

@@ -1,5 +1,4 @@
-"""What server and nodes agree on before a secure sum, and what they say to each other, as plain
-bytes and numbers.
+"""Terms of a secure sum and the messages about it, as plain bytes and numbers.
 
 ``Terms`` are hashed into the session: masks are derived from it, so they cancel only between nodes
 that were given the same members, keys, threshold, model and public numbers. A server that shows
@@ -15,6 +14,9 @@ from privacy.secagg.graph import neighbours
 from privacy.secagg.primitives import canonical, digest, is_signed
 
 PREKEY_BYTES = 8 + 32 + 32 + 64
+# Signed with every prekey and hashed into every session: nodes whose masks are made in another way
+# refuse each other's keys before anything is shared. 2: masks are AES-128-CTR streams.
+PROTOCOL = "fedapp secure sum 2"
 
 
 class RefusalError(Exception):
@@ -43,9 +45,9 @@ class Prekey:
 
     @property
     def text(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         return canonical(
-            ["fedapp prekey 1", self.member, self.serial, self.transport.hex(), self.mask.hex()]
+            [PROTOCOL, "prekey", self.member, self.serial, self.transport.hex(), self.mask.hex()]
         )
 
     def to_bytes(self) -> bytes:
@@ -94,9 +96,9 @@ class Terms:
         """32 bytes that stand for all of this."""
         keys = [prekey.to_bytes().hex() for prekey in self.prekeys]
         numbers = [self.epoch, self.number, self.threshold, self.degree, self.least, self.length]
-        return digest(
-            canonical([*numbers, list(self.members), keys, self.public, self.work]), self.model
-        )
+        members = list(self.members)
+        agreed = canonical([PROTOCOL, *numbers, members, keys, self.public, self.work])
+        return digest(agreed, self.model)
 
     @cached_property
     def graph(self) -> dict[int, tuple[int, ...]]:
@@ -107,14 +109,12 @@ class Terms:
         return next(prekey for prekey in self.prekeys if prekey.member == member)
 
     def objection(self) -> str:
-        """What is wrong with the terms in themselves; empty if nothing is."""
+        """Fault of the terms in themselves; empty if there is none."""
         members = self.members
         if list(members) != sorted(set(members)) or any(member < 0 for member in members):
             return "the members are not in order, or one is named twice"
-        if (
-            not 1 <= self.degree <= max(len(members) - 1, 1)
-            or min(self.epoch, self.number, self.least) < 0
-        ):
+        possible = 1 <= self.degree <= max(len(members) - 1, 1)
+        if not possible or min(self.epoch, self.number, self.least) < 0:
             return "a number is out of its range"
         if self.degree < len(members) - 1 and self.degree % 2 and len(members) % 2:
             return f"no {self.degree}-regular graph on {len(members)} nodes"
@@ -127,5 +127,5 @@ def point(member: int) -> int:
 
 
 def survivors_text(session: bytes, survivors: list[int]) -> bytes:
-    """What a member signs to say: these and no others are in the sum."""
+    """The bytes a member signs to say: these and no others are in the sum."""
     return canonical(["fedapp survivors 1", session.hex(), survivors])

@@ -1,8 +1,17 @@
 """Keys, key derivation, authenticated transport and masks, all from ``cryptography``.
 
 Identities are Ed25519, agreements X25519, derivations HKDF-SHA256 salted with the session,
-transport AES-256-GCM with associated data, masks AES-256-CTR. Every derived key is used once, for
+transport AES-256-GCM with associated data, masks AES-128-CTR. Every derived key is used once, for
 one purpose that its label names.
+
+Masks take AES-128 because the secrets behind them have 128 bits (a Shamir-shared seed, an X25519
+agreement): more rounds would protect nothing. A pass over the key space that tests every key
+against many streams at once would cost 2^128 over their number if all streams began at the same
+counter, since one AES block could then be looked up among all of them. So a stream's first counter
+block is derived together with its key and as secret: a guessed key has to be tried against each
+stream by itself (the reason for the randomised nonces of TLS 1.3; *The Multi-User Security of
+Authenticated Encryption: AES-GCM in TLS 1.3*, M. Bellare, B. Tackmann, CRYPTO 2016,
+https://eprint.iacr.org/2016/564).
 """
 
 from __future__ import annotations
@@ -27,9 +36,9 @@ from numpy.typing import NDArray
 from privacy.entropy import BLOCK, Keystream
 
 SEED_BYTES = 16
-LEAST_WORDS = (
-    2 * BLOCK
-)  # of a vector, for each thread that adds masks to it: fewer are done before it runs
+MASK_KEY_BYTES = 16  # AES-128; the other 16 of a mask's derived bytes are its first counter block
+# words of a vector for each thread that adds masks to it: fewer are done before the thread runs
+LEAST_WORDS = 2 * BLOCK
 _CANONICAL = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
 )
@@ -82,7 +91,7 @@ def seal(key: bytes, text: bytes, associated: bytes) -> bytes:
 
 
 def unseal(key: bytes, box: bytes, associated: bytes) -> bytes:
-    """What :func:`seal` sealed; raises ``ValueError`` if anything about it was changed."""
+    """Inverse of :func:`seal`; raises ``ValueError`` if anything about the box was changed."""
     try:
         return AESGCM(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], associated)
     except InvalidTag:
@@ -102,21 +111,38 @@ def is_signed(public: bytes, signature: bytes, text: bytes) -> bool:
 def pair_mask_key(
     own: X25519PrivateKey, peer: bytes, session: bytes, one: int, other: int
 ) -> bytes:
-    """The mask key of two members, the same from either side, for one session."""
+    """The 32 bytes of a :func:`mask_stream` of two members, alike from either side, for one
+    session.
+
+    Args:
+        own: the agreement key of one of them.
+        peer: the 32 public bytes of the other's.
+        session: the 32 bytes of the terms.
+        one: number of either member.
+        other: number of the other.
+    """
     return derive(agree(own, peer), session, "fedapp pair mask", min(one, other), max(one, other))
 
 
 def self_mask_key(seed: bytes, session: bytes, member: int) -> bytes:
-    """The key of the mask a member adds for itself alone."""
+    """The 32 bytes of the :func:`mask_stream` a member adds for itself alone."""
     return derive(seed, session, "fedapp self mask", member)
 
 
-def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
-    """Add each mask ``(key, +1 or -1)`` to ``vector`` in place, modulo 2^32, block by block.
+def mask_stream(derived: bytes, buffer: bytearray | None = None, start: int = 0) -> Keystream:
+    """The mask that 32 ``derived`` bytes stand for, from its 32-bit word ``start`` (a multiple of
+    4)."""
+    counter = int.from_bytes(derived[MASK_KEY_BYTES:], "big")
+    return Keystream(derived[:MASK_KEY_BYTES], buffer, start, counter)
 
-    A block and its keystream stay in cache while all masks pass over it; beyond the vector it takes
-    one buffer a thread. A vector is cut into one run for each core this process may use: a counter
-    can start anywhere (each 16 bytes), and both AES and the addition let other threads work.
+
+def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) -> None:
+    """Add each mask ``(derived bytes, +1 or -1)`` to ``vector`` in place, modulo 2^32.
+
+    Block by block: a block and its keystream stay in cache while all masks pass over it, and beyond
+    the vector it takes one buffer per thread. A vector is cut into one run for each core this
+    process may use: a counter can start anywhere (each 16 bytes), and both AES and the addition let
+    other threads work.
     """
     given = list(masks)
     threads = min(_cores(), len(vector) // LEAST_WORDS)
@@ -132,7 +158,7 @@ def add_masks(vector: NDArray[np.uint32], masks: Iterable[tuple[bytes, int]]) ->
 
 
 def _cores() -> int:
-    """How many this process may use (all, where the system cannot say)."""
+    """Number of cores this process may use (all, where the system cannot say)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -141,7 +167,7 @@ def _add_masks(
 ) -> None:
     """The masks' words ``first`` (a multiple of 4) to ``last``."""
     buffer = bytearray(8 * BLOCK)
-    streams = [(Keystream(key, buffer, first), sign) for key, sign in masks]
+    streams = [(mask_stream(derived, buffer, first), sign) for derived, sign in masks]
     for start in range(first, last, BLOCK):
         block = vector[start : min(start + BLOCK, last)]
         for stream, sign in streams:

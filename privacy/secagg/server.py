@@ -1,9 +1,10 @@
-"""The server's side of a secure sum: collect, unmask, check; survive whoever is missing while
-enough remain.
+"""Server side of a secure sum: collect, unmask, check; survive whoever is missing while enough
+remain.
 
-Uploads are added as they come, block by block if they come so; the server holds one vector. It
-never holds a share it could misuse before the sum is closed, and what it gives back is a sum over
-at least ``threshold`` nodes or nothing.
+The legs and their names in the literature are listed in :mod:`privacy.secagg.client`. Uploads are
+added as they come, block by block if they come so; the server holds one vector. It never holds a
+share it could misuse before the sum is closed, and what it gives back is a sum over at least
+``threshold`` nodes or nothing.
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ BOX_BYTES = 12 + 2 * SHARE_BYTES + 16
 
 
 class SecAggServer:
-    """One secure sum under ``terms``; ``identities`` are the members' public keys from the
+    """One secure sum under ``terms``; ``identities`` are the members' public keys, from the
     roster."""
 
     def __init__(self, terms: Terms, identities: Mapping[int, bytes]) -> None:
         objection = terms.objection()
         if objection:
             raise AbortedError(objection)
-        self.terms, self.identities = terms, identities
+        self.terms = terms
+        self.identities = identities
         self.total = np.zeros(terms.length, np.uint32)
-        self._boxes: dict[int, dict[int, bytes]] = {}
+        self._boxes: dict[int, dict[int, bytes]] = {}  # sender -> receiver -> sealed shares
         self._sharers: list[int] = []
         self._survivors: set[int] = set()
         self._signatures: dict[int, bytes] = {}
-        self._revealed: dict[int, dict[int, bytes]] = {}
+        self._revealed: dict[int, dict[int, bytes]] = {}  # owner -> holder's point -> share
         self._stage = "share"
 
     # ------------------------------------------------------------------ share
@@ -50,9 +52,8 @@ class SecAggServer:
         """A member's sealed shares, one for each neighbour; raises ``ValueError`` if they are not
         that."""
         self._at("share")
-        if set(boxes) != set(self.terms.graph[sender]) or any(
-            len(box) != BOX_BYTES for box in boxes.values()
-        ):
+        whole = all(len(box) == BOX_BYTES for box in boxes.values())
+        if set(boxes) != set(self.terms.graph[sender]) or not whole:
             raise ValueError(
                 f"member {sender} did not send one box of {BOX_BYTES} bytes to each neighbour"
             )
@@ -60,11 +61,11 @@ class SecAggServer:
 
     @property
     def sharers(self) -> list[int]:
-        """Who has shared so far."""
+        """Members that have shared so far."""
         return sorted(self._boxes)
 
     def close_sharing(self) -> list[int]:
-        """Who takes part: those who shared and see enough neighbours who did."""
+        """Members that take part: those who shared. Each must see enough neighbours who did."""
         self._at("share")
         sharers = set(self._boxes)
         lonely = {
@@ -77,14 +78,15 @@ class SecAggServer:
             )
         if len(sharers) < self.terms.least:  # before anybody trains for a sum that cannot be
             raise AbortedError(
-                f"{len(sharers)} of {len(self.terms.members)} nodes shared their secrets, {self.terms.least} must be "
-                "in the sum (from six nodes on one may be missing)"
+                f"{len(sharers)} of {len(self.terms.members)} nodes shared their secrets, "
+                f"{self.terms.least} must be in the sum (from six nodes on one may be missing)"
             )
-        self._sharers, self._stage = sorted(sharers), "upload"
+        self._sharers = sorted(sharers)
+        self._stage = "upload"
         return self._sharers
 
     def inbox(self, receiver: int) -> dict[int, bytes]:
-        """The boxes for one member."""
+        """The boxes addressed to one member."""
         return {
             sender: self._boxes[sender][receiver]
             for sender in self.terms.graph[receiver]
@@ -93,7 +95,7 @@ class SecAggServer:
 
     # ------------------------------------------------------------------ upload
     def upload(self, sender: int, vector: NDArray[np.uint32]) -> None:
-        """Add a masked vector. Its array is not kept."""
+        """Add a masked vector ``[length]``. Its array is not kept."""
         if vector.dtype != np.uint32 or vector.shape != self.total.shape:
             raise ValueError(
                 f"a vector of {vector.shape} {vector.dtype}, expected {self.total.shape} uint32"
@@ -101,8 +103,11 @@ class SecAggServer:
         self.upload_blocks(sender, [vector])
 
     def upload_blocks(self, sender: int, blocks: Iterable[NDArray[np.uint32]]) -> None:
-        """The same from consecutive blocks; a stream of the wrong length spoils the sum and aborts
-        it."""
+        """Add a masked vector that comes in consecutive blocks.
+
+        A stream of the wrong length spoils the sum and aborts it: what was added of it cannot be
+        told from the rest.
+        """
         self._at("upload")
         if sender not in self._sharers or sender in self._survivors:
             raise ValueError(f"member {sender} is not expected to upload (again)")
@@ -121,7 +126,7 @@ class SecAggServer:
         self._survivors.add(sender)
 
     def close_uploads(self) -> list[int]:
-        """Whose vectors are in the sum."""
+        """Members whose vectors are in the sum."""
         self._at("upload")
         for member in self._survivors:
             near = self._survivors & {*self.terms.graph[member], member}
@@ -150,7 +155,7 @@ class SecAggServer:
         self._signatures[sender] = signature
 
     def close_confirmation(self) -> list[int]:
-        """Who can be asked to unmask: everyone who confirmed."""
+        """Members that can be asked to unmask: everyone who confirmed."""
         self._at("confirm")
         for member in self._signatures:
             if len(self.signatures(member)) < self.terms.threshold:
@@ -163,7 +168,7 @@ class SecAggServer:
         return sorted(self._signatures)
 
     def signatures(self, receiver: int) -> dict[int, bytes]:
-        """The signatures one member is shown: its neighbours' and its own."""
+        """The signatures that one member is shown: its neighbours' and its own."""
         near = {*self.terms.graph[receiver], receiver}
         return {
             member: signature for member, signature in self._signatures.items() if member in near
@@ -185,27 +190,35 @@ class SecAggServer:
         does not check."""
         self._at("unmask")
         self._stage = "closed"
-        session, masks = self.terms.session, []
+        masks = []
         for member in self._sharers:
             secret = self._secret(member)
             if member in self._survivors:
-                masks.append((self_mask_key(secret, session, member), -1))
-                continue
-            key = agreement_key(secret, "mask")
-            if public_bytes(key) != self.terms.prekey(member).mask:
-                raise AbortedError(f"the revealed shares of member {member} do not give its key")
-            for peer in self.terms.graph[member]:
-                if (
-                    peer in self._survivors
-                ):  # take out what the peer added for its pair with the one who left
-                    pair = pair_mask_key(key, self.terms.prekey(peer).mask, session, member, peer)
-                    masks.append((pair, -1 if member > peer else 1))
+                masks.append((self_mask_key(secret, self.terms.session, member), -1))
+            else:
+                masks += self._left_over(member, secret)
         add_masks(self.total, masks)
+        # Every vector ends in zeros: what is not zero here is masks that did not cancel
         if self.total[-CHECK:].any():
             raise AbortedError(
-                "the masks did not cancel: a node was given another model or keys, or an upload was changed"
+                "the masks did not cancel: a node was given another model or keys, or an upload "
+                "was changed"
             )
         return self.total[:-CHECK]
+
+    def _left_over(self, gone: int, secret: bytes) -> list[tuple[bytes, int]]:
+        """The pair masks that survivors added for a member who shared and did not upload."""
+        key = agreement_key(secret, "mask")
+        # Compared first: wrong shares would only show in the check block, and name nobody
+        if public_bytes(key) != self.terms.prekey(gone).mask:
+            raise AbortedError(f"the revealed shares of member {gone} do not give its key")
+        masks = []
+        for peer in self.terms.graph[gone]:
+            if peer in self._survivors:
+                other = self.terms.prekey(peer).mask
+                pair = pair_mask_key(key, other, self.terms.session, gone, peer)
+                masks.append((pair, -1 if gone > peer else 1))
+        return masks
 
     def _secret(self, member: int) -> bytes:
         try:

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 PRIME = 2**128 + 51
-SECRET_BYTES, SHARE_BYTES = 16, 17
+SECRET_BYTES = 16
+SHARE_BYTES = 17  # one more: the prime is above 2^128
 
 
 def split(secret: bytes, points: Sequence[int], threshold: int) -> list[bytes]:
@@ -27,9 +28,8 @@ def split(secret: bytes, points: Sequence[int], threshold: int) -> list[bytes]:
         raise ValueError(f"threshold {threshold} of {len(points)} shares")
     if len(set(points)) < len(points) or any(not 0 < point < PRIME for point in points):
         raise ValueError("points must be distinct and not zero")
-    coefficients = [secrets.randbelow(PRIME) for _ in range(threshold - 1)] + [
-        int.from_bytes(secret, "big")
-    ]
+    coefficients = [secrets.randbelow(PRIME) for _ in range(threshold - 1)]
+    coefficients.append(int.from_bytes(secret, "big"))
     shares = []
     for point in points:
         value = 0
@@ -49,9 +49,9 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
         raise ValueError(f"{len(shares)} shares, {threshold} are needed")
     points = tuple(sorted(shares)[:threshold])
     values = (int.from_bytes(shares[point], "big") for point in points)
-    secret = (
-        sum(weight * value for weight, value in zip(_weights(points), values, strict=True)) % PRIME
-    )
+    terms = (weight * value for weight, value in zip(_weights(points), values, strict=True))
+    secret = sum(terms) % PRIME
+    # Above 2^128 there are 51 elements of the field that no secret can be
     if secret >> (8 * SECRET_BYTES):
         raise ValueError("the shares do not belong together")
     return secret.to_bytes(SECRET_BYTES, "big")

@@ -28,12 +28,14 @@ from privacy.secagg.primitives import derive, seal, unseal
 from tasks.errors import FedappError
 
 ASSOCIATED = b"fedapp vault 3"
-TURN_BYTES, LENGTH_BYTES = 8, 4  # a slot: which write it is, how long its box is, the box
+# A slot holds the number of the write, the length of its box, and the box
+TURN_BYTES = 8
+LENGTH_BYTES = 4
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """What tells this start of the machine from any other; empty where the system does not say."""
+    """Name of this start of the machine; empty where the system does not say."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -48,7 +50,8 @@ class Vault:
     """
 
     def __init__(self, file: Path, identity: Ed25519PrivateKey) -> None:
-        self.file, self._slots = file, (file.with_suffix(".a"), file.with_suffix(".b"))
+        self.file = file
+        self._slots = (file.with_suffix(".a"), file.with_suffix(".b"))
         self._key = derive(identity.private_bytes_raw(), b"", "fedapp vault")
         self._boot = boot_id()
 
@@ -66,7 +69,7 @@ class Vault:
                 if refusal.ends:
                     state["session"] = None
                     self._write(state)
-                    self._write(state)
+                    self._write(state)  # into the other slot too, which still holds its secrets
                 raise
             self._write(state)
             if had_secrets and state["session"] is None:
@@ -82,9 +85,8 @@ class Vault:
             if state is not None:
                 break
         else:
-            if (
-                len(found) == 2
-            ):  # one torn slot alone is what a process killed in its first write leaves
+            # One torn slot alone is what a process killed in its first write leaves
+            if len(found) == 2:
                 raise FedappError(f"{self.file} is damaged or was written under another identity")
             return {
                 "turn": 0,
@@ -99,14 +101,12 @@ class Vault:
         return state
 
     def _unsealed(self, data: bytes) -> dict[str, Any] | None:
-        """What a slot holds; ``None`` if it was torn by a killed process, or is not ours."""
-        turn, length = data[:TURN_BYTES], data[TURN_BYTES : TURN_BYTES + LENGTH_BYTES]
+        """State in a slot; ``None`` if it was torn by a killed process, or is not ours."""
         start = TURN_BYTES + LENGTH_BYTES
+        turn = data[:TURN_BYTES]
+        length = int.from_bytes(data[TURN_BYTES:start], "big")
         try:
-            text = unseal(
-                self._key, data[start : start + int.from_bytes(length, "big")], ASSOCIATED + turn
-            )
-            return json.loads(text)
+            return json.loads(unseal(self._key, data[start : start + length], ASSOCIATED + turn))
         except ValueError:
             return None
 
@@ -117,12 +117,10 @@ class Vault:
         descriptor = os.open(self._slots[state["turn"] % 2], os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             data = turn + len(box).to_bytes(LENGTH_BYTES, "big") + box
-            data += bytes(
-                max(os.fstat(descriptor).st_size - len(data), 0)
-            )  # overwritten in place, to its old end
-            while (
-                data
-            ):  # a full disk must raise here, before anything that depends on this state is said
+            # Overwritten in place, to its old end: nothing of an older state stays behind it
+            data += bytes(max(os.fstat(descriptor).st_size - len(data), 0))
+            # A full disk must raise here, before anything that depends on this state is said
+            while data:
                 data = data[os.write(descriptor, data) :]
             if not self._boot:
                 os.fsync(descriptor)

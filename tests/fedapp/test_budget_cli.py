@@ -195,16 +195,16 @@ def test_poisson_rounds_report_the_amplified_number_with_its_assumption(
 
 
 def test_verify_finds_a_changed_byte_and_a_shorter_ledger(private_run: RunFolder) -> None:
-    book = private_run.path / "population" / "ledger.jsonl"
+    ledger = private_run.path / "population" / "ledger.jsonl"
     code, found, _ = cli("budget", "verify", str(private_run.path))
     assert (
         code == 0 and found is not None and found["charged"] == 4 and found["checkpoint_round"] == 4
     )
-    whole = book.read_bytes()
-    book.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
     with pytest.raises(InputError):
-        cli("budget", "verify", str(book))
-    book.write_bytes(b"".join(whole.splitlines(keepends=True)[:-3]))
+        cli("budget", "verify", str(ledger))
+    ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:-3]))
     with pytest.raises(InputError, match="lacks entry"):
         cli("budget", "verify", str(private_run.path))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedapp.attacks import attack_run
-from fedapp.attacks.fields import FieldAttacks
+from fedapp.attacks.field_round import FieldRound
 from fedapp.config.experiment import Experiment
 from fedapp.identity import ForeignCodeError, fingerprint, refuse_foreign
 from fedapp.report import write_report
@@ -45,9 +45,9 @@ def test_an_attack_gets_what_clients_send_however_the_server_goes_on(
     found = {}
     for rule in ("fedavg", "outsiders:SmallSteps"):
         folder = run(**{**still, "rule": rule, "run-dir": str(tmp_path / rule.replace(":", "-"))})
-        stage = FieldAttacks(folder, 3)
-        stage.experiment = Experiment.from_run_config({**folder.config, "learner.outer-rate": 0.05})
-        found[rule] = stage.updates("maml", 0)
+        view = FieldRound(folder, 3)
+        view.experiment = Experiment.from_run_config({**folder.config, "learner.outer-rate": 0.05})
+        found[rule] = view.updates("maml", 0)
     ours, small = found.values()
     assert float(ours.norm(dim=1).min()) > 1e-4
     torch.testing.assert_close(small, ours, rtol=1e-3, atol=1e-7)

@@ -314,14 +314,14 @@ def test_resume_charges_the_lost_round_and_refuses_a_shorter_ledger(
     monkeypatch.undo()
     config = smoke(**changes, **{"runtime.nodes": 2}) | {"resume": True}
     folder = RunFolder(Path(config["run-dir"]))
-    book = folder.path / "population" / "ledger.jsonl"
-    whole = book.read_bytes()
-    book.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    ledger = folder.path / "population" / "ledger.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
     with pytest.raises(InputError, match="ends at entry"):
         run_in_process(server_app, client_app, config, 2)
-    book.write_bytes(whole)
+    ledger.write_bytes(whole)
     run_in_process(server_app, client_app, config, 2)
-    reserves = [entry for entry in read_entries(book) if entry["type"] == "reserve"]
+    reserves = [entry for entry in read_entries(ledger) if entry["type"] == "reserve"]
     assert [entry["round"] for entry in reserves] == [1, 2, 3, 3, 4]  # the lost round counts
     assert folder.read("result.json")["epsilon"] == pytest.approx(
         gaussian_epsilon(math.sqrt(5) / 4.0, 1e-5)

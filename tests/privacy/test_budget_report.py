@@ -10,11 +10,9 @@ import pytest
 from budget_kit import DELTA, charged, facts
 
 from privacy.accounting import gaussian_epsilon
+from privacy.budget.facts import weakest
 from privacy.budget.plan import Plan, predict
-from privacy.budget.report import build_report, weakest
-from privacy.joint import CHECK
-from privacy.releases.secagg import SecAgg
-from privacy.settings import PrivacySettings
+from privacy.budget.report import build_report
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -1,4 +1,4 @@
-"""The budget's book: a crash is charged, a changed byte is found, a shorter book is refused."""
+"""The budget ledger: a crash is charged, a changed byte is found, a shorter ledger is refused."""
 
 from __future__ import annotations
 
@@ -166,14 +166,14 @@ def test_two_continuations_of_one_book_cannot_be_spliced(tmp_path: Path) -> None
     breaks the chain."""
     Ledger(tmp_path / "a").close()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    books = []
+    ledgers = []
     for name, multiplier in (("a", 1.0), ("b", 9.0)):
         ledger = Ledger(tmp_path / name)
         ledger.append("reserve", run=name, multiplier=multiplier, rate=0.0)
         ledger.append("release", run=name, counted=12)
         ledger.close()
-        books.append(ledger.file.read_bytes().splitlines(keepends=True))
-    dear, cheap = books
+        ledgers.append(ledger.file.read_bytes().splitlines(keepends=True))
+    dear, cheap = ledgers
     assert dear[0] == cheap[0] and len(dear) == len(cheap) == 3
     (tmp_path / "spliced.jsonl").write_bytes(dear[0] + cheap[1] + dear[2])
     with pytest.raises(InputError, match="does not follow the line before it") as caught:
@@ -310,14 +310,14 @@ def test_nodes_notice_a_book_that_goes_back(tmp_path: Path) -> None:
     late = ledger.witness()
     node = Witness(tmp_path / "seen.json", ledger.public)
     node.see(late, 1.0)
-    for shown in (early, late):  # a book that does not move charges nothing
+    for shown in (early, late):  # a ledger that does not move charges nothing
         with pytest.raises(ValueError, match="went back"):
             node.see(shown, 1.0)
     with pytest.raises(ValueError, match="not signed"):
         node.see({**late, "seq": 5}, 1.0)
     with pytest.raises(
         ValueError, match="not that of the server"
-    ):  # a second book beside the first
+    ):  # a second ledger beside the first
         node.see({**late, "ledger": "another"}, 1.0)
     stranger = Ed25519PrivateKey.generate()
     text = witness_text(ledger.id, 9, "0" * 64)

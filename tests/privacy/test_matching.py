@@ -10,16 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from privacy.attacks.matching import (
-    QUICK,
-    Search,
-    Training,
-    cap_guesses,
-    drawn_samples,
-    match_best,
-    match_update,
-    simulate,
-)  # fmt: skip
+from privacy.attacks.client_training import Training, cap_guesses, drawn_samples, simulate
+from privacy.attacks.matching import QUICK, Search, match_best, match_update
 from privacy.attacks.render import best_affine
 from strategies.local.erm import Erm
 from strategies.local.meta import FedMeNF, FedMeNFUnbounded, Fomaml, Maml
@@ -100,17 +92,7 @@ class Server:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_simulation_is_the_trainer(name: str) -> None:
     server = Server(name)
-    known = server.training()
-    sent = simulate(
-        server.field.loss,
-        server.learner,
-        server.model,
-        server.truth,
-        server.coordinates,
-        STEPS,
-        known.batches,
-        CLIP,
-    )
+    sent = simulate(server.training(), server.model, server.truth)
     torch.testing.assert_close(sent.detach() - server.model, server.updates, rtol=1e-9, atol=1e-12)
 
 
@@ -123,17 +105,7 @@ def test_simulation_is_differentiable_in_the_values(name: str) -> None:
     weights = torch.randn(server.updates.shape, generator=draw, dtype=torch.float64)
 
     def read(x: Tensor) -> Tensor:
-        sent = simulate(
-            server.field.loss,
-            server.learner,
-            server.model,
-            x,
-            server.coordinates,
-            STEPS,
-            known.batches,
-            CLIP,
-        )
-        return (sent * weights).sum()
+        return (simulate(known, server.model, x) * weights).sum()
 
     (gradient,) = torch.autograd.grad(read(values), values)
     difference = (read(server.truth + 1e-5 * along) - read(server.truth - 1e-5 * along)) / 2e-5

@@ -10,18 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from cohort import Cohort
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from privacy.entropy import BLOCK
 from privacy.joint import CHECK
-from privacy.secagg import primitives
 from privacy.secagg.graph import default_threshold, harary, neighbours
 from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, RefusalError
-from privacy.secagg.primitives import agreement_key, pair_mask_key, public_bytes, self_mask_key
 from privacy.secagg.server import SecAggServer
 from privacy.secagg.shamir import combine, split
 
@@ -36,29 +32,6 @@ def vectors(n: int, length: int) -> dict[int, NDArray[np.uint32]]:
 
 def plain_sum(inputs: dict[int, NDArray[np.uint32]], members: list[int]) -> NDArray[np.uint32]:
     return np.sum([inputs[member] for member in members], axis=0, dtype=np.uint32)
-
-
-# ---------------------------------------------------------------- masks
-@pytest.mark.parametrize("length", [1, BLOCK, 3 * BLOCK - 1, 5 * BLOCK + 7])
-@pytest.mark.parametrize("cores", [1, 2, 3])
-def test_masks_do_not_depend_on_how_many_cores_add_them(
-    monkeypatch: pytest.MonkeyPatch, cores: int, length: int
-) -> None:
-    """Against AES-256-CTR from counter 0, as the cipher library gives it in one piece."""
-    monkeypatch.setattr(primitives, "_cores", lambda: cores)
-    monkeypatch.setattr(primitives, "LEAST_WORDS", 3)
-    vector = RNG.integers(0, 2**32, length, dtype=np.uint32)
-    masks, expected = (
-        [(bytes([number]) * 32, sign) for number, sign in ((1, 1), (2, -1), (3, -1))],
-        vector.copy(),
-    )
-    for key, sign in masks:
-        stream = (
-            Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(4 * length))
-        )
-        expected += np.frombuffer(stream, np.uint32) * np.uint32(sign % 2**32)
-    primitives.add_masks(vector, masks)
-    assert (vector == expected).all()
 
 
 # ---------------------------------------------------------------- S1: exact sums
@@ -137,42 +110,6 @@ def test_below_the_threshold_nothing_is_revealed(cohort: Make, leg: str) -> None
         assert max(len(shares) for shares in made.server._revealed.values()) < 5
     else:
         assert not made.server._revealed
-
-
-# ---------------------------------------------------------------- S4: keys keep all their bits
-def test_flipping_any_bit_of_the_secret_changes_the_mask_key() -> None:
-    seed = bytes(16)
-    key = self_mask_key(seed, bytes(32), 1)
-    flipped = {self_mask_key((1 << bit).to_bytes(16, "big"), bytes(32), 1) for bit in range(128)}
-    assert len(flipped | {key}) == 129
-    changed = [
-        sum((a ^ b).bit_count() for a, b in zip(key, other, strict=True)) for other in flipped
-    ]
-    assert min(changed) > 80  # of 256; fewer than 81 has probability 1e-9
-
-
-def test_mask_keys_do_not_collide_but_folded_ones_do() -> None:
-    """Half a million keys: none agree in their first 16 bytes. Folded to 32 bits, as flwr 1.41
-    does, they do."""
-    count = 500_000
-    raw = np.frombuffer(
-        b"".join(self_mask_key(i.to_bytes(16, "big"), bytes(32), 0) for i in range(60_000)),
-        np.uint64,
-    )
-    keys = raw.reshape(-1, 4)
-    assert len(np.unique(keys[:, :2], axis=0)) == 60_000
-    words = RNG.integers(0, 2**32, (count, 8), dtype=np.uint32)
-    assert len(np.unique(np.bitwise_xor.reduce(words, axis=1))) < count  # expected: 29 collisions
-
-
-def test_both_ends_derive_one_pair_key_bound_to_session_and_pair() -> None:
-    one, other = agreement_key(b"1" * 16, "mask"), agreement_key(b"2" * 16, "mask")
-    key = pair_mask_key(one, public_bytes(other), b"s" * 32, 4, 9)
-    assert key == pair_mask_key(other, public_bytes(one), b"s" * 32, 9, 4)
-    assert key != pair_mask_key(one, public_bytes(other), b"t" * 32, 4, 9)
-    assert key != pair_mask_key(one, public_bytes(other), b"s" * 32, 4, 8)
-    with pytest.raises(ValueError):
-        pair_mask_key(one, bytes(32), b"s" * 32, 4, 9)  # a point of small order
 
 
 # ---------------------------------------------------------------- S6: what does not fit is noticed

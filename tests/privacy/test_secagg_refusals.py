@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.joint import CHECK
+from privacy.secagg import messages
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.graph import default_threshold, dropouts, harary, lowest_threshold
 from privacy.secagg.identity import Policy
@@ -96,6 +97,20 @@ def test_noise_that_only_the_server_promises_does_not_count() -> None:
 
 
 # ---------------------------------------------------------------- keys
+def test_nodes_of_two_versions_of_the_protocol_refuse_each_other(
+    cohort: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks made in two ways would not cancel: keys are refused before anything is shared."""
+    made = cohort(5)
+    with monkeypatch.context() as older:
+        older.setattr(messages, "PROTOCOL", "fedapp secure sum 1")
+        terms = made.terms(4)
+        old_session = terms.session
+    assert replace(terms).session != old_session
+    with pytest.raises(RefusalError, match="not signed by it"):
+        made.clients[0].share(replace(terms))
+
+
 def test_a_neighbours_prekey_must_be_signed_by_it(cohort: Make) -> None:
     made = cohort(5)
     terms = made.terms(4)

@@ -127,7 +127,7 @@ def test_a_rule_with_memory_needs_a_store(quadratic: Callable[..., Any]) -> None
 @pytest.mark.parametrize(
     ("rule", "signals"), [("scaffold", None), ("isfa", {"0": 1.0, "1": 0.1, "2": 0.6})]
 )
-def test_a_rehearsal_is_what_a_run_sums_and_leaves_nothing(
+def test_a_simulated_round_is_what_a_run_sums_and_leaves_nothing(
     quadratic: Callable[..., Any], rule: str, signals: dict[str, float] | None
 ) -> None:
     game = Rounds(quadratic(TARGETS), rule, clients=7, signals=signals)
@@ -140,7 +140,7 @@ def test_a_rehearsal_is_what_a_run_sums_and_leaves_nothing(
         key: {name: row.clone() for name, row in kept.items()}
         for key, kept in game.store.versions.items()
     }
-    local, contribution = game.trainer.simulate(received, order)
+    local, contribution = game.trainer.simulate_round(received, order)
     assert game.store.versions.keys() == before.keys()
     for key, kept in before.items():
         assert all(torch.equal(game.store.versions[key][name], row) for name, row in kept.items())

@@ -15,12 +15,12 @@ from privacy.meta_nsgd import MetaNsgd
 from strategies.local.erm import Erm
 from strategies.local.meta import (
     FedMeNF,
+    FedMeNFAdaptive,
     FedMeNFFirstOrder,
     FedMeNFUnbounded,
     Fomaml,
     Maml,
     Meta,
-    FedMeNFAdaptive,
 )
 from strategies.local.reptile import Reptile
 from strategies.settings import FedMeNFSettings, LearnerSettings, MetaNsgdSettings

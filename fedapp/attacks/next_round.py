@@ -1,5 +1,5 @@
-"""The stage of an attack: a run's last model, what its clients would send next, and what a server
-would hold of it.
+"""The round after a run's last checkpoint: what its clients would send, and what a server would
+hold of it.
 
 The clients' updates are made again from the last shared model, one round further, as the run would
 have; then the server's view is taken of them: each update (plain), their sum (secure aggregation),
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +19,6 @@ from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from privacy.accounting import gaussian_epsilon
-from privacy.attacks.rehearsal import rehearse
-from privacy.attacks.transcript import LARGEST_Z, score_transcript
 from privacy.releases.central import CentralDP
 from privacy.releases.plain import Plain
 from strategies.cohort import Assignment, CohortTrainer
@@ -31,11 +28,12 @@ from strategies.release import Release
 from strategies.types import Broadcast, Contribution
 from tasks.errors import InputError, UnusableDataError
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # attack, method, release, n, metric, value, floor, chance
+Held = Callable[[int], Tensor]  # client -> the update [P] a server holds of it
 PARALLEL = 1e-3  # 1 - cosine below which one vector is the other, scaled
 
 
-class LookedAt:
+class ReadOnlyStore:
     """A :class:`strategies.cohort.MemoryStore` that is read and never written: an attack leaves no
     trace in a run."""
 
@@ -46,48 +44,64 @@ class LookedAt:
         return self.state.read(client, version)
 
     def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
-        """What a client would remember of a round that does not happen."""
+        """Drop it: the round does not happen."""
 
 
-class Stage:
-    """A run's last model, and what its clients would send next."""
+class NextRound:
+    """A run's last model, and the updates of the round after it."""
 
     def __init__(self, folder: RunFolder, clients: int) -> None:
         self.folder = folder
         self.pieces = Pieces.of(folder)
-        self.experiment = experiment = self.pieces.experiment
+        self.experiment = self.pieces.experiment
         self.task = self.pieces.task
         if any(event.get("deployed") for event in folder.events() if event["event"] == "start"):
             raise InputError(
-                "run", str(folder.path), "its clients' data are on their own devices: what lies here is not theirs",
+                "run",
+                str(folder.path),
+                "its clients' data are on their own devices: what lies here is not theirs",
                 "attack a simulated run of the same configuration",
-            )  # fmt: skip
+            )
         files = list_checkpoints(folder.checkpoints)
         if not files:
             raise InputError(
                 "run", str(folder.path), "has no checkpoint yet", "attack it after its first round"
             )
         self.checkpoint = load_checkpoint(files[-1], {})
-        self.clients = list(range(min(clients, experiment.clients.total)))
+        self.clients = list(range(min(clients, self.experiment.clients.total)))
         self.rule = self.pieces.rule
         self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    def opening(self, method: str) -> str:
+        """Progress line before the attacks on a method."""
+        return f"attacking {method}: {len(self.clients)} clients"
+
+    def remarks(self, method: str, seed: int) -> list[Row]:
+        """Rows that belong to the updates whatever attacks are tried."""
+        return []
+
+    # ------------------------------------------------------------------ the last checkpoint
+    def model(self, method: str, seed: int) -> Tensor:
+        """The shared model at the last checkpoint."""
+        return self.federation(method, seed).model
 
     def federation(self, method: str, seed: int) -> Federation:
         """An arm at the last checkpoint: shared model, the rule's state, accepted rounds."""
         return self.checkpoint.federation(f"{method}-{seed}", self.rule)
 
-    def model(self, method: str, seed: int) -> Tensor:
-        """The shared model at the last checkpoint."""
-        return self.federation(method, seed).model
-
     def judged(self, method: str, seed: int) -> Tensor:
-        """What the run was judged by: the last model, unless the rule says otherwise."""
+        """The model the run was judged by: the last one, unless the rule says otherwise."""
         return self.federation(method, seed).result
 
     def received(self, method: str, seed: int) -> Broadcast:
-        """What clients would get in the round after the checkpoint."""
+        """Broadcast that clients would get in the round after the checkpoint."""
         return self.federation(method, seed).broadcast(self.checkpoint.round + 1)
 
+    def accepted(self, method: str, seed: int) -> dict[int, int]:
+        """The round each client's memory is of."""
+        return self.federation(method, seed).accepted
+
+    # ------------------------------------------------------------------ the clients' updates
     def updates(self, method: str, seed: int) -> Tensor:
         """``[C, P]``: what each client trains in the round after the checkpoint, and under
         ``plain`` sends.
@@ -105,42 +119,42 @@ class Stage:
     def _sent(self, method: str, seed: int) -> tuple[Tensor, Tensor]:
         if (method, seed) in self._known:
             return self._known[method, seed]
-        received, number = self.received(method, seed), self.checkpoint.round + 1
-        trainer, accepted = self.trainer(method, seed), self.accepted(method, seed)
-        rows, weights = [], []
+        received = self.received(method, seed)
+        trainer = self.trainer(method, seed)
+        accepted = self.accepted(method, seed)
+        rows = []
+        weights = []
         for client in self.clients:
-            order = Assignment(number, seed, (client,), (accepted.get(client, 0),))
+            order = Assignment(received.round, seed, (client,), (accepted.get(client, 0),))
             try:
-                local, contribution = trainer.simulate(received, order)
+                local, contribution = trainer.simulate_round(received, order)
             except UnusableDataError as error:
                 raise InputError(
                     "run", str(self.folder.path), f"client {client}: {error}", "see its log"
                 ) from error
-            sent = contribution.vector[0, : local.delta.shape[1]]
-            if (
-                1 - torch.cosine_similarity(sent, local.delta[0], dim=0) > PARALLEL
-                and local.delta.any()
-            ):
+            delta = local.delta[0]
+            sent = contribution.vector[0, : len(delta)]
+            if 1 - torch.cosine_similarity(sent, delta, dim=0) > PARALLEL and delta.any():
                 raise InputError(
-                    "rule", self.experiment.rule, "its clients send something else than the update they trained",
-                    "attack a run whose clients send updates: what is known here is to invert those",
-                )  # fmt: skip
-            rows.append(local.delta[0])
+                    "rule",
+                    self.experiment.rule,
+                    "its clients send something else than the update they trained",
+                    "attack a run whose clients send updates: what is known here is to invert "
+                    "those",
+                )
+            rows.append(delta)
             weights.append(contribution.weight[0])
         return self._known.setdefault((method, seed), (torch.stack(rows), torch.stack(weights)))
 
     def trainer(self, method: str, seed: int) -> CohortTrainer:
-        """What trains the run's clients, from the memories they have."""
+        """Trainer of the run's clients, from the memories they have."""
         learner = self.pieces.learner(method)
-        store = LookedAt(ClientState(self.folder.client_state / f"{method}-{seed}"))
-        kept = store if remembered(self.task, learner, self.rule) else None
+        store = None
+        if remembered(self.task, learner, self.rule):
+            store = ReadOnlyStore(ClientState(self.folder.client_state / f"{method}-{seed}"))
         return CohortTrainer(
-            self.task, learner, self.rule, Plain(), self.experiment.learner, store=kept
+            self.task, learner, self.rule, Plain(), self.experiment.learner, store=store
         )
-
-    def accepted(self, method: str, seed: int) -> dict[int, int]:
-        """The round each client's memory is of."""
-        return self.federation(method, seed).accepted
 
     def corrections(self, method: str, seed: int) -> Tensor:
         """``[C, P]``: what the rule by itself took off each update in the same way at every step.
@@ -148,78 +162,49 @@ class Stage:
         A server that saw a client's earlier messages in the clear knows its control variate, and
         adds this back before it looks for data. Zero for rules whose clients remember nothing.
         """
-        received, accepted = self.received(method, seed), self.accepted(method, seed)
-        flat = received.model.new_zeros(len(self.clients), received.model.numel())
+        received = self.received(method, seed)
+        zero = received.model.new_zeros(len(self.clients), received.model.numel())
         if not self.rule.memory:
-            return flat
+            return zero
+        accepted = self.accepted(method, seed)
         trainer = self.trainer(method, seed)
-        memory = trainer.memory.recall(
-            [(client, accepted.get(client, 0)) for client in self.clients], received.model
-        )
-        each = self.rule.correct(flat, received.model.expand_as(flat), received, memory)
-        return each * (self.experiment.learner.outer_steps * trainer.learner.outer_rate)  # type: ignore[union-attr]
+        versions = [(client, accepted.get(client, 0)) for client in self.clients]
+        memory = trainer.memory.recall(versions, received.model)
+        each = self.rule.correct(zero, received.model.expand_as(zero), received, memory)
+        rate = trainer.learner.outer_rate  # type: ignore[union-attr]
+        return each * (self.experiment.learner.outer_steps * rate)
 
-    def noised(self, updates: Tensor) -> tuple[str, Tensor]:
-        """The mean update as a noised release gives it: the run's own, or central noise at the
-        config's z and C."""
-        own, name = self.pieces.release_type, self.experiment.release
-        # attacks look at updates alone
-        privacy = self.pieces.privacy.model_copy(update={"metrics": "{}"})
-        release: Release
-        if own.placement != "none":
-            release = own(privacy, updates.shape[1])  # type: ignore[call-arg]
-        else:
-            release, name = CentralDP(privacy, updates.shape[1]), "central-dp"
-        count = len(updates)
-        epsilon = gaussian_epsilon(1 / release.multiplier, privacy.delta)
-        public = release.open(count, count, 1, 1)
-        contribution = Contribution(updates, torch.ones(count), largest=1.0)
-        closed = release.close(release.encode(contribution, public), public)
-        assert closed is not None, "a private release closes with a vector"
-        label = f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g}, epsilon {epsilon:.2f} a round)"
-        return label, release.decode(closed, public).mean
-
-    def views(self, updates: Tensor) -> Iterator[tuple[str, Callable[[int], Tensor]]]:
+    # ------------------------------------------------------------------ the server's view
+    def releases(self, method: str, seed: int) -> Iterator[tuple[str, Held]]:
         """``(release, client -> the update the server would hold)``."""
+        updates = self.updates(method, seed)
         yield "plain", lambda client: updates[client]
         mean = updates.mean(0)
         yield "secagg", lambda _: mean
         label, noisy = self.noised(updates)
         yield label, lambda _: noisy
 
-    def transcript(self, method: str, seed: int) -> Iterator[Row]:
-        """A secure sum of the clients' real updates, and what its messages show by themselves."""
-        rows = [update.double().numpy() for update in self.updates(method, seed)]
-        uploads, inputs = rehearse(np.stack(rows), self.experiment.privacy.clip_norm)
-        score = score_transcript(uploads, inputs)
-        base = {
-            "attack": "transcript",
-            "method": method,
-            "release": "secagg",
-            "n": len(rows),
-            "floor": LARGEST_Z,
-        }
-        yield base | {
-            "metric": "upload_input_z",
-            "value": score.input_z,
-            "chance": _expected_largest(len(rows)),
-        }
-        pairs = len(rows) * (len(rows) - 1) // 2
-        yield base | {
-            "metric": "upload_pair_z",
-            "value": score.pair_z,
-            "chance": _expected_largest(pairs),
-        }
-        yield base | {
-            "metric": "byte_uniformity_p",
-            "value": score.bytes_p,
-            "floor": 1e-6,
-            "chance": 0.5,
-        }
-
-
-def _expected_largest(count: int) -> float:
-    """Median of the largest of ``count`` absolute standard normals."""
-    from scipy.stats import norm
-
-    return float(norm.ppf((1 + 0.5 ** (1 / max(count, 1))) / 2))
+    def noised(self, updates: Tensor) -> tuple[str, Tensor]:
+        """The mean update as a noised release gives it: the run's own, or central noise at the
+        config's z and C."""
+        count, size = updates.shape
+        name = self.experiment.release
+        own = self.pieces.release_type
+        # Attacks look at updates alone: without metrics nothing else is in the sum
+        privacy = self.pieces.privacy.model_copy(update={"metrics": "{}"})
+        release: Release
+        if own.placement != "none":
+            release = own(privacy, size)  # type: ignore[call-arg]
+        else:
+            release = CentralDP(privacy, size)
+            name = "central-dp"
+        epsilon = gaussian_epsilon(1 / release.multiplier, privacy.delta)
+        public = release.open(count, count, 1, 1)
+        contribution = Contribution(updates, torch.ones(count), largest=1.0)
+        closed = release.close(release.encode(contribution, public), public)
+        assert closed is not None, "a private release closes with a vector"
+        label = (
+            f"{name} (z = {release.multiplier:g}, C = {float(public['clip']):g}, "
+            f"epsilon {epsilon:.2f} a round)"
+        )
+        return label, release.decode(closed, public).mean

@@ -1,5 +1,5 @@
-"""A secure sum among nodes that only exist for it, to look at its messages: real keys, shares and
-masks."""
+"""Simulation of one secure sum, to look at its messages: real keys, shares and masks, among nodes
+that only exist for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from privacy.secagg.server import SecAggServer
 from privacy.secagg.vault import Vault
 
 
-def rehearse(
+def simulate_secure_sum(
     vectors: NDArray[np.float64], clip: float
 ) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
     """Masked uploads ``[n, d]`` of the vectors ``[n, d]``, and the clipped inputs they hide (n of
@@ -34,24 +34,21 @@ def rehearse(
     roster = Roster({index: public_bytes(key) for index, key in enumerate(keys)}, bytes(32))
     uploads = np.zeros((count, size), np.uint32)
     with tempfile.TemporaryDirectory() as folder:
-        nodes = [
-            SecAggClient(
-                index, key, roster, Policy(min_nodes=2), Vault(Path(folder) / f"{index}.vault", key)
-            )
-            for index, key in enumerate(keys)
-        ]
-        prekeys = tuple(node.advertise(1)[0] for node in nodes)
+        nodes = []
+        for index, key in enumerate(keys):
+            vault = Vault(Path(folder) / f"{index}.vault", key)
+            nodes.append(SecAggClient(index, key, roster, Policy(min_nodes=2), vault))
         terms = Terms(
-            1,
-            1,
-            prekeys,
-            default_threshold(count),
-            count - 1,
-            2,
-            size + CHECK,
-            "{}",
-            "{}",
-            bytes(32),
+            epoch=1,
+            number=1,
+            prekeys=tuple(node.advertise(1)[0] for node in nodes),
+            threshold=default_threshold(count),
+            degree=count - 1,
+            least=2,
+            length=size + CHECK,
+            public="{}",
+            work="{}",
+            model=bytes(32),
         )
         server = SecAggServer(terms, roster.members)
         for node in nodes:

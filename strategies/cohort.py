@@ -278,8 +278,9 @@ class CohortTrainer:
         ]
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
         # weights are made of counts: one dtype, or a weighted sum of a chunk is not even defined
-        counts = {"steps": local.steps.to(local.delta), "examples": local.examples.to(local.delta)}
-        return cohort, memory, replace(local, **counts)
+        delta = local.delta
+        local = replace(local, steps=local.steps.to(delta), examples=local.examples.to(delta))
+        return cohort, memory, local
 
     def _data(self, client: int) -> Any:
         """The data of a client; what is wrong with them is that client's failure, not

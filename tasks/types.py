@@ -218,6 +218,7 @@ class Personalised(Trainable):
     """
 
     personalised = True
+
     personal: Layout
     whole: Derivatives
 

@@ -21,7 +21,7 @@ class FieldRound(NextRound):
         assert isinstance(self.task, FieldTask), "attack_run sends no other here"
         self.fields: FieldTask = self.task
         self.cohort = [self.task.client_data(client) for client in self.clients]
-        self.others = self.fields.strangers(len(self.clients))
+        self.others = self.fields.non_members(len(self.clients))
         self._bare: dict[tuple[str, int], Tensor] = {}
 
     @property

@@ -17,8 +17,8 @@ from fedapp.attacks.next_round import NextRound, Row
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
 from tasks.talking_head.adapters import Adapters
-from tasks.talking_head.clips import Person
-from tasks.talking_head.encoding import Draws, encode
+from tasks.talking_head.encoding import NoisedBatches, encode
+from tasks.talking_head.person import Person
 
 PROBES = 64  # (step, noise) pairs a candidate is judged at
 
@@ -35,7 +35,7 @@ class HeadRound(NextRound):
                 "clients", len(self.clients), "too few people to confuse", "attack at least 3"
             )
         cpu = torch.device("cpu")
-        self.model_ = self.task.model(cpu)  # type: ignore[attr-defined]
+        self.model_ = self.task.model(cpu)
         cohort = [self.task.client_data(client) for client in self.clients]
         public = [
             Person(data.name, data.person.reference, data.person.held_out, ()) for data in cohort
@@ -83,7 +83,7 @@ class HeadRound(NextRound):
             room = torch.tensor([len(data.mel[index]) - window for index in clip.tolist()])
             first = (torch.linspace(0, 1, pairs) * room).long()
             picks.append((clip.view(1, 1, -1), first.view(1, 1, -1), steps, 0))
-        return Draws(self.public, picks, window, alphas).batch(0, 0)
+        return NoisedBatches(self.public, picks, window, alphas).batch(0, 0)
 
     @torch.no_grad()
     def losses(self, params: Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedapp.attacks.recovery import Recovery
 from privacy.attacks.client_training import cap_guesses, drawn_samples
 from privacy.attacks.matching import DEFAULT, KNOWN, Search, match_best
-from tasks.adaptation import flat_colour
+from tasks.adaptation import constant_colour
 from tasks.metrics import psnr
 
 UNKNOWN_BATCHES = "inversion"
@@ -69,6 +69,6 @@ class Inversion(Recovery):
         found = self.recover_all(UNKNOWN_BATCHES, method, seed, self.view.clients, held)
         truths = [data.truth for data in self.view.cohort]
         return [
-            (psnr(image, truth), psnr(flat_colour(truth), truth))
+            (psnr(image, truth), psnr(constant_colour(truth), truth))
             for image, truth in zip(found, truths, strict=True)
         ]

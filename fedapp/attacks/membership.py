@@ -33,7 +33,7 @@ class Membership(Attack):
         view = self.view
         total = view.experiment.clients.total
         members = [view.task.client_data(client) for client in range(total)]
-        others = view.fields.strangers(total)
+        others = view.fields.non_members(total)
         untrained = view.task.init(seed).to(view.model(method, seed))
         after, before = (
             (self._losses(model, members), self._losses(model, others))

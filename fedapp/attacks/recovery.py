@@ -170,7 +170,7 @@ class Recovery(ReleaseAttack):
             "chance": max(by_chance),
         }
         yield base | {
-            "metric": "psnr_over_flat_colour",
+            "metric": "psnr_over_constant_colour",
             "value": _mean(_over_floor(numbers)),
             "floor": 0.0,
             "chance": _mean([score[0] for score in chance]),

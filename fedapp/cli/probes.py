@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -49,7 +49,8 @@ def audit(
             "claims no epsilon: there is nothing to audit",
             "try quickstart-dp",
         )
-    release, clients = pieces.release, experiment.clients
+    release: Any = pieces.release
+    clients = experiment.clients
     size = pieces.rule.size(pieces.task.layout.size)
     count = canaries or max(50, min(1000, CANARY_NUMBERS // (size * experiment.rounds)))
     rate = (clients.per_round or clients.total) / clients.total

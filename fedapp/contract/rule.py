@@ -187,7 +187,7 @@ def check_rule(rule: Name) -> dict[str, str]:
             clause.check(rule)
             found[name] = ""
         except Exception as error:  # a rule that raises breaks the clause it raised in
-            found[name] = f"{type(error).__name__}: {error}" or "broken"
+            found[name] = f"{type(error).__name__}: {error}"
     return found
 
 

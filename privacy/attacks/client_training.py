@@ -18,8 +18,8 @@ from strategies.learner import Learner
 from strategies.local.meta import Meta
 from tasks.params import clip
 from tasks.randomness import Key
-from tasks.signals import Holding, Samples, Signal
-from tasks.types import Batch, Derivatives, Episode, Linearised, Task
+from tasks.signals import ClientSignals, Samples, Signal
+from tasks.types import Batch, Derivatives, Episode, Linearised, Trainable
 
 Loss = Callable[[Tensor, Batch], Tensor]  # parameters [C, P] and a batch -> [C]
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of gamma, tried where a cap decides
@@ -148,7 +148,7 @@ def cap_guesses(training: Training) -> list[Training]:
 
 
 def drawn_samples(
-    task: Task,
+    task: Trainable,
     coordinates: Tensor,
     keys: Sequence[Key],
     steps: int,
@@ -173,7 +173,7 @@ def drawn_samples(
     cohort = []
     for rows in coordinates:
         samples = Samples(rows, numbered)
-        cohort.append(Holding("", (Signal("", samples, samples, tuple(numbered.shape)),)))
+        cohort.append(ClientSignals("", (Signal("", samples, samples, tuple(numbered.shape)),)))
     episode = task.episodes(cohort, keys, steps, inner_steps, batch_size, coordinates.device)
     drawn = [
         [batch.targets[..., 0] for batch in (*one.support, one.query)]

@@ -101,7 +101,7 @@ class Meta(Learner):
 
     def varied(self, **changes: float) -> Meta:
         """A meta-learner that differs from this one in ``changes`` alone."""
-        return Meta(**(asdict(self) | changes))  # type: ignore[arg-type]
+        return Meta(**(asdict(self) | changes))
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
         import torch

@@ -122,12 +122,12 @@ class TalkingHeadTask(Personalised):
         return self.settings.talking_head.clips
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout:  # type: ignore[override]
         """The shared adapter: all that rules and releases see."""
         return self._layouts()[0]
 
     @property
-    def personal(self) -> Layout:
+    def personal(self) -> Layout:  # type: ignore[override]
         return self._layouts()[1]
 
     def model(self, device: torch.device) -> HeadModel:

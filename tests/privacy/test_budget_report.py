@@ -13,6 +13,9 @@ from privacy.accounting import gaussian_epsilon
 from privacy.budget.facts import weakest
 from privacy.budget.plan import Plan, predict
 from privacy.budget.report import build_report
+from privacy.joint import CHECK
+from privacy.releases.secagg import SecAgg
+from privacy.settings import PrivacySettings
 
 
 @pytest.mark.parametrize("turned", [False, True])

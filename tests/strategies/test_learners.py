@@ -263,7 +263,7 @@ def test_the_adaptive_learner_takes_its_budget_from_the_settings() -> None:
     assert 0.2 < float(found.metrics["gamma"].mean()) < 0.8, "the budget must matter"
 
 
-@pytest.mark.parametrize("build", [maml, fomaml, Reptile, Erm])
+@pytest.mark.parametrize("build", [Maml, Fomaml, Reptile, Erm])
 def test_every_learner_tells_its_loss(build: Callable[[LearnerSettings], Any]) -> None:
     """One number a client: of the query after adaptation, of the last support batch under Reptile,
     of the shared field under ERM."""

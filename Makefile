@@ -1,5 +1,6 @@
 # make demo   set up and run the main job (FedMeNF beside MAML, through `flwr run` on Ray); prints the report's path
 # make test   set up and run the whole test suite
+# make config  write the configuration block of pyproject.toml from the settings' own defaults
 # make check  set up and run formatter, linter and type checker
 # make mutants  a seeded sample of mutants of privacy/ and strategies/ against their tests; not in CI.
 #               PATHS="privacy/secagg strategies/local" SAMPLE=40 SEED=1 WORKERS=2 change what is tried
@@ -11,7 +12,7 @@ SAMPLE ?= 100
 SEED ?= 0
 WORKERS ?= 1
 
-.PHONY: demo test check mutants setup clean
+.PHONY: config demo test check mutants setup clean
 
 setup: $(VENV)/.done
 
@@ -40,6 +41,9 @@ $(VENV)/.mutants: $(VENV)/.done
 mutants: $(VENV)/.mutants
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/mutants.py $(PATHS) \
 		--sample $(SAMPLE) --seed $(SEED) --workers $(WORKERS)
+
+config: setup
+	$(BIN)/python -m fedapp.config.generate
 
 clean:
 	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

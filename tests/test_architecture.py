@@ -12,6 +12,7 @@ import pytest
 
 from fedapp import PACKAGES, ROOT
 from fedapp.config.experiment import known_keys
+from fedapp.config.generate import with_block
 from tasks.settings import flatten
 
 LAYERS = {"tasks": 0, "strategies": 1, "privacy": 2, "sim": 3, "fedapp": 4}
@@ -171,6 +172,13 @@ def test_the_client_app_is_cheap_to_import() -> None:
 def test_pyproject_holds_every_key_with_its_default() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     assert flatten(declared) == known_keys()
+
+
+def test_the_configuration_block_is_generated() -> None:
+    """``make config`` would change nothing."""
+    text = (ROOT / "pyproject.toml").read_text()
+    assert with_block(text) == text
+    assert with_block(text.replace("rounds = 10", "rounds = 11")) == text
 
 
 def test_every_key_says_what_it_means() -> None:

@@ -102,7 +102,7 @@ def test_a_round_runs_or_is_refused(
     folder = run(nodes=5 if release != "plain" else 2, **changes)
     (event,) = [event for event in folder.events() if event["event"] == "round"]
     assert event["clients"] == {"ok": 5, "failed": 0}
-    assert ("psnr_p" in event) == (release == "plain" and task != "talking-head")
+    assert ("psnr_p" in event["metrics"]) == (release == "plain" and task != "talking-head")
     assert (event["epsilon"] is not None) == release.endswith("dp")
 
 

@@ -102,6 +102,7 @@ def test_a_bad_reply_is_left_out_with_its_reason(
         assert list(event["failures"]) == ["2"] and reason in event["failures"]["2"]
 
 
+@pytest.mark.falls_back
 def test_a_client_that_raises_shows_its_own_traceback_line(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,6 @@ def test_missing_nodes_end_the_wait(run: Run, monkeypatch: pytest.MonkeyPatch) -
         def get_node_ids(self) -> list[int]:
             return []
 
-    monkeypatch.setattr("fedapp.comparison.PATIENCE", 0.2)
+    monkeypatch.setattr("fedapp.run.comparison.PATIENCE", 0.2)
     with pytest.raises(StoppedError, match="0 of 2 nodes"):
         run(grid=Empty)

@@ -27,7 +27,7 @@ CHANGES = {
 }
 FIELDS = {
     "sum.vector", "sum.meta.weight", "sum.meta.count", "clients.id", "clients.loss", "failures.ids", "failures.reasons",
-    "origin.round",
+    "origin.round", "failures.fallbacks", "failures.unseen",
 }  # fmt: skip
 
 

@@ -141,11 +141,11 @@ def test_a_rule_may_keep_its_state_in_place_and_one_tensor_under_two_names(
     assert torch.equal(model(unbroken), model(resumed))
 
 
-def test_what_rests_in_a_round_does_not_move_however_the_sum_is_noised() -> None:
+def test_what_is_frozen_in_a_round_does_not_move_however_the_sum_is_noised() -> None:
     """Alternating adapters: in odd rounds the first half rests."""
     half = torch.tensor([True, True, False, False])
     federation = Federation.start(FedAvg(RuleSettings(server_clip=0.0)), 2, torch.zeros(4))
-    federation.resting = lambda number: half if number % 2 else ~half
+    federation.frozen = lambda number: half if number % 2 else ~half
     federation.apply(Aggregate(torch.ones(4), 2.0, {}, 2), [0, 1], 1)
     assert federation.model.tolist() == [0, 0, 1, 1]
     federation.apply(Aggregate(torch.ones(4), 2.0, {}, 2), [0, 1], 2)

@@ -13,6 +13,7 @@ import torch
 from fedapp.attacks import attack_run
 from fedapp.attacks.field_round import FieldRound
 from fedapp.config.experiment import Experiment
+from fedapp.config.pieces import Pieces
 from fedapp.identity import ForeignCodeError, fingerprint, refuse_foreign
 from fedapp.report import write_report
 from fedapp.results import summarise
@@ -46,7 +47,9 @@ def test_an_attack_gets_what_clients_send_however_the_server_goes_on(
     for rule in ("fedavg", "outsiders:SmallSteps"):
         folder = run(**{**still, "rule": rule, "run-dir": str(tmp_path / rule.replace(":", "-"))})
         view = FieldRound(folder, 3)
-        view.experiment = Experiment.from_run_config({**folder.config, "learner.outer-rate": 0.05})
+        changed = {**folder.config, "learner.outer-rate": 0.05}
+        view.pieces = Pieces(Experiment.from_run_config(changed))
+        view.experiment = view.pieces.experiment
         found[rule] = view.updates("maml", 0)
     ours, small = found.values()
     assert float(ours.norm(dim=1).min()) > 1e-4

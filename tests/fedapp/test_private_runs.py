@@ -118,6 +118,7 @@ def test_a_failing_client_is_not_named_and_its_error_stays_at_home(
     assert torch.isfinite(model(folder)).all()
 
 
+@pytest.mark.falls_back
 @pytest.mark.parametrize("release", ["secagg", "distributed-dp"])
 def test_what_is_wrong_with_a_clients_file_stays_at_home(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str

@@ -80,6 +80,7 @@ def test_cut_between_any_two_events(
     assert_same(RunFolder(Path(config["run-dir"])), unbroken)
 
 
+@pytest.mark.falls_back
 def test_resume_without_the_clients_memory_would_be_noticed(
     run: Callable[..., RunFolder],
     smoke: Callable[..., dict[str, Any]],

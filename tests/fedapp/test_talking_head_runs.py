@@ -168,6 +168,7 @@ def test_a_personal_adapter_grows_from_round_to_round(run: Run, head: dict[str, 
     assert not torch.equal(personal(folder, 0, 1), personal(folder, 0, 2))
 
 
+@pytest.mark.falls_back
 def test_a_failing_client_is_left_out_with_its_reason(
     run: Run, head: dict[str, Any], monkeypatch: Any
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_failing_client_is_left_out_with_its_reason(
     )
 
 
+@pytest.mark.falls_back
 def test_a_round_that_everybody_fails_stops_the_run(
     run: Run, head: dict[str, Any], monkeypatch: Any
 ) -> None:

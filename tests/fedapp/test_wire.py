@@ -28,6 +28,8 @@ from tasks.errors import ReplyError
 
 ORDER = Order("s", "maml", Assignment(3, 1, (4, 7, 9), (0, 2, 1)), True, False, "/state")
 
+METRICS = ("loss",)  # what nodes may report
+
 
 def through_flower(content: RecordDict) -> RecordDict:
     """Deflate to bytes and inflate again, as on the way to another process."""
@@ -92,7 +94,7 @@ def test_answer_round_trips() -> None:
     result.pictures = {4: (torch.rand(2, 2, 3), torch.rand(2, 2, 3))}
     order = replace(ORDER, pictures=True)
     answer = unpack_answer(
-        through_flower(pack_answer(result, order)), order, 6, {"tau": Bounds(0.0, 9.0)}
+        through_flower(pack_answer(result, order)), order, 6, {"tau": Bounds(0.0, 9.0)}, METRICS
     )
     back = answer.result
     assert back.payload is not None and result.payload is not None
@@ -104,7 +106,7 @@ def test_answer_round_trips() -> None:
 
 def test_a_node_whose_clients_all_failed_answers_without_a_sum() -> None:
     result = CohortResult(None, [], {4: "a", 7: "b", 9: "c"})
-    back = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6, {}).result
+    back = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6, {}, METRICS).result
     assert back.payload is None and len(back.failures) == 3
 
 
@@ -129,9 +131,9 @@ def reply(**scalars: float) -> RecordDict:
 def test_a_scalar_no_client_can_give_is_refused(scalars: dict[str, float]) -> None:
     """Weight 2.5 times at most 10 steps is 25; the bound of a squared norm is in units of a clip
     nobody made."""
-    assert unpack_answer(reply(), ORDER, 6, BOUNDS).result.payload is not None
+    assert unpack_answer(reply(), ORDER, 6, BOUNDS, METRICS).result.payload is not None
     with pytest.raises(ReplyError):
-        unpack_answer(reply(**scalars), ORDER, 6, BOUNDS)
+        unpack_answer(reply(**scalars), ORDER, 6, BOUNDS, METRICS)
 
 
 def test_a_missing_scalar_is_refused() -> None:
@@ -141,6 +143,7 @@ def test_a_missing_scalar_is_refused() -> None:
             ORDER,
             6,
             BOUNDS,
+            METRICS,
         )
 
 
@@ -149,12 +152,31 @@ def test_pictures_are_pictures_and_only_if_asked_for(image: torch.Tensor) -> Non
     result = CohortResult(Payload(torch.ones(6), 2.5, {}, 1), [4])
     result.pictures = {4: (image, image)}
     with pytest.raises(ReplyError, match="a picture of shape"):
-        unpack_answer(pack_answer(result, ORDER), replace(ORDER, pictures=True), 6, {})
+        unpack_answer(pack_answer(result, ORDER), replace(ORDER, pictures=True), 6, {}, METRICS)
     result.pictures = {4: (torch.zeros(2, 2, 3), torch.zeros(2, 2, 3))}
     with pytest.raises(ReplyError, match="nobody asked for"):
-        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {})
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {}, METRICS)
 
 
-def test_failures_of_strangers_are_refused() -> None:
+@pytest.mark.parametrize("name", ["round", "epsilon", "event", "method", "psnr_p"])
+def test_a_metric_nobody_declared_is_refused(name: str) -> None:
+    """A node cannot write into an event, or report what the run did not ask for."""
+    result = CohortResult(Payload(torch.ones(6), 2.5, {}, 1), [4], metrics={name: [0.05]})
+    with pytest.raises(ReplyError, match=f"reports the metrics .*{name}"):
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {}, METRICS)
+
+
+def test_fallbacks_are_told_and_bounded() -> None:
+    result = CohortResult(Payload(torch.ones(6), 2.5, {}, 1), [4], fallbacks=["why"], unseen=["so"])
+    back = unpack_answer(through_flower(pack_answer(result, ORDER)), ORDER, 6, {}, METRICS).result
+    assert (back.fallbacks, back.unseen) == (["why"], ["so"])
+    result.fallbacks = ["why"] * 4  # of three clients
+    with pytest.raises(ReplyError, match="more chunks than"):
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {}, METRICS)
+
+
+def test_failures_of_non_members_are_refused() -> None:
     with pytest.raises(ReplyError, match="not asked to train"):
-        unpack_answer(pack_answer(CohortResult(None, [], {4: "a", 8: "b"}), ORDER), ORDER, 6, {})
+        unpack_answer(
+            pack_answer(CohortResult(None, [], {4: "a", 8: "b"}), ORDER), ORDER, 6, {}, METRICS
+        )

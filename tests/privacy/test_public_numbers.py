@@ -12,7 +12,7 @@ from privacy.releases.plain import Plain
 from privacy.releases.secagg import SecAgg
 from privacy.secagg.graph import dropouts, harary
 from privacy.settings import PrivacySettings
-from strategies.types import Release
+from strategies.release import Release
 
 NODES, LEAST = 9, 7  # members of the round, and how many of them must be in the sum
 PRIVATE = [SecAgg, CentralDP, DistributedDP]

@@ -12,7 +12,7 @@ from cohort import Cohort
 from numpy.typing import NDArray
 from scipy import stats
 
-from privacy.attacks.rehearsal import rehearse
+from privacy.attacks.secure_sum import simulate_secure_sum
 from privacy.attacks.transcript import score_transcript
 from privacy.joint import CHECK
 
@@ -66,14 +66,14 @@ def test_the_statistics_are_those_of_the_textbook() -> None:
     assert scaled == pytest.approx(score)
 
 
-def test_a_rehearsed_sum_hides_its_inputs_and_clips_them() -> None:
+def test_a_simulated_sum_hides_its_inputs_and_clips_them() -> None:
     """The vectors of norm 1/2 and 3 under a clip of 1: as they are, and cut to length 1."""
     vectors = RNG.normal(size=(4, D))
     vectors *= np.array([[0.5], [3.0], [1.0], [0.0]]) / np.linalg.norm(
         vectors, axis=1, keepdims=True
     )
     for clip in (1.0, 0.1):
-        uploads, inputs = rehearse(vectors, clip)
+        uploads, inputs = simulate_secure_sum(vectors, clip)
         lengths = np.minimum(np.array([0.5, 3.0, 1.0, 0.0]), clip) / clip
         assert np.linalg.norm(inputs, axis=1) == pytest.approx(lengths)
         assert np.einsum("nd,nd->n", inputs, vectors) == pytest.approx(

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit import Rounds, distance
 
-from strategies.cohort import Assignment, disclose
+from strategies.cohort import Assignment
+from strategies.failures import disclose
 from strategies.federation import Federation, Fold, participants
 from strategies.types import Payload
 from tasks.errors import InputError

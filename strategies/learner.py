@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from strategies.rule import Rule
-    from strategies.settings import LearnerSettings
     from strategies.types import Broadcast, LocalResult, Memory, Step
     from tasks.randomness import Key
     from tasks.types import Derivatives, Episode, Trainable
@@ -48,7 +47,7 @@ class LearnerTraits:
     noise_multiplier: float = 0.0
 
     @classmethod
-    def configured(cls, settings: LearnerSettings, facts: RunFacts) -> Any:
+    def configured(cls, settings: Any, facts: RunFacts) -> Any:
         """The learner of a run, where a setting of 0 may stand for what follows from ``facts``."""
         return cls(settings)  # type: ignore[call-arg]
 
@@ -89,7 +88,7 @@ class WholeFit(LearnerTraits):
         cohort: Sequence[Any],
         memory: Memory,
         keys: Sequence[Key],
-        settings: LearnerSettings,
+        settings: Any,
     ) -> LocalResult:
         """Train every client of ``cohort``.
 

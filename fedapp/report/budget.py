@@ -42,7 +42,7 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
     release: Any = pieces.release
     entries = read_entries(file)
     lines = file.read_bytes().split(b"\n")
-    rounds = [event for event in folder.events() if event["event"] == "round"]
+    rounds = [event["metrics"] for event in folder.events() if event["event"] == "round"]
     facts = Facts(
         entries=entries, head=Head(len(entries) - 1, line_hash(lines[-2])), ledger_id=entries[0]["public"],
         release_name=experiment.release, release=release, sampling=privacy.sampling, population=clients.total,

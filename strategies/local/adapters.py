@@ -29,7 +29,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from strategies.rule import Rule
-    from strategies.settings import LearnerSettings
     from tasks.randomness import Key
     from tasks.types import Personalised
 
@@ -55,7 +54,7 @@ class AdapterFit(WholeFit):
     personal = True
     measures = ("identity", "stability")
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         own = settings.adapters
         self.rate = own.rate
         self.decay = own.weight_decay
@@ -73,7 +72,7 @@ class AdapterFit(WholeFit):
         cohort: Sequence[Any],
         memory: Memory,
         keys: Sequence[Key],
-        settings: LearnerSettings,
+        settings: Any,
     ) -> LocalResult:
         import torch
 

@@ -25,7 +25,6 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from strategies.settings import LearnerSettings
     from tasks.types import Derivatives, Episode
 
 
@@ -184,14 +183,14 @@ class Meta(Learner):
 class Maml(Meta):
     """MAML: second order, nothing subtracted."""
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(**_loop(settings))
 
 
 class Fomaml(Meta):
     """First-order MAML."""
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(**_loop(settings), order=1)
 
 
@@ -200,7 +199,7 @@ class FedMeNF(Meta):
 
     metrics = ("loss", "shared_loss")
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         own = settings.fedmenf
         super().__init__(**_loop(settings), gamma=own.gamma, cap=own.cap)
 
@@ -211,7 +210,7 @@ class FedMeNFUnbounded(Meta):
 
     metrics = ("loss", "shared_loss")
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(**_loop(settings), gamma=settings.fedmenf.gamma)
 
 
@@ -221,7 +220,7 @@ class FedMeNFFirstOrder(Meta):
 
     metrics = ("loss", "shared_loss")
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         own = settings.fedmenf
         super().__init__(**_loop(settings), order=1, gamma=own.gamma, cap=own.cap)
 
@@ -233,18 +232,18 @@ class FedMeNFAdaptive(Meta):
     metrics = ("loss", "shared_loss", "gamma")
     spreads_a_budget = True
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         own = settings.fedmenf
         super().__init__(**_loop(settings), zeta=own.zeta, total_steps=own.total_steps)
 
     @classmethod
-    def configured(cls, settings: LearnerSettings, facts: RunFacts) -> FedMeNFAdaptive:
+    def configured(cls, settings: Any, facts: RunFacts) -> FedMeNFAdaptive:
         steps = settings.fedmenf.total_steps or facts.client_steps
         own = settings.fedmenf.model_copy(update={"total_steps": steps})
         return cls(settings.model_copy(update={"fedmenf": own}))
 
 
-def _loop(settings: LearnerSettings) -> dict[str, Any]:
+def _loop(settings: Any) -> dict[str, Any]:
     """The fields every member of the family takes from the shared local loop."""
     return {
         "inner_steps": settings.inner_steps,

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1803.02999.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -18,7 +18,6 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from strategies.settings import LearnerSettings
     from tasks.types import Derivatives, Episode
 
 
@@ -32,7 +31,7 @@ class Reptile(Learner):
 
     least_inner_steps = 1
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         self.inner_steps = settings.inner_steps
         self.inner_rate = settings.inner_rate
         self.inner_clip = settings.inner_clip

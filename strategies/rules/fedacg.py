@@ -6,7 +6,7 @@ Han, CVPR 2024, https://arxiv.org/abs/2201.03172.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -17,8 +17,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class FedACGSettings(Settings):
@@ -43,7 +41,7 @@ class FedACG(FedAvg):
     \beta = 0` this is FedAvg. Nothing beside one model travels either way.
     """
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.momentum = settings.fedacg.momentum
         self.beta = settings.fedacg.beta

@@ -6,7 +6,7 @@ D. Ramage, S. Hampson, B. Aguera y Arcas, AISTATS 2017, https://arxiv.org/abs/16
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strategies.rule import Rule
 from strategies.types import Aggregate, Broadcast, Contribution, LocalResult, Memory, State
@@ -14,8 +14,6 @@ from tasks.params import clip
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class FedAvg(Rule):
@@ -28,7 +26,7 @@ class FedAvg(Rule):
     as published.
     """
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         self.server_clip = settings.server_clip
 
     def contribute(

@@ -7,7 +7,7 @@ ICLR 2023, https://arxiv.org/abs/2301.09604.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -27,8 +27,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class FedExPSettings(Settings):
@@ -54,7 +52,7 @@ class FedExP(FedAvg):
 
     scalars: Mapping[str, Bounds] = {"square_norm": Bounds(0.0, 1.0, clip_power=2, weighted=True)}
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.epsilon = settings.fedexp.epsilon
 

@@ -7,7 +7,7 @@ Liu, H. Liang, G. Joshi, H. V. Poor, NeurIPS 2020, https://arxiv.org/abs/2007.07
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -29,8 +29,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class FedNovaSettings(Settings):
@@ -61,7 +59,7 @@ class FedNova(FedAvg):
 
     counts_steps = True
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.equal = settings.fednova.steps > 0
         self.most = settings.fednova.max_steps
@@ -69,7 +67,7 @@ class FedNova(FedAvg):
         self.scalars: Mapping[str, Bounds] = {} if self.equal else {"steps": bounds}
 
     @classmethod
-    def configured(cls, settings: RuleSettings, facts: RunFacts) -> FedNova:
+    def configured(cls, settings: Any, facts: RunFacts) -> FedNova:
         if not facts.equal_steps:
             return cls(settings)
         steps = settings.fednova.steps or facts.outer_steps  # everybody knows how many

@@ -6,7 +6,7 @@ Talwalkar, V. Smith, MLSys 2020, https://arxiv.org/abs/1812.06127.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -16,8 +16,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class FedProxSettings(Settings):
@@ -31,7 +29,7 @@ class FedProx(FedAvg):
     :math:`\mu (w - w_0)`. With :math:`\mu = 0` this is FedAvg.
     """
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.mu = settings.fedprox.mu
 

@@ -6,7 +6,7 @@ Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -17,8 +17,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class IsfaSettings(Settings):
@@ -66,7 +64,7 @@ class Isfa(FedAvg):
     signals = ("identity", "stability")
     attends = True  # an instance: only if its attendance is below 1
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.alpha = settings.isfa.alpha
         self.gamma = settings.isfa.gamma
@@ -76,7 +74,7 @@ class Isfa(FedAvg):
         self.memory_sizes = {"score": 1} if self.attends else {}
 
     @classmethod
-    def configured(cls, settings: RuleSettings, facts: RunFacts) -> Isfa:
+    def configured(cls, settings: Any, facts: RunFacts) -> Isfa:
         most = settings.isfa.max_examples or facts.most_examples
         own = settings.isfa.model_copy(update={"max_examples": most})
         return cls(settings.model_copy(update={"isfa": own}))

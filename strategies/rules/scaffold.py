@@ -6,7 +6,7 @@ Mohri, S. Reddi, S. Stich, A. T. Suresh, ICML 2020, https://arxiv.org/abs/1910.0
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -17,8 +17,6 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from strategies.settings import RuleSettings
 
 
 class ScaffoldSettings(Settings):
@@ -54,12 +52,12 @@ class Scaffold(Rule):
     # an optimiser with a state of its own has no mean gradient to vary around
     averages_gradients = True
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: Any) -> None:
         self.server_clip = settings.server_clip
         self.scale = settings.scaffold.scale or 1.0
 
     @classmethod
-    def configured(cls, settings: RuleSettings, facts: RunFacts) -> Scaffold:
+    def configured(cls, settings: Any, facts: RunFacts) -> Scaffold:
         scale = settings.scaffold.scale or facts.outer_steps * facts.outer_rate
         own = settings.scaffold.model_copy(update={"scale": scale})
         return cls(settings.model_copy(update={"scaffold": own}))

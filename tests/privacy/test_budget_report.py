@@ -208,7 +208,7 @@ def test_the_mechanism_by_hand() -> None:
     assert report["utility"]["noise_to_signal"] == pytest.approx(ratio)
     provenance = report["provenance"]
     assert [provenance[key] for key in ("flwr", "ledger", "ledger_seq", "restarts")] == [
-        "1.41", "book", 0, 0,
+        "1.41", "ledger", 0, 0,
     ]  # fmt: skip
     assert provenance["ledger_head"] == "0" * 64 and "system" in provenance["noise_seed"]
     assert "public seed" in report["sampling"]["statement"]

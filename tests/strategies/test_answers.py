@@ -23,6 +23,7 @@ from strategies.flower.wire import (
 from strategies.types import Bounds, Broadcast, Payload
 from tasks.errors import ReplyError
 
+METRICS = ("loss", "psnr_p")
 ORDER = Order("s", "maml", Assignment(3, 1, (4, 7, 9), (0, 2, 1)), False, False, "/state")
 
 
@@ -33,7 +34,7 @@ def answer(count: int, weight: float, clients: tuple[int, ...] = (4, 9)) -> Reco
 
 
 def test_an_honest_answer_is_taken_as_it_is() -> None:
-    payload = unpack_answer(answer(2, 2.5), ORDER, 6, {}).result.payload
+    payload = unpack_answer(answer(2, 2.5), ORDER, 6, {}, METRICS).result.payload
     assert payload is not None and (payload.count, payload.weight) == (2, 2.5)
 
 
@@ -41,19 +42,19 @@ def test_an_honest_answer_is_taken_as_it_is() -> None:
 def test_a_sum_over_more_or_fewer_clients_than_listed_is_refused(count: int) -> None:
     """The weight is fine: the count alone has to be enough."""
     with pytest.raises(ReplyError, match=f"over {count} clients, but lists 2"):
-        unpack_answer(answer(count, 2.5), ORDER, 6, {})
+        unpack_answer(answer(count, 2.5), ORDER, 6, {}, METRICS)
 
 
 @pytest.mark.parametrize("weight", [0.0, -2.5, math.inf, -math.inf, math.nan])
 def test_a_weight_nobody_can_divide_by_is_refused(weight: float) -> None:
     """The count is fine. A mean over weight zero is NaN, and one over less turns the step round."""
     with pytest.raises(ReplyError, match="claims weight"):
-        unpack_answer(answer(2, weight), ORDER, 6, {})
+        unpack_answer(answer(2, weight), ORDER, 6, {}, METRICS)
 
 
 def test_a_client_counted_twice_is_refused() -> None:
     with pytest.raises(ReplyError, match="some of them twice"):
-        unpack_answer(answer(2, 2.5, (4, 4)), ORDER, 6, {})
+        unpack_answer(answer(2, 2.5, (4, 4)), ORDER, 6, {}, METRICS)
 
 
 @pytest.mark.parametrize("lists", [([4], []), ([], ["gone"]), ([4, 7], ["gone"])])
@@ -63,13 +64,13 @@ def test_every_failure_has_a_reason_and_every_reason_a_client(
     content = answer(1, 2.5, (9,))
     content["failures"] = ConfigRecord({"ids": lists[0], "reasons": lists[1]})
     with pytest.raises(ReplyError, match="malformed"):
-        unpack_answer(content, ORDER, 6, {})
+        unpack_answer(content, ORDER, 6, {}, METRICS)
 
 
 def test_metrics_are_one_number_a_client() -> None:
     result = CohortResult(Payload(torch.ones(6), 2.5, {}, 2), [4, 9], {}, {"loss": [0.5]})
     with pytest.raises(ReplyError, match="loss"):
-        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {})
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {}, METRICS)
 
 
 # ---------------------------------------------------------------- scalars beside the sum
@@ -96,11 +97,11 @@ def test_a_sum_of_scalars_lies_between_what_its_clients_can_give(
     payload = Payload(torch.ones(6), 2.5, {"steps": value}, 2)
     content = pack_answer(CohortResult(payload, [4, 9]), ORDER)
     if fits:
-        found = unpack_answer(content, ORDER, 6, {"steps": bounds}).result.payload
+        found = unpack_answer(content, ORDER, 6, {"steps": bounds}, METRICS).result.payload
         assert found is not None and found.scalars == {"steps": value}
     else:
         with pytest.raises(ReplyError, match="which 2 clients cannot give"):
-            unpack_answer(content, ORDER, 6, {"steps": bounds})
+            unpack_answer(content, ORDER, 6, {"steps": bounds}, METRICS)
 
 
 # ---------------------------------------------------------------- private sums
@@ -149,7 +150,7 @@ def test_an_answer_to_another_round_or_session_is_refused(private: bool, other: 
         else pack_answer(CohortResult(payload, [4, 9]), other)
     )
     with pytest.raises(ReplyError, match="not this one"):
-        unpack_sum(content, ORDER, 6) if private else unpack_answer(content, ORDER, 6, {})
+        unpack_sum(content, ORDER, 6) if private else unpack_answer(content, ORDER, 6, {}, METRICS)
 
 
 # ---------------------------------------------------------------- orders and pictures
@@ -170,9 +171,9 @@ def test_pictures_come_back_as_bytes_for_those_who_have_some() -> None:
     private = torch.tensor([[[-1.0], [0.0]], [[0.5], [2.0]]])
     result.pictures = {4: (private, 1 - private)}
     order = replace(ORDER, pictures=True)
-    found = unpack_answer(pack_answer(result, order), order, 6, {}).result.pictures
+    found = unpack_answer(pack_answer(result, order), order, 6, {}, METRICS).result.pictures
     assert list(found) == [4]
     assert found[4][0].flatten().tolist() == [0, 0, 128, 255]
     assert found[4][1].flatten().tolist() == [255, 255, 128, 0]
     with pytest.raises(ReplyError, match="nobody asked for"):
-        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {})
+        unpack_answer(pack_answer(result, ORDER), ORDER, 6, {}, METRICS)

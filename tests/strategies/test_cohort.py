@@ -31,6 +31,7 @@ def test_chunks_change_nothing(quadratic: Callable[..., Any], learner: str, chun
     assert distance(whole, parts) < 1e-12
 
 
+@pytest.mark.falls_back
 @pytest.mark.parametrize(
     ("poison", "reason"), [("raise", "disk of client 2"), ("nan", "not finite")]
 )

@@ -156,6 +156,8 @@ def _local_epsilon(method: str, pieces: Pieces, events: list[dict[str, Any]]) ->
     experiment = pieces.experiment
     if method == LOCAL or experiment.learner.steps_by_examples or not pieces.trains_sums:
         return None
+    if not pieces.learner_type(method).noises_itself:
+        return None
     rounds = sum(event["event"] == "round" and event["method"] == method for event in events)
     if not rounds:
         return None

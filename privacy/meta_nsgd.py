@@ -44,6 +44,7 @@ class MetaNsgd(Learner):
     least_inner_steps = 1
     silent = True  # nothing but the noised step may be told of a client
     metrics = ()
+    noises_itself = True
     # Noise is added after C; a second clip would shrink it with the number of parameters
     clips_itself = True
 

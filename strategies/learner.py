@@ -32,7 +32,8 @@ class LearnerTraits:
         personal: trains personal parameters, which only some tasks have.
         measures: reliability signals it can give a rule.
         inverts: its update is the sum of gradient steps that inversion attacks simulate.
-        noise_multiplier: of noise it adds to its own steps; 0: none.
+        noises_itself: adds noise to its own steps, whose epsilon is reported.
+        noise_multiplier: of that noise; 0: none.
     """
 
     inner_steps: int
@@ -44,6 +45,7 @@ class LearnerTraits:
     personal: ClassVar[bool] = False
     measures: ClassVar[tuple[str, ...]] = ()
     inverts: ClassVar[bool] = False
+    noises_itself: ClassVar[bool] = False
     noise_multiplier: float = 0.0
 
     @classmethod

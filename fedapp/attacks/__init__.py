@@ -77,11 +77,11 @@ def attack_run(
 
 def server_view(folder: RunFolder, pieces: Pieces, clients: int) -> NextRound:
     """The view a run's server has of its next round, of at most so many clients."""
-    if pieces.task.family == "head":
+    if pieces.task_type.family == "head":
         from fedapp.attacks.head_round import HeadRound
 
         return HeadRound(folder, clients)
-    if pieces.task.family == "field":
+    if pieces.task_type.family == "field":
         from fedapp.attacks.field_round import FieldRound
 
         return FieldRound(folder, clients)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from fedapp.store.runfolder import RunFolder
     from privacy.settings import PrivacySettings
+    from strategies.learner import LearnerTraits
     from strategies.release import Release
     from strategies.rule import Rule
+    from tasks.types import Task
 
 
 class Pieces:
@@ -35,10 +37,16 @@ class Pieces:
         """The pieces of a run, finished or not."""
         return cls(folder.experiment)
 
+    @property
+    def task_type(self) -> type[Task]:
+        """The task's class, whose traits are known before anything is built."""
+        found: type[Task] = load("task", self.experiment.task, TASKS)
+        return found
+
     @cached_property
     def task(self) -> Any:
         """The task, given all task settings (a :class:`tasks.types.Task`)."""
-        return load("task", self.experiment.task, TASKS)(self.experiment)
+        return self.task_type(self.experiment)  # type: ignore[call-arg]
 
     @cached_property
     def facts(self) -> RunFacts:
@@ -61,10 +69,14 @@ class Pieces:
         rule: type[Rule] = load("rule", self.experiment.rule, RULES)
         return rule.configured(self.experiment.rules, self.facts)
 
+    def learner_type(self, method: str) -> type[LearnerTraits]:
+        """The class of the learner a method name stands for."""
+        found: type[LearnerTraits] = load("learner", method, LEARNERS, key="methods")
+        return found
+
     def learner(self, method: str) -> Any:
         """The learner a method name stands for."""
-        learner = load("learner", method, LEARNERS, key="methods")
-        return learner.configured(self.experiment.learner, self.facts)
+        return self.learner_type(method).configured(self.experiment.learner, self.facts)
 
     @cached_property
     def privacy(self) -> PrivacySettings:

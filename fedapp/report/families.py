@@ -100,7 +100,7 @@ class Family(Protocol):
 
 def family_of(pieces: Pieces) -> Family:
     """The family of a run's task; raises ``InputError`` for a name that is none."""
-    found: Family = load("family", pieces.task.family, FAMILIES)()
+    found: Family = load("family", pieces.task_type.family, FAMILIES)()
     return found
 
 

@@ -94,7 +94,7 @@ class Sums:
 
     def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
         report = self.rounds.run_round(grid, number, pictures=show)
-        for name in set(render.METRICS) & set(report.metrics):
+        for name in (name for name in render.METRICS if name in report.metrics):
             self.seen.setdefault(name, {}).update(report.metrics[name])
         return self._told(report)
 

@@ -28,7 +28,11 @@ def test_a_gain_is_what_a_variant_has_more_than_the_base_seed_by_seed(tmp_path: 
             own = dict.fromkeys(METRICS, 0.5) | {"mouth_corr": value}
             folder.append(
                 told_evaluation(
-                    1, method="adapters", seed=seed, final=True, psnr={"0": 20.0 + seed}, own=own
+                    1,
+                    method="adapters",
+                    seed=seed,
+                    final=True,
+                    **own | {"psnr": {"0": 20.0 + seed}},
                 )
             )
         folder.set_status(FINISHED)

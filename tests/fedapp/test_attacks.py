@@ -75,7 +75,7 @@ def test_what_the_rule_adds_is_taken_off_before_data_are_looked_for(
     """Two steps of 0.003 along c - c_i: what is left are the client's own gradients."""
     folder = run(nodes=3, rounds=2, **SCAFFOLD, **{"run-dir": str(tmp_path / "one")})
     view = FieldRound(folder, 3)
-    control = view.state("maml", 0)["control"]
+    control = view.federation("maml", 0).state["control"]
     from fedapp.store.client_state import ClientState
 
     own = ClientState(folder.client_state / "maml-0").load(1, 2)["control"]

@@ -228,7 +228,7 @@ def test_a_runs_config_is_a_recipe(run: Any, tmp_path: Path) -> None:
             "run-dir": str(tmp_path / "my run"),
         }
     )
-    command = view(folder)["reproduce"]
+    command = view(folder)[1]["reproduce"]
     assert command == f"fedapp run '{folder.path}/config.json' --runtime ray"
     again, other = prepare(str(folder.path / "config.json"), [], tmp_path / "runs", "in-process")
     assert again.digest == folder.experiment.digest and other.path != folder.path

@@ -76,7 +76,7 @@ def test_devices_with_their_own_folders_train_what_one_folder_would(
     )  # fmt: skip
     assert torch.equal(model(together), model(apart))
     quality = [
-        [event["psnr"] for event in folder.events() if event["event"] == "evaluation"]
+        [event["metrics"]["psnr"] for event in folder.events() if event["event"] == "evaluation"]
         for folder in (together, apart)
     ]
     assert quality[0] == quality[1]

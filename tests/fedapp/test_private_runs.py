@@ -341,7 +341,9 @@ def test_a_resumed_run_goes_on_with_the_clip_it_had_adapted_to(run: Run) -> None
     assert adapted != 1.0
     folder = run(nodes=2, **{**changes, "rounds": 3, "resume": True})
     clips = {
-        event["round"]: event["clip"] for event in folder.events() if event["event"] == "round"
+        event["round"]: event["metrics"]["clip"]
+        for event in folder.events()
+        if event["event"] == "round"
     }
     assert clips[1] == 1.0 and clips[3] == adapted != clips[2]
 
@@ -389,7 +391,7 @@ def test_metrics_arrive_inside_the_sum(run: Run) -> None:
         nodes=NODES, **{**PRIVATE, "privacy.metrics": '{"objective_min": [0, 1]}'}, release="secagg"
     )
     rounds = [event for event in folder.events() if event["event"] == "round"]
-    assert all(0 < event["objective_min"] < 1 for event in rounds)
+    assert all(0 < event["metrics"]["objective_min"] < 1 for event in rounds)
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,9 @@ def test_a_field_page_shows_what_the_server_sees_under_its_headings(told: Told) 
     psnr = {"psnr": {"0": 10.01, "1": 10.11, "4": 10.41}, "ssim": {"0": 0.1, "1": 0.2, "4": 0.3}}
     folder = told([told_round(1, **tables), told_evaluation(1, **psnr)], methods="maml")
     page = write_report(folder).read_text()
-    assert under_headings(page, "what the server sees", "MAML")[1:] == [
+    assert under_headings(page, "what rendering an upload shows", "MAML")[1:] == [
         ("PSNR_p mean ↓", "11.11"), ("worst client ↓", "22.22"), ("after affine fit ↓", "13.13"),
-        ("correlation ↓", "0.44"), ("flat colour", "15.15"), ("outside [0, 1]", "0.66"),
+        ("correlation ↓", "0.44"), ("constant colour", "15.15"), ("outside [0, 1]", "0.66"),
     ]  # fmt: skip
 
 
@@ -104,10 +104,10 @@ def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(
     }  # fmt: skip
     events = [
         told_round(1, method="adapters"),
-        told_evaluation(1, method="adapters", psnr={"0": 25.25, "1": 26.26}, own=own),
+        told_evaluation(1, method="adapters", psnr={"0": 25.25, "1": 26.26}, **own),
     ]
     page = write_report(told(events, **head)).read_text()
-    assert under_headings(page, "at once, no adaptation", "LoRA adapters")[1:] == [
+    assert under_headings(page, "unseen people, before any adaptation", "LoRA adapters")[1:] == [
         ("mouth correlation ↑", "0.910"), ("with wrong speech → 0", "0.120"), ("mouth error ↓", "0.230"),
         ("still reference", "0.340"), ("PSNR ↑", "25.25"), ("still reference", "16.16"), ("codec's limit", "37.37"),
         ("|jitter − true| ↓", "0.0456"), ("identity ↑", "0.780"), ("top-1 ↑", "0.89"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp import PACKAGES, ROOT
-from tasks.errors import FedappError
+from tasks.errors import FedappError, InputError
 
 
 class ForeignCodeError(FedappError):
@@ -60,19 +60,33 @@ def _digest(root: Path, files: Iterable[Path]) -> str:
 
 def _plugins(config: Mapping[str, Any]) -> set[str]:
     """Top-level packages outside of ours that a run takes its pieces from."""
+    from fedapp.workflows import WORKFLOWS
     from privacy.releases import RELEASES
-    from strategies.local import LEARNERS, LOCAL
+    from strategies.local import LEARNERS
     from strategies.rules import RULES
     from tasks import TASKS
-    from tasks.registry import reference
+    from tasks.registry import load, reference
 
-    named = [("task", TASKS, "task"), ("rule", RULES, "rule"), ("release", RELEASES, "release")]
-    pieces = [(axis, table, str(config[key])) for axis, table, key in named if key in config]
+    named = [
+        ("task", TASKS, "task"),
+        ("rule", RULES, "rule"),
+        ("release", RELEASES, "release"),
+        ("workflow", WORKFLOWS, "workflow"),
+    ]
+    pieces = [(axis, table, str(config[key])) for axis, table, key in named if config.get(key)]
     methods = [name.strip() for name in str(config.get("methods", "")).split(",") if name.strip()]
-    pieces += [("learner", LEARNERS, method) for method in methods if method != LOCAL]
-    return {
-        reference(axis, name, table).split(":")[0].split(".")[0] for axis, table, name in pieces
-    } - set(PACKAGES)
+    pieces += [("learner", LEARNERS, method) for method in methods]
+    task = str(config.get("task", ""))
+    if task and task not in TASKS:  # a plug-in's task may bring a workflow of its own
+        pieces.append(("workflow", WORKFLOWS, load("task", task, TASKS).workflow))
+    found = set()
+    for axis, table, name in pieces:
+        try:
+            found.add(reference(axis, name, table).split(":")[0].split(".")[0])
+        except InputError:
+            if axis != "learner":  # methods of another workflow are no learners
+                raise
+    return found - set(PACKAGES)
 
 
 def own_files(path: str) -> list[Path]:

@@ -235,4 +235,6 @@ def test_a_runs_config_is_a_recipe(run: Any, tmp_path: Path) -> None:
     known = run(
         **{"rounds": 1, "data.path": "", "data.held-out": 6, "run-dir": str(tmp_path / "other")}
     )
-    assert "-o data.held-out=6" in view(known)["reproduce"], "a default that the recipe had changed"
+    assert "-o data.held-out=6" in view(known)[1]["reproduce"], (
+        "a default that the recipe had changed"
+    )

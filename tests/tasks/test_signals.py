@@ -30,7 +30,7 @@ from tasks.nerf import NerfTask, procedural, rays_of
 from tasks.registry import load
 from tasks.settings import DataSettings, EvaluationSettings, FieldSettings, TaskSettings
 from tasks.signals import Lattice, compact, real
-from tasks.types import Rendering, Task
+from tasks.types import Trainable
 from tasks.video import VideoTask
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def video(**data: object) -> VideoTask:
 
 @pytest.mark.parametrize("task", [nerf(), video()], ids=["nerf", "video"])
 def test_they_are_tasks_that_render(task: object) -> None:
-    assert isinstance(task, Task) and isinstance(task, Rendering)
+    assert isinstance(task, Trainable) and task.renders
 
 
 # ---------------------------------------------------------------- who gets what

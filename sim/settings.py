@@ -8,6 +8,11 @@ from pydantic import Field
 
 from tasks.settings import Settings
 
+RUNTIMES = {
+    "ray": "flwr run on Ray",
+    "in-process": "the same apps in this process",
+}
+
 
 class RuntimeSettings(Settings):
     """Device, threads and nodes. None of these changes what is computed, up to float summation."""

@@ -165,6 +165,34 @@ def test_the_client_app_is_cheap_to_import() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from fedapp.cli.main import app; from typer.testing import CliRunner as R; "
+        "assert R().invoke(app, ['--help']).exit_code == 0",
+        "from fedapp.cli.main import app; from typer.testing import CliRunner as R; "
+        "assert R().invoke(app, ['list']).exit_code == 0",
+        "from fedapp.cli.main import app; from typer.testing import CliRunner as R; "
+        "assert R().invoke(app, ['list', 'keys']).exit_code == 0",
+        "from fedapp.cli.main import app; from typer.testing import CliRunner as R; import tempfile;"
+        "d = tempfile.mkdtemp(); assert R().invoke(app, ['enrol', '--help']).exit_code == 0",
+        "import fedapp.node.device, fedapp.node.sums, privacy.flower.node",
+    ],
+    ids=["help", "list", "list keys", "enrol", "legs that do not train"],
+)
+def test_commands_and_legs_that_do_not_compute_import_no_torch(code: str) -> None:
+    check = (
+        f"{code}\nimport sys\nfound = [n for n in {sorted(LAZY | {'torch'})} if n in sys.modules]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{check}\nsys.exit(repr(found) if found else 0)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_pyproject_holds_every_key_with_its_default() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     assert flatten(declared) == known_keys()

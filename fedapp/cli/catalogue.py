@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
+import ast
 import re
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import recipe_names
-from fedapp.run.start import RUNTIMES
+from fedapp.workflows import WORKFLOWS
 from privacy.releases import RELEASES
+from sim.settings import RUNTIMES
 from strategies.local import LEARNERS, LOCAL
 from strategies.rules import RULES
 from tasks import TASKS
@@ -29,28 +31,39 @@ def catalogue() -> dict[str, dict[str, str]]:
         },
         "rules": _described({**RULES, **installed("rule")}),
         "releases": _described({**RELEASES, **installed("release")}),
-        "runtimes": dict(
-            zip(RUNTIMES, ("flwr run on Ray", "the same apps in this process"), strict=True)
-        ),
+        "workflows": {
+            **dict.fromkeys(WORKFLOWS, "rounds of sums: any learner, any rule, any release"),
+            **_described(installed("workflow")),
+        },
+        "runtimes": dict(RUNTIMES),
         "recipes": recipe_names(),
         "keys": {key: f"{value!r}  {_describe_key(key)}" for key, value in known_keys().items()},
     }
 
 
 def _described(table: dict[str, str]) -> dict[str, str]:
-    rows = {}
-    for name, target in table.items():
-        module, _, attribute = target.partition(":")
-        text = inspect.getdoc(getattr(importlib.import_module(module), attribute)) or ""
-        rows[name] = _plain(text.split("\n")[0])
-    return rows
+    return {name: _plain(_docstring(target).split("\n\n")[0]) for name, target in table.items()}
+
+
+def _docstring(target: str) -> str:
+    """The docstring of ``"module:attribute"`` from its source: importing every choice there is
+    would load torch to print a list."""
+    module, _, attribute = target.partition(":")
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            return ast.get_docstring(node) or ""
+    return ""
 
 
 def _plain(text: str) -> str:
     """A docstring's line without its markup: the last part of what a role names, formulas as they
     are."""
     text = re.sub(r":(?:class|attr|func|meth|mod):`[^`]*?([^`.]+)`", r"\1", text)
-    return re.sub(r":math:`([^`]*)`", r"\1", text).replace("`", "")
+    return " ".join(re.sub(r":math:`([^`]*)`", r"\1", text).replace("`", "").split())
 
 
 def _describe_key(key: str) -> str:

@@ -26,10 +26,10 @@ from fedapp.store.runfolder import (
     RunFolder,
     new_path,
 )
+from sim.settings import RUNTIMES
 from tasks.errors import FedappError, InputError, StoppedError, nearest
 from tasks.settings import options_of
 
-RUNTIMES = ("ray", "in-process")
 PATHS = ("run-dir", "data.path", "evaluation.lpips", "talking-head.backbone", "privacy.roster")
 
 Tell = Callable[[str, int, int], None]  # (what is being made, done, total)

@@ -10,15 +10,15 @@ RUNS/populations/NAME``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedapp.cli.output import PLAIN, JsonOption, console, write_json
-from privacy.budget.ledger import KEY_FILE as LEDGER_KEY
-from privacy.secagg.identity import KEY_FILE, Roster, load_identity
-from privacy.secagg.primitives import public_bytes
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from privacy.secagg.identity import Roster
 
 
 def enrol(
@@ -35,6 +35,10 @@ def enrol(
     target: JsonOption = "",
 ) -> None:
     """Make a node's identity key or a ledger's, or write the roster of all public keys."""
+    from privacy.budget.ledger import KEY_FILE as LEDGER_KEY
+    from privacy.secagg.identity import KEY_FILE, Roster, load_identity
+    from privacy.secagg.primitives import public_bytes
+
     if roster is None:
         if len(what) != 1:
             raise InputError(
@@ -57,6 +61,8 @@ def enrol(
 
 
 def _parse(pairs: list[str]) -> Roster:
+    from privacy.secagg.identity import Roster
+
     members: dict[int, bytes] = {}
     server = b""
     for pair in pairs:

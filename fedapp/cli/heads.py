@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
-from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from fedapp.store.runfolder import RunFolder
 
 TUNING_RATE = 1e-5  # a usual step size for fine-tuning a denoiser of Stable Diffusion's size
 
@@ -121,6 +123,7 @@ def export(
 ) -> None:
     """Write a talking-head run's adapter as diffusers loads it, its backbone and a model card."""
     from fedapp.export import export_run
+    from fedapp.store.runfolder import RunFolder
 
     folder = RunFolder.open(path.resolve())
     facts = export_run(folder, out.resolve(), method, seed, client)
@@ -160,6 +163,8 @@ def speak(
 
     if out.suffix.lower() != ".mp4":
         raise InputError("--out", str(out), "a video is written as mp4", "give it that ending")
+    from fedapp.store.runfolder import RunFolder
+
     folder = RunFolder.open(path.resolve())
     frames = say(folder, picture, sound, out, method, seed, client)
     console.print(f"{frames / FPS:.1f} s{_whose(folder, client)}: {out}", **PLAIN)

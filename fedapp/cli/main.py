@@ -134,6 +134,29 @@ def list_(
 
 
 @app.command()
+def check(
+    axis: Annotated[str, typer.Argument(help="what it is: rule")],
+    name: Annotated[str, typer.Argument(help='a name, or "package.module:Class"')],
+    target: JsonOption = "",
+) -> None:
+    """Hold a plug-in's part to the contract ours keep; exit status 1 if it breaks a clause."""
+    from fedapp.contract.rule import CLAUSES, NOT_APPLIED, check_rule
+
+    if axis != "rule":
+        raise InputError("check", axis, "no contract is written for it", "use rule")
+    found = check_rule(name)
+    table = Table("clause", "what it demands", "")
+    for clause, reason in found.items():
+        table.add_row(clause, CLAUSES[clause].demand, escape(reason or "holds"))
+    console.print(table)
+    write_json(
+        target, {"name": name, "clauses": {key: text or "holds" for key, text in found.items()}}
+    )
+    if set(found.values()) - {"", NOT_APPLIED}:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(target: JsonOption = "") -> None:
     """Check this machine: torch build, cores and GPUs, Flower home, broken packages, a foreign
     SuperLink."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,8 +12,10 @@ from rich.table import Table
 
 from fedapp.cli.output import PLAIN, JsonOption, console, write_json
 from fedapp.store.atomic import write_json as write_file
-from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from fedapp.store.runfolder import RunFolder
 
 WIDE = 120  # columns of the table of attacks
 FEWEST = 50  # canaries: with fewer the one-run bound cannot exceed ln(50 / 3) = 2.8
@@ -39,6 +41,8 @@ def audit(
         raise InputError(
             "--canaries", canaries, "too few to prove anything", f"use {FEWEST} or more, or 0"
         )
+    from fedapp.store.runfolder import RunFolder
+
     folder = RunFolder.open(path.resolve())
     pieces = Pieces.of(folder)
     experiment, privacy = pieces.experiment, pieces.privacy
@@ -105,6 +109,7 @@ def attack(
     its report."""
     from fedapp.attacks import attack_run
     from fedapp.report.budget import show
+    from fedapp.store.runfolder import RunFolder
 
     folder = RunFolder.open(path.resolve())
     rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"), method)

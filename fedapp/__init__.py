@@ -21,6 +21,8 @@ for _name in PACKAGES:
     )
     if _found != ROOT:
         raise ImportError(
-            f"package {_name!r} comes from {_found}, but fedapp from {ROOT}: another directory called {_name!r} "
-            "comes first on the path. Run from a directory without one, or with `fedapp run`, which does."
+            f"package {_name!r} comes from {_found}, but fedapp from {ROOT}: another directory "
+            f"called {_name!r} "
+            "comes first on the path. Run from a directory without one, or with `fedapp run`, "
+            "which does."
         )

@@ -150,28 +150,48 @@ def _facts(
     model = task.model(torch.device("cpu"))
     about = model.backbone.about
     return {
-        "run": folder.path.name, "arm": arm, "round": round, "client": client, "rule": experiment.rule,
+        "run": folder.path.name,
+        "arm": arm,
+        "round": round,
+        "client": client,
+        "rule": experiment.rule,
         "release": experiment.release,
-        "data": "recordings of the run's owner; their folder is not named here" if experiment.data.path
-                else "parametric people, drawn by a program; no real person",
-        "backbone": {"class": type(model.backbone.unet).__name__, "trained": about.get("trained"),
-                     "digest": model.digest, "recipe": about.get("recipe"), "history": about.get("history", [])},
-        "people": experiment.clients.total, "cohort": experiment.clients.per_round or experiment.clients.total,
+        "data": "recordings of the run's owner; their folder is not named here"
+        if experiment.data.path
+        else "parametric people, drawn by a program; no real person",
+        "backbone": {
+            "class": type(model.backbone.unet).__name__,
+            "trained": about.get("trained"),
+            "digest": model.digest,
+            "recipe": about.get("recipe"),
+            "history": about.get("history", []),
+        },
+        "people": experiment.clients.total,
+        "cohort": experiment.clients.per_round or experiment.clients.total,
         "unit_of_privacy": "one person: everything a client holds" if noised else None,
-        "epsilon": result["epsilon"], "delta": result["delta"],
-        "lora": {"mode": experiment.talking_head.lora, "rank": experiment.talking_head.rank,
-                 "alpha": experiment.talking_head.alpha, "targets": TARGETS},
+        "epsilon": result["epsilon"],
+        "delta": result["delta"],
+        "lora": {
+            "mode": experiment.talking_head.lora,
+            "rank": experiment.talking_head.rank,
+            "alpha": experiment.talking_head.alpha,
+            "targets": TARGETS,
+        },
         "mouth_corr": result["methods"].get(arm.rsplit("-", 1)[0], {}).get("mouth_corr"),
-    }  # fmt: skip
+    }
 
 
 def card(facts: dict[str, Any]) -> str:
     """The model card, in Markdown."""
     if facts["epsilon"] is None:
-        privacy = f"None is claimed: release `{facts['release']}` adds no noise. An adapter can tell whose it is."
+        privacy = (
+            f"None is claimed: release `{facts['release']}` adds no noise. An adapter "
+            "can tell whose it is."
+        )
     else:
         privacy = (
-            f"Client-level differential privacy, release `{facts['release']}`: epsilon {facts['epsilon']:.3f} at delta "
+            f"Client-level differential privacy, release `{facts['release']}`: epsilon "
+            f"{facts['epsilon']:.3f} at delta "
             f"{facts['delta']:g} with known cohorts. Unit: {facts['unit_of_privacy']}."
             + (
                 ""
@@ -180,11 +200,16 @@ def card(facts: dict[str, Any]) -> str:
             )
         )
     personal = (
-        f"\n`personal/` is the personal adapter of client {facts['client']}. It was never sent to anybody, and "
-        "no guarantee covers it: give it away only if that person wants to.\n" if facts["client"] is not None else ""
-    )  # fmt: skip
+        f"\n`personal/` is the personal adapter of client {facts['client']}. It was never sent "
+        "to anybody, and "
+        "no guarantee covers it: give it away only if that person "
+        "wants to.\n"
+        if facts["client"] is not None
+        else ""
+    )
     base, lora = facts["backbone"], facts["lora"]
-    load = f"""unet.load_lora_adapter("{SHARED}", prefix=None, use_safetensors=True, adapter_name="{SHARED}")"""
+    options = f'prefix=None, use_safetensors=True, adapter_name="{SHARED}"'
+    load = f'unet.load_lora_adapter("{SHARED}", {options})'
     if facts["client"] is not None:
         load += (
             "\n"
@@ -201,7 +226,8 @@ def card(facts: dict[str, Any]) -> str:
 Method and seed `{facts["arm"]}`, rule `{facts["rule"]}`, after round {facts["round"]}.
 
 - **Data**: {facts["data"]}; {facts["people"]} people, {facts["cohort"]} a round.
-- **Backbone** (`backbone/`): {base["trained"]}; SHA-256 of its weights `{base["digest"]}`.{came_from}
+- **Backbone** (`backbone/`): {base["trained"]}; SHA-256 of its weights
+  `{base["digest"]}`.{came_from}
 - **Adapter** (`shared/`): LoRA on {", ".join(lora["targets"])}; {size}.
 - **Privacy**: {privacy}
 {personal}
@@ -212,5 +238,6 @@ unet = {base["class"]}.from_pretrained("backbone", subfolder="unet")
 {load}
 ```
 
-It draws the face it is given a picture of. Use it only on people who agree to be shown saying things.
+It draws the face it is given a picture of. Use it only on people who agree to be shown saying
+things.
 """

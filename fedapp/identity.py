@@ -113,13 +113,16 @@ def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[st
     (own, *plugins), (theirs, *_) = mine.split(" "), server_fingerprint.split(" ")
     if own != theirs:
         raise ForeignCodeError(
-            f"the ClientApp runs code from {ROOT}, the ServerApp from {server_root}, and they differ. "
-            "Start the local SuperLink from an empty directory (`fedapp run` does), or install the same version."
+            f"the ClientApp runs code from {ROOT}, the ServerApp from {server_root}, and they "
+            "differ. "
+            "Start the local SuperLink from an empty directory (`fedapp run` does), or install "
+            "the same version."
         )
     different = [
         part.split("=")[0] for part in plugins if part not in server_fingerprint.split(" ")
     ]
     raise ForeignCodeError(
-        f"the code of {', '.join(different) or 'the plug-ins'} differs between this node and the server: install the "
+        f"the code of {', '.join(different) or 'the plug-ins'} differs between this node and "
+        "the server: install the "
         "same version on both."
     )

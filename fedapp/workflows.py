@@ -1,7 +1,8 @@
 """The registry of workflows: ways in which a server and its nodes train something together.
 
-Rounds of sums are one; a plug-in adds others through the entry point group ``fedapp.workflow`` or by
-``workflow = "package.module:KIND"``. Nothing here imports torch: a node looks its half up by name.
+Rounds of sums are one; a plug-in adds others through the entry point group ``fedapp.workflow`` or
+by ``workflow = "package.module:KIND"``. Nothing here imports torch: a node looks its half up by
+name.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class WorkflowKind:
         server: ``build(run) -> Lineup``: the arms of a run (:mod:`fedapp.run.lineup`).
         identity: ``facts(pieces)``: what a checkpoint must agree with to be continued, the names of
             its arms among them.
-        node: ``make(device) -> NodeHalf``: the node's answers to the workflow's legs.
-        check: ``refuse(experiment)``: raises ``InputError`` for what does not compose; it also knows
+        node: ``make(device) -> NodeHalf``: the node's answers to the workflow's legs. check:
+        ``refuse(experiment)``: raises ``InputError`` for what does not compose; it also knows
             which names ``methods`` may hold.
         axes: of ``rule`` and ``release``, those that apply; reports show no other.
     """

@@ -62,8 +62,8 @@ class CohortResult:
     """A node's partial sum, who is in it, who is not and why, and metrics aligned with ``clients``.
 
     ``fallbacks``: for each chunk that failed as a whole and was trained again one by one, what it
-    failed with. ``unseen``: why uploads could not be looked at. Both are the node's own affair under
-    a private release.
+    failed with. ``unseen``: why uploads could not be looked at. Both are the node's own affair
+    under a private release.
     """
 
     payload: Payload | None = None

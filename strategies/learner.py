@@ -1,7 +1,8 @@
 """Local learners: how a client's data become an update. Two kinds, with the default of every trait.
 
 A :class:`Learner` is a gradient oracle: :func:`strategies.local.train.descend` steps along what it
-gives. A :class:`WholeFit` trains a cohort by itself. Shapes: ``C`` clients, ``P`` shared parameters.
+gives. A :class:`WholeFit` trains a cohort by itself. Shapes: ``C`` clients, ``P`` shared
+parameters.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ class ClientMemory:
             return self.recall([(job[0], 0)], model)
 
     def keep(self, client: int, round: int, rows: Mapping[str, Tensor], row: int = 0) -> None:
-        """Save row ``row`` of ``rows``, each ``[C, size]``, as what a client remembers of a round."""
+        """Save row ``row`` of ``rows``, each ``[C, size]``, as what a client remembers of a
+        round."""
         if rows and self.store is not None:
             self.store.save(client, round, {name: values[row] for name, values in rows.items()})

@@ -42,7 +42,8 @@ class Release:
 
     @property
     def own_noise(self) -> float:
-        """The multiplier of the noise that nodes themselves add; a server's promise counts nothing."""
+        """The multiplier of the noise that nodes themselves add; a server's promise counts
+        nothing."""
         return self.multiplier if self.placement == "distributed" else 0.0
 
     def open(self, clients: int, expected: float, nodes: int, least: int) -> Public:
@@ -72,8 +73,8 @@ class Release:
         raise NotImplementedError(f"{type(self).__name__}.encode")
 
     def clip_factor(self, contribution: Contribution, public: Public) -> Tensor | None:
-        """The share of each client's vector that a clip lets through, ``[C]`` in [0, 1]; ``None`` if
-        nothing is clipped."""
+        """The share of each client's vector that a clip lets through, ``[C]`` in [0, 1]; ``None``
+        if nothing is clipped."""
         return None
 
     def close(self, payload: Payload | None, public: Public) -> Payload | None:

@@ -2,9 +2,10 @@
 halves.
 
 Shapes: ``C`` clients, ``P`` shared parameters, ``V`` contributed numbers. A rule derives from
-:class:`Rule`, states its traits as class attributes and says what clients add (:meth:`Rule.contribute`)
-and what the server does with the mean (:meth:`Rule.apply`). Every trait and every other method has a
-default here, so that a misspelt one is a type error and not a silent no.
+:class:`Rule`, states its traits as class attributes and says what clients add
+(:meth:`Rule.contribute`) and what the server does with the mean (:meth:`Rule.apply`). Every trait
+and every other method has a default here, so that a misspelt one is a type error and not a silent
+no.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 class RunFacts(NamedTuple):
     """Numbers of the whole run that a rule or learner may take a default from.
 
-    ``outer_steps`` and ``outer_rate`` are the configured local loop's; ``equal_steps`` says that all
-    clients take as many; ``client_steps`` is the expected number of outer steps of one client in the
-    whole run; ``most_examples`` is what no client holds more of (0: unknown).
+    ``outer_steps`` and ``outer_rate`` are the configured local loop's; ``equal_steps`` says that
+    all clients take as many; ``client_steps`` is the expected number of outer steps of one client
+    in the whole run; ``most_examples`` is what no client holds more of (0: unknown).
     """
 
     outer_steps: int
@@ -60,8 +61,8 @@ class Rule:
 
     @classmethod
     def configured(cls, settings: Any, facts: RunFacts) -> Rule:
-        """The rule of a run: ``settings`` (:class:`strategies.settings.RuleSettings`), where a 0 may
-        stand for what follows from ``facts``."""
+        """The rule of a run: ``settings`` (:class:`strategies.settings.RuleSettings`), where a 0
+        may stand for what follows from ``facts``."""
         return cls(settings)  # type: ignore[call-arg]
 
     def size(self, parameters: int) -> int:
@@ -94,8 +95,8 @@ class Rule:
     ) -> tuple[Contribution, dict[str, Tensor]]:
         """What each client adds to the sum, and what it will remember if the server accepts it.
 
-        Client c's row may depend on row c of ``result`` and ``memory`` alone: how clients are packed
-        into chunks and nodes must not matter (a contract clause).
+        Client c's row may depend on row c of ``result`` and ``memory`` alone: how clients are
+        packed into chunks and nodes must not matter (a contract clause).
         """
         raise NotImplementedError(f"{type(self).__name__}.contribute")
 
@@ -122,5 +123,6 @@ class Rule:
         return renewed
 
     def attendance(self, memory: Memory) -> Tensor:
-        """p ``[C]``: the chance with which each drawn client trains (rules that :attr:`attends`)."""
+        """p ``[C]``: the chance with which each drawn client trains (rules that
+        :attr:`attends`)."""
         raise NotImplementedError(f"{type(self).__name__} says it attends and has no attendance")

@@ -95,9 +95,11 @@ class DataSettings(Settings):
 
     path: str = Field("", description="folder of your own data; empty: bundled or procedural")
     hosted: str = Field(
-        "", pattern=r"^(none|\d+(,\d+)*)?$",
-        description="whose data lie there; empty: everybody's; none: nobody's, only what is held out (on a server)",
-    )  # fmt: skip
+        "",
+        pattern=r"^(none|\d+(,\d+)*)?$",
+        description="whose data lie there; empty: everybody's; none: nobody's, only what is "
+        "held out (on a server)",
+    )
     layout: str = Field("auto", description="how data.path is organised; auto: found out")
     size: Annotated[int, AfterValidator(_side)] = Field(
         32, ge=0, le=4096, description="side of the square each picture is cut to; 0: native size"

@@ -51,14 +51,28 @@ class Cohort:
         chosen = members if members is not None else list(range(len(self.clients)))
         prekeys = tuple(self.clients[member].advertise(1)[0] for member in chosen)
         return Terms(
-            1, self.round, prekeys, threshold or default_threshold(len(chosen)), degree or len(chosen) - 1, 2,
-            length + CHECK, "{}", "{}", model,
-        )  # fmt: skip
+            1,
+            self.round,
+            prekeys,
+            threshold or default_threshold(len(chosen)),
+            degree or len(chosen) - 1,
+            2,
+            length + CHECK,
+            "{}",
+            "{}",
+            model,
+        )
 
     def run(
-        self, terms: Terms, vectors: dict[int, NDArray[np.uint32]], *, at_share: Collection[int] = (),
-        at_upload: Collection[int] = (), at_confirm: Collection[int] = (), at_unmask: Collection[int] = (),
-    ) -> NDArray[np.uint32]:  # fmt: skip
+        self,
+        terms: Terms,
+        vectors: dict[int, NDArray[np.uint32]],
+        *,
+        at_share: Collection[int] = (),
+        at_upload: Collection[int] = (),
+        at_confirm: Collection[int] = (),
+        at_unmask: Collection[int] = (),
+    ) -> NDArray[np.uint32]:
         """The sum, with nodes vanishing for good at the named legs."""
         server = SecAggServer(terms, self.roster.members)
         self.server, self.uploads = server, {}

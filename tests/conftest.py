@@ -72,12 +72,25 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head(tiny_backbone: Path) -> dict[str, Any]:
     """Config changes that make a run a tiny talking head."""
     return {
-        "task": "talking-head", "methods": "adapters", "rule": "isfa", "evaluation.uploads": False, "data.size": 16,
-        "data.held-out": 2, "talking-head.patch": 4, "talking-head.backbone": str(tiny_backbone),
-        "talking-head.clips": 2, "talking-head.frames": 4, "talking-head.sampling-steps": 1, "talking-head.rank": 2,
-        "talking-head.alpha": 4, "learner.outer-steps": 2, "learner.adapters.personal-steps": 1,
-        "learner.batch-size": 4, "evaluation.steps": "0,1", "rules.server-clip": 0.0,
-    }  # fmt: skip
+        "task": "talking-head",
+        "methods": "adapters",
+        "rule": "isfa",
+        "evaluation.uploads": False,
+        "data.size": 16,
+        "data.held-out": 2,
+        "talking-head.patch": 4,
+        "talking-head.backbone": str(tiny_backbone),
+        "talking-head.clips": 2,
+        "talking-head.frames": 4,
+        "talking-head.sampling-steps": 1,
+        "talking-head.rank": 2,
+        "talking-head.alpha": 4,
+        "learner.outer-steps": 2,
+        "learner.adapters.personal-steps": 1,
+        "learner.batch-size": 4,
+        "evaluation.steps": "0,1",
+        "rules.server-clip": 0.0,
+    }
 
 
 @pytest.fixture

@@ -14,27 +14,46 @@ __all__ = ["LEARNER", "MemoryInRam", "Reliable", "Rounds", "distance"]
 
 NODES = 6  # of a private run, one client each
 PRIVATE = {
-    "methods": "maml", "clients.total": NODES, "evaluation.uploads": False, "privacy.epsilon-max": 1000.0,
-    "learner.outer-steps": 1, "rounds": 2, "rules.server-clip": 0.0,
-}  # fmt: skip
+    "methods": "maml",
+    "clients.total": NODES,
+    "evaluation.uploads": False,
+    "privacy.epsilon-max": 1000.0,
+    "learner.outer-steps": 1,
+    "rounds": 2,
+    "rules.server-clip": 0.0,
+}
 
 
 def told_round(number: int, **values: Any) -> dict[str, Any]:
     """A round's event as a run writes it, for ``told``."""
     blank = {
-        "event": "round", "round": number, "method": "maml", "seed": 0, "clients": {"ok": 4, "failed": 0},
-        "failures": {}, "bytes_up": 0, "bytes_down": 0, "seconds": 1.0, "epsilon": None, "skipped": None,
-        "fallbacks": [], "unseen": [],
-    }  # fmt: skip
+        "event": "round",
+        "round": number,
+        "method": "maml",
+        "seed": 0,
+        "clients": {"ok": 4, "failed": 0},
+        "failures": {},
+        "bytes_up": 0,
+        "bytes_down": 0,
+        "seconds": 1.0,
+        "epsilon": None,
+        "skipped": None,
+        "fallbacks": [],
+        "unseen": [],
+    }
     return blank | {"metrics": {}} | _split(values, blank)
 
 
 def told_evaluation(number: int, **values: Any) -> dict[str, Any]:
     """The same of an evaluation."""
     blank = {
-        "event": "evaluation", "round": number, "method": "maml", "seed": 0, "final": False,
+        "event": "evaluation",
+        "round": number,
+        "method": "maml",
+        "seed": 0,
+        "final": False,
         "seconds": 1.0,
-    }  # fmt: skip
+    }
     return blank | {"metrics": {}} | _split(values, blank)
 
 

@@ -111,9 +111,14 @@ class Regression(Trainable):
         return [self.client_data(1_000_000 + number) for number in range(self.held)]
 
     def episodes(
-        self, cohort: Sequence[Table], keys: Sequence[Key], count: int, inner_steps: int, batch_size: int,
+        self,
+        cohort: Sequence[Table],
+        keys: Sequence[Key],
+        count: int,
+        inner_steps: int,
+        batch_size: int,
         device: torch.device,
-    ) -> Callable[[int], Episode]:  # fmt: skip
+    ) -> Callable[[int], Episode]:
         draws = [generator(*key) for key in keys]
         picks = [
             torch.randint(EXAMPLES, (count, inner_steps + 1, batch_size), generator=draw)

@@ -174,7 +174,8 @@ def test_the_client_app_is_cheap_to_import() -> None:
         "assert R().invoke(app, ['list']).exit_code == 0",
         "from fedapp.cli.main import app; from typer.testing import CliRunner as R; "
         "assert R().invoke(app, ['list', 'keys']).exit_code == 0",
-        "from fedapp.cli.main import app; from typer.testing import CliRunner as R; import tempfile;"
+        "from fedapp.cli.main import app; from typer.testing import CliRunner as R; import "
+        "tempfile;"
         "d = tempfile.mkdtemp(); assert R().invoke(app, ['enrol', '--help']).exit_code == 0",
         "import fedapp.node.device, fedapp.node.sums, privacy.flower.node",
     ],

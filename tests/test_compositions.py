@@ -22,17 +22,28 @@ from tasks import TASKS
 from tasks.errors import InputError
 
 SMALLEST = {
-    "evaluation.steps": "0", "data.held-out": 1, "learner.inner-steps": 1, "learner.outer-steps": 1,
-    "learner.batch-size": 2, "talking-head.clips": 1, "talking-head.frames": 2,
-}  # fmt: skip
+    "evaluation.steps": "0",
+    "data.held-out": 1,
+    "learner.inner-steps": 1,
+    "learner.outer-steps": 1,
+    "learner.batch-size": 2,
+    "talking-head.clips": 1,
+    "talking-head.frames": 2,
+}
 
 
 BEYOND = (pytest.mark.exhaustive, pytest.mark.slow)
 FIELDS: dict[str, dict[str, Any]] = {
     "video": {"data.size": 6, "data.frames": 2},
-    "nerf": {"data.size": 6, "data.support-views": 1, "data.query-views": 1, "field.samples": 3, "field.frequencies": 2,
-             "evaluation.batch-size": 8},
-}  # fmt: skip
+    "nerf": {
+        "data.size": 6,
+        "data.support-views": 1,
+        "data.query-views": 1,
+        "field.samples": 3,
+        "field.frequencies": 2,
+        "evaluation.batch-size": 8,
+    },
+}
 
 
 def refused(task: str, learner: str, rule: str) -> str:

@@ -82,12 +82,18 @@ def test_fednova_with_equal_steps_is_fedavg(run: Run, tmp_path: Any) -> None:
 def test_the_lattice_is_not_trivial(run: Run, tmp_path: Any) -> None:
     """Negative control: neighbours in the lattice that must differ do."""
     different = [
-        {"methods": "maml"}, {"methods": "fedmenf"}, {"methods": "fomaml"}, {"methods": "reptile"},
-        {"methods": "erm"}, {"methods": "maml", "rule": "fedprox"}, {"methods": "maml", "rule": "scaffold"},
+        {"methods": "maml"},
+        {"methods": "fedmenf"},
+        {"methods": "fomaml"},
+        {"methods": "reptile"},
+        {"methods": "erm"},
+        {"methods": "maml", "rule": "fedprox"},
+        {"methods": "maml", "rule": "scaffold"},
         {"methods": "maml", "rule": "fedacg"},
-        {"methods": "fedmenf-first-order"}, {"methods": "fedmenf-adaptive", "learner.fedmenf.zeta": 1e-4},
+        {"methods": "fedmenf-first-order"},
+        {"methods": "fedmenf-adaptive", "learner.fedmenf.zeta": 1e-4},
         {"methods": "meta-nsgd"},
-    ]  # fmt: skip
+    ]
     found = [only_model(run, tmp_path, str(i), **changes) for i, changes in enumerate(different)]
     for i, one in enumerate(found):
         for other in found[:i]:

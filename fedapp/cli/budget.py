@@ -46,11 +46,19 @@ def plan(
     from privacy.budget.plan import Plan, multiplier_for, predict
 
     given = {
-        "rate": sample_rate, "multiplier": noise_multiplier, "rounds": rounds, "delta": delta, "clients": clients,
+        "rate": sample_rate,
+        "multiplier": noise_multiplier,
+        "rounds": rounds,
+        "delta": delta,
+        "clients": clients,
         "parameters": parameters,
-    }  # fmt: skip
-    for option, value in (("--rounds", rounds), ("--delta", delta), ("--noise-multiplier", noise_multiplier),
-                          ("--clients", clients)):  # fmt: skip
+    }
+    for option, value in (
+        ("--rounds", rounds),
+        ("--delta", delta),
+        ("--noise-multiplier", noise_multiplier),
+        ("--clients", clients),
+    ):
         if recipe and value is not None:
             raise InputError(
                 option, value, "a recipe says so itself", f"change it with -o {_KEYS[option]}=…"
@@ -81,9 +89,11 @@ def plan(
 
 
 _KEYS = {
-    "--rounds": "rounds", "--delta": "privacy.delta", "--noise-multiplier": "privacy.noise-multiplier",
+    "--rounds": "rounds",
+    "--delta": "privacy.delta",
+    "--noise-multiplier": "privacy.noise-multiplier",
     "--clients": "clients.per-round",
-}  # fmt: skip
+}
 _EXAMPLES = {"rounds": "100", "delta": "1e-5", "multiplier": "1.0"}
 
 
@@ -107,11 +117,17 @@ def _from_recipe(recipe: str, overrides: list[str]) -> dict[str, Any]:
     privacy, sampler, arms = pieces.privacy, pieces.sampler(0), len(pieces.arms)
     rounds = experiment.rounds * arms
     return {
-        "limit": privacy.epsilon_max, "rate": sampler.rate or 1.0, "multiplier": privacy.noise_multiplier,
-        "rounds": rounds, "delta": privacy.delta,
-        "participations": arms * sampler.likely_most(experiment.rounds), "clients": sampler.expected,
-        "parameters": size, "sensitivity": pieces.release.sensitivity, "arms": arms,
-    }  # fmt: skip
+        "limit": privacy.epsilon_max,
+        "rate": sampler.rate or 1.0,
+        "multiplier": privacy.noise_multiplier,
+        "rounds": rounds,
+        "delta": privacy.delta,
+        "participations": arms * sampler.likely_most(experiment.rounds),
+        "clients": sampler.expected,
+        "parameters": size,
+        "sensitivity": pieces.release.sensitivity,
+        "arms": arms,
+    }
 
 
 def _show_plan(found: dict[str, Any], console: Console) -> None:
@@ -120,7 +136,8 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
     table = Table(title="privacy plan", show_header=False, title_justify="left")
     for label, value in (
         (
-            f"epsilon at delta {found['delta']:g}, sample rate {found['sample_rate']:g} (PRV, upper)",
+            f"epsilon at delta {found['delta']:g}, sample rate {found['sample_rate']:g} "
+            "(PRV, upper)",
             found["epsilon"],
         ),
         (
@@ -135,8 +152,12 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     ratio = found["noise_to_signal"]
     if ratio is not None and ratio > 1:
-        console.print(f"[bold yellow]warning[/] noise is up to {ratio:.3g} times the largest signal of a round: "
-                      "expect to learn little", highlight=False)  # fmt: skip
+        console.print(
+            f"[bold yellow]warning[/] noise is up to {ratio:.3g} times the largest "
+            "signal of a round: "
+            "expect to learn little",
+            highlight=False,
+        )
     helps = Table(
         "change alone",
         "to",
@@ -151,8 +172,11 @@ def _show_plan(found: dict[str, Any], console: Console) -> None:
         )
     console.print(helps)
     if found["within_budget"] is False:
-        console.print(f"[bold red]stops early[/] the limit is epsilon {found['epsilon_max']:g} with known cohorts",
-                      highlight=False)  # fmt: skip
+        console.print(
+            f"[bold red]stops early[/] the limit is epsilon {found['epsilon_max']:g} "
+            "with known cohorts",
+            highlight=False,
+        )
 
 
 @budget.command()
@@ -173,9 +197,11 @@ def report(
     if found["budget"]:
         left = found["budget"]
         console.print(
-            f"spent {show(left['spent'])} of {show(left['epsilon_max'])}, {left['rounds_left']} rounds left; "
-            f"audit: {found['audit']['verdict']}", highlight=False,
-        )  # fmt: skip
+            f"spent {show(left['spent'])} of {show(left['epsilon_max'])}, "
+            f"{left['rounds_left']} rounds left; "
+            f"audit: {found['audit']['verdict']}",
+            highlight=False,
+        )
     console.print(f"report: {page}", **PLAIN)
     write_json(target, found)
 
@@ -193,7 +219,8 @@ def verify(
 
     found = check(path.resolve())
     console.print(
-        f"intact: {found['entries']} entries, {found['charged']} rounds charged, {found['released']} released"
+        f"intact: {found['entries']} entries, {found['charged']} rounds charged, "
+        f"{found['released']} released"
         + (
             f"; checkpoint of round {found['checkpoint_round']} agrees"
             if found["checkpoint_round"]

@@ -73,7 +73,10 @@ def _torch() -> list[Finding]:
 
 def _cores() -> Finding:
     cores, threads = os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS")
-    text = f"{cores}; OMP_NUM_THREADS is {threads or 'not set'} (fedapp run sets it to runtime.threads for each actor)"
+    text = (
+        f"{cores}; OMP_NUM_THREADS is {threads or 'not set'} (fedapp run sets it to "
+        "runtime.threads for each actor)"
+    )
     return Finding("ok", "cores", text)
 
 
@@ -105,7 +108,10 @@ def _flower() -> Finding:
     version = importlib.metadata.version("flwr")
     tested = version.startswith(("1.41.", "1.42."))
     ray = importlib.util.find_spec("ray") is not None
-    text = f"{version}, ray {importlib.metadata.version('ray') if ray else 'missing: pip install flwr[simulation]'}"
+    text = (
+        f"{version}, ray "
+        f"{importlib.metadata.version('ray') if ray else 'missing: pip install flwr[simulation]'}"
+    )
     level = "ok" if tested and ray else "warning"
     return Finding(level, "flwr", text + ("" if tested else "; tested with 1.41 and 1.42"))
 
@@ -132,10 +138,13 @@ def _superlink() -> Finding:
     except (urllib.error.URLError, OSError):
         return Finding("ok", "local SuperLink", f"none on port {port}")
     return Finding(
-        "warning", "local SuperLink",
-        f"one is already running on port {port}: plain `flwr run` will use its environment and directory. "
-        "`fedapp run` does not use it; to get rid of it, end its process (`pgrep -af flower-superlink`)",
-    )  # fmt: skip
+        "warning",
+        "local SuperLink",
+        f"one is already running on port {port}: plain `flwr run` will use its environment and "
+        "directory. "
+        "`fedapp run` does not use it; to get rid of it, end its process (`pgrep -af "
+        "flower-superlink`)",
+    )
 
 
 def _siblings() -> Finding:

@@ -55,11 +55,18 @@ def check(path: Path) -> dict[str, Any]:
         anchor.seq >= len(lines) or line_hash(lines[anchor.seq]) != anchor.hash
     ):
         raise InputError(
-            "ledger", str(file), f"lacks entry {anchor.seq} that the checkpoint of round {number} was written after",
+            "ledger",
+            str(file),
+            f"lacks entry {anchor.seq} that the checkpoint of round {number} was written after",
             "restore the full ledger: entries were removed or changed",
-        )  # fmt: skip
+        )
     spent = Spent.of(entries)
     return {
-        "ledger": str(file), "entries": len(entries), "head": line_hash(lines[-1]), "charged": spent.charged,
-        "released": spent.released, "aborted": spent.aborted, "checkpoint_round": number if anchor else None,
-    }  # fmt: skip
+        "ledger": str(file),
+        "entries": len(entries),
+        "head": line_hash(lines[-1]),
+        "charged": spent.charged,
+        "released": spent.released,
+        "aborted": spent.aborted,
+        "checkpoint_round": number if anchor else None,
+    }

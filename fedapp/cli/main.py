@@ -165,8 +165,12 @@ def doctor(target: JsonOption = "") -> None:
     findings = examine()
     style = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
     for finding in findings:
-        console.print(f"[{style[finding.level]}]{finding.level:>8}[/]  {finding.subject}: {escape(finding.text)}",
-                      highlight=False, soft_wrap=True)  # fmt: skip
+        console.print(
+            f"[{style[finding.level]}]{finding.level:>8}[/]  {finding.subject}: "
+            f"{escape(finding.text)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     write_json(target, {"findings": [finding._asdict() for finding in findings]})
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
@@ -200,9 +204,11 @@ def bench(
 
     measure = load("benchmark", name, BENCHMARKS, key="bench")
     own = {
-        "folder": folder, "seeds": seeds, "rules": [part for part in rules.split(",") if part],
+        "folder": folder,
+        "seeds": seeds,
+        "rules": [part for part in rules.split(",") if part],
         "learners": [part for part in learners.split(",") if part],
-    }  # fmt: skip
+    }
     if name != "methods" and any(own.values()):
         given = ", ".join(f"--{key}" for key, value in own.items() if value)
         raise InputError(given, "(given)", f"bench {name} keeps no runs", "leave it out")

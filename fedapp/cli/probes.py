@@ -64,9 +64,15 @@ def audit(
             f"{count} canaries, {experiment.rounds} rounds", total=experiment.rounds
         )
         found = run_canaries(
-            release, privacy.sampling, rate, experiment.rounds, size, count, nodes,
+            release,
+            privacy.sampling,
+            rate,
+            experiment.rounds,
+            size,
+            count,
+            nodes,
             progress=lambda done: bar.update(task, completed=done),
-        )  # fmt: skip
+        )
     rows = judge(found, privacy.noise_multiplier, privacy.delta)
     result = {"run": str(folder.path), "verdict": verdict(rows), "rows": rows}
     table = Table(
@@ -96,7 +102,8 @@ def attack(
     name: Annotated[
         str,
         typer.Option(
-            help="fields: render, readout, inversion, membership, transcript; heads: linkage, membership"
+            help="fields: render, readout, inversion, membership, transcript; heads: linkage, "
+            "membership"
         ),
     ] = "all",
     clients: Annotated[int, typer.Option(min=3, help="clients whose updates are attacked")] = 12,

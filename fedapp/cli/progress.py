@@ -27,9 +27,15 @@ class ProgressDisplay:
         self.folder, self.console, self.total = folder, console, total
         self.offset = self.done = 0
         self.bar = Progress(
-            SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("{task.fields[detail]}"), console=console, transient=True,
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+        )
         self.task = self.bar.add_task("starting", total=total, detail="")
 
     def tick(self) -> None:
@@ -46,7 +52,8 @@ class ProgressDisplay:
         elif event["event"] == "evaluation":
             text = " ".join(_brief(name, value) for name, value in event["metrics"].items())
             self.console.print(
-                f"round {event['round']:>3} {event['method']}-{event['seed']} {' '.join(text.split())}",
+                f"round {event['round']:>3} {event['method']}-{event['seed']} "
+                f"{' '.join(text.split())}",
                 highlight=False,
             )
 
@@ -70,8 +77,10 @@ class ProgressDisplay:
         for note in notes:
             self.console.print(
                 f"round {event['round']} {event['method']}: {note}",
-                style="yellow", markup=False, highlight=False,
-            )  # fmt: skip
+                style="yellow",
+                markup=False,
+                highlight=False,
+            )
 
     @contextmanager
     def live(self, threaded: bool) -> Iterator[None]:

@@ -86,7 +86,8 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
         )
     if result["fallbacks"]:
         console.print(
-            f"{result['fallbacks']} times a chunk of clients failed together and was trained one by "
+            f"{result['fallbacks']} times a chunk of clients failed together and was "
+            "trained one by "
             "one: see fallbacks in metrics.jsonl",
             style="yellow",
         )

@@ -96,15 +96,20 @@ def refuse(
     for method, kind in learners.items():
         if learner.inner_steps < kind.least_inner_steps:
             raise InputError(
-                "learner.inner-steps", learner.inner_steps,
-                f"{method} steps back from K inner steps; with K = {learner.inner_steps} it stands still",
+                "learner.inner-steps",
+                learner.inner_steps,
+                f"{method} steps back from K inner steps; with K = {learner.inner_steps} it "
+                "stands still",
                 "set learner.inner-steps to 1 or more, or use the method erm",
-            )  # fmt: skip
+            )
         if kind.spreads_a_budget and learner.steps_by_examples and not learner.fedmenf.total_steps:
             raise InputError(
-                "learner.fedmenf.total-steps", 0.0, "a budget is spread over steps, which differ by client",
-                "give the most steps a client takes in the whole run, or set learner.steps-by-examples to false",
-            )  # fmt: skip
+                "learner.fedmenf.total-steps",
+                0.0,
+                "a budget is spread over steps, which differ by client",
+                "give the most steps a client takes in the whole run, or set "
+                "learner.steps-by-examples to false",
+            )
         if kind.personal and learner.steps_by_examples:
             raise InputError(
                 "learner.steps-by-examples",
@@ -147,7 +152,8 @@ def refuse_mismatched(
         raise InputError(
             "rule",
             experiment.rule,
-            f"weighs clients by {' and '.join(rule.signals)}, which {(silent or [*learners])[0]} on "
+            f"weighs clients by {' and '.join(rule.signals)}, which "
+            f"{(silent or [*learners])[0]} on "
             f"task {experiment.task} does not measure",
             "use methods = adapters with task = talking-head, or the rule fedavg",
         )
@@ -172,9 +178,11 @@ def refuse_noised_steps(rule_name: str, release: Any, name: str, learner: Learne
     them."""
     if learner.steps_by_examples and release.placement != "none":
         raise InputError(
-            "rule", rule_name, f"release {name} noises the clients' numbers of steps by far more than they differ",
+            "rule",
+            rule_name,
+            f"release {name} noises the clients' numbers of steps by far more than they differ",
             "use fedavg, or set learner.steps-by-examples to false",
-        )  # fmt: skip
+        )
 
 
 def refuse_attendance(release: type[Release], experiment: Experiment) -> None:
@@ -189,7 +197,8 @@ def refuse_attendance(release: type[Release], experiment: Experiment) -> None:
         raise InputError(
             "rules.isfa.attendance",
             attendance,
-            f"under release {experiment.release} a sum may show who stayed away, or hold one client "
+            f"under release {experiment.release} a sum may show who stayed away, or hold "
+            "one client "
             "alone",
             "use 1, or a release whose nodes add the noise (distributed-dp)",
         )
@@ -215,20 +224,26 @@ def refuse_private(
     if not release.private:
         if privacy.population:
             raise InputError(
-                "privacy.population", privacy.population, f"release {name} would not be charged to it",
+                "privacy.population",
+                privacy.population,
+                f"release {name} would not be charged to it",
                 "leave it empty, or use a private release",
-            )  # fmt: skip
+            )
         if sampled:
             raise InputError(
-                "privacy.sampling", privacy.sampling, f"release {name} is not charged to a budget",
+                "privacy.sampling",
+                privacy.sampling,
+                f"release {name} is not charged to a budget",
                 "use fixed, or a release with noise such as central-dp",
-            )  # fmt: skip
+            )
         return
     if uploads:
         raise InputError(
-            "evaluation.uploads", True, f"numbers about single uploads would leave the clients beside release {name}",
+            "evaluation.uploads",
+            True,
+            f"numbers about single uploads would leave the clients beside release {name}",
             "set evaluation.uploads to false; `fedapp attack` shows what the server could do",
-        )  # fmt: skip
+        )
     smallest = Sampler(privacy.sampling, 0, clients.total, clients.per_round).smallest
     least, nodes = (
         Policy().min_nodes,
@@ -236,9 +251,11 @@ def refuse_private(
     )
     if release.masked and nodes < least:
         raise InputError(
-            "runtime.nodes", runtime.nodes, f"a secure sum hides a node among {least} or more, {nodes} would take part",
+            "runtime.nodes",
+            runtime.nodes,
+            f"a secure sum hides a node among {least} or more, {nodes} would take part",
             f"set runtime.nodes (and clients) to {least} or more",
-        )  # fmt: skip
+        )
     _check_metrics(privacy)
     noised = release.placement != "none"
     if sampled and not noised:
@@ -250,14 +267,18 @@ def refuse_private(
         )
     if sampled and not 0 < clients.per_round < clients.total:
         raise InputError(
-            "clients.per-round", clients.per_round, f"{privacy.sampling} sampling draws some of the clients",
+            "clients.per-round",
+            clients.per_round,
+            f"{privacy.sampling} sampling draws some of the clients",
             f"set it between 1 and {clients.total - 1}",
-        )  # fmt: skip
+        )
     if privacy.sampling == "round-robin" and smallest < clients.min:
         raise InputError(
-            "clients.min", clients.min, f"a group has only {smallest} clients when {clients.total} take turns",
+            "clients.min",
+            clients.min,
+            f"a group has only {smallest} clients when {clients.total} take turns",
             f"set it to {smallest} or fewer, or clients.per-round higher",
-        )  # fmt: skip
+        )
     if release.masked and privacy.graph == "harary" and release.placement == "distributed":
         raise InputError(
             "privacy.graph",
@@ -272,15 +293,19 @@ def refuse_private(
 def _check_budget(privacy: PrivacySettings) -> None:
     if privacy.epsilon_max == 0:
         raise InputError(
-            "privacy.epsilon-max", 0.0, "a noised run needs a limit at which it stops",
+            "privacy.epsilon-max",
+            0.0,
+            "a noised run needs a limit at which it stops",
             "`fedapp budget plan` shows what a run costs",
-        )  # fmt: skip
+        )
     if (privacy.noise_multiplier == 0) == (privacy.target_epsilon == 0):
         raise InputError(
-            "privacy.noise-multiplier", privacy.noise_multiplier,
-            f"exactly one of it and privacy.target-epsilon ({privacy.target_epsilon:g}) sets the noise",
+            "privacy.noise-multiplier",
+            privacy.noise_multiplier,
+            f"exactly one of it and privacy.target-epsilon ({privacy.target_epsilon:g}) sets "
+            "the noise",
             "set the other one to 0",
-        )  # fmt: skip
+        )
 
 
 def _check_metrics(privacy: PrivacySettings) -> None:
@@ -292,6 +317,8 @@ def _check_metrics(privacy: PrivacySettings) -> None:
         )
         if not sound or not bounds[0] < bounds[1]:
             raise InputError(
-                "privacy.metrics", f"{name}: {bounds}", "each metric needs the range it is bounded to",
+                "privacy.metrics",
+                f"{name}: {bounds}",
+                "each metric needs the range it is bounded to",
                 'for example {"objective_min": [0, 1]}',
-            )  # fmt: skip
+            )

@@ -85,8 +85,8 @@ class Device:
 
     # ------------------------------------------------------------------ folders
     def state_dir(self, offered: str, run: str) -> str:
-        """Folder of what clients remember: the node's own, which outlives runs, or in simulation the
-        one the server ``offered``; empty if there is none."""
+        """Folder of what clients remember: the node's own, which outlives runs, or in simulation
+        the one the server ``offered``; empty if there is none."""
         if "state-dir" in self.node_config:
             return str(Path(str(self.node_config["state-dir"])) / "runs" / _folder_of(run))
         return offered if self.simulated else ""

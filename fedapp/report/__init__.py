@@ -19,7 +19,8 @@ def write_report(folder: RunFolder) -> Path:
     """Write ``report.html`` from the run's config, events and pictures; returns its path."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtraError(
-            f"the report needs matplotlib: pip install 'fedapp[report]', then `fedapp report {folder.path}`"
+            "the report needs matplotlib: pip install 'fedapp[report]', then `fedapp report "
+            f"{folder.path}`"
         )
     import jinja2
 

@@ -33,9 +33,11 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
     file = ledger_folder(experiment) / LEDGER_FILE
     if not file.exists():
         raise InputError(
-            "run", str(folder.path), f"has no budget: its release is {experiment.release}",
+            "run",
+            str(folder.path),
+            f"has no budget: its release is {experiment.release}",
             "run a private release, for example the recipe quickstart-dp",
-        )  # fmt: skip
+        )
     pieces = Pieces(experiment)
     privacy, clients, sampler = experiment.privacy, experiment.clients, pieces.sampler(0)
     size = pieces.rule.size(pieces.task.layout.size)
@@ -44,18 +46,36 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
     lines = file.read_bytes().split(b"\n")
     rounds = [event["metrics"] for event in folder.events() if event["event"] == "round"]
     facts = Facts(
-        entries=entries, head=Head(len(entries) - 1, line_hash(lines[-2])), ledger_id=entries[0]["public"],
-        release_name=experiment.release, release=release, sampling=privacy.sampling, population=clients.total,
-        per_round=sampler.per_round, expected=sampler.expected, planned_rounds=experiment.rounds,
-        arms=_arms(experiment), run=folder.path.name, population_name=privacy.population,
-        separation=sampler.separation, delta=privacy.delta, epsilon_max=privacy.epsilon_max,
-        colluding=privacy.colluding, parameters=size, fields=OUTGOING, realised=rounds,
-        audit=folder.read("audit.json").get("rows", []), attacks=folder.read("attack.json").get("rows", []),
+        entries=entries,
+        head=Head(len(entries) - 1, line_hash(lines[-2])),
+        ledger_id=entries[0]["public"],
+        release_name=experiment.release,
+        release=release,
+        sampling=privacy.sampling,
+        population=clients.total,
+        per_round=sampler.per_round,
+        expected=sampler.expected,
+        planned_rounds=experiment.rounds,
+        arms=_arms(experiment),
+        run=folder.path.name,
+        population_name=privacy.population,
+        separation=sampler.separation,
+        delta=privacy.delta,
+        epsilon_max=privacy.epsilon_max,
+        colluding=privacy.colluding,
+        parameters=size,
+        fields=OUTGOING,
+        realised=rounds,
+        audit=folder.read("audit.json").get("rows", []),
+        attacks=folder.read("attack.json").get("rows", []),
         provenance={
-            **versions(), "source": fingerprint(folder.config), "run": folder.path.name,
-            "population": experiment.privacy.population, "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            **versions(),
+            "source": fingerprint(folder.config),
+            "run": folder.path.name,
+            "population": experiment.privacy.population,
+            "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         },
-    )  # fmt: skip
+    )
     return build_report(facts)
 
 

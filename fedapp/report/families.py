@@ -1,8 +1,8 @@
 """Families of tasks: one home for what each shows, found by the task's own word for it.
 
-A family is a module-like object with ``tables``, ``findings``, ``exhibits`` and a page ``template``.
-``tables`` is the one source for terminal, page and README; whatever its tables leave out of the
-numbers that were measured follows in a table of its own.
+A family is a module-like object with ``tables``, ``findings``, ``exhibits`` and a page
+``template``. ``tables`` is the one source for terminal, page and README; whatever its tables leave
+out of the numbers that were measured follows in a table of its own.
 """
 
 from __future__ import annotations

@@ -16,10 +16,19 @@ from matplotlib.ticker import MaxNLocator
 from fedapp.report.table import lookup
 
 STYLE: Any = {
-    "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#e2e8f0", "axes.edgecolor": "#94a3b8", "axes.labelcolor": "#334155",
-    "xtick.color": "#64748b", "ytick.color": "#64748b", "svg.fonttype": "none", "svg.hashsalt": "fedapp",
-}  # fmt: skip
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e2e8f0",
+    "axes.edgecolor": "#94a3b8",
+    "axes.labelcolor": "#334155",
+    "xtick.color": "#64748b",
+    "ytick.color": "#64748b",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fedapp",
+}
 
 
 PALETTE = ("#2563eb", "#0ea5e9", "#f59e0b", "#ef4444", "#8b5cf6", "#10b981", "#ec4899", "#64748b")
@@ -43,9 +52,13 @@ def _legend(axes: Axes) -> None:
 
 
 def over_rounds(
-    events: list[dict[str, Any]], methods: list[str], titles: dict[str, str], colours: dict[str, str],
-    path: tuple[str, ...], label: str,
-) -> str:  # fmt: skip
+    events: list[dict[str, Any]],
+    methods: list[str],
+    titles: dict[str, str],
+    colours: dict[str, str],
+    path: tuple[str, ...],
+    label: str,
+) -> str:
     """A line per method (mean over seeds, band from lowest to highest seed) of the metric at
     ``path``."""
 
@@ -173,8 +186,14 @@ def frontier(
         local = (result["methods"].get("local") or {}).get("psnr") or {}
         if local.get(step) is not None:
             axes.axhline(local[step], color=colours.get("local", "#64748b"), ls="--", lw=1)
-            axes.annotate("Local", (1, local[step]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                          color=colours.get("local", "#64748b"))  # fmt: skip
+            axes.annotate(
+                "Local",
+                (1, local[step]),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                color=colours.get("local", "#64748b"),
+            )
         axes.margins(0.18)
         axes.set_xlabel("PSNR_p (dB): what rendering an upload shows; left is more private")
         axes.set_ylabel(f"PSNR after {step} steps (dB)")
@@ -204,8 +223,15 @@ def matrix_frontier(rows: list[dict[str, Any]]) -> str:
                     panel.annotate("Local", (1, row["psnr"]), color="#64748b", **at)
                 elif row["psnr"] is not None and row["psnr_p"] is not None:
                     colour = palette[row["learner"]]
-                    panel.scatter([row["psnr_p"]], [row["psnr"]], s=34, marker=shapes[row["rule"]], edgecolors=colour,
-                                  facecolors="none" if row["diverged"] else colour, linewidths=1.2)  # fmt: skip
+                    panel.scatter(
+                        [row["psnr_p"]],
+                        [row["psnr"]],
+                        s=34,
+                        marker=shapes[row["rule"]],
+                        edgecolors=colour,
+                        facecolors="none" if row["diverged"] else colour,
+                        linewidths=1.2,
+                    )
             panel.set_title(modality, loc="left")
             panel.set_xlabel("PSNR_p (dB), left is more private")
             panel.set_ylabel("PSNR after adaptation, one step size (dB)" if not place else "")

@@ -28,7 +28,8 @@ def findings(
             sentences.append(
                 (
                     "warning",
-                    f"{titles[name]} diverged: before adaptation its shared field lies outside the data range, so its "
+                    f"{titles[name]} diverged: before adaptation its shared field lies outside "
+                    "the data range, so its "
                     f"PSNR_p says little about what an upload holds.{bottom}",
                 )
             )
@@ -36,7 +37,8 @@ def findings(
             sentences.append(
                 (
                     "warning",
-                    f"{titles[name]}: its objective fell to {row['objective_min']:.2f}. It has no lower limit; what it "
+                    f"{titles[name]}: its objective fell to {row['objective_min']:.2f}. It has "
+                    "no lower limit; what it "
                     "gains below zero it gains by making the shared field worse.",
                 )
             )
@@ -45,15 +47,20 @@ def findings(
     sentences += _tuned_local(methods, titles)
     seen = min((row["psnr_p"]["n"] for row in methods.values() if row["psnr_p"]), default=0)
     if 0 < seen < result["population"]:
-        text = f"PSNR_p is over the {seen} of {result['population']} clients that were drawn at least once."
+        text = (
+            f"PSNR_p is over the {seen} of {result['population']} clients that were drawn "
+            "at least once."
+        )
         sentences.append(("plain", text))
     if result["release"] != "plain":
         return [*release_finding(result), *_against_local(methods, titles), *sentences]
     sentences.append(
         (
             "plain",
-            "PSNR_p is what a server sees that merely renders an upload. It bounds nothing: the update itself can be "
-            "inverted by stronger attacks. Only secure aggregation and differential privacy limit those; this run used "
+            "PSNR_p is what a server sees that merely renders an upload. It bounds nothing: "
+            "the update itself can be "
+            "inverted by stronger attacks. Only secure aggregation and differential privacy "
+            "limit those; this run used "
             f"the release “{result['release']}”.",
         )
     )
@@ -66,7 +73,10 @@ def _edge_of_the_search(
     """A best step size at the end of the list may not be the best there is."""
     chosen = (row["rates_tuned"] or {}).get(max(row["rates_tuned"] or {"0": []}, key=int), [])
     if len(rates) > 1 and max(rates) in chosen:
-        text = f"{title}: the largest step size searched, {max(rates):g}, was chosen; a larger one may be better."
+        text = (
+            f"{title}: the largest step size searched, {max(rates):g}, was chosen; a larger "
+            "one may be better."
+        )
         return [("plain", text + " (evaluation.rates)")]
     return []
 
@@ -84,8 +94,10 @@ def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[
         if seen is None or found is None:
             continue
         text = (
-            f"{titles.get(method, method)}: rendering an upload shows {seen['value']:.1f} dB of the private signal, "
-            f"inverting it {found['value']:.1f} dB (a constant colour: {found['floor']:.1f}; {found['n']} clients)."
+            f"{titles.get(method, method)}: rendering an upload shows {seen['value']:.1f} dB "
+            "of the private signal, "
+            f"inverting it {found['value']:.1f} dB (a constant colour: {found['floor']:.1f}; "
+            f"{found['n']} clients)."
         )
         safe = True
         for (attack, _), row in own.items():
@@ -101,19 +113,24 @@ def release_finding(result: dict[str, Any]) -> list[tuple[str, str]]:
     """The release's promise; ``epsilon`` is there only if noise was charged."""
     if result["epsilon"] is None:
         text = (
-            "the server saw only sums over the nodes, without noise. One sum hides which node sent what; sums of many "
-            "rounds together hide less, and what was sent may be recoverable. No epsilon is claimed."
+            "the server saw only sums over the nodes, without noise. One sum hides which node "
+            "sent what; sums of many "
+            "rounds together hide less, and what was sent may be recoverable. No epsilon is "
+            "claimed."
         )
         return [("plain", f"Release {result['release']}: {text}")]
     text = (
-        f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} at delta "
-        f"{result['delta']:g}, cohorts known (privacy_report.html says against whom and what is not covered)."
+        f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} "
+        "at delta "
+        f"{result['delta']:g}, cohorts known (privacy_report.html says against whom and what "
+        "is not covered)."
     )
     if result["epsilon"] > USEFUL:
         return [
             (
                 "warning",
-                f"{text} Above {USEFUL:g} that promises next to nothing: this run is not called private.",
+                f"{text} Above {USEFUL:g} that promises next to nothing: this run is not "
+                "called private.",
             )
         ]
     return [("good", text)]
@@ -132,8 +149,10 @@ def _against_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tupl
         sentences.append(
             (
                 "good" if difference > 0 else "warning",
-                f"After {step} steps a new client has {gain:.1f} dB from {titles[name]}'s shared field, "
-                f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'} than without federation.",
+                f"After {step} steps a new client has {gain:.1f} dB from {titles[name]}'s "
+                "shared field, "
+                f"{abs(difference):.1f} dB {'more' if difference > 0 else 'less'} than without "
+                "federation.",
             )
         )
     return sentences
@@ -145,7 +164,8 @@ def _fedmenf_against_maml(methods: dict[str, Any], titles: dict[str, str]) -> li
     if p_ours is None or p_theirs is None:
         return []
     text = (
-        f"A server that renders each client's upload gets {p_theirs:.1f} dB of the private picture under MAML and "
+        f"A server that renders each client's upload gets {p_theirs:.1f} dB of the private "
+        "picture under MAML and "
         f"{p_ours:.1f} dB under {titles['fedmenf']}, {abs(p_theirs - p_ours):.1f} dB "
         f"{'less' if p_ours < p_theirs else 'more'}."
     )
@@ -166,8 +186,10 @@ def _what_rendering_misses(row: dict[str, Any], title: str) -> list[tuple[str, s
         return [
             (
                 "warning",
-                f"{title}: its renderings score less than a constant colour ({plain:.1f} against {floor:.1f} dB), but "
-                f"{fitted:.1f} dB after the best affine intensity fit (correlation {related:.2f}): PSNR_p understates "
+                f"{title}: its renderings score less than a constant colour ({plain:.1f} "
+                f"against {floor:.1f} dB), but "
+                f"{fitted:.1f} dB after the best affine intensity fit (correlation "
+                f"{related:.2f}): PSNR_p understates "
                 "what they show, because it punishes a mere shift of colour.",
             )
         ]
@@ -194,7 +216,8 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
     return [
         (
             "plain",
-            f"With the step size tuned for each method, Local (no federation) is ahead after {', '.join(ahead)} steps: "
+            "With the step size tuned for each method, Local (no federation) is ahead after "
+            f"{', '.join(ahead)} steps: "
             "on fitting one's own pixels a meta-learned start saves steps, not quality.",
         )
     ]

@@ -156,7 +156,10 @@ def head_findings(
         wrong = row.get("mouth_corr_shuffled")
         still = row.get("psnr_static")
         psnr = (row["psnr"] or {}).get("0")
-        text = f"On people nobody trained on, the mouth follows the speech with correlation {row['mouth_corr']:.2f}"
+        text = (
+            "On people nobody trained on, the mouth follows the speech with correlation "
+            f"{row['mouth_corr']:.2f}"
+        )
         text += f" (wrong speech: {wrong:.2f})" if wrong is not None else ""
         if local.get("mouth_corr") is not None:
             text += f"; the backbone alone, without federation, reaches {local['mouth_corr']:.2f}"
@@ -172,10 +175,13 @@ def head_findings(
             last = list(curve)[-1]
             share = curve[last] / curve["0"]
             sentences.append(
-                ("good" if share <= 0.4 else "warning",
-                 f"Speakers whose style no reference shows: {last} steps on their own clips bring the mouth error from "
-                 f"{curve['0']:.3f} to {curve[last]:.3f} ({share:.0%} of before).")
-            )  # fmt: skip
+                (
+                    "good" if share <= 0.4 else "warning",
+                    f"Speakers whose style no reference shows: {last} steps on their own clips "
+                    "bring the mouth error from "
+                    f"{curve['0']:.3f} to {curve[last]:.3f} ({share:.0%} of before).",
+                )
+            )
     return sentences + _protection(result, experiment)
 
 
@@ -186,7 +192,8 @@ def _protection(result: dict[str, Any], experiment: Any) -> list[tuple[str, str]
         (
             "warning",
             "Release plain: the server sees every client's shared adapter, and an adapter tells "
-            "whose it is (`fedapp attack` measures how surely). Personal adapters never leave under "
+            "whose it is (`fedapp attack` measures how surely). Personal adapters never "
+            "leave under "
             "any release.",
         )
     ]

@@ -41,8 +41,11 @@ def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
     ).hexdigest()[:16]
     limit = experiment.privacy.epsilon_max if noised else 0.0
     return {
-        "clients": experiment.clients.total, "data": data, "delta": experiment.privacy.delta, "epsilon-max": limit,
-    }  # fmt: skip
+        "clients": experiment.clients.total,
+        "data": data,
+        "delta": experiment.privacy.delta,
+        "epsilon-max": limit,
+    }
 
 
 class Protection:
@@ -116,17 +119,21 @@ class Protection:
             self.roster = Roster.read(Path(given))
             if self.roster.server != self.ledger.public:
                 raise InputError(
-                    "privacy.roster", given, "names another server key than this population's ledger.key",
+                    "privacy.roster",
+                    given,
+                    "names another server key than this population's ledger.key",
                     f"the server's public key is {self.ledger.public.hex()}",
-                )  # fmt: skip
+                )
         elif all(node.hosts is None for node in nodes):
             numbers = [node.partition for node in nodes]
             self.roster = enrol_simulated(self.folder.client_state, numbers, self.ledger.public)
         else:
             raise InputError(
-                "privacy.roster", "", "deployed nodes take part in private rounds only with pinned keys",
+                "privacy.roster",
+                "",
+                "deployed nodes take part in private rounds only with pinned keys",
                 "make keys with `fedapp enrol` and give every node and the server the same roster",
-            )  # fmt: skip
+            )
 
     @cached_property
     def sessions(self) -> Sessions:
@@ -146,7 +153,15 @@ class Protection:
         assert self.ledger is not None, "only private runs are charged"
         privacy, release = self.pieces.privacy, self.pieces.release_type
         return Charging(
-            self.ledger, self.spent, sampler, self.pieces.noise_multiplier, privacy.delta,
-            privacy.epsilon_max, self.name, arm, self.experiment.release, release.placement,
+            self.ledger,
+            self.spent,
+            sampler,
+            self.pieces.noise_multiplier,
+            privacy.delta,
+            privacy.epsilon_max,
+            self.name,
+            arm,
+            self.experiment.release,
+            release.placement,
             self.masked,
-        )  # fmt: skip
+        )

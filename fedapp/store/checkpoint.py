@@ -117,8 +117,11 @@ class CheckpointWriter:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write the checkpoint of its round and drop all but the newest two."""
     header = {
-        "format": FORMAT, "round": checkpoint.round, "identity": checkpoint.identity, "state": checkpoint.state,
-    }  # fmt: skip
+        "format": FORMAT,
+        "round": checkpoint.round,
+        "identity": checkpoint.identity,
+        "state": checkpoint.state,
+    }
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
     }
@@ -173,7 +176,8 @@ def load_checkpoint(file: Path, identity: Mapping[str, Any]) -> Checkpoint:
             raise InputError(
                 "checkpoint",
                 str(file),
-                f"was written by another experiment: its {key} is {found!r}, this run's is {expected!r}",
+                f"was written by another experiment: its {key} is {found!r}, this run's is "
+                f"{expected!r}",
                 "resume the run that wrote it",
             )
     return Checkpoint(header["round"], header["identity"], header["state"], tensors)

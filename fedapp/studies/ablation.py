@@ -65,9 +65,13 @@ def per_seed(folder: RunFolder) -> dict[str, list[float | None]]:
     found: dict[str, list[float | None]] = {name: [] for name in METRICS}
     for seed in experiment.seed_list:
         last = [
-            event for event in folder.events()
-            if event["event"] == "evaluation" and event["method"] == method and event["seed"] == seed and event["final"]
-        ]  # fmt: skip
+            event
+            for event in folder.events()
+            if event["event"] == "evaluation"
+            and event["method"] == method
+            and event["seed"] == seed
+            and event["final"]
+        ]
         measured = last[-1]["metrics"] if last else {}
         for name in METRICS:
             value = measured.get(name)
@@ -89,9 +93,13 @@ def interval(values: list[float | None]) -> tuple[float | None, float | None]:
 
 
 def ablate(
-    recipe: str, seeds: str, folder: Path, overrides: Overrides, run: Callable[[Overrides, Path], None],
+    recipe: str,
+    seeds: str,
+    folder: Path,
+    overrides: Overrides,
+    run: Callable[[Overrides, Path], None],
     tell: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Run all variants (those already finished in ``folder`` are not run again) and tabulate
     them."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -42,8 +42,14 @@ class Case(NamedTuple):
     @property
     def overrides(self) -> dict[str, Any]:
         """What it changes of its recipe."""
-        return {"methods": ",".join(self.learners), "rule": self.rule, "seeds": self.seeds, "report.page": False,
-                "report.pictures": False, "runtime.nodes": 1}  # fmt: skip  # a core each: cases run side by side
+        return {
+            "methods": ",".join(self.learners),
+            "rule": self.rule,
+            "seeds": self.seeds,
+            "report.page": False,
+            "report.pictures": False,
+            "runtime.nodes": 1,  # a core each: cases run side by side
+        }
 
 
 def cases(
@@ -268,7 +274,8 @@ def ordering(rows: list[dict[str, Any]]) -> list[str]:
             gone = [row["learner"] for row in known if row["diverged"]]
             left = f" Outside the data range and not ranked: {', '.join(gone)}." if gone else ""
             sentences.append(
-                f"{modality}, {rule}: largest PSNR − PSNR_p is {stable[0]['learner']}'s, {verdict} ({ranked} dB).{left}"
+                f"{modality}, {rule}: largest PSNR − PSNR_p is {stable[0]['learner']}'s, "
+                f"{verdict} ({ranked} dB).{left}"
             )
     return sentences
 
@@ -285,11 +292,15 @@ def _verdict(best: str) -> str:
 
 
 COLUMNS = {
-    "psnr": "PSNR ↑", "psnr_tuned": "step size tuned ↑", "psnr_unseen": "unseen pixels, tuned ↑",
-    "psnr_p": "PSNR_p ↓", "psnr_floor": "flat colour",
-    "delta": "PSNR − PSNR_p ↑", "member_minus_nonmember_over_floor": "member − non-member, over flat colour ↓",
+    "psnr": "PSNR ↑",
+    "psnr_tuned": "step size tuned ↑",
+    "psnr_unseen": "unseen pixels, tuned ↑",
+    "psnr_p": "PSNR_p ↓",
+    "psnr_floor": "flat colour",
+    "delta": "PSNR − PSNR_p ↑",
+    "member_minus_nonmember_over_floor": "member − non-member, over flat colour ↓",
     "inversion_psnr": "inversion of two uploads (their flat colour) ↓",
-}  # fmt: skip
+}
 
 
 def _place(row: dict[str, Any]) -> list[tuple[int, str]]:

@@ -107,7 +107,8 @@ def _greet(
             found = _node(identifiers[index], reply, reasons)
         except (KeyError, TypeError, ValueError) as error:
             reasons.append(
-                f"node {identifiers[index]}: a malformed answer to the greeting ({type(error).__name__}: {error})"
+                f"node {identifiers[index]}: a malformed answer to the greeting "
+                f"({type(error).__name__}: {error})"
             )
             continue
         if found is not None:

@@ -184,9 +184,15 @@ class FederatedRounds(Strategy):
             versions = tuple(federation.accepted.get(client, 0) for client in clients)
             assignment = Assignment(number, self.seed, tuple(clients), versions, public)
             order = Order(
-                self.session, self.method, assignment, settings.inspect, pictures, settings.state_dir, settings.run,
+                self.session,
+                self.method,
+                assignment,
+                settings.inspect,
+                pictures,
+                settings.state_dir,
+                settings.run,
                 settings.pins,
-            )  # fmt: skip
+            )
             orders.append((node, order))
         return orders
 

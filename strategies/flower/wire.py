@@ -46,7 +46,8 @@ class Order:
     assignment: Assignment
     inspect: bool
     pictures: bool
-    state_dir: str  # where the node may keep what its clients remember (simulation); a deployed node has its own
+    # where a simulated node may keep what its clients remember; a deployed one has its own
+    state_dir: str
     run: str = ""  # which run's memories: a deployed node outlives runs
     pins: str = "{}"  # JSON: config values the server found out, which nodes must agree with
 
@@ -225,7 +226,8 @@ def _same_round(content: RecordDict, order: Order) -> None:
     origin = record(content, "origin", ConfigRecord)
     if (origin["round"], origin["session"]) != (order.assignment.round, order.session):
         raise ReplyError(
-            f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not this one"
+            f"the reply is for round {origin['round']!r} of session {origin['session']!r}, not "
+            "this one"
         )
 
 

@@ -1,9 +1,9 @@
 """The seam between a run and a way of training: a run drives workflows and knows no model.
 
-Rounds of sums (:mod:`strategies.flower.rounds`) are one workflow; split learning and obscured upload
-are others. A :class:`Workflow` is the server half, one method at one seed; a :class:`NodeHalf`
-answers its legs on a node. What neither says is the run's affair: order of arms, events, checkpoints,
-reports.
+Rounds of sums (:mod:`strategies.flower.rounds`) are one workflow; split learning and obscured
+upload are others. A :class:`Workflow` is the server half, one method at one seed; a
+:class:`NodeHalf` answers its legs on a node. What neither says is the run's affair: order of arms,
+events, checkpoints, reports.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Judged(Protocol):
     seed: int
 
     def evaluate(self, grid: Grid, number: int, final: bool) -> Evaluation:
-        """Quality after turn ``number``; ``final`` adds what is only worth it at the end. The server
-        judges, or asks nodes."""
+        """Quality after turn ``number``; ``final`` adds what is only worth it at the end. The
+        server judges, or asks nodes."""
 
 
 @runtime_checkable
@@ -81,8 +81,8 @@ class Workflow(Judged, Protocol):
         server process: answers of another are not meant for it."""
 
     def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
-        """Take turn ``number``; ``show``: pictures are wanted. Raises ``StoppedError`` where the run
-        cannot go on."""
+        """Take turn ``number``; ``show``: pictures are wanted. Raises ``StoppedError`` where the
+        run cannot go on."""
 
     def snapshot(self) -> Snapshot:
         """Everything an arm needs to go on as if it had never stopped. Tensors are copies: they are

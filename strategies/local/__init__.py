@@ -21,4 +21,4 @@ LEARNERS: dict[str, str] = {
 }
 
 LOCAL = "local"
-"""The method without any federation: test-time optimisation starts from the random initialisation."""
+"""Method without any federation: test-time optimisation starts from the random initialisation."""

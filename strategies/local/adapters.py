@@ -5,7 +5,8 @@ once.
 Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037.
 
 .. math::
-    s \leftarrow s - \mathrm{AdamW}(\mathrm{correct}(\mathrm{clip}_C(\nabla_s L(s, 0)))) \quad (E \text{ times}) \\
+    s \leftarrow s - \mathrm{AdamW}(\mathrm{correct}(\mathrm{clip}_C(\nabla_s L(s, 0))))
+        \quad (E \text{ times}) \\
     p \leftarrow p - \mathrm{AdamW}(\mathrm{clip}_C(\nabla_p L(s, p))) \quad (E_p \text{ times})
 
 s is what the client received and sends back; it is trained without the personal adapter, so that it

@@ -75,8 +75,10 @@ class Meta(Learner):
     client may change its shared loss by :math:`\zeta` to first order, :math:`|\Delta L| \approx
     \lambda_o (1 - \gamma) \lVert g \rVert^2`,
 
-    .. math:: \gamma(\zeta) = \mathrm{clip}\Big(1 - \frac{\zeta}{T \lambda_o \lVert g\rVert^2},\ 0,\ 1\Big), \qquad
-        g = \nabla L(w, B_Q), \quad T = \frac{R\,E\,M}{N}
+    .. math::
+        \gamma(\zeta) = \mathrm{clip}\Big(1 - \frac{\zeta}{T \lambda_o \lVert g\rVert^2},
+            0, 1\Big),
+        \qquad g = \nabla L(w, B_Q), \quad T = \frac{R\,E\,M}{N}
 
     (the paper's :math:`\zeta` is a budget of loss, not of differential privacy).
     """
@@ -94,9 +96,11 @@ class Meta(Learner):
     def __post_init__(self) -> None:
         if self.zeta and self.total_steps <= 0:
             raise InputError(
-                "learner.fedmenf.total-steps", self.total_steps, "a budget is spread over a known number of steps",
+                "learner.fedmenf.total-steps",
+                self.total_steps,
+                "a budget is spread over a known number of steps",
                 "give the outer steps a client takes in the whole run",
-            )  # fmt: skip
+            )
 
     def varied(self, **changes: float) -> Meta:
         """A meta-learner that differs from this one in ``changes`` alone."""

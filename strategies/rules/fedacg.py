@@ -34,8 +34,10 @@ class FedACG(FedAvg):
 
     .. math::
         \text{sent:}\quad & \tilde w = w + \lambda m \\
-        \text{client:}\quad & \text{step gains } \beta (w_i - \tilde w), \qquad \Delta_i = w_i - \tilde w \\
-        \text{server:}\quad & m \leftarrow \lambda m + \mathrm{clip}_C(\overline{\Delta}), \qquad w \leftarrow w + m
+        \text{client:}\quad & \text{step gains } \beta (w_i - \tilde w),
+            \qquad \Delta_i = w_i - \tilde w \\
+        \text{server:}\quad & m \leftarrow \lambda m + \mathrm{clip}_C(\overline{\Delta}),
+            \qquad w \leftarrow w + m
 
     so that, without the clip, the new w is the mean of the clients' models. With :math:`\lambda =
     \beta = 0` this is FedAvg. Nothing beside one model travels either way.

@@ -38,7 +38,8 @@ class FedExP(FedAvg):
     weights).
 
     .. math:: w \leftarrow w + \mathrm{clip}_C(\eta_g \overline{\Delta}), \qquad
-        \eta_g = \max\Big(1, \frac{\sum_i \lVert\Delta_i\rVert^2}{2 M (\lVert\overline{\Delta}\rVert^2 + \epsilon)}\Big)
+        \eta_g = \max\Big(1, \frac{\sum_i \lVert\Delta_i\rVert^2}
+            {2 M (\lVert\overline{\Delta}\rVert^2 + \epsilon)}\Big)
 
     For M orthogonal updates of equal norm :math:`\eta_g = M/2` (as :math:`\epsilon \to 0`); for
     equal ones it is 1. Under a private release each :math:`\lVert\Delta_i\rVert^2` is that of the

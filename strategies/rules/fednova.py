@@ -47,14 +47,15 @@ class FedNova(FedAvg):
     local SGD).
 
     .. math::
-        w \leftarrow w + \mathrm{clip}_C\Big(\tau_{\mathrm{eff}} \frac{\sum_i n_i \Delta_i / \tau_i}{\sum_i n_i}\Big),
+        w \leftarrow w + \mathrm{clip}_C\Big(\tau_{\mathrm{eff}}
+            \frac{\sum_i n_i \Delta_i / \tau_i}{\sum_i n_i}\Big),
         \qquad \tau_{\mathrm{eff}} = \frac{\sum_i n_i \tau_i}{\sum_i n_i}
 
-    :math:`\tau_i` is the number of local outer steps of client i. Where all take E steps, as they do unless
-    ``learner.steps-by-examples`` is set, this is FedAvg and nothing more than FedAvg's sum travels.
-    Where they differ,
-    :math:`\tau_i` (at most ``rules.fednova.max-steps``) travels inside the sum, weighted as the update is. Noise would
-    drown it, so that is refused under noised releases.
+    :math:`\tau_i` is the number of local outer steps of client i. Where all take E steps, as they
+    do unless ``learner.steps-by-examples`` is set, this is FedAvg and nothing more than FedAvg's
+    sum travels. Where they differ, :math:`\tau_i` (at most ``rules.fednova.max-steps``) travels
+    inside the sum, weighted as the update is. Noise would drown it, so that is refused under
+    noised releases.
     """
 
     counts_steps = True
@@ -82,9 +83,11 @@ class FedNova(FedAvg):
         most = int(result.steps.max())
         if most > self.most:
             raise InputError(
-                "rules.fednova.max-steps", self.most, f"a client takes {most} local steps",
+                "rules.fednova.max-steps",
+                self.most,
+                f"a client takes {most} local steps",
                 "raise it to outer-steps times the most examples a client holds",
-            )  # fmt: skip
+            )
         scalars = {"steps": Scalar(result.steps.to(result.delta), self.scalars["steps"])}
         return Contribution(result.delta / result.steps[:, None], result.examples, scalars), {}
 

@@ -32,9 +32,14 @@ from tasks.registry import load
 
 Run = Callable[..., RunFolder]
 SCAFFOLD = {
-    "rule": "scaffold", "methods": "maml", "clients.total": 3, "evaluation.uploads": False, "learner.outer-steps": 2,
-    "learner.outer-rate": 0.003, "rules.server-clip": 0.0,
-}  # fmt: skip
+    "rule": "scaffold",
+    "methods": "maml",
+    "clients.total": 3,
+    "evaluation.uploads": False,
+    "learner.outer-steps": 2,
+    "learner.outer-rate": 0.003,
+    "rules.server-clip": 0.0,
+}
 
 
 @pytest.fixture
@@ -88,8 +93,16 @@ def test_what_the_rule_adds_is_taken_off_before_data_are_looked_for(
 
 
 def test_non_members_share_no_photograph_with_a_client(run: Run, tmp_path: Path) -> None:
-    folder = run(**{"methods": "maml", "clients.total": 12, "rounds": 1, "evaluation.uploads": False,
-                    "learner.outer-steps": 1, "run-dir": str(tmp_path / "one")})  # fmt: skip
+    folder = run(
+        **{
+            "methods": "maml",
+            "clients.total": 12,
+            "rounds": 1,
+            "evaluation.uploads": False,
+            "learner.outer-steps": 1,
+            "run-dir": str(tmp_path / "one"),
+        }
+    )
     view = FieldRound(folder, 12)
     names = {data.name.split(" ")[0] for data in view.others}
     assert len(view.others) == 12 and names <= set(HELD_OUT) and not names & set(PRIVATE)
@@ -110,10 +123,18 @@ def test_a_folder_of_own_pictures_can_be_attacked(run: Run, tmp_path: Path, name
         Image.fromarray(draw.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(
             pictures / f"{index}.png"
         )
-    folder = run(**{
-        "methods": "maml", "clients.total": 4, "data.held-out": 2, "data.path": str(pictures), "rounds": 1,
-        "evaluation.uploads": False, "learner.outer-steps": 1, "run-dir": str(tmp_path / "one"),
-    })  # fmt: skip
+    folder = run(
+        **{
+            "methods": "maml",
+            "clients.total": 4,
+            "data.held-out": 2,
+            "data.path": str(pictures),
+            "rounds": 1,
+            "evaluation.uploads": False,
+            "learner.outer-steps": 1,
+            "run-dir": str(tmp_path / "one"),
+        }
+    )
     result = CliRunner().invoke(app, ["attack", str(folder.path), "--name", name, "--clients", "4"])
     assert result.exit_code == 0, result.output
     rows = [row for row in folder.read("attack.json")["rows"] if row["attack"] == name]
@@ -121,11 +142,22 @@ def test_a_folder_of_own_pictures_can_be_attacked(run: Run, tmp_path: Path, name
 
 
 def test_an_audit_of_a_run_with_metrics_in_its_sum(run: Run, tmp_path: Path) -> None:
-    folder = run(nodes=2, **{
-        "methods": "maml", "clients.total": 8, "clients.per-round": 4, "evaluation.uploads": False, "rounds": 2,
-        "release": "central-dp", "privacy.epsilon-max": 9.0, "privacy.noise-multiplier": 2.0,
-        "privacy.metrics": '{"objective_min": [0, 1]}', "learner.outer-steps": 1, "run-dir": str(tmp_path / "one"),
-    })  # fmt: skip
+    folder = run(
+        nodes=2,
+        **{
+            "methods": "maml",
+            "clients.total": 8,
+            "clients.per-round": 4,
+            "evaluation.uploads": False,
+            "rounds": 2,
+            "release": "central-dp",
+            "privacy.epsilon-max": 9.0,
+            "privacy.noise-multiplier": 2.0,
+            "privacy.metrics": '{"objective_min": [0, 1]}',
+            "learner.outer-steps": 1,
+            "run-dir": str(tmp_path / "one"),
+        },
+    )
     result = CliRunner().invoke(app, ["audit", str(folder.path), "--canaries", "60"])
     assert result.exit_code == 0 and "PASS" in result.output, result.output
     few = CliRunner().invoke(app, ["audit", str(folder.path), "--canaries", "3"])

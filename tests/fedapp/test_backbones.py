@@ -24,8 +24,13 @@ from tasks.settings import TaskSettings
 from tasks.talking_head.task import TalkingHeadTask
 
 Run = Callable[..., RunFolder]
-SMALL = ["data.size=32", "talking-head.patch=4", "talking-head.channels=6", "talking-head.pretrain-people=4",
-         "talking-head.pretrain-steps=3"]  # fmt: skip
+SMALL = [
+    "data.size=32",
+    "talking-head.patch=4",
+    "talking-head.channels=6",
+    "talking-head.pretrain-people=4",
+    "talking-head.pretrain-steps=3",
+]
 
 
 def test_the_small_backbone_is_made_once_and_pinned(
@@ -120,7 +125,8 @@ def pretrain(out: Path, *changes: str, start: Path | None = None) -> Result:
         ({"data.size": 60}, "data.size"),  # not a multiple of 16
         ({"data.size": 8}, "data.size"),  # a single cell
         ({"data.size": 0}, "data.size"),
-        (  # two people, four pictures each, 4 * 4 cells: 128 patches; a cell holds 3 * 14 * 14 = 588 numbers
+        # two people, four pictures each, 4 * 4 cells: 128 patches; a cell holds 3 * 14 * 14 numbers
+        (
             {
                 "data.size": 56,
                 "talking-head.patch": 14,
@@ -221,9 +227,13 @@ def test_weights_remember_what_they_came_from(tmp_path: Path) -> None:
     ]  # no contradiction
     for number, steps in ((0, 2), (1, 3)):
         done = pretrain(
-            tmp_path / str(number + 1), "data.size=32", "talking-head.pretrain-people=4", *same,
-            f"talking-head.pretrain-steps={steps}", start=tmp_path / str(number),
-        )  # fmt: skip
+            tmp_path / str(number + 1),
+            "data.size=32",
+            "talking-head.pretrain-people=4",
+            *same,
+            f"talking-head.pretrain-steps={steps}",
+            start=tmp_path / str(number),
+        )
         assert done.exit_code == 0, done.output
     about = json.loads((tmp_path / "2" / "talking_head.json").read_text())
     recipe = about["recipe"]
@@ -269,11 +279,21 @@ def save_sd(folder: Path) -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     UNet2DConditionModel(
-        in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
-        cross_attention_dim=24, attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=24,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).save_pretrained(folder / "unet")  # fmt: skip
+    ).save_pretrained(folder / "unet")
     AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, norm_num_groups=8, latent_channels=4,
-    ).save_pretrained(folder / "vae")  # fmt: skip
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+    ).save_pretrained(folder / "vae")

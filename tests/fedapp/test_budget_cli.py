@@ -22,10 +22,18 @@ from privacy.secagg.identity import Roster
 from tasks.errors import InputError
 
 PRIVATE = {
-    "methods": "maml", "clients.total": 8, "clients.per-round": 4, "evaluation.uploads": False, "rounds": 4,
-    "release": "central-dp", "privacy.epsilon-max": 9.0, "privacy.noise-multiplier": 2.0,
-    "privacy.sampling": "round-robin", "learner.outer-steps": 1, "report.page": False,
-}  # fmt: skip
+    "methods": "maml",
+    "clients.total": 8,
+    "clients.per-round": 4,
+    "evaluation.uploads": False,
+    "rounds": 4,
+    "release": "central-dp",
+    "privacy.epsilon-max": 9.0,
+    "privacy.noise-multiplier": 2.0,
+    "privacy.sampling": "round-robin",
+    "learner.outer-steps": 1,
+    "report.page": False,
+}
 
 
 def cli(*arguments: str) -> tuple[int, dict[str, Any] | None, str]:
@@ -52,8 +60,18 @@ def private_run(run: Callable[..., RunFolder]) -> RunFolder:
 def test_plan_prints_the_reference_epsilon(
     q: float, z: float, rounds: int, delta: float, upper: float
 ) -> None:
-    code, found, _ = cli("budget", "plan", "--sample-rate", str(q), "--noise-multiplier", str(z), "--rounds",
-                         str(rounds), "--delta", str(delta))  # fmt: skip
+    code, found, _ = cli(
+        "budget",
+        "plan",
+        "--sample-rate",
+        str(q),
+        "--noise-multiplier",
+        str(z),
+        "--rounds",
+        str(rounds),
+        "--delta",
+        str(delta),
+    )
     assert code == 0 and found is not None and found["epsilon"] == pytest.approx(upper, abs=0.02)
 
 
@@ -137,8 +155,20 @@ def test_the_report_has_its_twelve_parts_and_recomputes_epsilon_from_the_ledger(
 ) -> None:
     code, found, _ = cli("budget", "report", str(private_run.path))
     assert code == 0 and found is not None
-    parts = ["claim", "against", "mechanism", "sampling", "accounting", "meaning", "not_covered", "budget", "utility",
-             "audit", "provenance", "checklist"]  # fmt: skip
+    parts = [
+        "claim",
+        "against",
+        "mechanism",
+        "sampling",
+        "accounting",
+        "meaning",
+        "not_covered",
+        "budget",
+        "utility",
+        "audit",
+        "provenance",
+        "checklist",
+    ]
     assert list(found) == ["schema", *parts]
     lines = (private_run.path / "population" / "ledger.jsonl").read_text().splitlines()
     times: dict[int, int] = {}

@@ -44,8 +44,19 @@ def test_run_prints_one_json_object_of_the_agreed_shape(
     status, out, _ = fedapp(*SMOKE, "--runs", tmp_path, "--json", "-")
     assert status == 0
     result = json.loads(out)
-    assert {"run", "recipe", "task", "rounds", "seconds", "methods", "epsilon", "delta", "bytes_up", "bytes_down",
-            "clients"} <= set(result)  # fmt: skip
+    assert {
+        "run",
+        "recipe",
+        "task",
+        "rounds",
+        "seconds",
+        "methods",
+        "epsilon",
+        "delta",
+        "bytes_up",
+        "bytes_down",
+        "clients",
+    } <= set(result)
     assert set(result["methods"]) == {"fedmenf", "maml", "local"}
     row = result["methods"]["fedmenf"]
     assert set(row["psnr"]) == {"0", "1", "4"} and row["psnr_p"]["mean"] <= row["psnr_p"]["max"]
@@ -134,9 +145,18 @@ def test_own_pictures_run(fedapp: Callable[..., Any], tmp_path: Path) -> None:
             pictures / f"{index}.png"
         )
     status, out, _ = fedapp(
-        *SMOKE, "--runs", tmp_path / "runs", "-o", f"data.path={pictures}", "-o", "data.channels=1",
-        "-o", "data.size=0", "--json", "-",
-    )  # fmt: skip
+        *SMOKE,
+        "--runs",
+        tmp_path / "runs",
+        "-o",
+        f"data.path={pictures}",
+        "-o",
+        "data.channels=1",
+        "-o",
+        "data.size=0",
+        "--json",
+        "-",
+    )
     assert status == 0 and json.loads(out)["clients"]["failed"] == 0
 
 

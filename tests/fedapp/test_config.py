@@ -66,9 +66,14 @@ def test_whole_numbers_pass_for_floats() -> None:
 
 
 def test_overrides_are_typed_and_checked() -> None:
-    assert read_overrides(["rounds=3", "learner.inner-rate=0.5", "rule=scaffold", "resume=true"]) == {
-        "rounds": 3, "learner.inner-rate": 0.5, "rule": "scaffold", "resume": True,
-    }  # fmt: skip
+    assert read_overrides(
+        ["rounds=3", "learner.inner-rate=0.5", "rule=scaffold", "resume=true"]
+    ) == {
+        "rounds": 3,
+        "learner.inner-rate": 0.5,
+        "rule": "scaffold",
+        "resume": True,
+    }
     for bad, reason in (
         ("rounds", "key=value"),
         ("rounds=x", "whole number"),

@@ -24,9 +24,14 @@ from tasks.settings import DataSettings
 Run = Callable[..., RunFolder]
 HELD, CLIENTS = 2, 3
 SHORT = {
-    "methods": "maml", "learner.outer-steps": 1, "evaluation.uploads": False, "clients.total": CLIENTS, "rounds": 2,
-    "data.held-out": HELD, "clients.min": 2,
-}  # fmt: skip
+    "methods": "maml",
+    "learner.outer-steps": 1,
+    "evaluation.uploads": False,
+    "clients.total": CLIENTS,
+    "rounds": 2,
+    "data.held-out": HELD,
+    "clients.min": 2,
+}
 
 
 def model(folder: RunFolder) -> torch.Tensor:
@@ -71,9 +76,15 @@ def test_devices_with_their_own_folders_train_what_one_folder_would(
         **{"data.path": str(tmp_path / "all"), "run-dir": str(tmp_path / "one")},
     )
     apart = run(
-        nodes=CLIENTS, grid=devices(*homes), **SHORT,
-        **{"data.path": str(tmp_path / "public"), "data.hosted": "none", "run-dir": str(tmp_path / "two")},
-    )  # fmt: skip
+        nodes=CLIENTS,
+        grid=devices(*homes),
+        **SHORT,
+        **{
+            "data.path": str(tmp_path / "public"),
+            "data.hosted": "none",
+            "run-dir": str(tmp_path / "two"),
+        },
+    )
     assert torch.equal(model(together), model(apart))
     quality = [
         [event["metrics"]["psnr"] for event in folder.events() if event["event"] == "evaluation"]

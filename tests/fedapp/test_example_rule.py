@@ -41,8 +41,8 @@ def test_the_command_says_so() -> None:
 
 
 def test_a_step_by_hand() -> None:
-    """From m = 0, v = tau^2 = 0.09 and a mean of 3: m = 1.5, v = 0.081 + 0.9 = 0.981, a step of 0.3 *
-    1.5 / (sqrt(0.981) + 0.3)."""
+    """From m = 0, v = tau^2 = 0.09 and a mean of 3: m = 1.5, v = 0.081 + 0.9 = 0.981, a step of 0.3
+    * 1.5 / (sqrt(0.981) + 0.3)."""
     from fedadam import FedAdam
 
     rule = FedAdam(RuleSettings())

@@ -9,10 +9,16 @@ import pytest
 from fedapp.report.findings import AFFINE_MARGIN, USEFUL, attack_findings, findings
 
 ROW: dict[str, Any] = {
-    "diverged": False, "objective_min": None, "rates_tuned": None, "psnr": None, "psnr_tuned": None,
-    "psnr_p": {"mean": 10.0, "max": 11.0, "n": 4}, "psnr_p_affine": {"mean": 14.0}, "psnr_floor": {"mean": 12.0},
+    "diverged": False,
+    "objective_min": None,
+    "rates_tuned": None,
+    "psnr": None,
+    "psnr_tuned": None,
+    "psnr_p": {"mean": 10.0, "max": 11.0, "n": 4},
+    "psnr_p_affine": {"mean": 14.0},
+    "psnr_floor": {"mean": 12.0},
     "correlation_p": {"mean": 0.8},
-}  # fmt: skip
+}
 
 
 def said(row: dict[str, Any], **result: Any) -> list[tuple[str, str]]:

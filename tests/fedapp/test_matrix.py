@@ -23,9 +23,17 @@ def row(
     )
     inversion = {"inversion_psnr": None if learner == "local" else 20.96, "inversion_floor": 12.25}
     return {
-        "modality": "image", "rule": rule, "learner": learner, "delta": delta, "diverged": diverged, "psnr": 30.0,
-        "psnr_half_width": 0.5, "psnr_p": None if learner == "local" else 10.0, **numbers, **inversion,
-    }  # fmt: skip
+        "modality": "image",
+        "rule": rule,
+        "learner": learner,
+        "delta": delta,
+        "diverged": diverged,
+        "psnr": 30.0,
+        "psnr_half_width": 0.5,
+        "psnr_p": None if learner == "local" else 10.0,
+        **numbers,
+        **inversion,
+    }
 
 
 def test_quick_runs_every_rule_on_pictures_and_fedavg_elsewhere(tmp_path: Path) -> None:
@@ -48,8 +56,14 @@ def test_every_case_is_a_valid_experiment(tmp_path: Path) -> None:
 
 
 def test_the_ordering_is_said_for_each_rule_and_leaves_out_what_diverged() -> None:
-    rows = [row("maml", 5.0), row("fedmenf", 7.0), row("reptile", 0.0), row("fedmenf-unbounded", 20.0, diverged=True),
-            row("maml", 9.0, rule="fedacg"), row("fedmenf", 8.0, rule="fedacg")]  # fmt: skip
+    rows = [
+        row("maml", 5.0),
+        row("fedmenf", 7.0),
+        row("reptile", 0.0),
+        row("fedmenf-unbounded", 20.0, diverged=True),
+        row("maml", 9.0, rule="fedacg"),
+        row("fedmenf", 8.0, rule="fedacg"),
+    ]
     first, second = ordering(rows)
     assert (
         "fedavg" in first

@@ -26,9 +26,17 @@ CHANGES = {
     "release": "plain",
 }
 FIELDS = {
-    "sum.vector", "sum.meta.weight", "sum.meta.count", "clients.id", "clients.loss", "failures.ids", "failures.reasons",
-    "origin.round", "failures.fallbacks", "failures.unseen",
-}  # fmt: skip
+    "sum.vector",
+    "sum.meta.weight",
+    "sum.meta.count",
+    "clients.id",
+    "clients.loss",
+    "failures.ids",
+    "failures.reasons",
+    "origin.round",
+    "failures.fallbacks",
+    "failures.unseen",
+}
 
 
 def replies_of_round_two(run: Run, changes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -42,9 +50,11 @@ def replies_of_round_two(run: Run, changes: dict[str, Any]) -> list[dict[str, An
                 content = replies[0].content
                 fields = {
                     f"{record}.{name}": value.data if hasattr(value, "data") else value
-                    for record, part in content.items() for name, value in part.items()
-                    if (record, name) != ("origin", "session")  # the server's own, new for every run
-                }  # fmt: skip
+                    for record, part in content.items()
+                    for name, value in part.items()
+                    if (record, name)
+                    != ("origin", "session")  # the server's own, new for every run
+                }
                 found.append((message.metadata.dst_node_id, fields))
             return replies
 

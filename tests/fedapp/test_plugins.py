@@ -101,16 +101,35 @@ def test_a_task_of_numbers_is_trained_shown_and_attacked(run: Run) -> None:
 @pytest.mark.parametrize(
     ("key", "changes"),
     [
-        ("rule", {"rule": "strategies.rules.fednova:FedNova", "learner.steps-by-examples": True,
-                  "release": "central-dp", "privacy.epsilon-max": 9.0}),
-        ("rule", {"rule": "outsiders:Normalised", "learner.steps-by-examples": True,
-                  "release": "central-dp", "privacy.epsilon-max": 9.0}),
-        ("learner.inner-steps", {"methods": "strategies.local.reptile:Reptile", "learner.inner-steps": 0}),
-        ("learner.fedmenf.total-steps", {"methods": "strategies.local.meta:FedMeNFAdaptive",
-                                         "learner.steps-by-examples": True}),
+        (
+            "rule",
+            {
+                "rule": "strategies.rules.fednova:FedNova",
+                "learner.steps-by-examples": True,
+                "release": "central-dp",
+                "privacy.epsilon-max": 9.0,
+            },
+        ),
+        (
+            "rule",
+            {
+                "rule": "outsiders:Normalised",
+                "learner.steps-by-examples": True,
+                "release": "central-dp",
+                "privacy.epsilon-max": 9.0,
+            },
+        ),
+        (
+            "learner.inner-steps",
+            {"methods": "strategies.local.reptile:Reptile", "learner.inner-steps": 0},
+        ),
+        (
+            "learner.fedmenf.total-steps",
+            {"methods": "strategies.local.meta:FedMeNFAdaptive", "learner.steps-by-examples": True},
+        ),
         ("methods", {"methods": "strategies.local.adapters:AdapterFit"}),
     ],
-)  # fmt: skip
+)
 def test_a_combination_is_refused_by_what_it_is_not_by_its_name(
     smoke: Callable[..., dict[str, Any]], key: str, changes: dict[str, Any]
 ) -> None:

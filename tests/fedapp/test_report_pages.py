@@ -73,17 +73,24 @@ def test_a_field_page_shows_what_the_server_sees_under_its_headings(told: Told) 
     tables = {
         name: {"mean": mean, "max": most, "n": 4}
         for name, mean, most in (
-            ("psnr_p", 11.11, 22.22), ("psnr_p_affine", 13.13, 23.23), ("correlation_p", 0.44, 0.54),
-            ("psnr_floor", 15.15, 25.25), ("range_excess", 0.66, 0.76),
+            ("psnr_p", 11.11, 22.22),
+            ("psnr_p_affine", 13.13, 23.23),
+            ("correlation_p", 0.44, 0.54),
+            ("psnr_floor", 15.15, 25.25),
+            ("range_excess", 0.66, 0.76),
         )
-    }  # fmt: skip
+    }
     psnr = {"psnr": {"0": 10.01, "1": 10.11, "4": 10.41}, "ssim": {"0": 0.1, "1": 0.2, "4": 0.3}}
     folder = told([told_round(1, **tables), told_evaluation(1, **psnr)], methods="maml")
     page = write_report(folder).read_text()
     assert under_headings(page, "what rendering an upload shows", "MAML")[1:] == [
-        ("PSNR_p mean ↓", "11.11"), ("worst client ↓", "22.22"), ("after affine fit ↓", "13.13"),
-        ("correlation ↓", "0.44"), ("constant colour", "15.15"), ("outside [0, 1]", "0.66"),
-    ]  # fmt: skip
+        ("PSNR_p mean ↓", "11.11"),
+        ("worst client ↓", "22.22"),
+        ("after affine fit ↓", "13.13"),
+        ("correlation ↓", "0.44"),
+        ("constant colour", "15.15"),
+        ("outside [0, 1]", "0.66"),
+    ]
 
 
 def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(
@@ -94,24 +101,40 @@ def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(
         fedapp.report.head, "adapter_cost", lambda _: cost
     )  # it would load a backbone
     head = {
-        "task": "talking-head", "methods": "adapters", "rule": "isfa", "evaluation.uploads": False,
+        "task": "talking-head",
+        "methods": "adapters",
+        "rule": "isfa",
+        "evaluation.uploads": False,
         "evaluation.steps": "0,1",
-    }  # fmt: skip
+    }
     own = {
-        "mouth_corr": 0.91, "mouth_corr_shuffled": 0.12, "mouth_error": 0.23, "mouth_error_static": 0.34,
-        "psnr_static": 16.16, "psnr_codec": 37.37, "jitter_error": 0.0456, "identity_similarity": 0.78,
+        "mouth_corr": 0.91,
+        "mouth_corr_shuffled": 0.12,
+        "mouth_error": 0.23,
+        "mouth_error_static": 0.34,
+        "psnr_static": 16.16,
+        "psnr_codec": 37.37,
+        "jitter_error": 0.0456,
+        "identity_similarity": 0.78,
         "identity_top1": 0.89,
-    }  # fmt: skip
+    }
     events = [
         told_round(1, method="adapters"),
         told_evaluation(1, method="adapters", psnr={"0": 25.25, "1": 26.26}, **own),
     ]
     page = write_report(told(events, **head)).read_text()
     assert under_headings(page, "unseen people, before any adaptation", "LoRA adapters")[1:] == [
-        ("mouth correlation ↑", "0.910"), ("with wrong speech → 0", "0.120"), ("mouth error ↓", "0.230"),
-        ("still reference", "0.340"), ("PSNR ↑", "25.25"), ("still reference", "16.16"), ("codec's limit", "37.37"),
-        ("|jitter − true| ↓", "0.0456"), ("identity ↑", "0.780"), ("top-1 ↑", "0.89"),
-    ]  # fmt: skip
+        ("mouth correlation ↑", "0.910"),
+        ("with wrong speech → 0", "0.120"),
+        ("mouth error ↓", "0.230"),
+        ("still reference", "0.340"),
+        ("PSNR ↑", "25.25"),
+        ("still reference", "16.16"),
+        ("codec's limit", "37.37"),
+        ("|jitter − true| ↓", "0.0456"),
+        ("identity ↑", "0.780"),
+        ("top-1 ↑", "0.89"),
+    ]
 
 
 def test_a_budget_page_tells_bounds_from_estimates() -> None:
@@ -123,13 +146,24 @@ def test_a_budget_page_tells_bounds_from_estimates() -> None:
         "verdict": "PASS",
     }
     attack = {
-        "attack": "render", "release": "plain", "metric": "psnr", "value": 4.44, "floor": 5.55, "n": 66, "chance": 7.77,
-    }  # fmt: skip
+        "attack": "render",
+        "release": "plain",
+        "metric": "psnr",
+        "value": 4.44,
+        "floor": 5.55,
+        "n": 66,
+        "chance": 7.77,
+    }
     report = build_report(facts(charged(1), audit=[row], attacks=[attack]))
     page = _render("run", report)
     assert under_headings(page, "test", "both")[1:] == [
-        ("lower bound (95 %)", "1.11"), ("estimate", "2.22"), ("claimed ε", "3.33"), ("verdict", "PASS"),
-    ]  # fmt: skip
+        ("lower bound (95 %)", "1.11"),
+        ("estimate", "2.22"),
+        ("claimed ε", "3.33"),
+        ("verdict", "PASS"),
+    ]
     assert under_headings(page, "attack", "render")[3:] == [
-        ("value", "4.44"), ("without information", "5.55"), ("n", "66"),
-    ]  # fmt: skip
+        ("value", "4.44"),
+        ("without information", "5.55"),
+        ("n", "66"),
+    ]

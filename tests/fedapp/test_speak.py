@@ -72,9 +72,12 @@ def test_what_cannot_be_said_is_one_clear_error(spoken: dict[str, Any], tmp_path
     quiet = tmp_path / "quiet.wav"
     write_wav(quiet, torch.zeros(16_000))
     for key, changes in (
-        ("--picture", {"picture": spoken["sound"]}), ("--sound", {"sound": spoken["picture"]}),
-        ("--sound", {"sound": quiet}), ("--client", {"client": 7}), ("--method", {"method": "other"}),
-    ):  # fmt: skip
+        ("--picture", {"picture": spoken["sound"]}),
+        ("--sound", {"sound": spoken["picture"]}),
+        ("--sound", {"sound": quiet}),
+        ("--client", {"client": 7}),
+        ("--method", {"method": "other"}),
+    ):
         with pytest.raises(InputError) as caught:
             speak(**{**spoken, **changes}, out=tmp_path / "never.mp4")
         assert caught.value.key == key

@@ -28,10 +28,12 @@ DELTA = 1e-5
 @pytest.mark.parametrize(
     ("m", "r", "v", "epsilon", "delta", "p"),
     [
-        (1000, 100, 95, 2.0, 1e-5, 0.017825), (1000, 100, 95, 2.5, 1e-5, 0.224259),
-        (1000, 1000, 700, 0.5, 1e-5, 0.000187), (100, 20, 20, 2.0, 0.0, 0.078980),
+        (1000, 100, 95, 2.0, 1e-5, 0.017825),
+        (1000, 100, 95, 2.5, 1e-5, 0.224259),
+        (1000, 1000, 700, 0.5, 1e-5, 0.000187),
+        (100, 20, 20, 2.0, 0.0, 0.078980),
     ],
-)  # fmt: skip
+)
 def test_one_run_p_values(m: int, r: int, v: int, epsilon: float, delta: float, p: float) -> None:
     """Equal to jax_privacy.auditing to six digits."""
     assert one_run_p_value(m, r, v, epsilon, delta) == pytest.approx(p, abs=6e-7)
@@ -81,7 +83,7 @@ def test_the_null_is_the_cosine_of_random_directions(dimension: int) -> None:
     assert (cosines >= at).mean() == pytest.approx(expected, abs=5 * math.sqrt(expected / 4000))
 
 
-# ---------------------------------------------------------------- confidence is shared among what is looked at
+# ---------------------------------------------------------------- confidence is shared
 def test_the_null_bound_pays_for_every_threshold_it_tries() -> None:
     """Ten canaries, all with the same cosine c at 5 deviations: none is missed at any of the 20
     thresholds.
@@ -170,7 +172,8 @@ def test_fifty_correct_runs_raise_few_alarms(capsys: pytest.CaptureFixture[str])
     claimed = gaussian_epsilon(math.sqrt(3) / 2.0, DELTA)
     with capsys.disabled():
         print(  # noqa: T201
-            f"\n50 correct runs: {alarms} false alarms; claimed {claimed:.2f}, mean estimate {np.mean(estimates):.2f}"
+            f"\n50 correct runs: {alarms} false alarms; claimed {claimed:.2f}, mean estimate "
+            f"{np.mean(estimates):.2f}"
         )
     assert alarms <= 7
 

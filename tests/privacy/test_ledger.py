@@ -86,9 +86,11 @@ def _spend_until(folder: str, step: int) -> None:
     """A round with a SIGKILL after ``step`` of its steps."""
     charge = charging(Ledger(Path(folder)))
     steps = [
-        lambda: charge.reserve(1), lambda: charge.sampled(charge.sampler.draw(1)), lambda: charge.witness(),
+        lambda: charge.reserve(1),
+        lambda: charge.sampled(charge.sampler.draw(1)),
+        lambda: charge.witness(),
         lambda: charge.released([]),
-    ]  # fmt: skip
+    ]
     for done, action in enumerate(steps):
         if done == step:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -29,9 +29,14 @@ from tasks.signals import ClientSignals, Samples, Signal
 SIDE, GRID, STEPS, BATCH, CLIP = 6, (6, 6), 4, 64, 0.6
 CAPS = {"fedmenf": 0.02, "fedmenf, cap not reached": 10.0}
 LEARNERS = {
-    "maml": Maml, "fomaml": Fomaml, "fedmenf": FedMeNF, "fedmenf, cap not reached": FedMeNF,
-    "fedmenf-unbounded": FedMeNFUnbounded, "reptile": Reptile, "erm": Erm,
-}  # fmt: skip
+    "maml": Maml,
+    "fomaml": Fomaml,
+    "fedmenf": FedMeNF,
+    "fedmenf, cap not reached": FedMeNF,
+    "fedmenf-unbounded": FedMeNFUnbounded,
+    "reptile": Reptile,
+    "erm": Erm,
+}
 
 
 def private(coordinates: Tensor, values: Tensor) -> ClientSignals:
@@ -45,9 +50,15 @@ class Server:
 
     def __init__(self, name: str, clip: float = CLIP) -> None:
         self.settings = LearnerSettings(
-            inner_steps=2, inner_rate=0.02, inner_clip=0.5, outer_steps=STEPS, outer_rate=1e-3, outer_clip=clip,
-            batch_size=BATCH, fedmenf=FedMeNFSettings(gamma=0.75, cap=CAPS.get(name, 0.0)),
-        )  # fmt: skip
+            inner_steps=2,
+            inner_rate=0.02,
+            inner_clip=0.5,
+            outer_steps=STEPS,
+            outer_rate=1e-3,
+            outer_clip=clip,
+            batch_size=BATCH,
+            fedmenf=FedMeNFSettings(gamma=0.75, cap=CAPS.get(name, 0.0)),
+        )
         self.learner = LEARNERS[name](self.settings)
         data = DataSettings(size=SIDE, channels=1)
         self.task = ImageTask(SimpleNamespace(data=data, field=FieldSettings(width=32, depth=2)))  # type: ignore[arg-type]
@@ -76,9 +87,14 @@ class Server:
             self.task, self.coordinates, self.keys, STEPS, self.learner.inner_steps, BATCH
         )
         return Training(
-            self.field.loss, self.learner, self.coordinates, STEPS, self.settings.outer_clip,
-            batches if known else None, self.task.derivatives,
-        )  # fmt: skip
+            self.field.loss,
+            self.learner,
+            self.coordinates,
+            STEPS,
+            self.settings.outer_clip,
+            batches if known else None,
+            self.task.derivatives,
+        )
 
     def scores(self, values: Tensor) -> list[float]:
         return [

@@ -35,9 +35,14 @@ def contribution(vector: np.ndarray, weight: np.ndarray | None = None) -> Contri
 # ---------------------------------------------------------------- M1: sensitivity
 @settings(max_examples=60, deadline=None)
 @given(
-    vector=hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=st.floats(width=32)),
-    clip=st.floats(1e-3, 1e3), weight=st.floats(width=32), value=st.floats(width=32), bit=st.booleans(),
-)  # fmt: skip
+    vector=hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=st.floats(width=32)
+    ),
+    clip=st.floats(1e-3, 1e3),
+    weight=st.floats(width=32),
+    value=st.floats(width=32),
+    bit=st.booleans(),
+)
 def test_no_client_exceeds_its_bound(
     vector: np.ndarray, clip: float, weight: float, value: float, bit: bool
 ) -> None:

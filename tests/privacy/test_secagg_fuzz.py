@@ -80,13 +80,20 @@ class Hostile:
         )
         return DICE.choice(
             [
-                replace(terms, threshold=1), replace(terms, threshold=N + 3), replace(terms, least=0, epoch=-1),
-                replace(terms, prekeys=tuple(keys[:1])), replace(terms, prekeys=(*keys[1:], keys[0])),
-                replace(terms, prekeys=(*keys, keys[-1])), replace(terms, prekeys=(forged, *keys[1:])),
-                replace(terms, prekeys=(*keys[:-1], replace(keys[-1], member=99))), replace(terms, length=0),
-                replace(terms, degree=1), replace(terms, number=0), replace(terms, degree=10**6),
+                replace(terms, threshold=1),
+                replace(terms, threshold=N + 3),
+                replace(terms, least=0, epoch=-1),
+                replace(terms, prekeys=tuple(keys[:1])),
+                replace(terms, prekeys=(*keys[1:], keys[0])),
+                replace(terms, prekeys=(*keys, keys[-1])),
+                replace(terms, prekeys=(forged, *keys[1:])),
+                replace(terms, prekeys=(*keys[:-1], replace(keys[-1], member=99))),
+                replace(terms, length=0),
+                replace(terms, degree=1),
+                replace(terms, number=0),
+                replace(terms, degree=10**6),
             ]
-        )  # fmt: skip
+        )
 
     def mask(self, client: Any) -> None:
         inbox = {

@@ -48,9 +48,17 @@ def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: 
     clients = {"0": asked, **{str(member): [member + 10] for member in MEMBERS[1:]}}
     public = release.open(6, 6.0, len(MEMBERS), len(MEMBERS))
     terms = Terms(
-        1, 1, prekeys, default_threshold(5), 4, 5, release.length, json.dumps(dict(public), sort_keys=True),
-        json.dumps({"config": "config", "clients": clients, "ledger": None}), bytes(32),
-    )  # fmt: skip
+        1,
+        1,
+        prekeys,
+        default_threshold(5),
+        4,
+        5,
+        release.length,
+        json.dumps(dict(public), sort_keys=True),
+        json.dumps({"config": "config", "clients": clients, "ledger": None}),
+        bytes(32),
+    )
     node = SecureNode(tmp_path / "node-0000", 0, "", 0, "config", frozenset({0, 1}))
     content = RecordDict({RECORD: pack_terms(terms)})
     if 7 in asked:

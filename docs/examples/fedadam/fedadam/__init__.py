@@ -26,8 +26,8 @@ class FedAdam(FedAvg):
         w \leftarrow w + \eta\, \frac{m}{\sqrt{v} + \tau}
 
     :math:`v` starts at :math:`\tau^2` as in the paper. ``rules.options`` may set rate, beta1, beta2
-    and tau. A step is not bounded by ``rules.server-clip``, which this rule does not use: it says so
-    by its trait, and the contract leaves that clause out.
+    and tau. A step is not bounded by ``rules.server-clip``, which this rule does not use: it says
+    so by its trait, and the contract leaves that clause out.
     """
 
     bounded_step = False

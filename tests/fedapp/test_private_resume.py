@@ -35,27 +35,6 @@ def model(folder: RunFolder) -> torch.Tensor:
     return load_file(list_checkpoints(folder.checkpoints)[-1])["maml-0/model"]
 
 
-def recording(log: list[tuple[str, Message]]) -> Callable[..., InProcessGrid]:
-    """A grid that keeps what leaves the nodes."""
-
-    class Recording(InProcessGrid):
-        def deliver(self, message: Message) -> list[Message]:
-            replies = super().deliver(message)
-            log.extend((message.metadata.message_type, reply) for reply in replies)
-            return replies
-
-    return Recording
-
-
-def fields(reply: Message) -> dict[str, Any]:
-    """``{record.field: value}`` of everything in a message."""
-    found: dict[str, Any] = {}
-    for record, content in reply.content.items():
-        for field, value in content.items():
-            found[f"{record}.{field}"] = value
-    return found
-
-
 class PowerCut(BaseException):
     """Stands in for the kill."""
 

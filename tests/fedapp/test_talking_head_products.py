@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -23,7 +22,6 @@ from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
 from fedapp.studies.ablation import interval, markdown, verdict
-from sim.inprocess import InProcessGrid
 from tasks.data.recordings.writing import write_clip
 from tasks.errors import InputError, StoppedError
 from tasks.talking_head import people
@@ -37,24 +35,6 @@ PRIVATE = {"release": "secagg", "privacy.clip-norm": 20.0, "clients.total": 5, "
 
 def model(folder: RunFolder) -> torch.Tensor:
     return load_file(list_checkpoints(folder.checkpoints)[-1])["adapters-0/model"]
-
-
-def recording(log: list[Message]) -> Callable[..., InProcessGrid]:
-    class Recording(InProcessGrid):
-        def deliver(self, message: Message) -> list[Message]:
-            replies = super().deliver(message)
-            log.extend([message, *replies])
-            return replies
-
-    return Recording
-
-
-def bytes_of(message: Message) -> bytes:
-    parts = []
-    for content in message.content.values():
-        for value in content.values():
-            parts.append(value.data if hasattr(value, "data") else str(value).encode())
-    return b"|".join(parts)
 
 
 def personal(folder: RunFolder, client: int, round: int) -> torch.Tensor:

@@ -36,7 +36,7 @@ def look(
     uploads = received.model + local.delta
     rendered = task.render(uploads, cohort)
     truths = [data.truth for data in cohort]
-    numbers = _scores(inspect, rendered, truths, [data.parts for data in cohort])
+    numbers = scores(inspect, rendered, truths, [data.parts for data in cohort])
     shots: list[Shot | None] = []
     for data, truth, image in zip(cohort, truths, rendered, strict=True):
         pair = task.picture(data, truth), task.picture(data, image)
@@ -44,7 +44,7 @@ def look(
     return numbers, shots
 
 
-def _scores(
+def scores(
     inspect: Inspect,
     rendered: Sequence[Tensor],
     truths: Sequence[Tensor],

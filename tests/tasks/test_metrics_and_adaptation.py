@@ -142,7 +142,7 @@ def test_a_bounded_field_diverged_if_it_starts_far_below_a_constant_colour(
     """A constant colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
     task = Plain()
     task.bounded = bounded
-    metrics = {"range_excess": excess, "psnr": {"0": start}, "psnr_floor_held_out": 12.0}
+    metrics = {"range_excess_held_out": excess, "psnr": {"0": start}, "psnr_floor_held_out": 12.0}
     assert (
         Adaptation(task, torch.zeros(1), EvaluationSettings())._diverged(metrics, "0") is diverged
     )
@@ -184,7 +184,7 @@ def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
         9.0
     )  # the published objective's typical end: a constant near 10
     metrics = task.evaluate(model, EvaluationSettings(steps="0"), tune=False).metrics
-    assert metrics["diverged"] is True and metrics["range_excess"] > 5
+    assert metrics["diverged"] is True and metrics["range_excess_held_out"] > 5
 
 
 def test_unseen_pixels_are_judged_apart_and_are_harder() -> None:

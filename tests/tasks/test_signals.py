@@ -14,12 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.attacks.render import render_attack
-from privacy.releases.plain import Plain
-from strategies.cohort import CohortTrainer
-from strategies.local import LEARNERS
 from strategies.local.meta import Meta
-from strategies.rules import RULES
-from strategies.settings import LearnerSettings, RuleSettings
+from strategies.uploads import scores
 from tasks import TASKS
 from tasks.data.cameras import PixelRays, Views, on_sphere, rays
 from tasks.data.deal import objects_of, share
@@ -336,16 +332,7 @@ def test_each_signal_of_a_client_is_scored_on_its_own() -> None:
     """Two pictures, black and white, each matched by its own constant colour: not one grey card
     for both."""
     both = torch.stack([torch.zeros(4, 4, 1), torch.ones(4, 4, 1)])
-    task = ImageTask(TaskSettings(data=DataSettings(size=4, channels=1), field=TINY))
-    trainer = CohortTrainer(
-        task,
-        load("learner", "erm", LEARNERS)(LearnerSettings()),
-        load("rule", "fedavg", RULES)(RuleSettings()),
-        Plain(),
-        LearnerSettings(),
-        inspect=render_attack,
-    )
-    apart, together = (trainer._scores([both], [both], [parts]) for parts in (2, 1))
+    apart, together = (scores(render_attack, [both], [both], [parts]) for parts in (2, 1))
     assert apart["psnr_floor"] == [100.0] and together["psnr_floor"][0] == pytest.approx(
         6.02, abs=0.01
     )

@@ -1,4 +1,4 @@
-"""Which versions produced a number."""
+"""Package versions recorded with every run."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Federation:
         return cls(rule, population, model, rule.init(model))
 
     def broadcast(self, round: int) -> Broadcast:
-        """What the participants of ``round`` receive."""
+        """Broadcast to the participants of ``round``."""
         return self.rule.broadcast(self.model, self.state, round)
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LearnerTraits:
-    """What others may need to know of a learner before it is built.
+    """Traits of a learner that others need to know before it is built.
 
     Traits:
         metrics: names of the numbers it reports of a client; nothing else is accepted from nodes.

@@ -98,7 +98,7 @@ class Charge(Protocol):
         """Note who was drawn."""
 
     def witness(self) -> dict[str, int | str]:
-        """How far the ledger is, signed, for nodes to remember."""
+        """Head of the ledger, signed, for nodes to remember."""
 
     def released(self, clients: list[int]) -> None:
         """Note that the round's sum was used."""

@@ -74,7 +74,7 @@ class Rule:
         return {}
 
     def broadcast(self, model: Tensor, state: State, round: int) -> Broadcast:
-        """What clients receive."""
+        """Broadcast to the clients of ``round``."""
         return Broadcast(model, {}, round)
 
     def correct(
@@ -93,7 +93,7 @@ class Rule:
     def contribute(
         self, result: LocalResult, received: Broadcast, memory: Memory
     ) -> tuple[Contribution, dict[str, Tensor]]:
-        """What each client adds to the sum, and what it will remember if the server accepts it.
+        """Summand of each client, and what it will remember if the server accepts it.
 
         Client c's row may depend on row c of ``result`` and ``memory`` alone: how clients are
         packed into chunks and nodes must not matter (a contract clause).
@@ -118,7 +118,7 @@ class Rule:
         return model
 
     def after_clip(self, memory: Memory, renewed: Memory, clip_factor: Tensor) -> Memory:
-        """What clients remember when a release let through the share ``clip_factor [C, 1]`` of what
+        """Memories of clients when a release let through the share ``clip_factor [C, 1]`` of what
         they contributed."""
         return renewed
 

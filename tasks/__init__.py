@@ -1,5 +1,5 @@
-"""What is being fitted: fields, data, losses, metrics. Torch only; nothing here knows about
-federation.
+"""Tasks, or what is being fitted: fields, data, losses, metrics. Torch only; nothing here knows
+about federation.
 
 ``TASKS`` maps a config name to ``"module:Class"``; the module is imported only when the task is
 chosen. A task of your own is one file and one line here, or ``task = "package.module:Class"`` in

@@ -91,7 +91,7 @@ NOBODY = "none"
 
 
 class DataSettings(Settings):
-    """Where the private signals come from."""
+    """Source of the private signals."""
 
     path: str = Field("", description="folder of your own data; empty: bundled or procedural")
     hosted: str = Field(
@@ -127,12 +127,12 @@ class DataSettings(Settings):
 
     @property
     def spare(self) -> int:
-        """How many under ``path`` are held by no client, the last ones: none on a client's own
-        device."""
+        """Number of those under ``path`` that are held by no client, the last ones: none on a
+        client's own device."""
         return self.held_out if self.hosted in ("", NOBODY) else 0
 
     def hosts(self, clients: int) -> Sequence[int]:
-        """Which of ``clients`` have their data under ``path``, in the order in which they lie
+        """Those of ``clients`` that have their data under ``path``, in the order in which they lie
         there."""
         if not self.hosted:
             return range(clients)
@@ -143,7 +143,7 @@ class DataSettings(Settings):
         )
 
     def place(self, client: int) -> int:
-        """Where a client's data stand under ``path``; raises :class:`InputError` if they are not
+        """Position of a client's data under ``path``; raises :class:`InputError` if they are not
         there."""
         if not self.hosted:
             return client

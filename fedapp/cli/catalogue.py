@@ -1,4 +1,4 @@
-"""What the registries hold, in one line each."""
+"""Contents of the registries, in one line each."""
 
 from __future__ import annotations
 

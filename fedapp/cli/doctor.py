@@ -167,7 +167,7 @@ EXTRAS = {"report": ("matplotlib",), "talking-head": ("diffusers", "peft"), "vid
 
 
 def _extras() -> list[Finding]:
-    """What is optional, and what needs it."""
+    """Optional packages, and what needs them."""
     findings = []
     for extra, packages in EXTRAS.items():
         gone = [package for package in packages if importlib.util.find_spec(package) is None]

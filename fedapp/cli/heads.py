@@ -132,7 +132,7 @@ def export(
 
 
 def _whose(folder: RunFolder, client: int | None) -> str:
-    """Whose personal adapter was used: people know each other by name."""
+    """Owner of the personal adapter that was used: people know each other by name."""
     from fedapp.export import person_of
 
     return (

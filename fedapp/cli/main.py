@@ -114,7 +114,7 @@ def list_(
     ] = "all",
     target: JsonOption = "",
 ) -> None:
-    """What there is to choose from."""
+    """List what there is to choose from."""
     from fedapp.cli.catalogue import catalogue
 
     tables = catalogue()

@@ -1,4 +1,4 @@
-"""What every verb of the command line shares: the console, the JSON output, common options."""
+"""Parts every verb of the command line shares: the console, the JSON output, common options."""
 
 from __future__ import annotations
 

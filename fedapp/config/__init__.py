@@ -1,1 +1,1 @@
-"""What a run is determined by: the config, its recipes, and the objects its names stand for."""
+"""Configuration of a run: the config, its recipes, and the objects its names stand for."""

@@ -130,7 +130,7 @@ class Experiment(TaskSettings):
         return found
 
     def _check(self) -> None:
-        """What no single field can know: names that must exist, values that must agree."""
+        """Check what no single field can know: names that must exist, values that must agree."""
         reference("task", self.task, TASKS)
         if len(set(self.method_list)) < len(self.method_list):
             raise InputError(

@@ -154,8 +154,8 @@ class Rounds:
         return federation.model
 
     def _expect_sound(self, result: CohortResult) -> None:
-        """What a fallback hides: clients that fail together, and not alone, mean code that depends
-        on how they are packed."""
+        """Refuse what a fallback hides: clients that fail together, and not alone, mean code that
+        depends on how they are packed."""
         if self.failing:
             return
         for reason in result.fallbacks:

@@ -73,7 +73,7 @@ class Device:
 
     @property
     def pieces(self) -> Pieces:
-        """What the configuration names, with what it has decoded: the same for all methods and
+        """Pieces the configuration names, with what it has decoded: the same for all methods and
         seeds."""
         return pieces_of(self.frozen)
 

@@ -1,4 +1,4 @@
-"""What a report says: events, numbers and pictures of a run gathered for the page."""
+"""Content of a report: events, numbers and pictures of a run gathered for the page."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Shown:
 
 
 class Family(Protocol):
-    """What a family of tasks shows of a run."""
+    """One family of tasks, and its part of a report."""
 
     template: str
     """Jinja source that extends ``page``."""

@@ -267,7 +267,7 @@ def epsilon_over_delta(points: list[tuple[float, float]], marked: float) -> str:
 
 
 def participations(histogram: dict[str, int]) -> str:
-    """How many clients took part how often."""
+    """Histogram of participations: clients by number of rounds."""
 
     def draw(axes: Axes) -> None:
         axes.bar(list(histogram), list(histogram.values()), color="#0f766e", width=0.6)

@@ -82,7 +82,8 @@ def _edge_of_the_search(
 
 
 def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, str]]:
-    """What inverting uploads recovered on each release, beside what rendering them showed."""
+    """Sentences on what inverting uploads recovered on each release, beside what rendering them
+    showed."""
     sentences = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = {
@@ -137,7 +138,7 @@ def release_finding(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _against_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[str, str]]:
-    """What federation is still worth behind the release, at the last shown step up to 16."""
+    """Gain of federation over none behind the release, at the last shown step up to 16."""
     local = (methods.get(LOCAL) or {}).get("psnr") or {}
     step = "16" if "16" in local else next(iter(reversed(local)), None)
     sentences = []

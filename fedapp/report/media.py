@@ -37,6 +37,6 @@ class Media:
         ]
 
     def indices(self, prefix: str) -> list[str]:
-        """What follows the prefix in the names of pictures, in order."""
+        """Rest behind the prefix in the names of pictures, in order."""
         names = sorted(file.stem for file in self.folder.pictures.glob(f"{prefix}-*.png"))
         return [name.removeprefix(f"{prefix}-") for name in names]

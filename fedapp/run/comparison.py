@@ -217,7 +217,8 @@ class Comparison:
                 log.warning("round %d %s: %s", number, name_of(arm), name)
 
     def _log_start(self, nodes: list[Node]) -> None:
-        """What is known before the first turn: the nodes, held-out data to look at, baselines."""
+        """Log what is known before the first turn: the nodes, held-out data to look at,
+        baselines."""
         task = self.run_facts.pieces.task
         deployed = any(node.hosts is not None for node in nodes)
         self.folder.append(

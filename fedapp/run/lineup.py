@@ -1,4 +1,4 @@
-"""What a workflow's server half is given of a run, and the arms it gives back."""
+"""Inputs of a workflow's server half, and the arms it gives back."""
 
 from __future__ import annotations
 

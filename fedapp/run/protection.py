@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def ledger_folder(experiment: Experiment) -> Path:
-    """Where the population's ledger is: shared by the runs of one folder if the population has a
+    """Folder of the population's ledger: shared by the runs of one folder if the population has a
     name."""
     run_dir = Path(experiment.run_dir)
     name = experiment.privacy.population
@@ -33,7 +33,7 @@ def ledger_folder(experiment: Experiment) -> Path:
 
 
 def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
-    """What a population's ledger keeps for all its runs: how many people, whose data, their delta
+    """Facts a population's ledger keeps for all its runs: how many people, whose data, their delta
     and limit."""
     files = [str(file) for file in own_files(experiment.data.path)]
     data = hashlib.sha256(
@@ -49,7 +49,7 @@ def pins_of(experiment: Experiment, noised: bool) -> dict[str, Any]:
 
 
 class Protection:
-    """What a run with a private release has beside its rounds; for a plain one, nothing."""
+    """Ledger, keys and draws of a run with a private release; for a plain one, nothing."""
 
     def __init__(self, pieces: Pieces, folder: RunFolder) -> None:
         experiment, release = pieces.experiment, pieces.release_type
@@ -97,11 +97,11 @@ class Protection:
 
     @property
     def anchor(self) -> dict[str, Any] | None:
-        """How far the ledger is, for the checkpoint."""
+        """Length and head of the ledger, for the checkpoint."""
         return {"seq": self.ledger.head.seq, "hash": self.ledger.head.hash} if self.ledger else None
 
     def epsilon(self) -> float | None:
-        """What the population has spent, cohorts known; ``None`` without a noised release."""
+        """Epsilon the population has spent, cohorts known; ``None`` without a noised release."""
         return self.spent.headline(self.experiment.privacy.delta) if self.noised else None
 
     def close(self) -> None:
@@ -110,8 +110,8 @@ class Protection:
 
     # ------------------------------------------------------------------ rounds
     def enrol(self, nodes: list[Node]) -> None:
-        """Whose keys are believed: a roster file, or in simulation keys made for the nodes there
-        are."""
+        """Choose whose keys are believed: a roster file, or in simulation keys made for the nodes
+        there are."""
         if self.ledger is None:
             return
         given = self.experiment.privacy.roster

@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its folder, its checkpoints, what its clients remember."""
+"""Files of a run: its folder, its checkpoints, what its clients remember."""

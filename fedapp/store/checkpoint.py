@@ -67,7 +67,7 @@ class Checkpoint:
 
     @property
     def ledger(self) -> dict[str, Any] | None:
-        """How far the ledger was."""
+        """Length and head of the ledger when this was written."""
         return self.state[LEDGER]
 
     def arm(self, name: str) -> Snapshot:

@@ -1,4 +1,4 @@
-"""What clients remember between rounds, on the node that hosts them: one safetensors file a client
+"""Memories of clients between rounds, on the node that hosts them: one safetensors file a client
 and round.
 
 The server names the round whose memory a client continues from (the last one it accepted), so a
@@ -34,7 +34,7 @@ class ClientState:
         return self.folder / f"client-{client:06d}" / f"round-{version:06d}.safetensors"
 
     def read(self, client: int, version: int) -> Mapping[str, Tensor]:
-        """What a client left in round ``version``, for those who only look; raises
+        """Memory a client left in round ``version``, for those who only look; raises
         :class:`MissingMemoryError`."""
         try:
             return load_file(self._file(client, version))

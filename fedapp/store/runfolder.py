@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def experiment(self) -> Experiment:
-        """What is configured, of the folder where it is now (a run may have been moved)."""
+        """Configuration, of the folder where it is now (a run may have been moved)."""
         return Experiment.from_run_config({**self.config, "run-dir": str(self.path)})
 
     @property

@@ -1,4 +1,4 @@
-"""What each part of a method is worth: the same run with parts switched on, over seeds, with
+"""Ablation study: the same run with parts switched on, paired by seed, with
 intervals.
 
 Variants share people, backbone, participants and batches seed by seed, so differences are taken
@@ -156,7 +156,7 @@ def ablate(
 
 
 def verdict(name: str, gain: float | None, width: float | None) -> str:
-    """How a difference to the base may be spoken of."""
+    """Word for a difference to the base."""
     if name == BASE:
         return "base"
     if gain is None or width is None:

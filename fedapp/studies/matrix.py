@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What it changes of its recipe."""
+        """Changes to its recipe."""
         return {
             "methods": ",".join(self.learners),
             "rule": self.rule,
@@ -281,7 +281,7 @@ def ordering(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _verdict(best: str) -> str:
-    """How a winner stands to the paper's claim, which is about its unbounded objective."""
+    """Standing of a winner against the paper's claim, which is about its unbounded objective."""
     if best == "fedmenf-unbounded":
         return "the paper's ordering, with our exact derivative of the inner clip"
     return (
@@ -304,7 +304,7 @@ COLUMNS = {
 
 
 def _place(row: dict[str, Any]) -> list[tuple[int, str]]:
-    """Where a row stands: in our order, then others by name."""
+    """Sort key of a row: in our order, then others by name."""
     order = [*RECIPES, *RULES, "local", *LEARNERS]
     names = (row["modality"], row["rule"], row["learner"])
     return [(order.index(name) if name in order else len(order), name) for name in names]

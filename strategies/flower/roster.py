@@ -1,4 +1,4 @@
-"""Which nodes there are, whose code they run, and which clients each may train."""
+"""Roster of nodes: those there are, whose code they run, and which clients each may train."""
 
 from __future__ import annotations
 

@@ -236,8 +236,8 @@ class FederatedRounds(Strategy):
         self.federation.apply(aggregate, report.clients, report.round)
 
     def _keep_public(self, aggregate: Aggregate, public: Public, report: RoundReport) -> None:
-        """What may be logged of a private sum: its norm, the clip it was made with, metrics that
-        came inside it."""
+        """Keep what may be logged of a private sum: its norm, the clip it was made with, metrics
+        that came inside it."""
         report.means |= {
             "update_norm": float(aggregate.mean.norm()),
             "clip": float(public.get("clip", 0.0)),

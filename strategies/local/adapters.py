@@ -62,7 +62,7 @@ class AdapterFit(WholeFit):
         self.personal_steps = own.personal_steps
 
     def memory(self, task: Any) -> Mapping[str, int]:
-        """How far a client's personal adapter has moved."""
+        """Displacement of a client's personal adapter from its start."""
         return {PERSONAL: task.personal.size} if self.personal_steps else {}
 
     def fit(

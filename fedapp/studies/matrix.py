@@ -296,10 +296,10 @@ COLUMNS = {
     "psnr_tuned": "step size tuned ↑",
     "psnr_unseen": "unseen pixels, tuned ↑",
     "psnr_p": "PSNR_p ↓",
-    "psnr_floor": "flat colour",
+    "psnr_floor": "constant colour",
     "delta": "PSNR − PSNR_p ↑",
-    "member_minus_nonmember_over_floor": "member − non-member, over flat colour ↓",
-    "inversion_psnr": "inversion of two uploads (their flat colour) ↓",
+    "member_minus_nonmember_over_floor": "member − non-member, over constant colour ↓",
+    "inversion_psnr": "inversion of two uploads (their constant colour) ↓",
 }
 
 

@@ -75,10 +75,10 @@ def renewed(
         return nodes
     there = set(grid.get_node_ids())
     gone = {node.partition: node for node in nodes if node.node_id not in there}
-    strangers = sorted(there - {node.node_id for node in nodes})
-    if not gone or not strangers:
+    unknown = sorted(there - {node.node_id for node in nodes})
+    if not gone or not unknown:
         return nodes
-    found, reasons, _ = _greet(grid, strangers, patience, fingerprint, root)
+    found, reasons, _ = _greet(grid, unknown, patience, fingerprint, root)
     for reason in reasons:
         report(f"a node is left out: {reason}")
     back = {

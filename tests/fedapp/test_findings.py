@@ -42,7 +42,7 @@ def said(row: dict[str, Any], **result: Any) -> list[tuple[str, str]]:
             11.0,
             10.0,
             False,
-        ),  # no better than a flat colour however it is fitted: nothing is hidden in it
+        ),  # no better than a constant colour however it is fitted: nothing is hidden in it
         (14.0, 13.0, False),  # PSNR_p itself says that there is something
     ],
 )

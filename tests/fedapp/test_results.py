@@ -21,7 +21,7 @@ def of_both(mean: float) -> dict[str, Any]:
 def test_the_last_round_and_the_last_evaluation_count_and_floors_are_taken_off_each_side(
     told: Told,
 ) -> None:
-    """Members render to 25 dB of flat colours' 12, strangers to 15 of 9: 10 dB apart, 13 over
+    """Members render to 25 dB of constant colours' 12, non-members to 15 of 9: 10 dB apart, 13 over
     against 6 over is 7."""
     events = [
         told_round(1, psnr_p=of_both(20.0), psnr_floor=of_both(11.0)),

@@ -11,8 +11,8 @@ Talking-Head Generation*, 2026, https://arxiv.org/abs/2604.08037.
 
 s is what the client received and sends back; it is trained without the personal adapter, so that it
 has to carry what people have in common (trained together, the personal one learns it too, and
-unseen clients get nothing: measured). p is remembered on the client's own device from round to round and
-is no part of any :class:`strategies.types.Contribution`. Any task that is
+unseen clients get nothing: measured). p is remembered on the client's own device from round to
+round and is no part of any :class:`strategies.types.Contribution`. Any task that is
 :class:`tasks.types.Personalised` can be trained so.
 """
 

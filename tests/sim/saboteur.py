@@ -18,6 +18,7 @@ from torch import Tensor
 
 from privacy.secagg.client import SecAggClient
 from sim.bench.toy import ToyTask
+from strategies.learner import WholeFit
 from strategies.rule import Rule
 from strategies.settings import LearnerSettings
 from strategies.types import Broadcast, LocalResult, Memory
@@ -47,7 +48,7 @@ def known_update(client: int, size: int) -> Tensor:
     return (pattern / pattern.norm() * 0.5).float()
 
 
-class KnownUpdate:
+class KnownUpdate(WholeFit):
     """A :class:`strategies.types.WholeFit` that returns :func:`known_update`."""
 
     inner_steps = 0
@@ -66,7 +67,7 @@ class KnownUpdate:
         settings: LearnerSettings,
     ) -> LocalResult:
         delta = torch.stack([known_update(data.client, received.model.numel()) for data in cohort])
-        return LocalResult(delta, 1, 1.0, torch.ones(len(cohort)))
+        return LocalResult(delta, torch.ones(len(cohort)), 1.0, torch.ones(len(cohort)))
 
 
 def victims(round: int) -> tuple[int, ...]:

@@ -15,18 +15,19 @@ from privacy.sampling import Sampler
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
+from strategies.learner import LearnerTraits
 from strategies.local import LEARNERS, LOCAL
+from strategies.release import Release
+from strategies.rule import Rule
 from strategies.rules import RULES
 from strategies.settings import ClientsSettings, LearnerSettings
 from tasks import TASKS
 from tasks.errors import InputError, nearest
 from tasks.registry import load, reference
+from tasks.types import Task, Trainable
 
 if TYPE_CHECKING:
     from fedapp.config.experiment import Experiment
-    from strategies.release import Release
-    from strategies.rule import Rule
-    from tasks.types import Task
 
 Learners = Mapping[str, Any]  # the classes of the methods, by name
 
@@ -50,6 +51,19 @@ def refuse_sums(experiment: Experiment) -> None:
     rule: type[Rule] = load("rule", experiment.rule, RULES)
     release: type[Release] = load("release", experiment.release, RELEASES)
     task: type[Task] = load("task", experiment.task, TASKS)
+    bases: list[tuple[str, str, Any, type]] = [
+        ("methods", method, kind, LearnerTraits) for method, kind in learners.items()
+    ]
+    bases += [
+        ("rule", experiment.rule, rule, Rule),
+        ("release", experiment.release, release, Release),
+        ("task", experiment.task, task, Trainable),
+    ]
+    for key, name, kind, base in bases:
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise InputError(
+                key, name, f"is no class derived from {base.__name__}", f"see {base.__module__}"
+            )
     refuse(learners, experiment.clients, experiment.learner, experiment.runtime)
     refuse_mismatched(experiment, task, learners, rule)
     refuse_attendance(release, experiment)

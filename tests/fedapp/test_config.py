@@ -110,3 +110,13 @@ def test_plugins_by_reference(run: Callable[..., Any]) -> None:
     )
     (event,) = [event for event in folder.events() if event["event"] == "round"]
     assert event["clients"]["ok"] == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("methods", "json:dumps"), ("rule", "json:JSONDecoder"), ("release", "json:dumps")],
+)
+def test_a_reference_to_something_else_is_refused_by_name(key: str, name: str) -> None:
+    with pytest.raises(InputError, match="is no class derived from") as caught:
+        Experiment.from_run_config({key: name})
+    assert caught.value.key == key

@@ -135,11 +135,16 @@ for _leg, _category in (
 def _workflow(message: Message, context: Context) -> RecordDict:
     _refuse_foreign(message, context, "leg")
     from fedapp.node.device import Device
-    from fedapp.workflows import kind_of
+    from fedapp.workflows import SUMS, kind_of
+    from privacy.secagg.messages import RefusalError
 
     device = Device(context, is_simulation(context))
     device.obey_policy()
-    half = kind_of(device.pieces.experiment.workflow_name).part("node")(device)
+    experiment = device.pieces.experiment  # parsed and checked by this node itself
+    kind = kind_of(experiment.workflow_name)
+    if kind is SUMS:
+        raise RefusalError("rounds of sums have legs of their own")
+    half = kind.part("node")(device)
     reply: RecordDict = half.leg(
         str(message.content.config_records["leg"]["name"]), message.content
     )

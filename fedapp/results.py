@@ -105,12 +105,17 @@ def _merge(name: str, values: list[Any]) -> Any:
     if any(value is None for value in values):
         return None
     first = values[0]
+    if any(type(value) is not type(first) for value in values) and not all(
+        isinstance(value, int | float) for value in values
+    ):
+        return None  # seeds that measured different things under one name have no mean
     if isinstance(first, bool):
         return any(values)
     if isinstance(first, Mapping):
         return {key: _merge(key, [value.get(key) for value in values]) for key in first}
     if isinstance(first, list):
-        return sorted({entry for value in values for entry in value})
+        plain = all(isinstance(entry, int | float) for value in values for entry in value)
+        return sorted({entry for value in values for entry in value}) if plain else None
     if not all(isinstance(value, int | float) for value in values):
         return first if all(value == first for value in values) else None
     if name == OBJECTIVE or name == "n":  # the worst of all seeds; clients that every seed has
@@ -126,12 +131,20 @@ def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:
     constant colour's PSNR off each side first, since some signals are easier than others for
     anybody.
     """
-    member, other = (row["psnr_p"] or {}).get("mean"), (row["psnr"] or {}).get("0")
-    floor, other_floor = (row["psnr_floor"] or {}).get("mean"), row["psnr_floor_held_out"]
+    member = _entry(row["psnr_p"], "mean")
+    other = _entry(row["psnr"], "0")
+    floor = _entry(row["psnr_floor"], "mean")
+    other_floor = row["psnr_floor_held_out"]
     gap = None if member is None or other is None else member - other
     known = gap is not None and floor is not None and other_floor is not None
     over = gap - (floor - other_floor) if known else None
     return {"member_minus_nonmember": gap, "member_minus_nonmember_over_floor": over}
+
+
+def _entry(table: Any, key: str) -> float | None:
+    """An entry of a table; ``None`` where a plug-in measured something else under its name."""
+    found = table.get(key) if isinstance(table, Mapping) else None
+    return found if isinstance(found, int | float) else None
 
 
 def _quantiles(tables: list[dict[str, float] | None]) -> dict[str, float | None]:

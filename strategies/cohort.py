@@ -212,6 +212,8 @@ class CohortTrainer:
         for job in chunk:
             try:
                 self._train(received, assignment, [job], result, pictures)
+            except InputError:
+                raise
             except Exception as error:
                 result.failures[job[0]] = self.tell(error)
 
@@ -238,23 +240,26 @@ class CohortTrainer:
             name: values.tolist() for name, values in local.metrics.items()
         }
         shots: Sequence[Shot | None] = []
+        unseen: list[str] = []
         if self.inspect is not None:
-            seen, shots = self._look(received, local, cohort, result)
+            seen, shots, unseen = self._look(received, local, cohort)
             metrics |= seen
+        for row, (client, _) in enumerate(chunk):  # the last that can fail: it writes to disk
+            self.memory.keep(client, assignment.round, remembers, row)
+        if result.payload is None:
+            result.payload = payload
+        else:
+            result.payload.add(payload)
         # nothing below raises: a client is in everything or in nothing
         for row, (client, _) in enumerate(chunk):
-            self.memory.keep(client, assignment.round, remembers, row)
             if pictures and shots and (shot := shots[row]) is not None:
                 result.pictures[client] = shot
         before = len(result.clients)
         for name in {**result.metrics, **metrics}:  # NaN: not computed for these clients
             column = result.metrics.setdefault(name, [math.nan] * before)
             column.extend(metrics.get(name, [math.nan] * len(chunk)))
+        result.unseen += unseen
         result.clients.extend(client for client, _ in chunk)
-        if result.payload is None:
-            result.payload = payload
-        else:
-            result.payload.add(payload)
 
     def _refuse_infinite(self, contribution: Contribution, payload: Payload, clients: int) -> None:
         """Raise ``ArithmeticError`` for an update that holds NaN or infinity."""
@@ -312,17 +317,13 @@ class CohortTrainer:
         return replace(contribution, scalars={**contribution.scalars, **extra})
 
     def _look(
-        self,
-        received: Broadcast,
-        local: LocalResult,
-        cohort: Sequence[Any],
-        result: CohortResult,
-    ) -> tuple[dict[str, list[float]], Sequence[Shot | None]]:
-        """Scores and pictures of the uploads; looking never costs a client its place in the sum."""
+        self, received: Broadcast, local: LocalResult, cohort: Sequence[Any]
+    ) -> tuple[dict[str, list[float]], Sequence[Shot | None], list[str]]:
+        """Scores and pictures of the uploads, and why there are none; looking never costs a client
+        its place in the sum."""
         assert self.inspect is not None, "asked for by _train alone"
         try:
-            return look(self.task, self.inspect, received, local, cohort)
+            return *look(self.task, self.inspect, received, local, cohort), []
         except Exception as error:
-            result.unseen.append(self.tell(error))
             log.warning("uploads could not be looked at: %s", describe(error))
-            return {}, []
+            return {}, [], [self.tell(error)]

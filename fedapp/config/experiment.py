@@ -136,7 +136,15 @@ class Experiment(TaskSettings):
             raise InputError(
                 "methods", self.methods, "names a method twice", "name each method once"
             )
-        kind_of(self.workflow_name).part("check")(self)
+        kind = kind_of(self.workflow_name)
+        if "release" not in kind.axes and self.release != "plain":
+            raise InputError(
+                "release",
+                self.release,
+                f"workflow {self.workflow_name} makes no sums: nothing would be protected by it",
+                "use plain, and see what the workflow itself offers",
+            )
+        kind.part("check")(self)
 
 
 def known_keys() -> dict[str, Any]:

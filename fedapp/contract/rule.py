@@ -50,8 +50,16 @@ def _is_a_rule(rule: Name) -> None:
     made = class_of(rule)(RuleSettings())
     assert isinstance(made, Rule), "a rule derives from strategies.rule.Rule"
     known = {name for kind in Rule.__mro__ for name in vars(kind)} | set(Rule.__annotations__)
-    traits = {name for name in vars(type(made)) if not name.startswith("_")}
-    public = {name for name in traits - known if isinstance(vars(type(made))[name], bool)}
+    own = [kind for kind in type(made).__mro__ if kind not in Rule.__mro__]
+    public = {
+        name
+        for kind in own
+        for name, value in vars(kind).items()
+        if not name.startswith("_")
+        and name not in known
+        and not callable(value)
+        and not isinstance(value, classmethod | staticmethod | property)
+    }
     assert not public, f"no such trait: {sorted(public)}"
 
 
@@ -109,14 +117,25 @@ def _rows_are_clients(rule: Name) -> None:
         alone, remembered = contributed(slice(client, client + 1))
         assert distance(alone.vector[0], whole.vector[client]) < TOLERANCE
         assert distance(alone.weight[0], whole.weight[client]) < TOLERANCE
+        for name, scalar in whole.scalars.items():
+            assert distance(alone.scalars[name].value[0], scalar.value[client]) < TOLERANCE
         for name, rows in kept.items():
             assert distance(remembered[name][0], rows[client]) < TOLERANCE
 
 
 def _packing_does_not_matter(rule: Name) -> None:
-    one = _rounds(rule).go(3, nodes=1)
-    for chunk, nodes in ((1, 4), (3, 1), (2, 2)):
-        other = _rounds(rule, chunk=chunk).go(3, nodes=nodes)
+    """Chunks of one, some and all of nine clients, for more rounds than a rule could sleep
+    through."""
+
+    def played(chunk: int, nodes: int) -> Any:
+        draw = torch.Generator().manual_seed(1)
+        targets = (4 * torch.rand(9, 3, generator=draw) - 2).tolist()
+        task = QuadraticTask(targets, [1 + client % 3 for client in range(9)])
+        return Rounds(task, rule, clients=9, chunk=chunk).go(6, nodes=nodes)
+
+    one = played(9, 1)
+    for chunk, nodes in ((1, 4), (4, 1), (2, 2)):
+        other = played(chunk, nodes)
         assert distance(one, other) < TOLERANCE, f"chunks of {chunk} on {nodes} nodes differ"
 
 

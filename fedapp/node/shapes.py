@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fedapp.store.atomic import write_json
 from strategies.types import Bounds
@@ -36,11 +36,12 @@ class Shapes:
 
     def get(self, digest: str) -> Shape | None:
         """The shape known for a configuration."""
-        entry = self._read().get(digest)
-        if entry is None:
+        try:
+            entry: Any = self._read()[digest]
+            scalars = {name: Bounds(*bounds) for name, bounds in entry["scalars"].items()}
+            return Shape(int(entry["size"]), scalars)
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        scalars = {name: Bounds(*bounds) for name, bounds in dict(entry["scalars"]).items()}  # type: ignore[call-overload]
-        return Shape(int(entry["size"]), scalars)  # type: ignore[call-overload]
 
     def put(self, digest: str, size: int, scalars: Mapping[str, Bounds]) -> Shape:
         """Remember a shape, and forget the oldest ones beyond :data:`KEPT`."""

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import logging
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
+from fedapp.identity import fingerprint
 from fedapp.node.device import Device, offered_folder, pieces_of
 from privacy.secagg.messages import RefusalError
 from strategies.failures import describe
@@ -127,11 +129,13 @@ class SumsNode:
             raise RefusalError(f"release {device.experiment.release} has no secure sum")
         folder = device.key_folder(offered_folder(content, "at"))
         shapes = Shapes(folder / SHAPES_FILE)
-        known = shapes.get(device.experiment.digest)
+        # of this configuration as this code and its plug-ins read it
+        key = sha256(f"{device.frozen} {fingerprint(device.config)}".encode()).hexdigest()
+        known = shapes.get(key)
         if known is None:
             pieces = device.pieces
             size = pieces.rule.size(pieces.task.layout.size)
-            known = shapes.put(device.experiment.digest, size, pieces.rule.scalars)
+            known = shapes.put(key, size, pieces.rule.scalars)
         make = device.release_type
         privacy = Pieces(device.experiment).privacy
         return make(privacy, known.size, known.scalars)  # type: ignore[call-arg,return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,8 +95,12 @@ class Sums:
 
     def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
         report = self.rounds.run_round(grid, number, pictures=show)
-        for name in (name for name in render.METRICS if name in report.metrics):
-            self.seen.setdefault(name, {}).update(report.metrics[name])
+        if self.run.pieces.experiment.evaluation.uploads:
+            # a score that could not be taken is none, not the one of the round before
+            blank = dict.fromkeys(report.clients, math.nan)
+            for name in render.METRICS:
+                scores = {**blank, **report.metrics.get(name, {})}
+                self.seen.setdefault(name, {}).update(scores)
         return self._told(report)
 
     def evaluate(self, grid: Grid, number: int, final: bool) -> Evaluation:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kit import told_evaluation, told_round
 
-from fedapp.results import summarise
+from fedapp.results import membership_gap, merged, summarise
 from fedapp.store.runfolder import RunFolder
 
 Told = Callable[..., RunFolder]
@@ -52,3 +52,11 @@ def test_means_are_over_the_last_of_every_seed(told: Told) -> None:
     ]
     row = summarise(told(events, methods="maml", seeds="0,1"))["methods"]["maml"]
     assert row["psnr"] == {"0": 20.0} and row["psnr_p"]["mean"] == 20.0
+
+
+def test_a_plugins_metric_under_one_of_our_names_does_not_break_the_result() -> None:
+    row = {"psnr": 30.0, "psnr_p": 1.0, "psnr_floor": None, "psnr_floor_held_out": None}
+    assert set(membership_gap(row).values()) == {None}
+    assert merged([{"a": {"m": 1.0}}, {"a": 1.0}]) == {"a": None}
+    assert merged([{"a": [{"x": 1}]}]) == {"a": None}
+    assert merged([{"a": [0.1, 0.3]}, {"a": [0.3]}]) == {"a": [0.1, 0.3]}

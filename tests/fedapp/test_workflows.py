@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
+from fedapp.node.shapes import Shapes
 from fedapp.report.families import Shown, tables_of
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from fedapp.workflows import SUMS, kind_of
+from strategies.types import Bounds
 from tasks.errors import InputError
 
 Run = Callable[..., RunFolder]
@@ -82,6 +84,24 @@ def test_a_workflow_says_which_methods_there_are(smoke: Callable[..., dict[str, 
     with pytest.raises(InputError) as caught:
         Experiment.from_run_config(smoke(workflow="sum"))
     assert caught.value.key == "workflow" and "sums" in caught.value.remedy
+
+
+def test_a_release_that_would_protect_nothing_is_refused(
+    smoke: Callable[..., dict[str, Any]],
+) -> None:
+    """Else a node whose policy asks for secagg would take part in whatever another one sends."""
+    with pytest.raises(InputError, match="makes no sums") as caught:
+        Experiment.from_run_config(smoke(**{**TOY, "release": "secagg"}))
+    assert caught.value.key == "release"
+
+
+def test_shapes_that_cannot_be_read_count_as_unknown(tmp_path: Path) -> None:
+    shapes = Shapes(tmp_path / "shapes.json")
+    for text in ("", "[]", '{"d": 5}', '{"d": {"size": 3}}', '{"d": {"size": "x", "scalars": {}}}'):
+        shapes.file.write_text(text)
+        assert shapes.get("d") is None
+    bounds = {"steps": Bounds(0.0, 9.0, weighted=True)}
+    assert shapes.put("d", 7, bounds) == shapes.get("d") == (7, bounds)
 
 
 def test_workflows_have_a_registry() -> None:

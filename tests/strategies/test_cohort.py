@@ -170,3 +170,25 @@ def test_a_device_tells_the_kind_and_the_place_of_an_error_and_no_more() -> None
         assert re.fullmatch(rf"{named} {place}; the node's own log says more", told)
         assert "ann" not in told
     assert disclose(OSError("never raised")) == "OSError; the node's own log says more"
+
+
+@pytest.mark.falls_back
+def test_looking_and_a_failed_write_cost_no_other_client_its_place(
+    quadratic: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads cannot be looked at and one memory cannot be written: one client is left out, and no
+    more looks are reported than clients were asked for."""
+    game = Rounds(quadratic(TARGETS[:4]), "scaffold", clients=4, failing=True)
+    game.trainer.inspect = lambda *_: {}["no"]
+    save = game.store.save
+
+    def full(client: int, version: int, memory: Any) -> None:
+        if client == 1:
+            raise OSError("disk full")
+        save(client, version, memory)
+
+    monkeypatch.setattr(game.store, "save", full)
+    game.go()
+    (result,) = game.results
+    assert sorted(result.clients) == [0, 2, 3] and list(result.failures) == [1]
+    assert result.payload is not None and result.payload.count == 3 >= len(result.unseen)

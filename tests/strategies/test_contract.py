@@ -63,6 +63,22 @@ class Misspelt(FedAvg):
     average_gradients = True
 
 
+class MisspeltMemory(FedAvg):
+    """Wrong: a memory that nobody keeps."""
+
+    memroy = ("control",)
+
+
+class Late(FedAvg):
+    """Wrong: depends on its chunk, but only with more than four clients and after some rounds."""
+
+    def contribute(
+        self, result: LocalResult, received: Broadcast, memory: Memory
+    ) -> tuple[Contribution, dict[str, Tensor]]:
+        factor = 1 + 0.01 * len(result.delta) * (received.round > 3)
+        return Contribution(factor * result.delta, result.examples), {}
+
+
 class Runaway(FedAvg):
     """Wrong: no clip, and away from the clients."""
 
@@ -99,6 +115,8 @@ class Scalarless(FedExP):
         (OneByOne, {"rows", "packing"}),
         (MixedTypes, {"contributes"}),
         (Misspelt, {"is-a-rule"}),
+        (MisspeltMemory, {"is-a-rule"}),
+        (Late, {"packing"}),
         (Runaway, {"moves", "server-clip"}),
         (Restless, {"bits", "optimum"}),
         (Scalarless, {"contributes"}),

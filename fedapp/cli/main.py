@@ -92,15 +92,26 @@ def resume(
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(help="a run folder")], target: JsonOption = ""
+    path: Annotated[Path, typer.Argument(help="a run folder")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print its tables as Markdown instead")
+    ] = False,
+    target: JsonOption = "",
 ) -> None:
     """Write report.html anew from a run's events and pictures."""
     from fedapp.cli.runs import show_result
+    from fedapp.config.pieces import Pieces
     from fedapp.report import write_report
-    from fedapp.results import write_result
+    from fedapp.report.families import Shown, tables_of
+    from fedapp.results import summarise, write_result
     from fedapp.store.runfolder import RunFolder
 
     folder = RunFolder.open(path.resolve())
+    if markdown:
+        shown = Shown.of(Pieces.of(folder), summarise(folder))
+        for table in tables_of(shown):
+            sys.stdout.write(f"**{table.title}**\n\n{table.markdown()}\n\n{table.note}\n\n")
+        return
     result = write_result(folder)
     write_report(folder)
     show_result(result, folder, console)

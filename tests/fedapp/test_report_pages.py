@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from budget_kit import charged, facts
 from kit import told_evaluation, told_round
+from typer.testing import CliRunner
 
 import fedapp.report.head
+from fedapp.cli.main import app
 from fedapp.report import figures, write_report
 from fedapp.report.budget import _render
 from fedapp.store.runfolder import RunFolder
@@ -91,6 +93,16 @@ def test_a_field_page_shows_what_the_server_sees_under_its_headings(told: Told) 
         ("constant colour", "15.15"),
         ("outside [0, 1]", "0.66"),
     ]
+
+
+def test_a_reports_tables_are_printed_as_markdown(told: Told) -> None:
+    """The page's own cells, in the same order."""
+    psnr = {"psnr": {"0": 10.01, "1": 10.11, "4": 10.41}, "odd": 0.125}
+    folder = told([told_round(1), told_evaluation(1, **psnr)], methods="maml")
+    done = CliRunner().invoke(app, ["report", str(folder.path), "--markdown"])
+    assert done.exit_code == 0, done.output
+    assert "| MAML | 10.01 | 10.11 | 10.41 |" in done.stdout
+    assert "| odd | 0.125 |" in done.stdout and not folder.report_file.exists()
 
 
 def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(

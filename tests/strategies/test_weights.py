@@ -22,12 +22,12 @@ def test_a_masked_mean_weighs_clients_as_the_plain_one_does(name: str) -> None:
     count, 24 of the 60 that three clients of the largest size would have. A rule that weighs alike
     but does not say so would have its weights cut to a twentieth."""
     rule = load("rule", name, RULES)(RuleSettings())
-    signals = {signal: torch.ones(3) for signal in getattr(rule, "signals", ())}
+    signals = {signal: torch.ones(3) for signal in rule.signals}
     delta = torch.linspace(-1, 1, 3 * SIZE).view(3, SIZE)
     result = LocalResult(delta, torch.full((3,), 2.0), 0.1, EXAMPLES, signals=signals)
     model = torch.zeros(SIZE)
     received: Broadcast = rule.broadcast(model, rule.init(model), 1)
-    sizes = {**dict.fromkeys(rule.memory, SIZE), **getattr(rule, "memory_sizes", {})}
+    sizes = {**dict.fromkeys(rule.memory, SIZE), **rule.memory_sizes}
     memory = {key: torch.zeros(3, size) for key, size in sizes.items()}
     contribution, _ = rule.contribute(result, received, memory)
     alike = len(set(contribution.weight.tolist())) == 1
@@ -36,7 +36,7 @@ def test_a_masked_mean_weighs_clients_as_the_plain_one_does(name: str) -> None:
     assert not alike or float(contribution.weight.max()) <= contribution.largest
 
     settings = PrivacySettings(clip_norm=1e3, max_examples=20)
-    release = SecAgg(settings, rule.size(SIZE), getattr(rule, "scalars", {}))
+    release = SecAgg(settings, rule.size(SIZE), rule.scalars)
     public = release.open(3, 3.0, 3, 3)
     total = release.close(release.encode(contribution, public), public)
     assert total is not None

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedapp.config.pieces import Pieces
+from fedapp.metric_names import ALWAYS, DERIVED, GAP, IN_TRAINING
 from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import RunFolder
+from strategies.learner import OBJECTIVE
 from strategies.local import LOCAL
-from strategies.local.train import OBJECTIVE
+from tasks.errors import InputError
 
-EVALUATED = ("psnr", "ssim", "lpips", "psnr_tuned", "psnr_unseen_tuned", "rates_tuned", "diverged")
-UPLOADED = ("psnr_p", "psnr_p_affine", "correlation_p", "psnr_floor", "range_excess")
-ALWAYS = (*EVALUATED, *UPLOADED, "psnr_floor_held_out", OBJECTIVE)  # null where not computed
 QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
 
 
@@ -77,7 +76,8 @@ def _method(method: str, events: list[dict[str, Any]], pieces: Pieces) -> dict[s
     what follows from both."""
     judged: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
-    for seed in pieces.experiment.seed_list:
+    seeds = pieces.experiment.seed_list
+    for seed in seeds:
         own = [
             event for event in events if (event.get("method"), event.get("seed")) == (method, seed)
         ]
@@ -85,12 +85,40 @@ def _method(method: str, events: list[dict[str, Any]], pieces: Pieces) -> dict[s
         turns += [event for event in own if event["event"] == "round"][-1:]
     row: dict[str, Any] = dict.fromkeys(ALWAYS)
     row |= merged([event["metrics"] for event in judged])
-    row |= merged([event["metrics"] for event in turns])
-    by_client = [event.get("by_client", {}).get("psnr_p") for event in turns]
-    row["psnr_p_quantiles"] = _quantiles(by_client)
+    row |= beside(judged, merged([event["metrics"] for event in turns]))
+    row["psnr_p_quantiles"] = _quantiles(_told(method, seed, events) for seed in seeds)
     row |= membership_gap(row)
     row["epsilon_local"] = _local_epsilon(method, pieces, events)
     return row
+
+
+def refuse_derived(metrics: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` for a measurement under the name of a value that a result derives (an
+    epsilon above all: nothing that is measured may pass for a promise)."""
+    for name in DERIVED:
+        if name in metrics:
+            raise InputError(
+                "metrics", name, "a result derives this value itself", "report it by another name"
+            )
+
+
+def beside(judged: list[dict[str, Any]], turns: Mapping[str, Any]) -> dict[str, Any]:
+    """What turns measured, under names that leave what evaluations measured as it is."""
+    taken = {name for event in judged for name in event["metrics"]}
+    found: dict[str, Any] = {}
+    for name, value in turns.items():
+        while name in taken:
+            name += IN_TRAINING
+        found[name] = value
+    return found
+
+
+def _told(method: str, seed: int, events: list[dict[str, Any]]) -> dict[str, float] | None:
+    """PSNR_p of each client, as told after the arm's last turn."""
+    own = [event for event in events if (event.get("method"), event.get("seed")) == (method, seed)]
+    last = max((event["round"] for event in own if event["event"] == "round"), default=0)
+    told = [event["by_client"] for event in own if "by_client" in event and event["round"] == last]
+    return told[-1].get("psnr_p") if told else None
 
 
 def merged(tables: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -138,7 +166,7 @@ def membership_gap(row: dict[str, Any]) -> dict[str, float | None]:
     gap = None if member is None or other is None else member - other
     known = gap is not None and floor is not None and other_floor is not None
     over = gap - (floor - other_floor) if known else None
-    return {"member_minus_nonmember": gap, "member_minus_nonmember_over_floor": over}
+    return dict(zip(GAP, (gap, over), strict=True))
 
 
 def _entry(table: Any, key: str) -> float | None:
@@ -147,7 +175,7 @@ def _entry(table: Any, key: str) -> float | None:
     return found if isinstance(found, int | float) else None
 
 
-def _quantiles(tables: list[dict[str, float] | None]) -> dict[str, float | None]:
+def _quantiles(tables: Iterable[Mapping[str, float] | None]) -> dict[str, float | None]:
     """Quantiles of a per-client metric over the clients of all seeds."""
     values = sorted(
         value for table in tables for value in (table or {}).values() if value is not None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tasks.randomness import Key
     from tasks.types import Derivatives, Episode, Trainable
 
+OBJECTIVE = "objective_min"  # the lowest value of the objective in a round
+
 
 class LearnerTraits:
     """Traits of a learner that others need to know before it is built.

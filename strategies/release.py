@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from strategies.types import Aggregate, Contribution, Payload, Public
 
+ROUND_METRICS = ("update_norm", "clip")  # what is told of every private sum
+
 
 class Release:
     """Base of all releases.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from strategies.learner import WholeFit
+from strategies.local.erm import Erm
 from strategies.rule import Rule
 from strategies.rules.fedavg import FedAvg
 from strategies.rules.fednova import FedNova
@@ -45,6 +46,18 @@ class Signs(FedAvg):
 
 class Normalised(FedNova):
     """FedNova by another name."""
+
+
+class ClaimsAScore(Erm):
+    """Says of its clients what only the server's look at their uploads can."""
+
+    metrics = ("loss", "psnr_p")
+
+
+class ClaimsAClip(Erm):
+    """Reports under the name of what every private sum has."""
+
+    metrics = ("loss", "clip")
 
 
 class Whole(WholeFit):

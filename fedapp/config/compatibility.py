@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fedapp.metric_names import OURS
 from privacy.releases import RELEASES
 from privacy.sampling import Sampler
 from privacy.secagg.identity import Policy
@@ -17,7 +18,7 @@ from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
 from strategies.learner import LearnerTraits
 from strategies.local import LEARNERS, LOCAL
-from strategies.release import Release
+from strategies.release import ROUND_METRICS, Release
 from strategies.rule import Rule
 from strategies.rules import RULES
 from strategies.settings import ClientsSettings, LearnerSettings
@@ -160,6 +161,14 @@ def refuse_mismatched(
             f"task {experiment.task} has no personal parameters to train beside the shared ones",
             "use a task that has, such as talking-head, or another method",
         )
+    for method, kind in learners.items():
+        if clash := sorted(OURS & set(kind.metrics)):
+            raise InputError(
+                "methods",
+                method,
+                f"it declares the metric {clash[0]}, which the run measures itself",
+                "call the learner's metric something else",
+            )
     wanted = set(rule.signals)
     silent = [method for method, kind in learners.items() if not wanted <= set(kind.measures)]
     if wanted and (silent or not task.personalised):
@@ -335,4 +344,11 @@ def _check_metrics(privacy: PrivacySettings) -> None:
                 f"{name}: {bounds}",
                 "each metric needs the range it is bounded to",
                 'for example {"objective_min": [0, 1]}',
+            )
+        if name in ROUND_METRICS:
+            raise InputError(
+                "privacy.metrics",
+                name,
+                "every private sum has a value of this name",
+                "call the learner's metric something else",
             )

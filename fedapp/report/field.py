@@ -156,7 +156,7 @@ def _clients(
     """A row per client: the private picture, and the rendering of its upload under each method."""
     last: dict[str, dict[str, Any]] = {}
     for event in events:
-        if event["event"] == "round" and event["seed"] == seed and "by_client" in event:
+        if "by_client" in event and event["seed"] == seed:
             last[event["method"]] = event["by_client"]
     rows = []
     for index in media.indices("private"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedapp.metric_names import ALWAYS
 from fedapp.report.families import Sentences, Shown
 from fedapp.report.media import Media
 from fedapp.report.plain_page import PLAIN_PAGE
 from fedapp.report.table import Column, Table, lookup
-from fedapp.results import ALWAYS
 
 
 class Plain:

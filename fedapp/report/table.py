@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.table import Table as RichTable
 
 NONE = "–"
+MEAN_AND_MAX = {"mean", "max", "n"}  # keys of a value over clients
 
 
 class Column(NamedTuple):
@@ -53,7 +54,8 @@ def number(value: Any, digits: int = 2) -> str:
     if isinstance(value, bool) or value is None:
         return NONE if value is None else str(value).lower()
     if isinstance(value, list):
-        return ", ".join(f"{entry:g}" for entry in value) or NONE
+        parts = [f"{v:g}" if isinstance(v, float) else number(v, 0) for v in value]
+        return ", ".join(parts) or NONE
     return f"{value:.{digits}f}" if isinstance(value, int | float) else str(value)
 
 
@@ -102,7 +104,7 @@ def by_method(
 def also_measured(
     rows: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str], seen: set[str]
 ) -> Table | None:
-    """All other numbers of the methods, a row per metric: none that was measured goes unseen.
+    """Everything else about the methods, a row per metric: nothing that was measured goes unseen.
 
     Args:
         rows: the methods' results by name.
@@ -114,13 +116,13 @@ def also_measured(
         for name, value in row.items():
             if name not in seen:
                 leaves |= dict.fromkeys(_leaves((name,), value))
-    known = [path for path in leaves if any(_is_number(lookup(r, path)) for r in rows.values())]
+    known = [path for path in leaves if any(lookup(r, path) is not None for r in rows.values())]
     if not known:
         return None
     table = [
         [
             " ".join(path).replace("_", " "),
-            *(_short(lookup(row, path)) for row in rows.values()),
+            *(short(lookup(row, path)) for row in rows.values()),
         ]
         for path in known
     ]
@@ -128,16 +130,17 @@ def also_measured(
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> list[tuple[str, ...]]:
-    """Paths of the plain numbers below a value; of a mean over clients, the mean and the worst."""
+    """Paths of the plain values below a value; of a mean over clients, the mean and the worst."""
     if isinstance(value, Mapping):
-        found = [leaf for key, part in value.items() for leaf in _leaves((*path, str(key)), part)]
-        return [leaf for leaf in found if leaf[-1] != "n"]
-    return [path] if _is_number(value) else []
+        shown = [key for key in value if key != "n"] if set(value) >= MEAN_AND_MAX else [*value]
+        return [leaf for key in shown for leaf in _leaves((*path, str(key)), value[key])]
+    return [path]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if _is_number(value) else NONE
+def short(value: Any) -> str:
+    """A value of any kind: four digits of a number, words as they are, a list by its entries."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(short(entry) for entry in value) or NONE
+    return number(value, 0)

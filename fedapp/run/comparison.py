@@ -16,9 +16,10 @@ import torch
 from flwr.serverapp import Grid
 
 from fedapp import ROOT
+from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint, people_of
-from fedapp.results import write_result
+from fedapp.results import refuse_derived, write_result
 from fedapp.run.lineup import Lineup, Run
 from fedapp.run.protection import Protection
 from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
@@ -26,7 +27,7 @@ from fedapp.store.runfolder import STOPPED, RunFolder
 from fedapp.workflows import kind_of
 from strategies.flower.roster import Node, gather, renewed
 from strategies.flower.workflow import Judged, TurnReport, Workflow
-from tasks.errors import StoppedError
+from tasks.errors import InputError, StoppedError
 
 log = logging.getLogger("flwr")
 PATIENCE = 120.0  # seconds to wait for nodes at the start
@@ -62,6 +63,7 @@ class Comparison:
         self.nodes: list[Node] = []
         torch.set_num_threads(experiment.runtime.threads)
         torch.set_float32_matmul_precision(experiment.runtime.matmul_precision)
+        self.last: dict[str, dict[str, Any]] = {}  # the event of each arm's last turn
         self._anchor: dict[str, Any] | None = None  # the ledger's length at the checkpoint
         pins = dict(pieces.task.prepare(_announce))
         pieces.task.check(experiment.clients.total)
@@ -76,6 +78,7 @@ class Comparison:
         )
         build = kind_of(experiment.workflow_name).part("server")
         self.lineup: Lineup = build(self.run_facts)
+        _refuse_unlisted(self.lineup, experiment)
         # once: it walks through all files of own data
         self.identity = identity(pieces)
 
@@ -97,9 +100,17 @@ class Comparison:
         except StoppedError as error:
             # a planned end (a budget is used up) or a forced one: what there is is shown
             self.folder.set_status(STOPPED, error.exit_code, str(error))
+            self._tell_clients()
             self._conclude()
             raise
         self._conclude()
+
+    def _tell_clients(self) -> None:
+        """Values of single clients as an early end left them: only a run's last turn tells them by
+        itself."""
+        for event in self.last.values():
+            kept = {name: event[name] for name in ("round", "method", "seed", "by_client")}
+            self.folder.append({"event": "clients", **kept})
 
     def _conclude(self) -> None:
         """The result of what was trained, and its report; of nothing there is none."""
@@ -156,6 +167,7 @@ class Comparison:
             self._evaluate(arm, number, final=last)
 
     def _log_turn(self, arm: Workflow, report: TurnReport) -> None:
+        refuse_derived(report.metrics)
         event: dict[str, Any] = {
             "event": "round",
             "clock": time.time(),
@@ -175,6 +187,7 @@ class Comparison:
         }
         if report.number == self.experiment.rounds or report.failures:
             event["by_client"] = report.by_client
+        self.last[name_of(arm)] = event | {"by_client": report.by_client}
         self.folder.append(event)
         log.info(
             "round %d/%d %s: %d ok, %d failed, %s%.1f s", report.number, self.experiment.rounds,
@@ -196,6 +209,7 @@ class Comparison:
         """Judge an arm or a baseline, and keep what there is to look at of a final one."""
         started = time.monotonic()
         evaluation = arm.evaluate(self.grid, number, final)
+        refuse_derived(evaluation.metrics)
         self.folder.append(
             {
                 "event": "evaluation",
@@ -278,6 +292,19 @@ def _known(report: TurnReport) -> list[str]:
     if report.epsilon is not None:
         parts.append(f"epsilon {report.epsilon:.3f}")
     return parts
+
+
+def _refuse_unlisted(lineup: Lineup, experiment: Experiment) -> None:
+    """Raise ``InputError`` for an arm or baseline that no method and seed of the run stands for:
+    it would be trained, and shown nowhere."""
+    for arm in [*lineup.arms, *lineup.baselines]:
+        if arm.method not in experiment.method_list or arm.seed not in experiment.seed_list:
+            raise InputError(
+                "workflow",
+                experiment.workflow_name,
+                f"it trains {arm.method} at seed {arm.seed}, which methods and seeds do not name",
+                "build arms of Pieces.arms only",
+            )
 
 
 def _warn(text: str) -> None:

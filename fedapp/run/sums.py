@@ -18,8 +18,8 @@ from strategies.federation import Federation
 from strategies.flower.roster import Node
 from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
 from strategies.flower.workflow import TurnReport
+from strategies.learner import OBJECTIVE
 from strategies.local import LOCAL
-from strategies.local.train import OBJECTIVE
 from strategies.types import Snapshot
 from tasks.types import Evaluation
 

@@ -33,7 +33,7 @@ from strategies.flower.wire import (
     unpack_answer,
     unpack_sum,
 )
-from strategies.release import Charge, Release
+from strategies.release import ROUND_METRICS, Charge, Release
 from strategies.types import Aggregate, Payload, Public
 from tasks.errors import EmptySumError, ReplyError, StoppedError
 
@@ -238,10 +238,8 @@ class FederatedRounds(Strategy):
     def _keep_public(self, aggregate: Aggregate, public: Public, report: RoundReport) -> None:
         """Keep what may be logged of a private sum: its norm, the clip it was made with, metrics
         that came inside it."""
-        report.means |= {
-            "update_norm": float(aggregate.mean.norm()),
-            "clip": float(public.get("clip", 0.0)),
-        }
+        told = (float(aggregate.mean.norm()), float(public.get("clip", 0.0)))
+        report.means |= dict(zip(ROUND_METRICS, told, strict=True))
         for name in self.release.metric_ranges:
             report.means[name] = aggregate.scalars[f"metric.{name}"] / aggregate.count
 

@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strategies.learner import Learner
+from strategies.learner import OBJECTIVE, Learner
 from strategies.rule import Rule
 from strategies.settings import LearnerSettings
 from strategies.types import Broadcast, LocalResult, Memory
 from tasks.params import clip
 from tasks.randomness import Key
 from tasks.types import Trainable
-
-OBJECTIVE = "objective_min"  # the lowest value of the objective in a round
 
 
 def descend(

@@ -18,7 +18,7 @@ from fedapp.client_app import app as client_app
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint
-from fedapp.results import UPLOADED
+from fedapp.metric_names import UPLOADED
 from privacy.releases.secagg import SecAgg
 from privacy.settings import PrivacySettings
 from sim.inprocess import InProcessGrid, server_identity
@@ -27,7 +27,7 @@ from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread, without_doubles
 from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
 from strategies.flower.wire import from_array
-from strategies.local.train import OBJECTIVE
+from strategies.learner import OBJECTIVE
 from strategies.types import Bounds, Contribution, Scalar
 from tasks.errors import StoppedError
 

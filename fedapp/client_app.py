@@ -2,20 +2,24 @@
 
 Thin, and cheap to import: torch comes with the first leg that trains. A handler never raises into
 Flower: what went wrong goes back as one line with the place it happened, which reads the same in
-simulation, in process and deployed.
+simulation, in process and deployed. Every handler compares the server's code with its own before it
+looks at anything else of a message or a configuration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedapp.identity import refuse_foreign
 from sim import ray_guard
-from tasks.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from fedapp.node.device import Device
 
 ray_guard.install()
 
@@ -30,20 +34,8 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
     except Exception as error:
         from fedapp.node.device import Device
 
-        reason = Device(context, is_simulation(context)).reason_of(error)
-        failure = ConfigRecord({"reason": reason})
+        failure = ConfigRecord({"reason": Device(context).reason_of(error)})
         return Message(RecordDict({"failure": failure}), reply_to=message)
-
-
-OWN = ("data-path", "clients", "roster", "backbone")  # what only a real node has
-NODE_KEYS = ("partition-id", "num-partitions", "state-dir", *OWN)
-
-
-def is_simulation(context: Context) -> bool:
-    """Flower's convention: a simulated node is told how many partitions there are. So are nodes of
-    its tutorials: one that has anything of its own is real, and sends no picture."""
-    own = any(key in context.node_config for key in OWN)
-    return "num-partitions" in context.node_config and not own
 
 
 @app.query("hello")
@@ -53,64 +45,37 @@ def hello(message: Message, context: Context) -> Message:
 
 
 def _hello(message: Message, context: Context) -> RecordDict:
-    greeting = message.content.config_records["hello"]
-    refuse_foreign(str(greeting["fingerprint"]), str(greeting["root"]), context.run_config)
-    for key in context.node_config:
-        if key not in NODE_KEYS:
-            # a misspelt data-path would have the node train on the bundled pictures instead
-            raise InputError(
-                f"node-config {key}",
-                context.node_config[key],
-                "no such key",
-                nearest(key, NODE_KEYS),
-            )
-    partition = _whole(context, "partition-id", 0)
-    partitions = _whole(context, "num-partitions", 1)
-    simulated = is_simulation(context)
-    hosts = "any" if simulated else str(context.node_config.get("clients", partition))
-    if not simulated and not all(part.strip().isdigit() for part in hosts.split(",")):
-        raise InputError(
-            "node-config clients", hosts, "must be client numbers", "for example clients='0,3'"
-        )
-    away = context.run_config.get("data.hosted") and "data-path" not in context.node_config
-    if away and not simulated:
-        raise InputError(
-            "node-config data-path",
-            "",
-            "clients' data lie on their devices",
-            "say where: data-path='…'",
-        )
-    said = ConfigRecord({"partition": partition, "partitions": partitions, "hosts": hosts})
-    return RecordDict({"hello": said})
+    from fedapp.node.device import Device
+
+    device = Device(context)
+    _refuse_foreign(message, device, "hello")
+    hello: dict[str, int | str] = {
+        "partition": device.partition,
+        "partitions": device.whole("num-partitions", 1),
+        "hosts": "any" if device.simulated else device.hosted,
+    }
+    return RecordDict({"hello": ConfigRecord(hello)})  # type: ignore[arg-type]
 
 
-def _whole(context: Context, key: str, default: int) -> int:
-    value = str(context.node_config.get(key, default))
-    if not value.isdigit():
-        raise InputError(
-            f"node-config {key}", value, "must be a whole number", f"for example {key}={default}"
-        )
-    return int(value)
-
-
-def _refuse_foreign(message: Message, context: Context, name: str) -> None:
-    """Raise unless record ``name`` of a message comes from the code this node runs."""
+def _refuse_foreign(message: Message, device: Device, name: str) -> None:
+    """Raise unless record ``name`` of a message comes from the code this node runs, plug-ins that
+    it may import included."""
     said = message.content.config_records[name]
-    refuse_foreign(str(said["fingerprint"]), str(said["root"]), context.run_config)
+    refuse_foreign(str(said["fingerprint"]), str(said["root"]), device.config)
 
 
 # ---------------------------------------------------------------- rounds of sums
-TRAINING = ("train", "masked")  # legs whose order names the server's code
+CODE = {"train": "order", "masked": "order"}  # the record that names the server's code; else: "at"
 
 
 def _sums(leg: str, message: Message, context: Context) -> Message:
     def handle(message: Message, context: Context) -> RecordDict:
-        if leg in TRAINING:
-            _refuse_foreign(message, context, "order")
         from fedapp.node.device import Device
         from fedapp.node.sums import SumsNode
 
-        return SumsNode(Device(context, is_simulation(context))).leg(leg, message.content)
+        device = Device(context)
+        _refuse_foreign(message, device, CODE.get(leg, "at"))
+        return SumsNode(device).leg(leg, message.content)
 
     return answer(message, context, handle)
 
@@ -133,12 +98,12 @@ for _leg, _category in (
 
 # ---------------------------------------------------------------- every other workflow
 def _workflow(message: Message, context: Context) -> RecordDict:
-    _refuse_foreign(message, context, "leg")
     from fedapp.node.device import Device
     from fedapp.workflows import SUMS, kind_of
     from privacy.secagg.messages import RefusalError
 
-    device = Device(context, is_simulation(context))
+    device = Device(context)
+    _refuse_foreign(message, device, "leg")
     device.obey_policy()
     experiment = device.pieces.experiment  # parsed and checked by this node itself
     kind = kind_of(experiment.workflow_name)

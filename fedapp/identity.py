@@ -9,6 +9,7 @@ silently mix code.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from typing import Any
 
 from fedapp import PACKAGES, ROOT
 from tasks.errors import FedappError, InputError
+
+REFERENCE = re.compile(r"[^\W\d][\w.]*:[\w.]*")
 
 
 class ForeignCodeError(FedappError):
@@ -58,6 +61,13 @@ def _digest(root: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def references(config: Mapping[str, Any]) -> list[str]:
+    """Every ``module:attribute`` in the values of a configuration, whatever key holds it: some code
+    may import it. A value is looked at part by part, where it is a list with commas."""
+    parts = [part.strip() for value in config.values() for part in str(value).split(",")]
+    return sorted({part for part in parts if REFERENCE.fullmatch(part)})
+
+
 def _plugins(config: Mapping[str, Any]) -> set[str]:
     """Top-level packages outside of ours that a run takes its pieces from."""
     from fedapp.workflows import WORKFLOWS
@@ -86,6 +96,7 @@ def _plugins(config: Mapping[str, Any]) -> set[str]:
         except InputError:
             if axis != "learner":  # methods of another workflow are no learners
                 raise
+    found |= {name.split(":")[0].split(".")[0] for name in references(config)}
     return found - set(PACKAGES)
 
 

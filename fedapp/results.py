@@ -13,10 +13,9 @@ from typing import Any
 
 from fedapp.config.pieces import Pieces
 from fedapp.metric_names import ALWAYS, DERIVED, GAP, IN_TRAINING
-from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import RunFolder
 from strategies.learner import OBJECTIVE
-from strategies.local import LOCAL
+from tasks.atomic import write_json
 from tasks.errors import InputError
 
 QUANTILES = (0.5, 0.9)  # of PSNR_p over clients
@@ -61,7 +60,16 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
         },
         "fallbacks": sum(len(event.get("fallbacks", [])) for event in rounds),
         "unseen": sum(len(event.get("unseen", [])) for event in rounds),
+        "remarks": _remarks(rounds),
     }
+
+
+def _remarks(rounds: list[dict[str, Any]]) -> dict[str, str]:
+    """Remarks on nodes, by node: the first of each."""
+    found: dict[str, str] = {}
+    for event in rounds:
+        found = {**event.get("remarks", {}), **found}
+    return found
 
 
 def write_result(folder: RunFolder) -> dict[str, Any]:
@@ -88,7 +96,6 @@ def _method(method: str, events: list[dict[str, Any]], pieces: Pieces) -> dict[s
     row |= beside(judged, merged([event["metrics"] for event in turns]))
     row["psnr_p_quantiles"] = _quantiles(_told(method, seed, events) for seed in seeds)
     row |= membership_gap(row)
-    row["epsilon_local"] = _local_epsilon(method, pieces, events)
     return row
 
 
@@ -103,7 +110,7 @@ def refuse_derived(metrics: Mapping[str, Any]) -> None:
 
 
 def beside(judged: list[dict[str, Any]], turns: Mapping[str, Any]) -> dict[str, Any]:
-    """What turns measured, under names that leave what evaluations measured as it is."""
+    """Measurements of turns, under names that leave those of evaluations as they are."""
     taken = {name for event in judged for name in event["metrics"]}
     found: dict[str, Any] = {}
     for name, value in turns.items():
@@ -189,19 +196,3 @@ def _quantiles(tables: Iterable[Mapping[str, float] | None]) -> dict[str, float 
         high = min(low + 1, len(values) - 1)
         found[f"{q:g}"] = values[low] + (place - low) * (values[high] - values[low])
     return found
-
-
-def _local_epsilon(method: str, pieces: Pieces, events: list[dict[str, Any]]) -> float | None:
-    """Epsilon that a learner which noises its own steps has spent of a client that took part in
-    every round, for all seeds."""
-    experiment = pieces.experiment
-    if method == LOCAL or experiment.learner.steps_by_examples or not pieces.trains_sums:
-        return None
-    if not pieces.learner_type(method).noises_itself:
-        return None
-    rounds = sum(event["event"] == "round" and event["method"] == method for event in events)
-    if not rounds:
-        return None
-    steps = rounds * experiment.learner.outer_steps
-    spent: float | None = pieces.learner(method).local_epsilon(steps, experiment.privacy.delta)
-    return spent

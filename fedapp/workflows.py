@@ -7,7 +7,8 @@ name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.registry import load, resolve
@@ -21,10 +22,16 @@ class WorkflowKind:
         server: ``build(run) -> Lineup``: the arms of a run (:mod:`fedapp.run.lineup`).
         identity: ``facts(pieces)``: what a checkpoint must agree with to be continued, the names of
             its arms among them.
-        node: ``make(device) -> NodeHalf``: the node's answers to the workflow's legs. check:
-        ``refuse(experiment)``: raises ``InputError`` for what does not compose; it also knows
-            which names ``methods`` may hold.
+        node: ``make(device) -> NodeHalf``: the node's answers to the workflow's legs.
+        check: ``refuse(experiment)``: raises ``InputError`` for what does not compose; it also
+            knows which names ``methods`` may hold.
         axes: of ``rule`` and ``release``, those that apply; reports show no other.
+        choices: fields of the server's messages (``record.key``) that it may choose, within the
+            node's configuration, without a node noticing: of every other field a test finds that
+            a changed one is refused or changes nothing.
+        agreed: of the terms of a secure sum (``record.key.path``), those that it may choose if it
+            tells all members the same.
+        smallest: config changes for the smallest run that sends all its messages, for that test.
     """
 
     server: str
@@ -32,6 +39,9 @@ class WorkflowKind:
     node: str
     check: str
     axes: frozenset[str] = frozenset()
+    choices: frozenset[str] = frozenset()
+    agreed: frozenset[str] = frozenset()
+    smallest: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> Any:
         """Import one of ``server``, ``identity``, ``node`` and ``check``."""
@@ -50,6 +60,54 @@ SUMS = WorkflowKind(
     node="fedapp.node.sums:SumsNode",
     check="fedapp.config.compatibility:refuse_sums",
     axes=frozenset({"rule", "release"}),
+    # Where no secure sum binds them: whom it trains as what, from which model and which memory,
+    # what it calls that, and the public numbers that do not follow from the configuration
+    choices=frozenset(
+        {
+            "order.session",
+            "order.method",
+            "order.seed",
+            "order.round",
+            "order.clients",
+            "order.versions",
+            "order.run",
+            "order.public",
+            "broadcast.model",
+            "broadcast.extra",
+        }
+    ),
+    agreed=frozenset(
+        {
+            "secagg.epoch",
+            "secagg.number",
+            "secagg.members",
+            "secagg.prekeys",
+            "secagg.threshold",
+            "secagg.least",
+            "secagg.model",
+            "secagg.public.clients",
+            "secagg.public.clip",
+            "secagg.public.denominator",
+            "secagg.work.ledger",  # of noised sums every node holds it against its own count
+            "secagg.work.order.method",
+            "secagg.work.order.round",
+            "secagg.work.order.run",
+            "secagg.work.order.session",
+            "secagg.work.clients",
+            "secagg.work.versions",
+        }
+    ),
+    smallest={
+        "task": "image",
+        "methods": "maml,fomaml",
+        "rounds": 2,
+        "evaluation.uploads": False,
+        "evaluation.every": 99,
+        "evaluation.steps": "0",
+        "learner.outer-steps": 1,
+        "rules.server-clip": 0.0,
+        "data.held-out": 1,
+    },
 )
 
 WORKFLOWS: dict[str, str] = {"sums": "fedapp.workflows:SUMS"}

@@ -31,6 +31,7 @@ from strategies.types import Bounds, Contribution
 
 # Trailing coordinates that are always zero: masks that do not cancel go unnoticed once in 2^128
 CHECK = 4
+CLIP_MOVES = 1000.0  # an adaptive clip stays within this factor of where it started
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class JointVector:
             place += 1
         for offset, values in enumerate(scalars):
             rows[:, place + offset] = np.where(sound, self.rho_scalar * values, 0.0)
+        # NaN passes every comparison with a bound: whoever has one, from whatever corner, abstains
+        rows[~np.isfinite(rows).all(axis=1)] = 0.0
         # Every block is bounded already; this takes off what rounding of the norms may add
         length = np.sqrt(np.einsum("cd,cd->c", rows, rows))
         rows *= np.minimum(1.0, self.sensitivity / np.maximum(length, 1e-300))[:, None]
@@ -174,4 +177,5 @@ def adapt_clip(clip: float, unclipped: float, quantile: float, rate: float, star
         start: C of the first round.
     """
     share = min(max(unclipped, 0.0), 1.0)
-    return min(max(clip * math.exp(-rate * (share - quantile)), start / 1000.0), start * 1000.0)
+    moved = clip * math.exp(-rate * (share - quantile))
+    return min(max(moved, start / CLIP_MOVES), start * CLIP_MOVES)

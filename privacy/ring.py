@@ -72,6 +72,8 @@ def add_rounded(
         np.add(value, up, out=value)
         np.floor(value, out=value)
         square += float(np.dot(value, value))
+        if not math.isfinite(square):  # as an integer NaN would be -2^31
+            raise ArithmeticError("a contribution holds numbers that are not finite")
         quanta = value.astype(np.int32)  # |q| <= K + 1 < 2^31
         total[start : start + BLOCK] += quanta.view(np.uint32)
     return math.sqrt(square)

@@ -13,7 +13,10 @@ class PrivacySettings(Settings):
     """Bounds, masks and noise of a client's contribution. Read only by private releases."""
 
     clip_norm: float = Field(
-        1.0, gt=0, description="C, L2 norm a client's update is clipped to (start, if adaptive)"
+        1.0,
+        ge=1e-6,
+        le=1e6,
+        description="C, L2 norm a client's update is clipped to (start, if adaptive)",
     )
     adaptive_clip: bool = Field(
         False, description="move C towards the norm that clip-quantile of clients stay under"

@@ -17,6 +17,7 @@ from typing import Any
 
 from privacy.accounting import gaussian_epsilon
 from privacy.secagg.primitives import canonical, is_signed
+from tasks.atomic import PRIVATE, make_folder, write_bytes
 
 
 def witness_text(ledger: str, seq: int, head: str) -> bytes:
@@ -54,8 +55,9 @@ class Witness:
             raise ValueError("the ledger is not that of the server in the roster")
         if not is_signed(self.server, signature, witness_text(ledger, seq, head)):
             raise ValueError("the state of the ledger is not signed by the server in the roster")
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.file.with_suffix(".lock"), "w") as lock:
+        make_folder(self.file.parent, PRIVATE)
+        flags = os.O_RDWR | os.O_CREAT
+        with os.fdopen(os.open(self.file.with_suffix(".lock"), flags, PRIVATE), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = {"seq": -1, "precision": 0.0}
             if self.file.exists():
@@ -73,6 +75,6 @@ class Witness:
                     raise ValueError(
                         f"epsilon would be {spent:.2f}, this node allows {self.epsilon_max:g}"
                     )
-            temporary = self.file.with_suffix(".new")
-            temporary.write_text(json.dumps({"seq": seq, "head": head, "precision": precision}))
-            os.replace(temporary, self.file)
+            # On disk before the round: after a power cut nothing that was counted is counted again
+            seen = {"seq": seq, "head": head, "precision": precision}
+            write_bytes(self.file, json.dumps(seen).encode(), PRIVATE)

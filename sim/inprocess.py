@@ -20,12 +20,22 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from sim.simulated import simulating
+
 CLIENT_APP_RAISED = 2  # flwr's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 SERVER_NODE = 1
 
 
 class InProcessGrid(Grid):
-    """Runs the ClientApp in the caller's thread when its reply is pulled, one message at a time."""
+    """Runs the ClientApp in the caller's thread when its reply is pulled, one message at a time.
+
+    Args:
+        client_app: the nodes'.
+        nodes: how many.
+        run_config: flat config, as Flower would hand it to them.
+        node_config: of every node, beside what Flower's simulation tells it.
+        simulated: nodes that own nothing may take themselves for simulated ones.
+    """
 
     serial = True
 
@@ -35,8 +45,10 @@ class InProcessGrid(Grid):
         nodes: int,
         run_config: Mapping[str, Any],
         node_config: Mapping[str, Any] | None = None,
+        simulated: bool = True,
     ) -> None:
         self.client_app = client_app
+        self.simulated = simulated
         self._run = Run.create_empty(random.getrandbits(62))
         self._queue: dict[str, Message] = {}
         self._sent = 0
@@ -91,7 +103,8 @@ class InProcessGrid(Grid):
         """Run the ClientApp on one message; what it raises becomes an error reply."""
         context = self.contexts[message.metadata.dst_node_id]
         try:
-            return [self.client_app(message, context)]
+            with simulating(self.simulated):
+                return [self.client_app(message, context)]
         except Exception:
             return [Message(Error(CLIENT_APP_RAISED, traceback.format_exc()), reply_to=message)]
 

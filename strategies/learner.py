@@ -34,9 +34,8 @@ class LearnerTraits:
         spreads_a_budget: over a known number of steps, which must then be the same for all clients.
         personal: trains personal parameters, which only some tasks have.
         measures: reliability signals it can give a rule.
+        noise_multiplier: of the noise it adds to its own steps; 0: none.
         inverts: its update is the sum of gradient steps that inversion attacks simulate.
-        noises_itself: adds noise to its own steps, whose epsilon is reported.
-        noise_multiplier: of that noise; 0: none.
     """
 
     inner_steps: int
@@ -48,7 +47,6 @@ class LearnerTraits:
     personal: ClassVar[bool] = False
     measures: ClassVar[tuple[str, ...]] = ()
     inverts: ClassVar[bool] = False
-    noises_itself: ClassVar[bool] = False
     noise_multiplier: float = 0.0
 
     @classmethod
@@ -59,10 +57,6 @@ class LearnerTraits:
     def memory(self, task: Trainable) -> Mapping[str, int]:
         """Names and sizes of what a client keeps between rounds for this learner."""
         return {}
-
-    def local_epsilon(self, steps: int, delta: float) -> float | None:
-        """Epsilon of ``steps`` outer steps by the learner's own noise; ``None`` without any."""
-        return None
 
 
 class Learner(LearnerTraits):

@@ -118,12 +118,14 @@ class Task:
         renders: its shared parameters alone render to a client's data, so that uploads can be
             looked at (:meth:`Trainable.render`).
         personalised: it has parameters that never leave a client (:class:`Personalised`).
+        pins: config keys that :meth:`prepare` may pin, for nodes to confirm.
     """
 
     workflow: ClassVar[str] = "sums"
     family: ClassVar[str] = "plain"
     renders: ClassVar[bool] = False
     personalised: ClassVar[bool] = False
+    pins: ClassVar[frozenset[str]] = frozenset()
 
     def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
         """Make what is needed once on a machine, before any run, unless it is there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -210,3 +211,12 @@ def test_every_key_says_what_it_means() -> None:
     from fedapp.cli.catalogue import catalogue
 
     assert [key for key, text in catalogue()["keys"].items() if not text.split("  ", 1)[1]] == []
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    """A cell of the table of protection with a test behind it that nobody wrote protects nobody."""
+    text = (ROOT / "docs" / "privacy.md").read_text()
+    section = text.split("### Behind each cell")[1].split("\n## ")[0]
+    named = set(re.findall(r"(\w+)\.py", section))
+    assert len(named) > 10
+    assert named <= {file.stem for file in (ROOT / "tests").rglob("*.py")}

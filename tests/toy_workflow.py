@@ -112,4 +112,6 @@ def refuse(experiment: Experiment) -> None:
 GRADIENTS = WorkflowKind(
     server="toy_workflow:build", identity="toy_workflow:identity",
     node="toy_workflow:GradientNode", check="toy_workflow:refuse",
+    choices=frozenset({"model.model", "clients.ids", "leg.name"}),
+    smallest={"task": "toy_workflow:Line", "methods": "slow", "evaluation.uploads": False},
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """``fedapp enrol``: identity keys for nodes, and the roster everybody pins.
 
-On each device ``fedapp enrol FOLDER`` makes ``identity.key`` and prints its public half. Whoever
+On each device ``fedapp enrol FOLDER`` makes ``identity.key`` and ``policy.json`` (the device's own
+limits, which it does not take part without) and prints the key's public half. Whoever
 runs the federation collects them, over a channel the server cannot change, into one roster:
 ``fedapp enrol --roster roster.json 0=KEY 1=KEY … server=KEY``. Every node gets that file. The
 server's key is the one that signs its population's ledger: ``fedapp enrol --server
@@ -32,9 +33,17 @@ def enrol(
     server: Annotated[
         bool, typer.Option(help="the folder is a population's: make the key of its ledger")
     ] = False,
+    releases: Annotated[
+        str, typer.Option(help="what the device takes part in, by comma; written into policy.json")
+    ] = "distributed-dp",
+    epsilon_max: Annotated[
+        float,
+        typer.Option(min=0, help="what all its rounds may cost, by its own count; 0: no limit"),
+    ] = 8.0,
     target: JsonOption = "",
 ) -> None:
-    """Make a node's identity key or a ledger's, or write the roster of all public keys."""
+    """Make a node's identity key and limits, or a ledger's key, or write the roster of all public
+    keys."""
     from privacy.budget.ledger import KEY_FILE as LEDGER_KEY
     from privacy.secagg.identity import KEY_FILE, Roster, load_identity
     from privacy.secagg.primitives import public_bytes
@@ -49,8 +58,11 @@ def enrol(
             )
         folder = Path(what[0]).expanduser().resolve()
         file = folder / (LEDGER_KEY if server else KEY_FILE)
+        policy = None if server else _policy(folder, releases, epsilon_max)
         public = public_bytes(load_identity(file, create=True)).hex()
         console.print(f"{file}: public key {public}", **PLAIN)
+        if policy:
+            console.print(policy, **PLAIN)
         write_json(target, {"key": str(file), "public": public})
         return
     found = _parse(what)
@@ -58,6 +70,32 @@ def enrol(
     Roster.read(roster)
     console.print(f"{roster}: {len(found.members)} nodes", highlight=False)
     write_json(target, {"roster": str(roster), "members": sorted(found.members)})
+
+
+def _policy(folder: Path, releases: str, epsilon_max: float) -> str:
+    """Write the device's limits unless it has some; what they are, in a line."""
+    from privacy.releases import RELEASES
+    from privacy.secagg.identity import POLICY_FILE, Policy
+    from tasks.registry import load
+
+    file = folder / POLICY_FILE
+    if file.exists():
+        Policy.read(file)
+        return f"{file}: kept as it is"
+    names = tuple(part.strip() for part in releases.split(",") if part.strip())
+    for name in names:
+        release = load("release", name, RELEASES, key="--releases")
+        if epsilon_max and release.placement == "none":
+            raise InputError(
+                "--releases",
+                name,
+                "adds no noise, so its rounds cost infinitely much",
+                "add --epsilon-max 0 if that is meant",
+            )
+    Policy(releases=names, epsilon_max=epsilon_max).write(file)
+    limit = f"up to epsilon {epsilon_max:g}" if epsilon_max else "without a limit"
+    allowed = ", ".join(names) or "any release"
+    return f"{file}: takes part in {allowed} {limit}; edit it for other limits"
 
 
 def _parse(pairs: list[str]) -> Roster:

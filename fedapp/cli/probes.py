@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedapp.cli.output import PLAIN, JsonOption, console, write_json
-from fedapp.store.atomic import write_json as write_file
+from tasks.atomic import write_json as write_file
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 WIDE = 120  # columns of the table of attacks
 FEWEST = 50  # canaries: with fewer the one-run bound cannot exceed ln(50 / 3) = 2.8
-CANARY_NUMBERS = (
-    400_000_000  # canaries times numbers times rounds: what an audit may spend by default
-)
 
 
 def audit(
@@ -33,49 +30,32 @@ def audit(
 ) -> None:
     """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound
     exceeds the claim."""
-    from fedapp.config.pieces import Pieces
-    from fedapp.report.budget import show
-    from privacy.audit.canary import judge, run_canaries, verdict
+    from fedapp.audit import audit_run
+    from fedapp.store.runfolder import RunFolder
 
     if canaries and canaries < FEWEST:
         raise InputError(
             "--canaries", canaries, "too few to prove anything", f"use {FEWEST} or more, or 0"
         )
-    from fedapp.store.runfolder import RunFolder
-
     folder = RunFolder.open(path.resolve())
-    pieces = Pieces.of(folder)
-    experiment, privacy = pieces.experiment, pieces.privacy
-    if pieces.release_type.placement == "none":
-        raise InputError(
-            "release",
-            experiment.release,
-            "claims no epsilon: there is nothing to audit",
-            "try quickstart-dp",
-        )
-    release: Any = pieces.release
-    clients = experiment.clients
-    size = pieces.rule.size(pieces.task.layout.size)
-    count = canaries or max(50, min(1000, CANARY_NUMBERS // (size * experiment.rounds)))
-    rate = (clients.per_round or clients.total) / clients.total
-    nodes = min(experiment.runtime.nodes, clients.per_round or clients.total)
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(
-            f"{count} canaries, {experiment.rounds} rounds", total=experiment.rounds
+        task = bar.add_task("rounds of canaries", total=None)
+        result = audit_run(
+            folder, canaries, lambda done, total: bar.update(task, completed=done, total=total)
         )
-        found = run_canaries(
-            release,
-            privacy.sampling,
-            rate,
-            experiment.rounds,
-            size,
-            count,
-            nodes,
-            progress=lambda done: bar.update(task, completed=done),
-        )
-    rows = judge(found, privacy.noise_multiplier, privacy.delta)
-    result = {"run": str(folder.path), "verdict": verdict(rows), "rows": rows}
-    table = Table(
+    for table in _tables(result):
+        console.print(table)
+    console.print(result["about"], style="dim")
+    _refresh(folder)
+    write_json(target, result)
+    if result["verdict"] == "FAIL":
+        raise typer.Exit(1)
+
+
+def _tables(result: dict[str, Any]) -> list[Table]:
+    from fedapp.report.budget import show
+
+    epsilon = Table(
         "test",
         "estimate",
         "lower bound (95 %)",
@@ -83,18 +63,14 @@ def audit(
         "verdict",
         title=f"audit: {result['verdict']}",
     )
-    for row in rows:
-        table.add_row(
-            str(row["test"]),
-            *(show(row[key]) for key in ("estimate", "lower_bound", "claimed")),
-            str(row["verdict"]),
-        )
-    console.print(table)
-    write_file(folder.path / "audit.json", result)
-    _refresh(folder)
-    write_json(target, result)
-    if result["verdict"] == "FAIL":
-        raise typer.Exit(1)
+    for row in result["rows"]:
+        numbers = (show(row[key]) for key in ("estimate", "lower_bound", "claimed"))
+        epsilon.add_row(str(row["test"]), *numbers, str(row["verdict"]))
+    noise = Table("norm of", "sums", "shortest over its noise", "fails below", "verdict")
+    for row in result["noise"]:
+        numbers = (show(row[key]) for key in ("ratio", "least"))
+        noise.add_row(str(row["test"]), str(row["sums"]), *numbers, str(row["verdict"]))
+    return [epsilon, noise]
 
 
 def attack(

@@ -16,7 +16,7 @@ from privacy.sampling import Sampler
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
-from strategies.learner import LearnerTraits
+from strategies.learner import OBJECTIVE, LearnerTraits
 from strategies.local import LEARNERS, LOCAL
 from strategies.release import ROUND_METRICS, Release
 from strategies.rule import Rule
@@ -168,6 +168,14 @@ def refuse_mismatched(
                 method,
                 f"it declares the metric {clash[0]}, which the run measures itself",
                 "call the learner's metric something else",
+            )
+        named = json.loads(experiment.privacy.metrics)
+        if unknown := sorted(set(named) - {*kind.metrics, OBJECTIVE}):
+            raise InputError(
+                "privacy.metrics",
+                unknown[0],
+                f"{method} reports no such metric",
+                nearest(unknown[0], (*kind.metrics, OBJECTIVE)),
             )
     wanted = set(rule.signals)
     silent = [method for method, kind in learners.items() if not wanted <= set(kind.measures)]

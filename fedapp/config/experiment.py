@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from fedapp.config.places import JUDGED, OF_NODE
 from fedapp.workflows import kind_of
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
@@ -36,15 +37,7 @@ def _seeds(text: str) -> str:
     return text
 
 
-ELSEWHERE = (
-    "run-dir",
-    "resume",
-    "data.path",
-    "data.hosted",
-    "privacy.roster",
-    "recipe",
-    "talking-head.backbone",
-)
+ELSEWHERE = (*OF_NODE, "run-dir", "resume", "data.hosted", "recipe")  # where, not what
 
 
 class ReportSettings(Settings):
@@ -116,9 +109,11 @@ class Experiment(TaskSettings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that decides what is computed; where a run lives and where data lie
-        is left out."""
-        kept = {key: value for key, value in self.to_run_config().items() if key not in ELSEWHERE}
+        """SHA-256 of everything that decides what nodes compute: server and nodes must have the
+        same. Where a run lives, where data lie, and what only the server measures with, is left
+        out."""
+        left_out = {*ELSEWHERE, *JUDGED}
+        kept = {key: value for key, value in self.to_run_config().items() if key not in left_out}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     @property

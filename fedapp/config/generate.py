@@ -13,7 +13,7 @@ from typing import Any
 
 from fedapp import ROOT
 from fedapp.config.experiment import Experiment
-from fedapp.store.atomic import write_bytes
+from tasks.atomic import write_bytes
 
 TABLE = "tool.flwr.app.config"
 BEGIN = f"[{TABLE}]\n"

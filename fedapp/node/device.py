@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,49 +17,104 @@ from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedapp import ROOT
 from fedapp.config.experiment import Experiment
-from fedapp.identity import ForeignCodeError
+from fedapp.config.places import BUNDLED, OF_NODE, OF_SERVER
+from fedapp.identity import ForeignCodeError, references
 from privacy.releases import RELEASES
 from privacy.secagg.identity import POLICY_FILE, Policy
 from privacy.secagg.messages import RefusalError
+from sim.simulated import inside
 from strategies.failures import describe, disclose
 from strategies.flower.records import record
-from tasks.errors import InputError
+from tasks import TASKS
+from tasks.errors import InputError, nearest
 from tasks.registry import load
 
 if TYPE_CHECKING:
     from fedapp.config.pieces import Pieces
     from strategies.release import Release
+    from tasks.types import Task
 
 log = logging.getLogger("flwr")
-CONFIGURED = "privacy."  # errors about these keys tell nothing but the configuration
+OWN = ("data-path", "clients", "roster", "backbone", "state-dir")  # what only a real node has
+NODE_KEYS = ("partition-id", "num-partitions", "objects", *OWN)
 
 
 class Device:
     """One node as it answers one message.
 
+    ``simulated``: it shares a machine with the server and all others. That is so only inside a
+    simulation of this process's own (:mod:`sim.simulated`), and for nodes that own nothing: no
+    message and no run configuration can make a real node one.
+
     Args:
         context: Flower's: the run's configuration and the node's own.
-        simulated: the node shares a machine with the server and all others.
     """
 
-    def __init__(self, context: Context, simulated: bool) -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
-        self.simulated = simulated
         self.node_config = context.node_config
+        owns = any(key in self.node_config for key in OWN)
+        self.simulated = inside() and "num-partitions" in self.node_config and not owns
 
     # ------------------------------------------------------------------ configuration
     @cached_property
     def config(self) -> dict[str, Any]:
         """The run's configuration with this node's own places in it."""
         run_config: dict[str, Any] = dict(self.context.run_config)
+        if self.simulated:
+            return run_config
         own = self.node_config
-        if "data-path" in own:  # a deployed node has its data where it has them, and only its own
-            run_config["data.path"] = str(own["data-path"])
-            hosts = str(own.get("clients", own.get("partition-id", 0)))
-            run_config["data.hosted"] = ",".join(part.strip() for part in hosts.split(","))
-        if "backbone" in own:  # the same weights (talking-head.digest says so), a folder of its own
-            run_config["talking-head.backbone"] = str(own["backbone"])
-        return run_config
+        self._refuse_unknown_keys()
+        if "data-path" not in own:
+            raise InputError(
+                "node-config data-path",
+                "",
+                "this device has not said where its clients' data lie",
+                f"say where: data-path='…' ({BUNDLED}: what comes with fedapp, to try it out)",
+            )
+        run_config |= OF_SERVER
+        self._refuse_strangers({**run_config, **dict.fromkeys(OF_NODE, "")})
+        run_config |= {key: str(own.get(name, "")) for key, name in OF_NODE.items()}
+        if own["data-path"] == BUNDLED:
+            return run_config | {"data.path": "", "data.hosted": ""}
+        self._refuse_other_people(run_config)
+        return run_config | {"data.hosted": self.hosted}
+
+    def _refuse_unknown_keys(self) -> None:
+        for key in self.node_config:
+            if key not in NODE_KEYS:
+                # a misspelt data-path would otherwise have no effect at all
+                raise InputError(
+                    f"node-config {key}",
+                    self.node_config[key],
+                    "no such key",
+                    nearest(key, NODE_KEYS),
+                )
+            if not str(self.node_config[key]).strip():
+                raise InputError(f"node-config {key}", "", "says nothing", "leave it out")
+
+    def _refuse_other_people(self, run_config: Mapping[str, Any]) -> None:
+        """Raise where a server could cut the files of several clients at another place, so that one
+        person counts as two: how many each holds is the node's to say."""
+        if len(self.hosts or ()) < 2:
+            return
+        each = self.whole("objects", 1)
+        if run_config.get("data.objects", each) != each or run_config.get("data.alpha", 0.0):
+            raise InputError(
+                "node-config objects",
+                each,
+                "each client holds so many files here, the run says otherwise",
+                "say data.objects of the run (and no data.alpha), if that is how the files lie",
+            )
+
+    def _refuse_strangers(self, run_config: Mapping[str, Any]) -> None:
+        """Raise :class:`RefusalError` for a reference to a module that neither comes with fedapp,
+        nor was installed as a plug-in, nor stands in this node's policy: it would be imported."""
+        for name in references(run_config):
+            if name not in self.policy.plugins:
+                raise RefusalError(
+                    f"{name!r} is neither installed here as a plug-in nor in this node's policy"
+                )
 
     @property
     def frozen(self) -> str:
@@ -76,6 +132,12 @@ class Device:
         """Pieces the configuration names, with what it has decoded: the same for all methods and
         seeds."""
         return pieces_of(self.frozen)
+
+    @property
+    def task_type(self) -> type[Task]:
+        """The task's class."""
+        found: type[Task] = load("task", self.experiment.task, TASKS)
+        return found
 
     @property
     def release_type(self) -> type[Release]:
@@ -107,7 +169,19 @@ class Device:
 
     @property
     def partition(self) -> int:
-        return int(self.node_config.get("partition-id", 0))
+        return self.whole("partition-id", 0)
+
+    def whole(self, key: str, default: int) -> int:
+        """A number from the node-config."""
+        value = str(self.node_config.get(key, default))
+        if not value.isdigit():
+            raise InputError(
+                f"node-config {key}",
+                value,
+                "must be a whole number",
+                f"for example {key}={default}",
+            )
+        return int(value)
 
     @property
     def hosts(self) -> frozenset[int] | None:
@@ -115,17 +189,36 @@ class Device:
         if self.simulated:
             return None
         listed = str(self.node_config.get("clients", self.partition))
+        if not all(part.strip().isdigit() for part in listed.split(",")):
+            raise InputError(
+                "node-config clients",
+                listed,
+                "must be client numbers",
+                "for example clients='0,3'",
+            )
         return frozenset(int(part) for part in listed.split(","))
 
+    @property
+    def hosted(self) -> str:
+        """The clients whose data are here, in the order in which they lie."""
+        assert self.hosts is not None, "simulated nodes host whatever they are asked to train"
+        listed = str(self.node_config.get("clients", self.partition))
+        return ",".join(part.strip() for part in listed.split(","))
+
     # ------------------------------------------------------------------ limits
-    def obey_policy(self) -> None:
-        """Keep the limits a node has of its own under every release, the plain one included; raises
-        :class:`RefusalError`."""
+    @cached_property
+    def policy(self) -> Policy:
+        """Limits of its own, in the state folder of a real node; a node without one (which takes no
+        part in private rounds) has the default ones."""
         folder = str(self.node_config.get("state-dir", ""))
-        if folder:
-            policy = Policy.read(Path(folder) / POLICY_FILE)
-            if forbidden := policy.forbids(self.experiment.release, 0.0):
-                raise RefusalError(forbidden)
+        return Policy.read(Path(folder) / POLICY_FILE) if folder else Policy()
+
+    def obey_policy(self) -> None:
+        """Keep the limits a node has of its own where no secure sum looks at them; raises
+        :class:`RefusalError`."""
+        noised = self.release_type.placement != "none"
+        if forbidden := self.policy.forbids(self.experiment.release, 0.0, noised):
+            raise RefusalError(forbidden)
 
     # ------------------------------------------------------------------ failures
     def reason_of(self, error: Exception) -> str:
@@ -136,8 +229,7 @@ class Device:
         if isinstance(error, ForeignCodeError):
             text = str(error)
             return text if self.simulated else text.replace(str(ROOT), "a folder of its own")
-        configured = isinstance(error, InputError) and error.key.startswith(CONFIGURED)
-        if configured or (self.simulated and not self._private()):
+        if self.simulated and not self._private():
             return describe(error)
         return self.tell_little(error)
 

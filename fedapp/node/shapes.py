@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedapp.store.atomic import write_json
 from strategies.types import Bounds
+from tasks.atomic import PRIVATE, write_json
 
 KEPT = 32  # configurations remembered
 
@@ -47,6 +47,5 @@ class Shapes:
         """Remember a shape, and forget the oldest ones beyond :data:`KEPT`."""
         entries = self._read()
         entries[digest] = {"size": size, "scalars": {n: list(b) for n, b in scalars.items()}}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.file, dict(list(entries.items())[-KEPT:]))
+        write_json(self.file, dict(list(entries.items())[-KEPT:]), PRIVATE)
         return Shape(size, dict(scalars))

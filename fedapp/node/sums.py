@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +15,11 @@ from flwr.app import RecordDict
 
 from fedapp.identity import fingerprint
 from fedapp.node.device import Device, offered_folder, pieces_of
+from fedapp.node.orders import pinned, refuse_order
+from privacy.secagg.identity import POLICY_FILE, Policy
 from privacy.secagg.messages import RefusalError
 from strategies.failures import describe
+from tasks import TASKS
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ class SumsNode:
     def leg(self, name: str, content: RecordDict) -> RecordDict:
         """``train``, or a leg of a secure sum: ``advertise``, ``share``, ``masked``, ``confirm``,
         ``unmask``."""
+        self._refuse_other_workflows()
         if name == "train":
             return self._train_round(content)
         node = self._secure_node(content)
@@ -46,11 +51,22 @@ class SumsNode:
             from strategies.flower.wire import unpack_order
 
             order, _ = unpack_order(content)
+            refuse_order(self.device, order)
             return node.masked(content, order, lambda: self._train(content)[1])
         if name == "share":
             return node.share(content, self.device.experiment.release, self._release(content))
         legs = {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}
         return legs[name](content)
+
+    def _refuse_other_workflows(self) -> None:
+        """Another workflow's check of what composes stands in for ours: none of it may reach these
+        legs. (A task of ours has no workflow of its own, and is not imported to know that.)"""
+        experiment = self.device.experiment
+        workflow = experiment.workflow
+        if not workflow and experiment.task not in TASKS:
+            workflow = experiment.workflow_name
+        if workflow not in ("", "sums"):
+            raise RefusalError(f"workflow {workflow} has legs of its own")
 
     # ------------------------------------------------------------------ training
     def _train_round(self, content: RecordDict) -> RecordDict:
@@ -63,6 +79,9 @@ class SumsNode:
             raise RefusalError(f"release {device.experiment.release} never leaves a node unmasked")
         device.obey_policy()
         if release.placement != "none":
+            from strategies.flower.wire import unpack_order
+
+            refuse_order(device, unpack_order(content)[0])  # what is refused costs nothing
             node = self._secure_node(content, "order")
             node.see_ledger(content, device.pieces.noise_multiplier)
         order, result = self._train(content)
@@ -77,8 +96,9 @@ class SumsNode:
 
         device = self.device
         order, received = unpack_order(content)
+        refuse_order(device, order)
         state_dir = device.state_dir(order.state_dir, order.run)
-        config = json.dumps(device.config | json.loads(order.pins), sort_keys=True)
+        config = json.dumps(pinned(device, order), sort_keys=True)
         trainer, place = _trainer(
             config,
             order.method,
@@ -105,12 +125,15 @@ class SumsNode:
 
         device = self.device
         experiment = device.experiment
-        roster = "" if device.simulated else str(device.node_config.get("roster", ""))
+        folder = device.key_folder(offered_folder(content, offer))
+        policy = device.policy
+        if device.simulated:  # its folder is the server's to say, so its limits lie there too
+            policy = Policy.read(folder / POLICY_FILE, needed=False)
         return SecureNode(
-            device.key_folder(offered_folder(content, offer)),
+            folder,
             device.partition,
-            roster,
-            experiment.privacy.colluding,
+            "" if device.simulated else str(device.node_config.get("roster", "")),
+            replace(policy, colluding=max(policy.colluding, experiment.privacy.colluding)),
             experiment.digest,
             device.hosts,
         )

@@ -6,8 +6,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from fedapp.store.atomic import write_bytes
 from fedapp.store.runfolder import RunFolder
+from tasks.atomic import write_bytes
 from tasks.errors import FedappError
 
 

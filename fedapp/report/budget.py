@@ -15,12 +15,12 @@ from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint
 from fedapp.report.budget_page import BUDGET_PAGE
 from fedapp.run.protection import ledger_folder
-from fedapp.store.atomic import write_bytes, write_json
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.facts import Facts
 from privacy.budget.ledger import LEDGER_FILE, Head, line_hash, read_entries
 from privacy.budget.report import build_report
 from privacy.flower.wire import OUTGOING
+from tasks.atomic import write_bytes, write_json
 from tasks.errors import InputError
 
 JSON_FILE = "privacy_report.json"
@@ -67,6 +67,7 @@ def budget_of(folder: RunFolder) -> dict[str, Any]:
         fields=OUTGOING,
         realised=rounds,
         audit=folder.read("audit.json").get("rows", []),
+        noise=folder.read("audit.json").get("noise", []),
         attacks=folder.read("attack.json").get("rows", []),
         provenance={
             **versions(),

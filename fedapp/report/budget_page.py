@@ -91,6 +91,8 @@ svg { width:100%; height:auto; } code { font-size:13px; overflow-wrap:anywhere; 
 <h2>Audit <span class="tag {{ r.audit.verdict }}">{{ r.audit.verdict }}</span></h2>
 <div class="card">{% if r.audit.rows %}<table><tr><th>test</th><th class="n">lower bound (95 %)</th><th class="n">estimate</th><th class="n">claimed ε</th><th>verdict</th></tr>
 {% for row in r.audit.rows %}<tr><td>{{ row.test }}</td><td class="n">{{ number(row.lower_bound) }}</td><td class="n">{{ number(row.estimate) }}</td><td class="n">{{ number(row.claimed) }}</td><td>{{ row.verdict }}</td></tr>{% endfor %}</table>
+<table><tr><th>norm of</th><th class="n">sums</th><th class="n">shortest over its noise</th><th class="n">fails below</th><th>verdict</th></tr>
+{% for row in r.audit.noise %}<tr><td>{{ row.test }}</td><td class="n">{{ row.sums }}</td><td class="n">{{ number(row.ratio) }}</td><td class="n">{{ number(row.least) }}</td><td>{{ row.verdict }}</td></tr>{% endfor %}</table>
 {% else %}<p class="note">Not audited yet: <code>fedapp audit RUN</code> measures ε with canary clients at this run's settings.</p>{% endif %}
 {% if r.audit.attacks %}<table><tr><th>attack</th><th>on</th><th>metric</th><th class="n">value</th><th class="n">without information</th><th class="n">n</th></tr>
 {% for row in r.audit.attacks %}<tr><td>{{ row.attack }}</td><td>{{ row.release }}</td><td>{{ row.metric }}</td><td class="n">{{ number(row.value) }}</td><td class="n">{{ number(row.floor) }}</td><td class="n">{{ row.n }}</td></tr>{% endfor %}</table>{% endif %}</div>

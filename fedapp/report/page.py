@@ -65,7 +65,10 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 <h2>Audit: {{ audit.verdict }}</h2>
 <section class="card"><table><tr><th>test</th><th>estimate</th><th>lower bound (95 %)</th><th>claimed ε</th><th>verdict</th></tr>
 {% for row in audit.rows %}<tr><td>{{ row.test }}</td><td>{{ number(row.estimate) }}</td><td>{{ number(row.lower_bound) }}</td><td>{{ number(row.claimed) }}</td><td>{{ row.verdict }}</td></tr>
-{% endfor %}</table></section>
+{% endfor %}</table>
+<table><tr><th>norm of</th><th>sums</th><th>shortest over its noise</th><th>fails below</th><th>verdict</th></tr>
+{% for row in audit.noise or [] %}<tr><td>{{ row.test }}</td><td>{{ row.sums }}</td><td>{{ number(row.ratio) }}</td><td>{{ number(row.least) }}</td><td>{{ row.verdict }}</td></tr>{% endfor %}</table>
+{% if audit.about %}<p class="note">{{ audit.about }}</p>{% endif %}</section>
 {% endif %}
 
 {% block exhibits %}{% endblock %}
@@ -74,6 +77,8 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 <p>{{ "{:,}".format(result.bytes_up) }} bytes up and {{ "{:,}".format(result.bytes_down) }} bytes down in node messages;
 {{ result.clients.ok }} client updates counted, {{ result.clients.failed }} left out{% if result.fallbacks %}; <b>{{ result.fallbacks }} times a chunk of clients failed together and was trained one by one</b> (code that depends on how clients are packed, or a client at fault){% endif %}{% if result.unseen %}; {{ result.unseen }} times uploads could not be looked at{% endif %}; {{ number(result.seconds, 0) }} s of rounds and evaluation.
 {% if result.epsilon is not none %}Privacy budget: ε = {{ number(result.epsilon) }} at δ = {{ result.delta }} spent, cohorts known; the whole account is in <a href="privacy_report.html">privacy_report.html</a>.{% else %}Privacy budget ε: not computed (release {{ result.release }} adds no noise).{% endif %}</p>
+{% if result.remarks %}<table><tr><th>node</th><th>what was noticed (a fault between two members may name both)</th></tr>
+{% for node, what in result.remarks.items() %}<tr><td>{{ node }}</td><td style="text-align:left;white-space:normal">{{ what }}</td></tr>{% endfor %}</table>{% endif %}
 {% if fallbacks %}<table><tr><th>round</th><th>method</th><th>what a chunk of clients failed with</th></tr>
 {% for event in fallbacks %}{% for reason in event.fallbacks %}<tr><td>{{ event.round }}</td><td>{{ titles[event.method] }}</td><td style="text-align:left;white-space:normal">{{ reason }}</td></tr>
 {% endfor %}{% endfor %}</table>{% endif %}

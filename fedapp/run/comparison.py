@@ -66,6 +66,13 @@ class Comparison:
         self.last: dict[str, dict[str, Any]] = {}  # the event of each arm's last turn
         self._anchor: dict[str, Any] | None = None  # the ledger's length at the checkpoint
         pins = dict(pieces.task.prepare(_announce))
+        if strange := sorted(set(pins) - pieces.task_type.pins):
+            raise InputError(
+                "task",
+                experiment.task,
+                f"it pins {strange[0]}, which nodes will not let a server set",
+                "name the key in the task's trait `pins`",
+            )
         pieces.task.check(experiment.clients.total)
         self.run_facts = Run(
             pieces,
@@ -183,6 +190,7 @@ class Comparison:
             "seconds": report.seconds,
             "epsilon": report.epsilon,
             "skipped": report.skipped or None,
+            "remarks": {str(n): what for n, what in sorted(report.remarks.items())},
             "metrics": report.metrics,
         }
         if report.number == self.experiment.rounds or report.failures:
@@ -199,6 +207,8 @@ class Comparison:
                 "round %d %s: client %d left out: %s",
                 report.number, name_of(arm), client, reason,
             )  # fmt: skip
+        for node, reason in sorted(report.remarks.items()):
+            log.warning("round %d %s: node %d: %s", report.number, name_of(arm), node, reason)
         for reason in report.fallbacks:
             log.warning(
                 "round %d %s: a chunk of clients failed together and was trained one by one: %s",

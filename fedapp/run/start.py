@@ -14,6 +14,7 @@ from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import Pieces
+from fedapp.config.places import JUDGES, PATHS
 from fedapp.config.recipes import read_overrides, read_recipe
 from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
@@ -29,8 +30,6 @@ from fedapp.store.runfolder import (
 from sim.settings import RUNTIMES
 from tasks.errors import FedappError, InputError, StoppedError, nearest
 from tasks.settings import options_of
-
-PATHS = ("run-dir", "data.path", "evaluation.lpips", "talking-head.backbone", "privacy.roster")
 
 Tell = Callable[[str, int, int], None]  # (what is being made, done, total)
 
@@ -69,7 +68,7 @@ def prepare(
         if values[key]:
             values[key] = str(Path(values[key]).expanduser().resolve())
     judges = options_of(Experiment.from_run_config(values).talking_head.judges)
-    values["talking-head.judges"] = json.dumps(
+    values[JUDGES] = json.dumps(
         {name: str(Path(file).expanduser().resolve()) for name, file in judges.items()}
     )
     pieces = Pieces(Experiment.from_run_config(values))

@@ -94,7 +94,9 @@ class Sums:
         self._rounds.nodes = list(nodes)
 
     def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
-        report = self.rounds.run_round(grid, number, pictures=show)
+        # real nodes refuse to be asked for pictures
+        simulated = all(node.hosts is None for node in self.rounds.nodes)
+        report = self.rounds.run_round(grid, number, pictures=show and simulated)
         if self.run.pieces.experiment.evaluation.uploads:
             # a score that could not be taken is none, not the one of the round before
             blank = dict.fromkeys(report.clients, math.nan)
@@ -136,7 +138,7 @@ class Sums:
             sampler = pieces.sampler(self.seed)
             charge = protection.charge(self.name, sampler)
             named |= {"sample": sampler.draw, "expected": sampler.expected, "charge": charge}
-        settings = self._settings()
+        settings = self._settings(simulated=all(node.hosts is None for node in nodes))
         if not protection.masked:
             return FederatedRounds(self.federation, release, nodes, settings, **named)
         from privacy.flower.rounds import SecureRounds
@@ -148,7 +150,6 @@ class Sums:
             settings,
             identities=protection.identities,
             privacy=pieces.privacy,
-            config=pieces.experiment.digest,
             sessions=protection.sessions,
             **named,
         )
@@ -158,7 +159,7 @@ class Sums:
         """V, numbers a client contributes."""
         return self.federation.rule.size(self.federation.model.numel())
 
-    def _settings(self) -> RoundSettings:
+    def _settings(self, simulated: bool) -> RoundSettings:
         experiment, folder = self.run.pieces.experiment, self.run.folder
         learner = self.run.pieces.learner(self.method)
         inspect = experiment.evaluation.uploads
@@ -169,10 +170,12 @@ class Sums:
             timeout=experiment.runtime.timeout,
             in_flight=experiment.runtime.in_flight,
             metrics=frozenset(told | (set(render.METRICS) if inspect else set())),
-            state_dir=str(folder.client_state),
+            # real nodes have folders of their own, and refuse to be told of another
+            state_dir=str(folder.client_state) if simulated else "",
             inspect=inspect,
             run=folder.read("run.json").get("id", ""),
             pins=json.dumps(self.run.pins),
+            config=experiment.digest,
         )
 
     def _told(self, report: RoundReport) -> TurnReport:
@@ -196,6 +199,7 @@ class Sums:
             pictures=pictures,
             epsilon=self.run.protection.epsilon(),
             skipped=report.skipped,
+            remarks=report.remarks,
             fallbacks=report.fallbacks,
             unseen=report.unseen,
             bytes_up=report.bytes_up,

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fedapp.store.atomic import write_bytes
 from strategies.federation import MODEL, Federation
 from strategies.rule import Rule
 from strategies.types import Snapshot
+from tasks.atomic import write_bytes
 from tasks.errors import InputError
 
 FORMAT = 2

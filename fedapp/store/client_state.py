@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fedapp.store.atomic import write_bytes
 from fedapp.store.checkpoint import KEEP
+from tasks.atomic import PRIVATE, write_bytes
 from tasks.errors import FedappError
 
 
@@ -56,4 +56,4 @@ class ClientState:
         tensors = {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in memory.items()
         }
-        write_bytes(self._file(client, version), save(tensors))
+        write_bytes(self._file(client, version), save(tensors), PRIVATE)

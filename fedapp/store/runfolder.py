@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp.config.experiment import Experiment
-from fedapp.store.atomic import write_bytes, write_json
+from tasks.atomic import write_bytes, write_json
 from tasks.errors import InputError
 from tasks.types import Video
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from fedapp.config.recipes import written
 from fedapp.report.table import lookup
-from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import FINISHED, RunFolder
 from fedapp.studies.ablation import interval
+from tasks.atomic import write_json
 from tasks.errors import InputError
 
 RULES = ("fedavg", "fedprox", "scaffold", "fednova", "fedexp", "fedacg")
@@ -176,7 +176,6 @@ def score(case: Case, place: RunFolder) -> list[dict[str, Any]]:
                 "inversion_psnr": found.get("mean"),
                 "inversion_floor": found.get("floor"),
                 "diverged": row["diverged"],
-                "epsilon_local": row["epsilon_local"],
                 "shown": [
                     "case",
                     "psnr",

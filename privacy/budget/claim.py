@@ -51,10 +51,9 @@ def against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]]
     lying = "no protection: it can ask for anything the release lets a node send"
     if masked:
         lying = (
-            f"{server}, where nodes pin release, noise and epsilon in a policy.json; without one "
-            "they follow the configuration a run brings. Nodes refuse split views, other models or "
-            "orders, weaker thresholds and reused keys. Nodes that run any code the server sends "
-            "are not protected from it"
+            f"{server}, where nodes pin release, noise and epsilon in their policy.json. Nodes "
+            "refuse split views, other models or orders, weaker thresholds and reused keys. Nodes "
+            "that run any code the server sends are not protected from it"
         )
     colluding = {
         "none": "as the server, and they know their own vectors",

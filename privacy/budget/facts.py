@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from privacy.audit import verdict
 from privacy.budget.ledger import Head
 from privacy.releases.lattice import LatticeRelease
 
@@ -37,6 +38,7 @@ class Facts:
     # Per round: clip norm, noise and signal norms, where they were logged
     realised: Sequence[Mapping[str, Any]] = ()
     audit: Sequence[Mapping[str, Any]] = ()
+    noise: Sequence[Mapping[str, Any]] = ()
     attacks: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,10 +56,8 @@ def weakest(facts: Facts) -> tuple[str, bool]:
 
 def audit_verdict(facts: Facts) -> str:
     """The worst verdict of the run's audits."""
-    verdicts = [str(row.get("verdict")) for row in facts.audit]
-    if not verdicts:
-        return "not audited"
-    return "FAIL" if "FAIL" in verdicts else "WARN" if "WARN" in verdicts else "PASS"
+    rows = [*facts.audit, *facts.noise]
+    return verdict(rows) if rows else "not audited"
 
 
 def shown(value: float | None) -> str:

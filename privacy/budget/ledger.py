@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privacy.secagg.identity import load_identity
 from privacy.secagg.primitives import canonical, is_signed, public_bytes
 from privacy.witness import witness_text
+from tasks.atomic import PRIVATE, make_folder, sync_folder, write_bytes
 from tasks.errors import InputError
 
 LEDGER_FILE = "ledger.jsonl"
@@ -115,13 +116,14 @@ class Ledger:
     def __init__(
         self, folder: Path, population: str = "", pins: Mapping[str, Any] | None = None
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, PRIVATE)
         self.file = folder / LEDGER_FILE
         opened = folder / OPENED_FILE
         if opened.exists() and not self.file.exists():
             raise self._lost("is missing")
         self.key: Ed25519PrivateKey = load_identity(folder / KEY_FILE, create=True)
-        self._lock = open(folder / "ledger.lock", "w")  # noqa: SIM115
+        lock = os.open(folder / "ledger.lock", os.O_RDWR | os.O_CREAT, PRIVATE)
+        self._lock = os.fdopen(lock, "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -149,7 +151,7 @@ class Ledger:
             self.head = Head(-1, GENESIS)
             pinned = dict(pins or {})
             self.append("open", population=population, public=self.public.hex(), pins=pinned)
-            opened.touch()
+            write_bytes(opened, b"", PRIVATE)
 
     def _lost(self, flaw: str) -> InputError:
         return InputError(
@@ -192,10 +194,14 @@ class Ledger:
             **content,
         }
         line = canonical({**entry, "signature": self.key.sign(canonical(entry)).hex()})
-        with open(self.file, "ab") as handle:
+        new = not self.file.exists()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with os.fdopen(os.open(self.file, flags, PRIVATE), "ab") as handle:
             handle.write(line + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
+        if new:
+            sync_folder(self.file.parent)
         self.head = Head(entry["seq"], line_hash(line))
         self.entries.append(entry)
         return entry

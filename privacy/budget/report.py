@@ -33,6 +33,7 @@ def build_report(facts: Facts) -> dict[str, Any]:
         "utility": utility(facts),
         "audit": {
             "rows": [dict(row) for row in facts.audit],
+            "noise": [dict(row) for row in facts.noise],
             "attacks": [dict(row) for row in facts.attacks],
             "verdict": audit_verdict(facts),
         },

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from privacy.flower.wire import (
     RECORD,
     as_bytes,
+    common,
     model_digest,
     pack_table,
     unpack_integers,
@@ -30,7 +30,6 @@ from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.identity import (
     KEY_FILE,
-    POLICY_FILE,
     ROSTER_FILE,
     Policy,
     Roster,
@@ -53,7 +52,7 @@ class SecureNode:
         folder: its own, with its key, its limits and its protocol state.
         member: its number in the roster.
         roster: file of the roster; empty: the one in its folder, else in the folder above.
-        colluding: nodes assumed hostile by the configuration; its own limits may assume more.
+        policy: its own limits, with as many hostile nodes as they or the configuration assume.
         config: hash of this node's configuration, which the server's must equal.
         hosts: ids of the clients it has; ``None``: whatever it is asked to train.
     """
@@ -63,7 +62,7 @@ class SecureNode:
         folder: Path,
         member: int,
         roster: str,
-        colluding: int,
+        policy: Policy,
         config: str,
         hosts: frozenset[int] | None,
     ) -> None:
@@ -71,8 +70,7 @@ class SecureNode:
         own = folder / ROSTER_FILE
         file = Path(roster) if roster else own if own.exists() else folder.parent / ROSTER_FILE
         self.roster = Roster.read(file)
-        policy = Policy.read(folder / POLICY_FILE)
-        self.policy = replace(policy, colluding=max(policy.colluding, colluding))
+        self.policy = policy
         self.client = SecAggClient(
             member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity)
         )
@@ -93,7 +91,7 @@ class SecureNode:
         public = json.loads(terms.public)
         work = json.loads(terms.work)
         objection = (
-            self.policy.forbids(name, release.own_noise)
+            self.policy.forbids(name, release.own_noise, release.noised)
             or release.objection(public, len(terms.prekeys), terms.least, self.policy.colluding)
             or self._objection(terms, public, work)
         )
@@ -102,13 +100,15 @@ class SecureNode:
         if objection:
             raise RefusalError(objection)
         if release.noised:
+            if not isinstance(work["ledger"], list):
+                raise RefusalError("noised work that names no entry of the budget's ledger")
             self.see_ledger(content, release.multiplier, work["ledger"])
         return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
 
     def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
         """Reason to refuse this work; empty if each client is named once, on one node, and as many
         are named as the public numbers say."""
-        if work["config"] != self.config:
+        if work["order"]["config"] != self.config:
             return "the server's configuration is not this node's"
         lists = {
             int(member): [int(client) for client in clients]
@@ -144,27 +144,19 @@ class SecureNode:
         model = model_digest(record(content, "broadcast", ArrayRecord), terms.public)
         work = json.loads(terms.work)
         own = str(self.member)
-        ordered = [
-            order.method,
-            assignment.seed,
-            assignment.round,
-            list(assignment.clients),
-            list(assignment.versions),
-        ]
-        agreed = [
-            work["method"],
-            work["seed"],
-            work["round"],
-            work["clients"][own],
-            work["versions"][own],
-        ]
+        ordered = [common(order), list(assignment.clients), list(assignment.versions)]
+        agreed = [work["order"], work["clients"][own], work["versions"][own]]
         if public != terms.public or model != terms.model or ordered != agreed:
             raise RefusalError("the order or the model is not what was agreed on")
+        if order.config != self.config:
+            raise RefusalError("the server's configuration is not this node's")
         result = train()
         assert result.payload is not None, "a private release always closes with a vector"
         vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
-        self.client.mask(session, model, unpack_table(said, "boxes"), vector)
-        return pack_sum(torch.from_numpy(vector.view(np.int32)), order)
+        accused = self.client.mask(session, model, unpack_table(said, "boxes"), vector)
+        reply = pack_sum(torch.from_numpy(vector.view(np.int32)), order)
+        reply[RECORD] = ConfigRecord({"accused": accused})
+        return reply
 
     def confirm(self, content: RecordDict) -> RecordDict:
         said = record(content, RECORD, ConfigRecord)

@@ -30,6 +30,7 @@ from privacy.flower.wire import (
     pack_terms,
     pack_work,
     read_reply,
+    unpack_integers,
     unpack_list,
     unpack_table,
 )
@@ -48,6 +49,16 @@ from strategies.types import Payload, Public
 from tasks.errors import ReplyError, StoppedError
 
 STOCK = 64  # prekeys asked for at once
+MOST_SPOILT = 4  # sums in a row that may be prevented before the run ends
+
+
+class LeftOut(NamedTuple):
+    """A member that seems to have prevented sums: ``times`` of them, and until which sum it is left
+    out for it."""
+
+    times: int
+    until: int
+    reason: str
 
 
 @dataclass
@@ -59,18 +70,31 @@ class Sessions:
     epoch: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     number: int = 0
     stock: dict[int, list[Prekey]] = field(default_factory=dict)
+    left_out: dict[int, LeftOut] = field(default_factory=dict)
+    spoilt: int = 0  # sums in a row that somebody prevented
 
     def next(self) -> int:
         """The number of a new sum."""
         self.number += 1
         return self.number
 
+    def leave_out(self, member: int, reason: str) -> None:
+        """Leave a member out of the next sums: of one, and of twice as many each time again. It may
+        be honest and framed, so it always comes back."""
+        times = self.left_out[member].times + 1 if member in self.left_out else 1
+        self.left_out[member] = LeftOut(times, self.number + 2 ** (times - 1), reason)
+
+    def absent(self, member: int) -> str:
+        """The reason to leave a member out of the next sum; empty if there is none."""
+        out = self.left_out.get(member)
+        return out.reason if out and self.number < out.until else ""
+
 
 class SecureRounds(FederatedRounds):
     """:class:`FederatedRounds` whose sums are masked.
 
-    ``identities`` are the nodes' public keys by partition, ``config`` the hash of what nodes must
-    have been configured with, ``sessions`` shared by all arms of a run.
+    ``identities`` are the nodes' public keys by partition, ``sessions`` shared by all arms of a
+    run.
     """
 
     def __init__(
@@ -78,18 +102,17 @@ class SecureRounds(FederatedRounds):
         *arguments: Any,
         identities: Mapping[int, bytes],
         privacy: PrivacySettings,
-        config: str,
         sessions: Sessions,
         **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self.identities = identities
         self.privacy = privacy
-        self.config = config
         self.sessions = sessions
 
     def _too_small(self, orders: Sequence[tuple[Node, Order]]) -> bool:
-        return super()._too_small(orders) or len(orders) < Policy().min_nodes
+        there = [pair for pair in orders if not self.sessions.absent(pair[0].partition)]
+        return super()._too_small(there) or len(there) < Policy().min_nodes
 
     def _collect(
         self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
@@ -98,19 +121,38 @@ class SecureRounds(FederatedRounds):
         own = {node.partition: order for node, order in orders}
         try:
             return self._secure_sum(grid, nodes, own, report)
-        except (AbortedError, ValueError) as error:
-            reasons = "\n".join(
-                f"  client {client}: {why}" for client, why in sorted(report.failures.items())
-            )
-            raise StoppedError(
-                f"round {report.round} of {self.method}: no sum was unmasked: {error}\n{reasons}"
-            ) from error
+        except AbortedError as error:
+            self.sessions.spoilt += 1
+            if not error.spoilt or self.sessions.spoilt >= MOST_SPOILT:
+                raise self._stopped(error, report) from error
+            # No sum was released, so the next round may be tried without those who seem to have
+            # prevented it. (Whoever holds this sum all the same, a server that works with members,
+            # learns a difference from the next: exact sums do not hide that, noise bounds it.)
+            for member, reason in error.suspects.items():
+                self.sessions.leave_out(member, reason)
+            report.remarks |= error.suspects
+            report.skipped = str(error)
+            report.clients.clear()
+            return None, {}
+        except ValueError as error:
+            raise self._stopped(error, report) from error
+
+    def _stopped(self, error: Exception, report: RoundReport) -> StoppedError:
+        reasons = "\n".join(
+            f"  client {client}: {why}" for client, why in sorted(report.failures.items())
+        )
+        return StoppedError(
+            f"round {report.round} of {self.method}: no sum was unmasked: {error}\n{reasons}"
+        )
 
     def _secure_sum(
         self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
     ) -> tuple[Payload, Public]:
+        nodes = self._without_suspects(nodes, orders, report)
         self._restock(grid, nodes, orders, report)
         ready = [member for member in sorted(nodes) if self.sessions.stock.get(member)]
+        if not ready:
+            raise AbortedError("no node has keys to take part with")
         broadcast = pack_broadcast(self.federation.broadcast(report.round))
         # The public numbers depend on who is there, and stand in the orders and in the terms alike
         public = self._public(ready, orders)
@@ -120,7 +162,7 @@ class SecureRounds(FederatedRounds):
             if member in ready
         }
         witness = self.charge.witness() if self.charge else None
-        terms = self._terms(public, pack_work(orders, self.config, witness), broadcast, ready)
+        terms = self._terms(public, pack_work(orders, witness), broadcast, ready)
         server = SecAggServer(terms, self.identities)
         leg = _Leg(self, grid, nodes, orders, report)
 
@@ -166,6 +208,8 @@ class SecureRounds(FederatedRounds):
         )
 
         total = server.finish()
+        self.sessions.spoilt = 0
+        report.remarks |= server.remarks
         for member in survivors:  # in the sum, whatever became of the node afterwards
             clients = orders[member].assignment.clients
             report.clients.extend(clients)
@@ -182,9 +226,21 @@ class SecureRounds(FederatedRounds):
         report: RoundReport,
     ) -> None:
         answer = unpack_sum(content, order, self.release.length)
+        server.accuse(member, unpack_integers(read_reply(content), "accused"))
         assert answer.result.payload is not None, "unpack_sum always gives one"
         server.upload(member, answer.result.payload.vector.numpy().view("uint32"))
         report.bytes_up += answer.bytes_up
+
+    def _without_suspects(
+        self, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
+    ) -> dict[int, Node]:
+        """The nodes, less those that are left out of this sum."""
+        absent = {member: self.sessions.absent(member) for member in nodes}
+        for member, reason in absent.items():
+            if reason:
+                clients = orders[member].assignment.clients
+                report.failures |= dict.fromkeys(clients, f"node {member} is left out: {reason}")
+        return {member: node for member, node in nodes.items() if not absent[member]}
 
     def _restock(
         self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
@@ -201,6 +257,9 @@ class SecureRounds(FederatedRounds):
             raise ReplyError(f"node {member} is not in the roster")
         if not all(key.is_authentic(self.identities[member]) for key in keys):
             raise ReplyError(f"a prekey of node {member} is not signed by it")
+        for key in keys:
+            if key.fault:
+                raise ReplyError(key.fault)
         self.sessions.stock[member] = keys[::-1]
 
     def _public(self, ready: list[int], orders: dict[int, Order]) -> Public:
@@ -212,8 +271,6 @@ class SecureRounds(FederatedRounds):
     def _terms(
         self, public: Public, work: str, broadcast: ArrayRecord, members: list[int]
     ) -> Terms:
-        if not members:
-            raise AbortedError("no node has keys to take part with")
         graph = graph_of(len(members), self.privacy, self.release)
         text = json.dumps(public, sort_keys=True)
         return Terms(
@@ -255,7 +312,13 @@ class _Leg:
         its node only."""
         settings = self.rounds.settings
         members = list(content)
-        at = ConfigRecord({"state-dir": settings.state_dir})
+        at = ConfigRecord(
+            {
+                "state-dir": settings.state_dir,
+                "fingerprint": self.rounds.fingerprint,
+                "root": self.rounds.root,
+            }
+        )
         group = str(self.report.round)
         ttl = lifetime(settings.timeout, len(members), settings.in_flight)
         messages = []

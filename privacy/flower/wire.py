@@ -2,7 +2,7 @@
 
 advertise  {count}                       → {prekeys}
 share      {terms}                       → {members, boxes}
-masked     {order, broadcast, inbox}     → {origin, sum}     (the train leg)
+masked     {order, broadcast, inbox}     → {origin, sum, accused}     (the train leg)
 confirm    {session, survivors}          → {signature}
 unmask     {session, members, signatures}→ {members, shares}
 
@@ -49,6 +49,7 @@ OUTGOING: dict[str, tuple[str, str]] = {
     "secagg.prekeys": ("public", "one-time public keys and signatures"),
     "secagg.members": ("public", "to whom boxes or shares belong"),
     "secagg.boxes": ("public", "shares of random seeds, sealed for other nodes"),
+    "secagg.accused": ("public", "whose sealed shares could not be opened"),
     "secagg.signature": ("public", "a signature on the server's own list of survivors"),
     "secagg.shares": ("public", "shares of random seeds; of one kind for each peer"),
     "failure.reason": (
@@ -58,18 +59,30 @@ OUTGOING: dict[str, tuple[str, str]] = {
 }
 
 
-def pack_work(
-    orders: Mapping[int, Order], config: str, ledger: Mapping[str, int | str] | None
-) -> str:
-    """The JSON text that binds a sum to its work: every member's clients and versions, method,
-    seed, round, config, and the entry of the ledger it is charged after."""
+def common(order: Order) -> dict[str, str | int | bool]:
+    """The part of an order that all members get alike: everything but who trains whom, and the
+    public numbers, which the terms hold."""
+    return {
+        "session": order.session,
+        "method": order.method,
+        "seed": order.assignment.seed,
+        "round": order.assignment.round,
+        "inspect": order.inspect,
+        "pictures": order.pictures,
+        "state-dir": order.state_dir,
+        "run": order.run,
+        "pins": order.pins,
+        "config": order.config,
+    }
+
+
+def pack_work(orders: Mapping[int, Order], ledger: Mapping[str, int | str] | None) -> str:
+    """The JSON text that binds a sum to its work: every field of every member's order, and the
+    entry of the ledger it is charged after."""
     first = next(iter(orders.values()))
     assignments = {str(member): order.assignment for member, order in orders.items()}
     work = {
-        "method": first.method,
-        "seed": first.assignment.seed,
-        "round": first.assignment.round,
-        "config": config,
+        "order": common(first),
         "clients": {member: list(given.clients) for member, given in assignments.items()},
         "versions": {member: list(given.versions) for member, given in assignments.items()},
         "ledger": [ledger["ledger"], ledger["seq"], ledger["head"]] if ledger else None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from privacy.entropy import BLOCK, Entropy
-from privacy.joint import CHECK, JointVector, adapt_clip
+from privacy.joint import CHECK, CLIP_MOVES, JointVector, adapt_clip
 from privacy.ring import add_rounded, levels, rounded_norm, signed
 from privacy.settings import PrivacySettings
 from strategies.release import Release
@@ -116,8 +116,12 @@ class LatticeRelease(Release):
             expected = self.open(int(public["clients"]), float(public["denominator"]), nodes, least)
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             return f"a public number of the round is missing or out of its range ({error})"
-        if not (math.isfinite(clip) and clip > 0 and math.isfinite(float(public["denominator"]))):
-            return "the clip norm of the round is out of its range"
+        start = self.settings.clip_norm
+        moves = CLIP_MOVES if self.settings.adaptive_clip else 1.0
+        if not start / moves <= clip <= start * moves:
+            return f"the clip norm of the round, {clip}, is not one that {start:g} can have become"
+        if not math.isfinite(float(public["denominator"])):
+            return "the denominator of the round is out of its range"
         certain = least - max(colluding, 1)
         if self.placement == "distributed" and honest > max(certain, 1):
             return f"noise counted on {honest} honest nodes, only {certain} are certain"
@@ -139,7 +143,7 @@ class LatticeRelease(Release):
         entropy = Entropy()
         bound = rounded_norm(count, self.joint.sensitivity, self.joint.length)
         for row in self.joint.pack(contribution, float(public["clip"])):
-            if add_rounded(total, row, count, entropy) > bound:
+            if not add_rounded(total, row, count, entropy) <= bound:
                 raise ArithmeticError("a rounded contribution exceeds its bound")
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 
@@ -161,6 +165,11 @@ class LatticeRelease(Release):
         if self.placement == "distributed":
             add_noise(vector[:-CHECK], self._deviation(public) / math.sqrt(int(public["honest"])))
         return Payload(torch.from_numpy(vector.view(np.int32)), 0.0, {}, 0)
+
+    def least_deviation(self, clip: float, denominator: float) -> float:
+        """Deviation of the noise in each number of a released mean, at least: z S C over the public
+        denominator (rounding makes the sensitivity, and with it the noise, a little larger)."""
+        return self.multiplier * self.sensitivity * clip / denominator
 
     def _deviation(self, public: Public) -> float:
         """Deviation of the noise a sum must carry, in quanta: z times the largest norm of a rounded

@@ -130,6 +130,7 @@ class SecAggClient:
                 "mask": mask.hex(),
                 "alone": alone.hex(),
                 "shares": {str(self.member): shares[self.member].hex()},
+                "accused": [],
                 "survivors": None,
                 "terms": _terms_to_state(terms),
             }
@@ -169,6 +170,8 @@ class SecAggClient:
                 raise RefusalError(f"member {prekey.member} is not in the roster")
             if prekey.member in near and not prekey.is_authentic(identity):
                 raise RefusalError(f"the prekey of member {prekey.member} is not signed by it")
+            if prekey.fault:
+                raise RefusalError(prekey.fault)
         # An epoch far ahead, once accepted, would be the last this node ever takes part in
         if terms.epoch > time.time_ns() // 1_000_000 + DAY:
             raise RefusalError(f"epoch {terms.epoch} is more than a day ahead of this node's clock")
@@ -182,8 +185,11 @@ class SecAggClient:
 
     def mask(
         self, session: bytes, model: bytes, inbox: Mapping[int, bytes], vector: NDArray[np.uint32]
-    ) -> None:
+    ) -> list[int]:
         """Mask ``vector`` in place, for a sum among those whose boxes arrived.
+
+        A box that cannot be opened costs nobody its place: this node just holds no share of its
+        sender. Who sent it, or changed it on the way, cannot be told from here.
 
         Args:
             session: the 32 bytes of the terms agreed on.
@@ -191,7 +197,11 @@ class SecAggClient:
                 terms.
             inbox: ``{sender: sealed box}`` of the neighbours that shared.
             vector: ``[length]`` numbers modulo 2^32, check block included.
+
+        Returns:
+            The senders whose boxes could not be opened.
         """
+        accused = []
         with self.vault.open() as state:
             current = self._session(state, session, "shared")
             terms = _terms_from_state(current["terms"])
@@ -214,25 +224,35 @@ class SecAggClient:
             for sender, box in sorted(inbox.items()):
                 opening = bytes.fromhex(current["opening"][str(sender)])
                 share = self._opened(opening, box, sender, session)
-                current["shares"][str(sender)] = share.hex()
+                if share is None:
+                    accused.append(sender)
+                else:
+                    current["shares"][str(sender)] = share.hex()
+            # Whoever was told other terms is in another session, and its boxes do not open: fewer
+            # than the threshold under the same terms, and nothing could be unmasked anyway
+            if len(inbox) - len(accused) + 1 < terms.threshold:
+                raise RefusalError(
+                    f"the boxes of members {accused} cannot be opened, "
+                    f"{terms.threshold} neighbours are needed",
+                    ends=True,
+                )
             masks = self._masks(current, terms, sorted(inbox))
             # From here on only the peers' shares are needed: a node whose disk is read later cannot
             # give away its own secrets
             current |= {"stage": "masked", "opening": {}, "mask": "", "alone": ""}
+            current["accused"] = accused
         # After the state is on disk: these keys can never mask another vector
         add_masks(vector, masks)
+        return accused
 
-    def _opened(self, key: bytes, box: bytes, sender: int, session: bytes) -> bytes:
-        """The two shares that ``sender`` sealed for this node."""
+    def _opened(self, key: bytes, box: bytes, sender: int, session: bytes) -> bytes | None:
+        """The two shares that ``sender`` sealed for this node; ``None`` if there are none in the
+        box."""
         try:
             share = unseal(key, box, _associated(session, sender, self.member))
-        except ValueError as error:
-            raise RefusalError(
-                f"the share from member {sender} is not authentic", ends=True
-            ) from error
-        if len(share) != 2 * SHARE_BYTES:
-            raise RefusalError(f"the share from member {sender} has {len(share)} bytes", ends=True)
-        return share
+        except ValueError:
+            return None
+        return share if len(share) == 2 * SHARE_BYTES else None
 
     def _masks(
         self, current: dict[str, Any], terms: Terms, peers: list[int]
@@ -254,7 +274,7 @@ class SecAggClient:
         with self.vault.open() as state:
             current = self._session(state, session, "masked")
             terms = _terms_from_state(current["terms"])
-            known = {int(peer) for peer in current["shares"]}
+            known = {int(peer) for peer in current["shares"]} | set(current["accused"])
             near = {*terms.graph[self.member], self.member} & set(survivors)
             if survivors != sorted(set(survivors)) or not set(survivors) <= set(terms.members):
                 raise RefusalError("the survivors are not members in order", ends=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -22,6 +23,7 @@ from privacy.secagg.graph import (
     lowest_threshold,
 )
 from privacy.secagg.primitives import public_bytes
+from tasks.atomic import PRIVATE, make_folder, sync_folder, write_json
 from tasks.errors import InputError
 
 KEY_FILE = "identity.key"
@@ -61,21 +63,22 @@ class Roster:
         return roster
 
     def write(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
         members = {str(number): key.hex() for number, key in sorted(self.members.items())}
-        file.write_text(
-            json.dumps({"members": members, "server": self.server.hex()}, indent=1) + "\n"
-        )
+        write_json(file, {"members": members, "server": self.server.hex()})
 
 
 def load_identity(file: Path, create: bool = False) -> Ed25519PrivateKey:
     """The private key in ``file`` (32 raw bytes, mode 600); with ``create`` a new one where there
     is none."""
     if create and not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent, PRIVATE)
         key = Ed25519PrivateKey.generate()
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(file, flags, PRIVATE), "wb") as handle:
             handle.write(key.private_bytes_raw())
+            handle.flush()
+            os.fsync(handle.fileno())
+        sync_folder(file.parent)
         return key
     try:
         return Ed25519PrivateKey.from_private_bytes(file.read_bytes())
@@ -97,16 +100,42 @@ def enrol_simulated(folder: Path, nodes: list[int], server: bytes) -> Roster:
     return roster
 
 
+NUMBERS: dict[str, Any] = {
+    "min_nodes": int,
+    "colluding": int,
+    "max_length": int,
+    "complete_up_to": int,
+    "min_noise": (int, float),
+    "epsilon_max": (int, float),
+    "delta": (int, float),
+}
+
+
+def _names(values: object) -> tuple[str, ...]:
+    """A list of texts (a single text would be taken letter by letter)."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"expected a list of texts, got {values!r}")
+    return tuple(values)
+
+
 @dataclass(frozen=True)
 class Policy:
     """A node's own limits, which no server can change.
 
-    ``min_nodes`` vectors must be in a sum; ``colluding`` nodes are assumed hostile; up to
-    ``complete_up_to`` nodes everybody masks with everybody; ``releases`` this node takes part in
-    (empty: whatever a run says); ``min_noise`` the noise multiplier that nodes themselves add
-    together (a server's promise to add some does not count). ``epsilon_max`` at ``delta`` is what
-    the noised rounds this node takes part in may cost, by its own count (0: no limit): a server may
-    keep more than one ledger, but no node is charged more than it allows.
+    Attributes:
+        min_nodes: vectors that must be in a sum.
+        colluding: nodes assumed hostile.
+        max_length: numbers in a vector, at most.
+        complete_up_to: so many nodes all mask with each other.
+        releases: this node takes part in; empty: whatever a run says.
+        min_noise: noise multiplier that nodes themselves add together (a server's promise to add
+            some does not count).
+        epsilon_max: at ``delta``, what the rounds this node takes part in may cost, by its own
+            count (0: no limit): a server may keep more than one ledger, but no node is charged more
+            than it allows. Rounds without noise cost infinitely much.
+        delta: of that epsilon.
+        plugins: ``"package.module:Name"`` references that a run may have this node import, beside
+            what fedapp brings and what is installed with entry points.
     """
 
     min_nodes: int = 5
@@ -117,26 +146,54 @@ class Policy:
     min_noise: float = 0.0
     epsilon_max: float = 0.0
     delta: float = 1e-5
+    plugins: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, file: Path) -> Policy:
-        """The limits in a JSON file beside the identity; the defaults where there is none."""
-        if not file.exists():
+    def read(cls, file: Path, needed: bool = True) -> Policy:
+        """The limits in a JSON file beside the identity.
+
+        Where there is none, a real node stops (``needed``): under a misspelt name its limits would
+        silently be gone. Simulated ones take the defaults.
+        """
+        if not needed and not file.exists():
             return cls()
         try:
             given = json.loads(file.read_text())
-            return cls(**{**given, "releases": tuple(given.get("releases", ()))})
-        except (OSError, ValueError, TypeError) as error:
+            lists = {name: _names(given.get(name, [])) for name in ("releases", "plugins")}
+            policy = cls(**{**given, **lists})
+            for name, kind in NUMBERS.items():
+                value: Any = getattr(policy, name)
+                if isinstance(value, bool) or not isinstance(value, kind) or not value >= 0:
+                    raise ValueError(f"{name} = {value!r}")
+            return policy
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                "policy", str(file), f"not a policy ({error})", "see docs/privacy.md"
+                "policy",
+                str(file),
+                f"not a policy ({error})",
+                "`fedapp enrol` writes one; docs/privacy.md says what its keys mean",
             ) from error
 
-    def forbids(self, release: str, own_noise: float) -> str:
-        """Reason to take no part in a run with this release, whose nodes add noise of this
-        multiplier; empty if there is none."""
+    def write(self, file: Path) -> None:
+        """Write all limits down, so that their owner sees what can be set."""
+        write_json(file, asdict(self), PRIVATE)
+
+    def forbids(self, release: str, own_noise: float, noised: bool) -> str:
+        """Reason to take no part in a run; empty if there is none.
+
+        Args:
+            release: its name.
+            own_noise: multiplier of the noise that nodes add.
+            noised: anybody adds noise, so that rounds cost a finite epsilon.
+        """
         if self.releases and release not in self.releases:
             allowed = ", ".join(self.releases)
             return f"release {release} is not among those this node takes part in: {allowed}"
+        if self.epsilon_max and not noised:
+            return (
+                f"release {release} adds no noise, so its rounds cost infinitely much; this node "
+                f"allows an epsilon of {self.epsilon_max:g}"
+            )
         if own_noise < self.min_noise:
             return (
                 f"nodes add noise of multiplier {own_noise:g}, "

@@ -7,11 +7,12 @@ nodes different models gets noise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from privacy.secagg.graph import neighbours
-from privacy.secagg.primitives import canonical, digest, is_signed
+from privacy.secagg.primitives import canonical, digest, is_signed, is_small_order
 
 PREKEY_BYTES = 8 + 32 + 32 + 64
 # Signed with every prekey and hashed into every session: nodes whose masks are made in another way
@@ -29,7 +30,18 @@ class RefusalError(Exception):
 
 
 class AbortedError(Exception):
-    """The server cannot make the sum; it learned nothing about any single vector."""
+    """The server cannot make the sum; it learned nothing about any single vector.
+
+    ``spoilt``: enough members took part, and some broke the protocol; ``suspects`` are those it
+    seems to be, with what was seen, and empty where that cannot be told.
+    """
+
+    def __init__(
+        self, reason: str, suspects: Mapping[int, str] | None = None, spoilt: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.spoilt = spoilt
+        self.suspects = dict(suspects or {})
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,13 @@ class Prekey:
     transport: bytes
     mask: bytes
     signature: bytes = b""
+
+    @property
+    def fault(self) -> str:
+        """Fault of the keys in themselves; empty if there is none."""
+        if is_small_order(self.transport) or is_small_order(self.mask):
+            return f"a key of member {self.member} has small order: nobody can agree with it"
+        return ""
 
     @property
     def text(self) -> bytes:

@@ -83,6 +83,26 @@ def agree(own: X25519PrivateKey, peer: bytes) -> bytes:
     return own.exchange(X25519PublicKey.from_public_bytes(peer))
 
 
+FIELD = 2**255 - 19  # of Curve25519
+# u-coordinates of points of order 1, 2, 4 and 8, on the curve and on its twist: whatever the other
+# key, they agree on zero
+SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        FIELD - 1,
+    }
+)
+
+
+def is_small_order(public: bytes) -> bool:
+    """Whether an X25519 public key has small order, in any of its encodings (the highest bit is
+    ignored, and values up to 2^255 wrap around)."""
+    return (int.from_bytes(public, "little") % 2**255) % FIELD in SMALL_ORDER
+
+
 # ---------------------------------------------------------------- transport and signatures
 def seal(key: bytes, text: bytes, associated: bytes) -> bytes:
     """Nonce and ciphertext."""

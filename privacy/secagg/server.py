@@ -20,12 +20,17 @@ from privacy.secagg.primitives import (
     add_masks,
     agreement_key,
     is_signed,
+    mask_stream,
     pair_mask_key,
     public_bytes,
     self_mask_key,
 )
+from privacy.secagg.repair import UnrestorableError, blamed, decode, repaired
 from privacy.secagg.shamir import SHARE_BYTES, combine
 
+SPOILT = (
+    "the masks did not cancel: a node was given another model or keys, or an upload was changed"
+)
 BOX_BYTES = 12 + 2 * SHARE_BYTES + 16
 
 
@@ -45,6 +50,8 @@ class SecAggServer:
         self._survivors: set[int] = set()
         self._signatures: dict[int, bytes] = {}
         self._revealed: dict[int, dict[int, bytes]] = {}  # owner -> holder's point -> share
+        self._accused: dict[int, set[int]] = {}  # sender of boxes -> who could not open its own
+        self._wrong: dict[int, str] = {}  # member -> what was wrong with its shares
         self._stage = "share"
 
     # ------------------------------------------------------------------ share
@@ -125,9 +132,29 @@ class SecAggServer:
             )
         self._survivors.add(sender)
 
+    def accuse(self, receiver: int, senders: Iterable[int]) -> None:
+        """Note whose boxes a member could not open; raises ``ValueError`` for others than sent it
+        one."""
+        self._at("upload")
+        if not set(senders) <= set(self.inbox(receiver)):
+            raise ValueError(f"member {receiver} accuses members who sent it nothing")
+        for sender in senders:
+            self._accused.setdefault(sender, set()).add(receiver)
+
+    @property
+    def remarks(self) -> dict[int, str]:
+        """Members of which something was noticed that the sum survived, and what it was."""
+        return self._suspected() | self._wrong
+
+    def _suspected(self) -> dict[int, str]:
+        """The members that accusations point at, or that accuse too many."""
+        pairs = [(sender, by) for sender, all_ in self._accused.items() for by in all_]
+        return blamed(pairs, "sealed shares that do not open", "it says so of the shares")
+
     def close_uploads(self) -> list[int]:
         """Members whose vectors are in the sum."""
         self._at("upload")
+        self._refuse_unrestorable()
         for member in self._survivors:
             near = self._survivors & {*self.terms.graph[member], member}
             if len(near) < self.terms.threshold:
@@ -140,6 +167,20 @@ class SecAggServer:
             )
         self._stage = "confirm"
         return self.survivors
+
+    def _refuse_unrestorable(self) -> None:
+        """Raise for members whose secrets too few could restore, before anybody unmasks in vain."""
+        lost = []
+        for sender, receivers in self._accused.items():
+            holders = ({*self.terms.graph[sender], sender} & self._survivors) - receivers
+            if len(holders) < self.terms.threshold <= len(holders | receivers):
+                lost.append(sender)
+        if lost:
+            raise AbortedError(
+                f"the secrets of members {sorted(lost)} could not be restored",
+                self._suspected(),
+                spoilt=True,
+            )
 
     @property
     def survivors(self) -> list[int]:
@@ -180,6 +221,7 @@ class SecAggServer:
         ``ValueError`` otherwise."""
         self._at("unmask")
         expected = {*self.terms.graph[sender], sender} & set(self._sharers)
+        expected -= {owner for owner, by in self._accused.items() if sender in by}
         if set(shares) != expected or any(len(share) != SHARE_BYTES for share in shares.values()):
             raise ValueError(f"member {sender} did not reveal one share for each neighbour")
         for owner, share in shares.items():
@@ -190,28 +232,110 @@ class SecAggServer:
         does not check."""
         self._at("unmask")
         self._stage = "closed"
+        try:
+            secrets = {member: self._secret(member) for member in self._sharers}
+        except AbortedError:
+            secrets = {}
+        masks = self._fitting(secrets) if secrets else None
+        if masks is None:
+            masks = self._fitting(self._repaired())
+        if masks is None:
+            raise AbortedError(SPOILT, spoilt=True)
+        add_masks(self.total, masks)
+        # Every vector ends in zeros: what is not zero here is masks that did not cancel
+        if self.total[-CHECK:].any():
+            raise AbortedError(SPOILT, spoilt=True)
+        return self.total[:-CHECK]
+
+    def _masks(self, secrets: Mapping[int, bytes]) -> list[tuple[bytes, int]]:
+        """The masks that are left in the sum, with the sign that takes them off."""
         masks = []
-        for member in self._sharers:
-            secret = self._secret(member)
+        for member, secret in secrets.items():
             if member in self._survivors:
                 masks.append((self_mask_key(secret, self.terms.session, member), -1))
             else:
                 masks += self._left_over(member, secret)
-        add_masks(self.total, masks)
-        # Every vector ends in zeros: what is not zero here is masks that did not cancel
-        if self.total[-CHECK:].any():
-            raise AbortedError(
-                "the masks did not cancel: a node was given another model or keys, or an upload "
-                "was changed"
+        return masks
+
+    def _fitting(self, secrets: Mapping[int, bytes]) -> list[tuple[bytes, int]] | None:
+        """The masks that these secrets take off, if that leaves none: tried on the check block
+        alone, and on the public keys of who is gone."""
+        for member, secret in secrets.items():
+            if member in self._survivors:
+                continue
+            if public_bytes(agreement_key(secret, "mask")) != self.terms.prekey(member).mask:
+                return None
+        start = (len(self.total) - CHECK) // 4 * 4  # where a keystream can be entered
+        tail = self.total[start:].copy()
+        masks = self._masks(secrets)
+        for derived, sign in masks:
+            words = mask_stream(derived, start=start).words(len(tail))
+            tail = tail + words if sign > 0 else tail - words
+        return None if tail[-CHECK:].any() else masks
+
+    def _repaired(self) -> dict[int, bytes]:
+        """Secrets from shares of which some are wrong; remembers whose."""
+        shares = {member: self._revealed.get(member, {}) for member in self._sharers}
+        self._refuse_too_few(shares)
+        self._refuse_false_keys(shares)
+        try:
+            secrets, wrong = repaired(
+                shares, self.terms.threshold, lambda tried: self._fitting(tried) is not None
             )
-        return self.total[:-CHECK]
+        except UnrestorableError as error:
+            # An upload that was changed looks the same as one owner's bad shares, but for whoever
+            # could not be opened before
+            seen = self._suspected()
+            suspects = {owner: seen[owner] for owner in error.owners if owner in seen}
+            if len(error.owners) == 1 and not suspects:
+                text = "the shares of its secrets do not combine: dealt, or revealed, wrongly"
+                suspects = dict.fromkeys(error.owners, text)
+            reason = f"{error}; {SPOILT}" if error.owners else SPOILT
+            raise AbortedError(reason, suspects, spoilt=True) from error
+        members = {point(member): member for member in self.terms.members}
+        pairs = [(owner, members[place]) for owner, place in wrong]
+        self._wrong = blamed(pairs, "shares that are wrong", "it revealed wrong shares")
+        return secrets
+
+    def _refuse_false_keys(self, shares: Mapping[int, Mapping[int, bytes]]) -> None:
+        """Raise for members who are gone and whose shares, all alike, give another key than the one
+        they signed: they dealt another secret."""
+        suspects = {}
+        for owner in set(shares) - self._survivors:
+            try:
+                secret, wrong = decode(shares[owner], self.terms.threshold)
+            except ValueError:
+                continue
+            key = public_bytes(agreement_key(secret, "mask"))
+            if not wrong and key != self.terms.prekey(owner).mask:
+                suspects[owner] = "its shares give another key than the one it signed"
+        if suspects:
+            raise AbortedError(
+                f"the secrets of members {sorted(suspects)} are not those they announced",
+                suspects,
+                spoilt=True,
+            )
+
+    def _refuse_too_few(self, shares: Mapping[int, Mapping[int, bytes]]) -> None:
+        short = [owner for owner, given in shares.items() if len(given) < self.terms.threshold]
+        if not short:
+            return
+        revealed = {place for given in shares.values() for place in given}
+        suspects = {
+            owner: "members say that its sealed shares do not open, and it was silent at the end"
+            for owner in short
+            if owner in self._accused and point(owner) not in revealed
+        }
+        raise AbortedError(
+            f"the secrets of members {short} cannot be restored: too few of their "
+            f"{self.terms.threshold} shares were revealed",
+            suspects,
+            spoilt=bool(suspects),
+        )
 
     def _left_over(self, gone: int, secret: bytes) -> list[tuple[bytes, int]]:
         """The pair masks that survivors added for a member who shared and did not upload."""
         key = agreement_key(secret, "mask")
-        # Compared first: wrong shares would only show in the check block, and name nobody
-        if public_bytes(key) != self.terms.prekey(gone).mask:
-            raise AbortedError(f"the revealed shares of member {gone} do not give its key")
         masks = []
         for peer in self.terms.graph[gone]:
             if peer in self._survivors:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy.secagg.messages import RefusalError
 from privacy.secagg.primitives import derive, seal, unseal
+from tasks.atomic import PRIVATE, make_folder
 from tasks.errors import FedappError
 
 ASSOCIATED = b"fedapp vault 3"
@@ -57,8 +58,8 @@ class Vault:
 
     @contextmanager
     def open(self) -> Iterator[dict[str, Any]]:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        make_folder(self.file.parent, PRIVATE)
+        lock = os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, PRIVATE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = self._read()
@@ -114,7 +115,7 @@ class Vault:
         state["turn"] = int(state["turn"]) + 1
         turn = state["turn"].to_bytes(TURN_BYTES, "big")
         box = seal(self._key, json.dumps(state).encode(), ASSOCIATED + turn)
-        descriptor = os.open(self._slots[state["turn"] % 2], os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(self._slots[state["turn"] % 2], os.O_WRONLY | os.O_CREAT, PRIVATE)
         try:
             data = turn + len(box).to_bytes(LENGTH_BYTES, "big") + box
             # Overwritten in place, to its old end: nothing of an older state stays behind it

@@ -54,6 +54,7 @@ class RoundSettings:
         inspect: uploads are looked at.
         run: id of the run whose memories are meant.
         pins: JSON, config values the server found out and nodes must agree with.
+        config: hash of the configuration that nodes must have, too.
     """
 
     per_round: int
@@ -65,6 +66,7 @@ class RoundSettings:
     inspect: bool = True
     run: str = ""
     pins: str = "{}"
+    config: str = ""
 
 
 @dataclass
@@ -82,6 +84,7 @@ class RoundReport:
     fallbacks: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     skipped: str = ""
+    remarks: dict[int, str] = field(default_factory=dict)  # nodes, by number, and how
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
@@ -153,12 +156,18 @@ class FederatedRounds(Strategy):
             self.federation.skip(number)
         else:
             try:
-                self._close(*self._collect(grid, orders, report), report)
+                total, public = self._collect(grid, orders, report)
+                if report.skipped:
+                    self.federation.skip(number)
+                else:
+                    self._close(total, public, report)
             except StoppedError as error:
                 if self.charge:
                     self.charge.aborted(str(error))
                 raise
-            if self.charge:
+            if self.charge and total is None:
+                self.charge.aborted(report.skipped)
+            elif self.charge:
                 self.charge.released(report.clients)
         report.seconds = time.monotonic() - started
         return report
@@ -192,6 +201,7 @@ class FederatedRounds(Strategy):
                 settings.state_dir,
                 settings.run,
                 settings.pins,
+                settings.config,
             )
             orders.append((node, order))
         return orders

@@ -50,6 +50,7 @@ class Order:
     state_dir: str
     run: str = ""  # which run's memories: a deployed node outlives runs
     pins: str = "{}"  # JSON: config values the server found out, which nodes must agree with
+    config: str = ""  # hash of the configuration that nodes must have, too
 
 
 @dataclass
@@ -118,6 +119,7 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
             "state-dir": order.state_dir,
             "run": order.run,
             "pins": order.pins,
+            "config": order.config,
             "public": json.dumps(dict(assignment.public), sort_keys=True),
             "fingerprint": fingerprint,
             "root": root,
@@ -149,6 +151,7 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         state_dir=str(config["state-dir"]),
         run=str(config["run"]),
         pins=str(config["pins"]),
+        config=str(config["config"]),
     )
     tensors = {name: from_array(array).clone() for name, array in arrays.items()}
     extra = {

@@ -39,6 +39,7 @@ class TurnReport:
         pictures: images ``[H, W, 1 or 3]`` by file name.
         epsilon: spent by the population so far; ``None`` without a privacy budget.
         skipped: why nothing was learned; empty if something was.
+        remarks: what was noticed of single nodes that does not fit the protocol, by node.
         fallbacks: what chunks of clients failed with before they were trained one by one.
         unseen: why uploads could not be looked at.
         bytes_up, bytes_down: of messages.
@@ -53,6 +54,7 @@ class TurnReport:
     pictures: dict[str, Tensor] = field(default_factory=dict)
     epsilon: float | None = None
     skipped: str = ""
+    remarks: dict[int, str] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     bytes_up: int = 0

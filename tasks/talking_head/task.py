@@ -68,6 +68,7 @@ class TalkingHeadTask(Personalised):
     """
 
     family = "head"
+    pins = frozenset({"talking-head.digest"})
 
     def __init__(self, settings: TaskSettings) -> None:
         for package in ("diffusers", "peft"):

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fedapp.store import checkpoint as module
-from fedapp.store.atomic import write_bytes, write_json
 from fedapp.store.checkpoint import (
     Checkpoint,
     CheckpointWriter,
@@ -17,6 +16,7 @@ from fedapp.store.checkpoint import (
     save_checkpoint,
 )
 from fedapp.store.client_state import ClientState, MissingMemoryError
+from tasks.atomic import write_bytes, write_json
 from tasks.errors import InputError
 
 IDENTITY = {"task": "image", "arms": ["maml-0"]}
@@ -50,7 +50,7 @@ def test_a_kill_in_mid_write_leaves_the_old_file(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedapp.store.atomic.os.replace", die)
+    monkeypatch.setattr("tasks.atomic.os.replace", die)
     with pytest.raises(KeyboardInterrupt):
         write_bytes(target, b"new" * 1000)
     assert target.read_bytes() == b"old"

@@ -131,16 +131,18 @@ def test_a_run_does_not_go_on_with_other_people(run: Run, tmp_path: Path) -> Non
     ("wrong", "named"),
     [
         ({"data-pth": "/home/anna/private"}, "node-config data-pth"),
-        ({"clients": "x"}, "node-config clients"),
-        ({"partition-id": "first"}, "node-config partition-id"),
+        ({"clients": "x", "data-path": "bundled"}, "node-config clients"),
+        ({"partition-id": "first", "data-path": "bundled"}, "node-config partition-id"),
+        ({"clients": "2"}, "node-config data-path"),
     ],
 )
 def test_a_node_that_was_told_wrongly_is_left_out_by_key(
     run: Run, tmp_path: Path, wrong: dict[str, Any], named: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without its data-path a node would train on the bundled pictures, and nobody would notice."""
+    """A misspelt data-path would otherwise have no effect at all."""
+    right = [{"clients": str(number), "data-path": "bundled"} for number in range(2)]
     caplog.set_level("WARNING", "flwr")
-    folder = run(nodes=CLIENTS, grid=devices({"clients": "0"}, {"clients": "1"}, wrong), **SHORT)
+    folder = run(nodes=CLIENTS, grid=devices(*right, wrong), **SHORT)
     [said] = [
         record.getMessage()
         for record in caplog.records
@@ -156,6 +158,8 @@ def test_a_node_that_was_told_wrongly_is_left_out_by_key(
 def test_a_node_without_data_is_refused_where_data_are_on_devices(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match="node-config data-path"):
         run(nodes=1, grid=devices({"clients": "0,1,2"}), **SHORT, **{"data.hosted": "none"})
+    with pytest.raises(StoppedError, match="node-config data-path"):
+        run(nodes=1, grid=devices({"clients": "0,1,2"}), **SHORT)
 
 
 # ---------------------------------------------------------------------- what leaves a device
@@ -216,7 +220,8 @@ def test_a_device_that_restarted_takes_its_old_place(run: Run, tmp_path: Path) -
         grid = Restarting(*arguments)
         for index, context in enumerate(grid.contexts.values()):
             context.node_config.clear()
-            context.node_config.update({"partition-id": index, "clients": str(index)})
+            told = {"partition-id": index, "clients": str(index), "data-path": "bundled"}
+            context.node_config.update(told)
         return grid
 
     folder = run(nodes=CLIENTS, grid=restarting, **{**SHORT, "rounds": 3})

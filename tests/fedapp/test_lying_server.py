@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from device_kit import Town
 from flwr.app import Message
 from kit import NODES, PRIVATE
 
 from fedapp.store.runfolder import RunFolder
 from privacy.accounting import gaussian_epsilon
+from privacy.secagg.identity import Policy
 from sim.inprocess import InProcessGrid
 from tasks.errors import StoppedError
 
@@ -89,7 +92,7 @@ TRICKS = {
     ),
     "another configuration": (
         "query.share",
-        edit("secagg", "work", lambda w: w | {"config": "0" * 64}),
+        edit("secagg", "work", lambda w: w | {"order": w["order"] | {"config": "0" * 64}}),
     ),
     "a ledger entry for each": (
         "query.share",
@@ -174,22 +177,17 @@ def test_a_node_stops_at_its_own_limit_whoever_adds_the_noise(
 def test_a_node_keeps_its_own_policy_under_every_release(run: Run, tmp_path: Path) -> None:
     """policy.json in a node's folder: it takes part in distributed-dp with noise 1 or more, and in
     nothing else."""
-    policy = {"releases": ["distributed-dp"], "min_noise": 1.0}
-
-    def strict(*arguments: Any) -> InProcessGrid:
-        grid = InProcessGrid(*arguments)
-        for index, context in enumerate(grid.contexts.values()):
-            folder = tmp_path / f"own-{index}"
-            folder.mkdir(exist_ok=True)
-            (folder / "policy.json").write_text(json.dumps(policy))
-            context.node_config["state-dir"] = str(folder)
-        return grid
-
+    town = Town(tmp_path, NODES, Policy(releases=("distributed-dp",), min_noise=1.0))
     for release in ("plain", "central-dp"):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
         with pytest.raises(StoppedError, match="not among those this node takes part in"):
             run(
                 nodes=NODES,
-                grid=strict,
-                **{**PRIVATE, "rounds": 1, "run-dir": str(tmp_path / release)},
-                release=release,
+                grid=town.grid(),
+                **{
+                    **PRIVATE,
+                    "rounds": 1,
+                    **town.changes(release),
+                    "run-dir": str(tmp_path / release),
+                },
             )

@@ -10,9 +10,9 @@ from kit import told_evaluation, told_round
 
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe
-from fedapp.store.atomic import write_json
 from fedapp.store.runfolder import RunFolder
 from fedapp.studies.matrix import LEARNERS, RECIPES, RULES, Case, cases, markdown, ordering, score
+from tasks.atomic import write_json
 
 
 def row(

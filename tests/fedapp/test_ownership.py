@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from device_kit import Town
+from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 
 from fedapp.cli.runs import prepare, reopen
-from fedapp.client_app import is_simulation
+from fedapp.node.device import Device
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
-from sim.inprocess import InProcessGrid
+from sim.simulated import simulating
 from strategies.federation import Federation
 from strategies.rules.fedavg import FedAvg
 from strategies.settings import RuleSettings
@@ -93,14 +95,8 @@ def test_the_command_line_resolves_every_path(
 def test_memories_of_another_run_are_not_gone_on_from(run: Run, tmp_path: Path) -> None:
     """A node's state-dir outlives runs: A for two rounds, B beside it, then A again, as if B had
     never been."""
-
-    def deployed(*arguments: Any) -> InProcessGrid:
-        grid = InProcessGrid(*arguments)
-        for index, context in enumerate(grid.contexts.values()):
-            context.node_config["state-dir"] = str(tmp_path / f"node-{index}")
-        return grid
-
-    changes = {**SHORT, "rule": "scaffold", "grid": deployed}
+    town = Town(tmp_path, 2)
+    changes = {**SHORT, "rule": "scaffold", "nodes": 2, "clients.total": 2, "grid": town.grid()}
     unbroken = run(**changes, rounds=3, **{"run-dir": str(tmp_path / "whole")})
     run(**changes, rounds=2, **{"run-dir": str(tmp_path / "a")})
     run(**changes, rounds=2, **{"run-dir": str(tmp_path / "b"), "learner.outer-rate": 0.05})
@@ -108,14 +104,21 @@ def test_memories_of_another_run_are_not_gone_on_from(run: Run, tmp_path: Path) 
     assert torch.equal(model(unbroken), model(resumed))
 
 
-def test_a_node_with_something_of_its_own_is_real() -> None:
-    class Told:
-        def __init__(self, **node_config: Any) -> None:
-            self.node_config = node_config
+def node(**told: Any) -> Device:
+    context = Context(1, 1, told, RecordDict(), {})
+    return Device(context)
 
-    assert is_simulation(Told(**{"partition-id": 0, "num-partitions": 2}))  # type: ignore[arg-type]
-    for key in ("data-path", "clients", "roster", "backbone"):
-        assert not is_simulation(Told(**{"partition-id": 0, "num-partitions": 2, key: "x"}))  # type: ignore[arg-type]
+
+def test_only_a_simulation_on_this_side_makes_a_node_a_simulated_one() -> None:
+    """Flower's tutorials start real nodes with ``num-partitions`` too."""
+    tutorial: dict[str, Any] = {"partition-id": 0, "num-partitions": 2}
+    assert not node(**tutorial).simulated
+    with simulating():
+        assert node(**tutorial).simulated
+        assert not node(**{"partition-id": 0}).simulated
+        for key in ("data-path", "clients", "roster", "backbone", "state-dir"):
+            assert not node(**tutorial, **{key: "x"}).simulated
+    assert not node(**tutorial).simulated
 
 
 def test_a_rule_may_keep_its_state_in_place_and_one_tensor_under_two_names(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from privacy.accounting import gaussian_epsilon
-from privacy.audit.canary import judge, run_canaries, verdict
+from privacy.audit import verdict
+from privacy.audit.canary import judge, run_canaries
 from privacy.audit.estimators import (
     log_null_tail,
     normal_epsilon,

@@ -26,7 +26,7 @@ from privacy.flower.wire import (
 )
 from privacy.secagg.messages import PREKEY_BYTES, Prekey, Terms
 from strategies.cohort import Assignment
-from strategies.flower.wire import FAILURE, Order, to_array
+from strategies.flower.wire import FAILURE, Order, pack_order, to_array
 from tasks.errors import ReplyError
 
 
@@ -148,12 +148,20 @@ def test_the_digest_depends_on_all_a_client_trains_from() -> None:
 
 
 def test_the_work_names_everybodys_clients_and_versions() -> None:
-    first = Order("s", "maml", Assignment(3, 17, (4, 7), (0, 2)), False, False, "/state")
+    whole = Assignment(3, 17, (4, 7), (0, 2))
+    first = Order("s", "maml", whole, False, False, "/state", "r", "{}", "c")
     second = replace(first, assignment=Assignment(3, 17, (9,), (1,)))
     ledger = {"ledger": "book", "seq": 5, "head": "h", "signature": "not part of it"}
     expected = {
-        "method": "maml", "seed": 17, "round": 3, "config": "c", "ledger": ["book", 5, "h"],
+        "order": {
+            "session": "s", "method": "maml", "seed": 17, "round": 3, "inspect": False,
+            "pictures": False, "state-dir": "/state", "run": "r", "pins": "{}", "config": "c",
+        },
+        "ledger": ["book", 5, "h"],
         "clients": {"0": [4, 7], "10": [9]}, "versions": {"0": [0, 2], "10": [1]},
     }  # fmt: skip
-    assert json.loads(pack_work({0: first, 10: second}, "c", ledger)) == expected
-    assert json.loads(pack_work({0: first, 10: second}, "c", None)) == {**expected, "ledger": None}
+    assert json.loads(pack_work({0: first, 10: second}, ledger)) == expected
+    assert json.loads(pack_work({0: first, 10: second}, None)) == {**expected, "ledger": None}
+    named = {*expected["order"], "clients", "versions", "public"}
+    sent = pack_order(first, ArrayRecord(), "", "")["order"]
+    assert set(sent) - {"fingerprint", "root"} == named, "a field of an order that nothing binds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from privacy.secagg.identity import Policy
 from privacy.secagg.messages import RefusalError, Terms
 from privacy.secagg.primitives import is_signed
 from privacy.secagg.server import SecAggServer
+from tasks.errors import InputError
 
 Make = Callable[..., Cohort]
 
@@ -90,10 +92,47 @@ def test_a_vector_is_neither_empty_nor_longer_than_a_node_allows(
 
 def test_noise_that_only_the_server_promises_does_not_count() -> None:
     policy = Policy(releases=("distributed-dp", "central-dp"), min_noise=1.0)
-    assert not policy.forbids("distributed-dp", 1.0)
-    assert "multiplier 0.9" in policy.forbids("distributed-dp", 0.9)
-    assert "multiplier 0" in policy.forbids("central-dp", 0.0)
-    assert "not among those" in policy.forbids("plain", 5.0)
+    assert not policy.forbids("distributed-dp", 1.0, noised=True)
+    assert "multiplier 0.9" in policy.forbids("distributed-dp", 0.9, noised=True)
+    assert "multiplier 0" in policy.forbids("central-dp", 0.0, noised=True)
+    assert "not among those" in policy.forbids("plain", 5.0, noised=False)
+
+
+def test_a_limit_on_epsilon_alone_stops_rounds_without_noise() -> None:
+    policy = Policy(epsilon_max=8.0)
+    assert not policy.forbids("distributed-dp", 1.0, noised=True)
+    for release in ("plain", "secagg"):
+        assert "cost infinitely much" in policy.forbids(release, 0.0, noised=False)
+        assert not Policy().forbids(release, 0.0, noised=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"releases": "distributed-dp"}',
+        '{"epsilon_max": "8"}',
+        '{"epsilon_max": NaN}',
+        '{"epsilon_max": -1}',
+        '{"min_nodes": true}',
+        '{"epsilonmax": 8}',
+        "[]",
+        "",
+    ],
+)
+def test_a_policy_that_says_something_else_than_meant_is_refused(tmp_path: Path, text: str) -> None:
+    """One text for a list would be taken letter by letter, and none of its letters is a release."""
+    file = tmp_path / "policy.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match="not a policy"):
+        Policy.read(file)
+
+
+def test_a_missing_policy_fails_closed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fedapp enrol"):
+        Policy.read(tmp_path / "policy.json")
+    Policy(releases=("secagg",), epsilon_max=3.0).write(tmp_path / "policy.json")
+    assert Policy.read(tmp_path / "policy.json") == Policy(releases=("secagg",), epsilon_max=3.0)
+    assert (tmp_path / "policy.json").stat().st_mode & 0o077 == 0
 
 
 # ---------------------------------------------------------------- keys

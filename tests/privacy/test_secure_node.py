@@ -16,7 +16,7 @@ from privacy.flower.rounds import SecureRounds, Sessions
 from privacy.flower.wire import RECORD, pack_terms
 from privacy.releases.secagg import SecAgg
 from privacy.secagg.graph import default_threshold
-from privacy.secagg.identity import KEY_FILE, enrol_simulated, load_identity
+from privacy.secagg.identity import KEY_FILE, Policy, enrol_simulated, load_identity
 from privacy.secagg.messages import Prekey, RefusalError, Terms
 from privacy.secagg.primitives import public_bytes
 from privacy.settings import PrivacySettings
@@ -32,7 +32,7 @@ def keys(tmp_path: Path) -> Keys:
     enrol_simulated(tmp_path, MEMBERS, bytes(32))
 
     def ask(member: int, count: int = 1) -> list[bytes]:
-        node = SecureNode(tmp_path / f"node-{member:04d}", member, "", 0, "config", None)
+        node = SecureNode(tmp_path / f"node-{member:04d}", member, "", Policy(), "config", None)
         reply = node.advertise(RecordDict({RECORD: ConfigRecord({"count": count})}))
         return list(reply.config_records[RECORD]["prekeys"])  # type: ignore[arg-type]
 
@@ -56,10 +56,10 @@ def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: 
         5,
         release.length,
         json.dumps(dict(public), sort_keys=True),
-        json.dumps({"config": "config", "clients": clients, "ledger": None}),
+        json.dumps({"order": {"config": "config"}, "clients": clients, "ledger": None}),
         bytes(32),
     )
-    node = SecureNode(tmp_path / "node-0000", 0, "", 0, "config", frozenset({0, 1}))
+    node = SecureNode(tmp_path / "node-0000", 0, "", Policy(), "config", frozenset({0, 1}))
     content = RecordDict({RECORD: pack_terms(terms)})
     if 7 in asked:
         with pytest.raises(RefusalError, match=r"does not have the clients \[7\]"):
@@ -74,7 +74,7 @@ def test_a_node_checks_the_ledger_against_what_was_agreed_on_if_anything_was(
     """Under a mask the terms name the ledger's state, without one the signed state stands alone."""
     ledger = Ledger(tmp_path / "server")
     enrol_simulated(tmp_path, MEMBERS, ledger.public)
-    node = SecureNode(tmp_path / "node-0000", 0, "", 0, "config", None)
+    node = SecureNode(tmp_path / "node-0000", 0, "", Policy(), "config", None)
 
     def shown() -> tuple[RecordDict, list[Any]]:
         ledger.append("config", run="a")

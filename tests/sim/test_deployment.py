@@ -82,7 +82,11 @@ def test_devices_of_their_own_train_what_the_simulation_does(
         _await_health(server, f"http://{address}/health", tmp_path / "link" / "log")
         for number in range(DEVICES):
             home = tmp_path / f"home-{number}"
+            state = tmp_path / f"state-{number}"
+            enrolled = [_script("fedapp"), "enrol", str(state), *["--releases", "plain"]]
+            subprocess.run([*enrolled, "--epsilon-max", "0"], check=True, env=env)
             told = f"partition-id={number} clients='{number}' data-path='{home}'"
+            told += f" state-dir='{state}'"
             node = [
                 "--insecure",
                 "--superlink",

@@ -37,7 +37,7 @@ def setting(
     smoke: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> Callable[[], tuple[FederatedRounds, InProcessGrid]]:
     def build(rule: str = "fedavg") -> tuple[FederatedRounds, InProcessGrid]:
-        config = smoke(methods="maml", rule=rule)
+        config = smoke(methods="maml", rule=rule, rounds=6)
         experiment = Experiment.from_run_config(config)
         task = Pieces(experiment).task
         grid = InProcessGrid(client_app, 2, config)
@@ -47,7 +47,8 @@ def setting(
         strategy = FederatedRounds(
             federation, Pieces(experiment).release_of(federation.model.numel()), nodes,
             RoundSettings(
-                0, 2, 30.0, 8, frozenset({"loss", OBJECTIVE, *UPLOADED}), str(tmp_path)
+                0, 2, 30.0, 8, frozenset({"loss", OBJECTIVE, *UPLOADED}), str(tmp_path),
+                config=experiment.digest,
             ),
             method="maml", seed=0, session="s", fingerprint=fingerprint(), root=str(ROOT),
         )  # fmt: skip

@@ -1,0 +1,54 @@
+"""Files that are either the old version or the new one, never half of each, whatever moment the
+machine dies."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+PRIVATE = 0o600  # mode of files that hold what only their owner may read
+SHARED = 0o666  # ... and of all others, less what the umask takes away
+
+
+def write_bytes(path: Path, data: bytes, mode: int = SHARED) -> None:
+    """Write beside the target, sync, rename over it, sync the directory.
+
+    Args:
+        path: of the file; its folder is made if it is not there.
+        data: its whole new content.
+        mode: :data:`PRIVATE` or :data:`SHARED`; of an older version nothing is kept.
+    """
+    make_folder(path.parent, mode)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Left by a process of the same number that was killed here: its mode may be another
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any, mode: int = SHARED) -> None:
+    """:func:`write_bytes` of readable JSON; refuses NaN, which JSON does not have."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), mode)
+
+
+def make_folder(folder: Path, mode: int = SHARED) -> None:
+    """Make ``folder`` and what it lies in; new ones are for their owner alone if ``mode`` is
+    :data:`PRIVATE`."""
+    for part in [*reversed(folder.parents), folder]:
+        if not part.exists():
+            part.mkdir(mode=0o700 if mode == PRIVATE else 0o777, exist_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk: a new or renamed file survives a power cut."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

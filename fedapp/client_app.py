@@ -3,7 +3,7 @@
 Thin, and cheap to import: torch comes with the first leg that trains. A handler never raises into
 Flower: what went wrong goes back as one line with the place it happened, which reads the same in
 simulation, in process and deployed. Every handler compares the server's code with its own before it
-looks at anything else of a message or a configuration.
+imports or follows anything that a message or a configuration names.
 """
 
 from __future__ import annotations

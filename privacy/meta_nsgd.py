@@ -35,8 +35,8 @@ class MetaNsgd(Learner):
     mechanisms with multiplier :math:`\sigma`, as the paper accounts for them. **Here no epsilon is
     stated**: noise and step are floating-point numbers, and which numbers a sum of two of them can
     be tells its summands apart (*On Significance of the Least Significant Bits For Differential
-    Privacy*, I. Mironov, CCS 2012, https://doi.org/10.1145/2382196.2382264): one coordinate told
-    present from absent without an error in 40 tries at :math:`\sigma = 10`. For an epsilon use a
+    Privacy*, I. Mironov, CCS 2012, https://doi.org/10.1145/2382196.2382264): a test tells
+    present from absent without an error in 40 guesses at :math:`\sigma = 10`. For an epsilon use a
     release with noise, whose sums are integers. No loss is reported, since nothing noises it. The
     paper lets the step size fall; here it is constant. Noise comes from the operating system's
     entropy: a run with this learner is not reproducible.

@@ -12,13 +12,14 @@ PRIVATE = 0o600  # mode of files that hold what only their owner may read
 SHARED = 0o666  # ... and of all others, less what the umask takes away
 
 
-def write_bytes(path: Path, data: bytes, mode: int = SHARED) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = SHARED, new: bool = False) -> None:
     """Write beside the target, sync, rename over it, sync the directory.
 
     Args:
         path: of the file; its folder is made if it is not there.
         data: its whole new content.
         mode: :data:`PRIVATE` or :data:`SHARED`; of an older version nothing is kept.
+        new: ``FileExistsError`` where there is a file already, whoever made it and when.
     """
     make_folder(path.parent, mode)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -28,13 +29,19 @@ def write_bytes(path: Path, data: bytes, mode: int = SHARED) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    if new:
+        try:
+            os.link(beside, path)
+        finally:
+            beside.unlink()
+    else:
+        os.replace(beside, path)
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any, mode: int = SHARED) -> None:
+def write_json(path: Path, value: Any, mode: int = SHARED, new: bool = False) -> None:
     """:func:`write_bytes` of readable JSON; refuses NaN, which JSON does not have."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), mode)
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), mode, new)
 
 
 def make_folder(folder: Path, mode: int = SHARED) -> None:

@@ -55,7 +55,7 @@ class Town:
         }
 
     def changes(self, release: str) -> dict[str, Any]:
-        """What a run's configuration must hold for these nodes."""
+        """Config changes for a run among these nodes."""
         changes = {
             "run-dir": str(self.folder / "run"),
             "release": release,

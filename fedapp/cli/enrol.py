@@ -79,9 +79,6 @@ def _policy(folder: Path, releases: str, epsilon_max: float) -> str:
     from tasks.registry import load
 
     file = folder / POLICY_FILE
-    if file.exists():
-        Policy.read(file)
-        return f"{file}: kept as it is"
     names = tuple(part.strip() for part in releases.split(",") if part.strip())
     for name in names:
         release = load("release", name, RELEASES, key="--releases")
@@ -92,7 +89,11 @@ def _policy(folder: Path, releases: str, epsilon_max: float) -> str:
                 "adds no noise, so its rounds cost infinitely much",
                 "add --epsilon-max 0 if that is meant",
             )
-    Policy(releases=names, epsilon_max=epsilon_max).write(file)
+    try:
+        Policy(releases=names, epsilon_max=epsilon_max).write(file, new=True)
+    except FileExistsError:
+        Policy.read(file)
+        return f"{file}: kept as it is"
     limit = f"up to epsilon {epsilon_max:g}" if epsilon_max else "without a limit"
     allowed = ", ".join(names) or "any release"
     return f"{file}: takes part in {allowed} {limit}; edit it for other limits"

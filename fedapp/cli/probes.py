@@ -28,8 +28,8 @@ def audit(
     ] = 0,
     target: JsonOption = "",
 ) -> None:
-    """Measure epsilon with canary clients at a run's settings; exit status 1 if a lower bound
-    exceeds the claim."""
+    """Measure epsilon with canary clients at a run's settings, and the noise in its own sums; exit
+    status 1 if a lower bound exceeds the claim, or a sum is shorter than its noise."""
     from fedapp.audit import audit_run
     from fedapp.store.runfolder import RunFolder
 

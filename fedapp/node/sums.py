@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from privacy.releases.lattice import LatticeRelease
     from strategies.cohort import CohortResult, CohortTrainer
     from strategies.flower.wire import Order
+    from strategies.types import Broadcast
 
 log = logging.getLogger("flwr")
 SHAPES_FILE = "shapes.json"  # vector sizes of runs this node has trained in, by configuration
@@ -48,11 +49,8 @@ class SumsNode:
             return self._train_round(content)
         node = self._secure_node(content)
         if name == "masked":
-            from strategies.flower.wire import unpack_order
-
-            order, _ = unpack_order(content)
-            refuse_order(self.device, order)
-            return node.masked(content, order, lambda: self._train(content)[1])
+            order, received = self._order(content)
+            return node.masked(content, order, lambda: self._train(order, received))
         if name == "share":
             return node.share(content, self.device.experiment.release, self._release(content))
         legs = {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}
@@ -78,25 +76,28 @@ class SumsNode:
         if release.masked:
             raise RefusalError(f"release {device.experiment.release} never leaves a node unmasked")
         device.obey_policy()
+        order, received = self._order(content)  # what is refused costs nothing
         if release.placement != "none":
-            from strategies.flower.wire import unpack_order
-
-            refuse_order(device, unpack_order(content)[0])  # what is refused costs nothing
             node = self._secure_node(content, "order")
             node.see_ledger(content, device.pieces.noise_multiplier)
-        order, result = self._train(content)
+        result = self._train(order, received)
         if not release.private:
             return pack_answer(result, order)
         assert result.payload is not None, "a private release closes with a vector"
         return pack_sum(result.payload.vector, order)
 
-    def _train(self, content: RecordDict) -> tuple[Order, CohortResult]:
+    def _order(self, content: RecordDict) -> tuple[Order, Broadcast]:
+        """The order of a message and the model to train from, if this node follows it."""
         from strategies.flower.wire import unpack_order
+
+        order, received = unpack_order(content)
+        refuse_order(self.device, order)
+        return order, received
+
+    def _train(self, order: Order, received: Broadcast) -> CohortResult:
         from strategies.types import Broadcast
 
         device = self.device
-        order, received = unpack_order(content)
-        refuse_order(device, order)
         state_dir = device.state_dir(order.state_dir, order.run)
         config = json.dumps(pinned(device, order), sort_keys=True)
         trainer, place = _trainer(
@@ -115,7 +116,7 @@ class SumsNode:
             # stays here: who failed, and why, is the client's own affair
             for client, reason in result.failures.items():
                 log.warning("client %d abstains: %s", client, reason)
-        return order, result
+        return result
 
     # ------------------------------------------------------------------ secure sums
     def _secure_node(self, content: RecordDict, offer: str = "at") -> SecureNode:

@@ -19,7 +19,6 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from privacy.flower.wire import (
     RECORD,
     as_bytes,
-    common,
     model_digest,
     pack_table,
     unpack_integers,
@@ -144,7 +143,7 @@ class SecureNode:
         model = model_digest(record(content, "broadcast", ArrayRecord), terms.public)
         work = json.loads(terms.work)
         own = str(self.member)
-        ordered = [common(order), list(assignment.clients), list(assignment.versions)]
+        ordered = [order.common, list(assignment.clients), list(assignment.versions)]
         agreed = [work["order"], work["clients"][own], work["versions"][own]]
         if public != terms.public or model != terms.model or ordered != agreed:
             raise RefusalError("the order or the model is not what was agreed on")

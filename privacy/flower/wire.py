@@ -59,30 +59,13 @@ OUTGOING: dict[str, tuple[str, str]] = {
 }
 
 
-def common(order: Order) -> dict[str, str | int | bool]:
-    """The part of an order that all members get alike: everything but who trains whom, and the
-    public numbers, which the terms hold."""
-    return {
-        "session": order.session,
-        "method": order.method,
-        "seed": order.assignment.seed,
-        "round": order.assignment.round,
-        "inspect": order.inspect,
-        "pictures": order.pictures,
-        "state-dir": order.state_dir,
-        "run": order.run,
-        "pins": order.pins,
-        "config": order.config,
-    }
-
-
 def pack_work(orders: Mapping[int, Order], ledger: Mapping[str, int | str] | None) -> str:
     """The JSON text that binds a sum to its work: every field of every member's order, and the
     entry of the ledger it is charged after."""
     first = next(iter(orders.values()))
     assignments = {str(member): order.assignment for member, order in orders.items()}
     work = {
-        "order": common(first),
+        "order": first.common,
         "clients": {member: list(given.clients) for member, given in assignments.items()},
         "versions": {member: list(given.versions) for member, given in assignments.items()},
         "ledger": [ledger["ledger"], ledger["seq"], ledger["head"]] if ledger else None,

@@ -161,8 +161,9 @@ class Policy:
             given = json.loads(file.read_text())
             lists = {name: _names(given.get(name, [])) for name in ("releases", "plugins")}
             policy = cls(**{**given, **lists})
+            limits = asdict(policy)
             for name, kind in NUMBERS.items():
-                value: Any = getattr(policy, name)
+                value = limits[name]
                 if isinstance(value, bool) or not isinstance(value, kind) or not value >= 0:
                     raise ValueError(f"{name} = {value!r}")
             return policy
@@ -174,9 +175,10 @@ class Policy:
                 "`fedapp enrol` writes one; docs/privacy.md says what its keys mean",
             ) from error
 
-    def write(self, file: Path) -> None:
-        """Write all limits down, so that their owner sees what can be set."""
-        write_json(file, asdict(self), PRIVATE)
+    def write(self, file: Path, new: bool = False) -> None:
+        """Write all limits down, so that their owner sees what can be set; ``new``:
+        ``FileExistsError`` where some are."""
+        write_json(file, asdict(self), PRIVATE, new)
 
     def forbids(self, release: str, own_noise: float, noised: bool) -> str:
         """Reason to take no part in a run; empty if there is none.

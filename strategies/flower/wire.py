@@ -52,6 +52,23 @@ class Order:
     pins: str = "{}"  # JSON: config values the server found out, which nodes must agree with
     config: str = ""  # hash of the configuration that nodes must have, too
 
+    @property
+    def common(self) -> dict[str, str | int | bool]:
+        """All that members of a round are told alike, as it is sent and as a secure sum binds it:
+        everything but whom each trains, and the public numbers, which its terms hold."""
+        return {
+            "session": self.session,
+            "method": self.method,
+            "round": self.assignment.round,
+            "seed": self.assignment.seed,
+            "inspect": self.inspect,
+            "pictures": self.pictures,
+            "state-dir": self.state_dir,
+            "run": self.run,
+            "pins": self.pins,
+            "config": self.config,
+        }
+
 
 @dataclass
 class Answer:
@@ -108,18 +125,9 @@ def pack_order(order: Order, broadcast: ArrayRecord, fingerprint: str, root: str
     assignment = order.assignment
     config = ConfigRecord(
         {
-            "session": order.session,
-            "method": order.method,
-            "round": assignment.round,
-            "seed": assignment.seed,
+            **order.common,
             "clients": list(assignment.clients),
             "versions": list(assignment.versions),
-            "inspect": order.inspect,
-            "pictures": order.pictures,
-            "state-dir": order.state_dir,
-            "run": order.run,
-            "pins": order.pins,
-            "config": order.config,
             "public": json.dumps(dict(assignment.public), sort_keys=True),
             "fingerprint": fingerprint,
             "root": root,

@@ -71,7 +71,7 @@ class Witness:
                 spent = math.inf
                 if precision < math.inf:
                     spent = gaussian_epsilon(math.sqrt(precision), self.delta)
-                if spent > self.epsilon_max:
+                if not spent <= self.epsilon_max:
                     raise ValueError(
                         f"epsilon would be {spent:.2f}, this node allows {self.epsilon_max:g}"
                     )

@@ -37,7 +37,7 @@ class Charging:
         candidates = None if self.sampler.name == "poisson" else self.sampler.draw(round)
         after = self.spent.after(self.multiplier, candidates, self.delta)
         # Without noise nothing is claimed, and it is on record: no limit stops it
-        if self.multiplier > 0 and after > self.epsilon_max:
+        if self.multiplier > 0 and not after <= self.epsilon_max:
             now = self.spent.headline(self.delta)
             reason = (
                 f"privacy budget: round {round} of {self.arm} would bring epsilon from {now:.4g} "

@@ -196,7 +196,7 @@ class Policy:
                 f"release {release} adds no noise, so its rounds cost infinitely much; this node "
                 f"allows an epsilon of {self.epsilon_max:g}"
             )
-        if own_noise < self.min_noise:
+        if not own_noise >= self.min_noise:  # NaN is no noise
             return (
                 f"nodes add noise of multiplier {own_noise:g}, "
                 f"this node asks for {self.min_noise:g}"

@@ -94,6 +94,7 @@ def test_noise_that_only_the_server_promises_does_not_count() -> None:
     policy = Policy(releases=("distributed-dp", "central-dp"), min_noise=1.0)
     assert not policy.forbids("distributed-dp", 1.0, noised=True)
     assert "multiplier 0.9" in policy.forbids("distributed-dp", 0.9, noised=True)
+    assert "multiplier nan" in policy.forbids("distributed-dp", float("nan"), noised=True)
     assert "multiplier 0" in policy.forbids("central-dp", 0.0, noised=True)
     assert "not among those" in policy.forbids("plain", 5.0, noised=False)
 

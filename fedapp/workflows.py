@@ -110,7 +110,35 @@ SUMS = WorkflowKind(
     },
 )
 
-WORKFLOWS: dict[str, str] = {"sums": "fedapp.workflows:SUMS"}
+EXCHANGES = WorkflowKind(
+    server="fedapp.run.split:build",
+    identity="fedapp.run.split:identity",
+    node="fedapp.node.split:SplitNode",
+    check="fedapp.config.designs:refuse_exchanges",
+    # What the server's half is, whose state on the node it goes on with, and (of the first exchange,
+    # of what has no answer yet) which of the arms and scenes it asks
+    choices=frozenset({"crossing.values", "crossing.scales", "order.run", "scenes.run"}),
+    smallest={
+        "task": "split-nerf",
+        "workflow": "",
+        "methods": "split",
+        "rounds": 1,
+        "data.size": 8,
+        "split.cells": "4,8",
+        "split.rays": 16,
+        "split.samples": 4,
+        "split.batches": 2,
+        "split.exchanges": 2,
+        "split.train-views": 3,
+        "split.test-views": 1,
+        "evaluation.uploads": False,
+    },
+)
+
+WORKFLOWS: dict[str, str] = {
+    "sums": "fedapp.workflows:SUMS",
+    "exchanges": "fedapp.workflows:EXCHANGES",
+}
 
 
 def kind_of(name: str) -> WorkflowKind:

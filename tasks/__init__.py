@@ -10,5 +10,6 @@ TASKS: dict[str, str] = {
     "image": "tasks.image:ImageTask",
     "video": "tasks.video:VideoTask",
     "nerf": "tasks.nerf:NerfTask",
+    "split-nerf": "tasks.split_nerf.task:SplitNerf",
     "talking-head": "tasks.talking_head.task:TalkingHeadTask",
 }

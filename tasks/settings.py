@@ -236,6 +236,55 @@ class TalkingHeadSettings(Settings):
     )
 
 
+def _cells(text: str) -> str:
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError("must be whole numbers separated by commas, such as 8,16,32") from None
+    if not values or not all(1 <= value <= 4096 for value in values):
+        raise ValueError("must be whole numbers from 1 to 4096, separated by commas")
+    return text
+
+
+Cells = Annotated[str, AfterValidator(_cells)]
+
+
+class SplitSettings(Settings):
+    """A radiance field split between a server and a client: what each holds, and what crosses."""
+
+    cells: Cells = Field("8,12,18,27,44", description="cells per side of each level of the grid")
+    features: int = Field(4, ge=1, le=16, description="numbers per corner of a level")
+    hashed: int = Field(
+        0, ge=0, le=2**24, description="rows of a level at most, by hashing; 0: dense levels"
+    )
+    cut: Literal["features", "hidden", "geometry"] = Field(
+        "hidden", description="what crosses: grid features, the first layer (as published), geometry"
+    )
+    variant: Literal["full", "light"] = Field(
+        "full", description="light: 16 units everywhere and one colour layer less"
+    )
+    rays: int = Field(256, ge=1, le=65536, description="rays of a mini-batch")
+    samples: int = Field(32, ge=2, le=1024, description="samples along a ray")
+    batches: int = Field(16, ge=1, le=256, description="K, mini-batches of one exchange")
+    exchanges: int = Field(8, ge=1, le=10_000, description="exchanges with each scene per round")
+    rate: float = Field(0.01, gt=0, description="Adam's step size at the start; a tenth at the end")
+    sealed_rate: float = Field(
+        0.0, ge=0, description="step size of the sealed table; 0: by the measured rule for K"
+    )
+    noise_scale: float = Field(1.2, ge=0, description="c of S2NeRF's noise")
+    noise_decay: float = Field(1e-4, gt=0, le=1, description="r: at the end the noise is c r")
+    label_noise: float = Field(8.0, ge=0, description="deviation of label noise")
+    private_cells: Cells = Field("8,12,18", description="cells of the grid without a server")
+    texture: Literal["plain", "fine", "mixed"] = Field(
+        "mixed", description="of procedural rooms; mixed: every second one is fine"
+    )
+    train_views: int = Field(30, ge=1, le=10_000, description="procedural rooms: views to train on")
+    test_views: int = Field(4, ge=1, le=1000, description="views to judge on, the last ones")
+    metrics: bool = Field(
+        False, description="clients release how well their held-out views are rendered"
+    )
+
+
 class EvaluationSettings(Settings):
     """Test-time optimisation on held-out data."""
 
@@ -283,3 +332,4 @@ class TaskSettings(Settings):
     evaluation: EvaluationSettings = Field(default_factory=lambda: EvaluationSettings())
     task_options: Options = Field("{}", description="a JSON object for a task of your own")
     talking_head: TalkingHeadSettings = Field(default_factory=lambda: TalkingHeadSettings())
+    split: SplitSettings = Field(default_factory=lambda: SplitSettings())

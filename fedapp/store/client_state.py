@@ -52,6 +52,12 @@ class ClientState:
             other.unlink(missing_ok=True)
         return memory
 
+    def prune(self, client: int, below: int) -> None:
+        """Forget what a client left in rounds before ``below``."""
+        for file in self._file(client, 0).parent.glob("round-*.safetensors"):
+            if int(file.stem.removeprefix("round-")) < below:
+                file.unlink(missing_ok=True)
+
     def save(self, client: int, version: int, memory: Mapping[str, Tensor]) -> None:
         tensors = {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in memory.items()

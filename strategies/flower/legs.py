@@ -4,13 +4,15 @@ deadline.
 Flower's ``send_and_receive`` keeps every reply until the last one and says nothing of the missing
 ones. Here each reply is handed over once and dropped, a missing one is reported by name, and at
 most ``in_flight`` messages are out at a time, which bounds what the server has to hold.
+:func:`exchange` is a leg with a barrier at its end; :func:`converse` holds several conversations at
+once, each at its own pace.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -66,3 +68,51 @@ def exchange(
         elif waiting:
             low, high = POLL_RANGE
             time.sleep(min(max((now - max(started, last)) * POLL_SHARE, low), high))
+
+
+Talk = Generator[Message, "Message | None", None]  # yields messages, is sent their replies
+
+
+def converse(grid: Grid, talks: Sequence[Talk], timeout: float, in_flight: int) -> None:
+    """Hold a conversation with each of several partners at once.
+
+    While one partner computes, the server answers another: what it does between two messages of a
+    talk hides behind the others' work (a single talk cannot overlap with itself). Replies are taken
+    in the order in which they come; talks share no state, so the order changes no result.
+
+    Args:
+        grid: of the nodes.
+        talks: each yields its next message when it is sent the reply to the one before (``None``:
+            it missed its deadline), and ends when it has nothing more to say.
+        timeout: seconds that a partner has for one message, from when it was pushed.
+        in_flight: messages out at a time.
+    """
+    ready: deque[tuple[Talk, Message | None]] = deque((talk, None) for talk in talks)
+    waiting: dict[str, tuple[Talk, float]] = {}
+    window = 1 if getattr(grid, "serial", False) else in_flight
+    quiet = time.monotonic()
+    while ready or waiting:
+        while ready and len(waiting) < window:
+            talk, reply = ready.popleft()
+            try:
+                message = talk.send(reply)
+            except StopIteration:
+                continue
+            identifiers = [found for found in grid.push_messages([message]) if found]
+            if identifiers:
+                waiting[identifiers[0]] = (talk, time.monotonic() + timeout)
+            else:
+                ready.append((talk, None))
+        found = list(grid.pull_messages(list(waiting))) if waiting else []
+        for answer in found:
+            entry = waiting.pop(answer.metadata.reply_to_message_id, None)
+            if entry is not None:
+                ready.append((entry[0], answer))
+        now = time.monotonic()
+        for identifier in [key for key, (_, deadline) in waiting.items() if now > deadline]:
+            ready.append((waiting.pop(identifier)[0], None))
+        if found:
+            quiet = now
+        elif waiting and not ready:
+            low, high = POLL_RANGE
+            time.sleep(min(max((now - quiet) * POLL_SHARE, low), high))

@@ -36,6 +36,11 @@ def content_of(reply: Message | None, timeout: float) -> RecordDict:
     return reply.content
 
 
+def bytes_of(content: RecordDict) -> int:
+    """Bytes of all records of a message as they are serialised, keys included."""
+    return int(sum(part.count_bytes() for part in content.values()))
+
+
 def _last_line(reason: str | None) -> str:
     """The line of a remote traceback that names the exception, after the place it happened."""
     lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]

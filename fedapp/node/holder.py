@@ -1,0 +1,212 @@
+"""The second holder of a sealed table: a peer node that knows positions and no pictures.
+
+It gets the seed of its share of each gradient sealed by the client, and answers with its share of the
+features sealed for the client; the server in between relays ciphertext.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from fedapp.config.designs import DESIGNS, steps_of
+from fedapp.node.device import Device
+from fedapp.store.client_state import ClientState, MissingMemoryError
+from privacy.node_secret import SEED_BYTES, Advert, Channel, Peer, expand, holder_of
+from privacy.sealed import Holder, fingerprint_of, joined, looked_at, positions
+from privacy.secagg.identity import KEY_FILE, ROSTER_FILE, Roster, load_identity
+from privacy.secagg.messages import RefusalError
+from strategies.flower.exchanges import Order, origin_of, request_of, unpack_geometry
+from strategies.flower.records import record
+from strategies.flower.wire import from_array, to_array
+from tasks.split_nerf.grids import Grid
+from tasks.split_nerf.halves import Division, Places
+from tasks.split_nerf.scene import Geometry, scene_seed
+
+if TYPE_CHECKING:
+    from fedapp.node.split import ScenePlace
+
+DIGEST_BYTES = 32
+
+
+def peer_of(device: Device, run: str, offered: str) -> Peer:
+    """This node's end of channels to its peers, with whose keys it believes."""
+    if not run.isalnum():
+        raise RefusalError(f"a run called {run!r}")
+    folder = device.key_folder(offered)
+    given = "" if device.simulated else str(device.node_config.get("roster", ""))
+    roster = Roster.read(Path(given) if given else folder.parent / ROSTER_FILE)
+    return Peer(load_identity(folder / KEY_FILE), device.partition, run, roster)
+
+
+def as_bytes(data: bytes) -> Tensor:
+    """Bytes as an array, which travels in chunks."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def about(order: Order, what: str) -> tuple[object, ...]:
+    """What a sealed box is about."""
+    return (what, order.method, order.seed, order.client, order.exchange, order.view)
+
+
+# ---------------------------------------------------------------------- the client's end
+def _channel(place: ScenePlace, content: RecordDict) -> Channel:
+    """The client's channel to the one member that may hold its other share."""
+    order = place.order
+    peer = peer_of(place.device, order.run, order.state_dir)
+    advert = Advert.unpacked(record(content, "peer", ConfigRecord))
+    if advert.number != peer.holder:
+        raise RefusalError(f"member {advert.number} is not the next one in the roster")
+    return peer.channel(advert, "split")
+
+
+def open_features(place: ScenePlace, own: Tensor, content: RecordDict, leg: str) -> Tensor:
+    """Features ``[K, M, W]`` from the server's share and the peer's sealed one; raises
+    :class:`RefusalError` where the two are not of the same positions."""
+    order, division, geometry = place.order, place.division, place.scene.geometry
+    box = from_array(record(content, "box", ArrayRecord)["box"])
+    text = _channel(place, content).open(box.numpy().tobytes(), *about(order, leg))
+    told, data = text[:DIGEST_BYTES], text[DIGEST_BYTES:]
+    if leg == "hold":
+        batches = len(own)
+        first = (order.exchange - 1) * batches
+        places = positions(division, geometry, place.seed, first, batches)
+    else:
+        from fedapp.node.split import view_rays
+
+        rays = view_rays(place.device, geometry, order.view)
+        places = looked_at(division, geometry, rays)
+    if told != fingerprint_of(places):
+        raise RefusalError("the two holders do not see the same positions")
+    if len(data) != 4 * own.numel():
+        raise RefusalError("the peer's share has another size")
+    other = torch.frombuffer(bytearray(data), dtype=torch.int32).view(own.shape)
+    return joined(own, other)
+
+
+def masked_batches(
+    place: ScenePlace, gradients: Tensor, content: RecordDict
+) -> tuple[Tensor, bytes]:
+    """The server's share of gradients in the ring, and the seed of the peer's, sealed for it.
+
+    The seed is a function of the gradients, too: two different ones never go out under one mask.
+    """
+    order = place.order
+    own = sha256(gradients.numpy().tobytes()).hexdigest()
+    seed = place.secret.bytes("split share", *place.purpose, order.exchange, own)[:SEED_BYTES]
+    shares = gradients - expand(seed, gradients.numel()).view(gradients.shape)
+    return shares, _channel(place, content).seal(seed, *about(order, "seed"))
+
+
+# ---------------------------------------------------------------------- the peer's end
+class HolderNode:
+    """A node that holds shares of other nodes' tables."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.experiment = device.experiment
+
+    def hold(self, order: Order, content: RecordDict) -> RecordDict:
+        """This holder's share of the features of exchange ``order.exchange``, sealed for the
+        client."""
+        if order.exchange < 1 or order.view != -1:
+            raise RefusalError("exchanges are numbered from 1")
+        batches = self.experiment.split.batches
+        first = (order.exchange - 1) * batches
+
+        def places(division: Division, geometry: Geometry, seed: int) -> list[Places]:
+            return positions(division, geometry, seed, first, batches)
+
+        return self._answer(order, content, places, "hold", order.exchange - 1)
+
+    def look(self, order: Order, content: RecordDict) -> RecordDict:
+        """The same for a view."""
+        from fedapp.node.split import view_rays
+
+        def places(division: Division, geometry: Geometry, seed: int) -> list[Places]:
+            return looked_at(division, geometry, view_rays(self.device, geometry, order.view))
+
+        return self._answer(order, content, places, "hold-look", order.exchange)
+
+    def _answer(
+        self,
+        order: Order,
+        content: RecordDict,
+        places_of: Callable[[Division, Geometry, int], list[Places]],
+        leg: str,
+        version: int,
+    ) -> RecordDict:
+        design = DESIGNS[order.method]
+        if design.kind != "sealed":
+            raise RefusalError(f"{order.method} has no second holder")
+        advert = Advert.unpacked(record(content, "peer", ConfigRecord))
+        peer = peer_of(self.device, order.run, order.state_dir)
+        if holder_of(advert.number, peer.roster.members) != peer.number:
+            raise RefusalError(f"this node is not the next one after member {advert.number}")
+        channel = peer.channel(advert, "split")
+        geometry = unpack_geometry(
+            record(content, "poses", ArrayRecord), record(content, "facts", ConfigRecord)
+        )
+        if geometry.digest != order.geometry:
+            raise RefusalError("a geometry that the order does not speak of")
+        division = design.division(self.experiment.split, steps_of(self.experiment))
+        seed = scene_seed(order.seed, order.client)
+        holder = self._at(order, version, division, geometry, content, channel)
+        places = places_of(division, geometry, seed)
+        shares = torch.stack([holder.embed(one.visits) for one in places])
+        text = fingerprint_of(places) + shares.numpy().tobytes()
+        box = channel.seal(text, *about(order, leg))
+        return RecordDict(
+            {
+                "box": ArrayRecord({"box": to_array(as_bytes(box))}),
+                "origin": origin_of(order, request_of(content)),
+            }
+        )
+
+    def _at(
+        self,
+        order: Order,
+        version: int,
+        division: Division,
+        geometry: Geometry,
+        content: RecordDict,
+        channel: Channel,
+    ) -> Holder:
+        """The share of the table after exchange ``version``: from disk, or one exchange further
+        than what is there."""
+        folder = self.device.state_dir(order.state_dir, order.run)
+        if not folder:
+            raise RefusalError("a holder keeps its share in a state folder, this node has none")
+        store = ClientState(Path(folder) / f"holding-{order.method}-{order.seed}")
+        assert isinstance(division.encoder, Grid), "sealed tables are grids"
+        holder = Holder.second(division.encoder)
+        if not version:
+            return holder
+        try:
+            holder.restore(store.read(order.client, version))
+            return holder
+        except MissingMemoryError:
+            if version > 1:
+                holder.restore(store.read(order.client, version - 1))
+        box = from_array(record(content, "seed", ArrayRecord)["box"]).numpy().tobytes()
+        named = replace(order, exchange=version, view=-1)
+        text = channel.open(box, *about(named, "seed"))
+        batches = self.experiment.split.batches
+        shape = (division.rays * division.samples, division.head.crossing)
+        mask = expand(text, batches * shape[0] * shape[1]).view(batches, *shape)
+        first = (version - 1) * batches
+        seed = scene_seed(order.seed, order.client)
+        for places, part in zip(
+            positions(division, geometry, seed, first, batches), mask, strict=True
+        ):
+            holder.learn(places.visits, part)
+        store.save(order.client, version, holder.tensors())
+        store.prune(order.client, min(order.durable, version - 1))
+        return holder

@@ -1,0 +1,381 @@
+"""A node's half of split learning: heads, pictures and renderings stay here.
+
+State is one file per scene and exchange (:class:`fedapp.store.client_state.ClientState`), and a list
+of what was answered. The same request again is computed again from the state before it and gets the
+same bits; another request for an exchange that was answered is refused, or a server could have two
+gradients under one noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from fedapp.config.designs import DESIGNS, Design, sealed_rate, steps_of
+from fedapp.node.device import Device
+from fedapp.node.holder import HolderNode, as_bytes, masked_batches, open_features, peer_of
+from fedapp.store.client_state import ClientState
+from privacy.node_secret import NodeSecret
+from privacy.sealed import Scaler
+from privacy.secagg.identity import KEY_FILE, load_identity
+from privacy.secagg.messages import RefusalError
+from strategies.flower.exchanges import (
+    Order,
+    origin_of,
+    pack_geometry,
+    pack_scaled,
+    pack_share,
+    request_of,
+    unpack_scaled,
+    unpack_share,
+)
+from strategies.flower.records import record
+from strategies.flower.wire import to_array
+from strategies.flower.wire16 import narrow, widen
+from tasks.atomic import PRIVATE, write_json
+from tasks.data.cameras import PixelRays
+from tasks.errors import InputError
+from tasks.split_nerf.halves import ClientHalf, Division, ServerHalf, Whole
+from tasks.split_nerf.scene import TOUR, Geometry, Scene, scene_seed
+from tasks.split_nerf.task import scores
+
+ANSWERED = "answered.json"
+LOOK = "look-"  # begins the names of what was judged
+CHUNK = 4096  # rays rendered at a time where nothing crosses
+
+
+class SplitNode:
+    """Answers to the legs of exchanges (a :class:`strategies.flower.workflow.NodeHalf`)."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.experiment = device.experiment
+        torch.set_num_threads(self.experiment.runtime.threads)
+
+    def leg(self, name: str, content: RecordDict) -> RecordDict:
+        """``scenes``, ``exchange``, ``look``, ``alone``; ``hold`` and ``hold-look`` of a peer."""
+        if name == "scenes":
+            return self._scenes(content)
+        order = Order.unpacked(content)
+        self._refuse_order(order)
+        legs: dict[str, Callable[[Order, RecordDict], RecordDict]] = {
+            "exchange": self._exchange,
+            "look": self._look,
+            "alone": self._alone,
+            "hold": lambda o, c: HolderNode(self.device).hold(o, c),
+            "hold-look": lambda o, c: HolderNode(self.device).look(o, c),
+        }
+        if name not in legs:
+            raise RefusalError(f"no leg {name!r}")
+        if name not in ("hold", "hold-look"):
+            self._refuse_client(order.client)
+        return legs[name](order, content)
+
+    # ------------------------------------------------------------------ what is asked
+    def _refuse_order(self, order: Order) -> None:
+        """Raise :class:`RefusalError` for an order that is not one of this node's configuration."""
+        experiment = self.experiment
+        if order.config != experiment.digest:
+            raise RefusalError("the server's configuration is not this node's")
+        if order.method not in experiment.method_list or order.seed not in experiment.seed_list:
+            raise RefusalError(f"{order.method!r} at seed {order.seed} is not what is trained")
+        if not 0 <= order.client < experiment.clients.total:
+            raise RefusalError(f"client {order.client} of {experiment.clients.total}")
+        if not 0 <= order.exchange <= experiment.rounds * experiment.split.exchanges:
+            raise RefusalError(f"exchange {order.exchange} is not one of this run")
+        if not 0 <= order.durable <= order.exchange:
+            raise RefusalError("the server cannot have what was not made")
+        if order.state_dir and not self.device.simulated:
+            raise RefusalError("a folder on this node is not the server's to say")
+
+    def _refuse_client(self, client: int) -> None:
+        if self.device.hosts is not None and client not in self.device.hosts:
+            raise RefusalError(f"the scene of client {client} is not here")
+
+    def _scenes(self, content: RecordDict) -> RecordDict:
+        """The public geometry of the scenes asked for, and this node's key for the run."""
+        asked = record(content, "scenes", ConfigRecord)
+        clients, run, offered = asked["clients"], asked["run"], asked["state-dir"]
+        if asked["config"] != self.experiment.digest:
+            raise RefusalError("the server's configuration is not this node's")
+        if not isinstance(clients, list) or not all(type(client) is int for client in clients):
+            raise RefusalError("scenes are asked for by number")
+        if offered and not self.device.simulated:
+            raise RefusalError("a folder on this node is not the server's to say")
+        reply = RecordDict()
+        for client in clients:
+            if not 0 <= client < self.experiment.clients.total:
+                raise RefusalError(f"client {client} of {self.experiment.clients.total}")
+            self._refuse_client(client)
+            scene = self.device.pieces.task.client_data(client)
+            reply[f"poses.{client}"], reply[f"facts.{client}"] = pack_geometry(scene.geometry)
+        if any(DESIGNS[method].kind == "sealed" for method in self.experiment.method_list):
+            advert = peer_of(self.device, str(run), str(offered)).advert
+            reply["peer"] = ConfigRecord(advert.packed())
+        return reply
+
+    # ------------------------------------------------------------------ exchanges
+    def _exchange(self, order: Order, content: RecordDict) -> RecordDict:
+        """K steps of a client's head on what the server's half sent."""
+        place = ScenePlace(self.device, order)
+        if place.design.kind == "alone":
+            raise RefusalError(f"nothing crosses in {order.method}")
+        request = place.begin(content)
+        crossing, reply = self._received(place, content)
+        client, scaler = place.client, place.scaler
+        if order.exchange > 1:
+            state = place.store.read(order.client, order.exchange - 1)
+            client.restore(state)
+            if scaler:
+                scaler.restore(state)
+        gradients = place.train(crossing)
+        place.finish(client.tensors() | (scaler.tensors() if scaler else {}), request)
+        if place.design.kind == "sealed":
+            shares, box = masked_batches(place, gradients, content)
+            reply["gradient"] = pack_share(shares)
+            reply["seed"] = ArrayRecord({"box": to_array(as_bytes(box))})
+        else:
+            reply["gradient"] = pack_scaled(narrow(gradients))
+        reply["origin"] = origin_of(order, request)
+        return reply
+
+    def _received(self, place: ScenePlace, content: RecordDict) -> tuple[Tensor, RecordDict]:
+        """What crossed ``[K, M, W]``, and an empty reply."""
+        shape = place.shape(self.experiment.split.batches)
+        if place.design.kind == "sealed":
+            own = unpack_share(content, "crossing", shape, torch.int32)
+            return open_features(place, own, content, "hold"), RecordDict()
+        return widen(unpack_scaled(content, "crossing", shape)), RecordDict()
+
+    # ------------------------------------------------------------------ baselines
+    def _alone(self, order: Order, content: RecordDict) -> RecordDict:
+        """As many steps of a field that is not split as an exchange has."""
+        place = ScenePlace(self.device, order)
+        if place.design.kind != "alone":
+            raise RefusalError(f"{order.method} is trained by exchanges")
+        request = place.begin(content)
+        whole = place.whole(order.exchange - 1)
+        batches = self.experiment.split.batches
+        first = (order.exchange - 1) * batches
+        for step in range(first, first + batches):
+            whole.step(place.scene.geometry, place.scene.colours, place.seed, step)
+        place.finish(whole.server.tensors() | whole.client.tensors(), request)
+        return RecordDict({"origin": origin_of(order, request)})
+
+    # ------------------------------------------------------------------ looking
+    def _look(self, order: Order, content: RecordDict) -> RecordDict:
+        """Render a view; what is told of it is what the configuration releases."""
+        place = ScenePlace(self.device, order)
+        geometry = place.scene.geometry
+        rays = view_rays(self.device, geometry, order.view)
+        request = place.begin_look(content)
+        shown, depth = self._rendered(place, rays, content)
+        shape = (geometry.height, geometry.width)
+        picture = shown.view(*shape, 3)
+        reply = RecordDict()
+        told: dict[str, float] = {}
+        if order.view < len(geometry.poses) and self.experiment.split.metrics:
+            truth = place.scene.images[order.view]
+            found = scores(picture[None], truth[None])
+            told = {name: value for name, value in found.items() if value is not None}
+        reply["scores"] = ConfigRecord(told)  # type: ignore[arg-type]
+        if self.device.simulated and self.experiment.report.pictures:
+            shown_depth = depth.view(*shape)
+            arrays = {"picture": to_array(picture), "depth": to_array(shown_depth)}
+            if order.view < len(geometry.poses):
+                arrays["truth"] = to_array(place.scene.images[order.view])
+            reply["pictures"] = ArrayRecord(arrays)
+        reply["origin"] = origin_of(order, request)
+        return reply
+
+    def _rendered(
+        self, place: ScenePlace, rays: Tensor, content: RecordDict
+    ) -> tuple[Tensor, Tensor]:
+        order, geometry = place.order, place.scene.geometry
+        if place.design.kind == "alone":
+            whole = place.whole(order.exchange)
+            parts = [whole.render(geometry, part) for part in rays.split(CHUNK)]
+            return torch.cat([one for one, _ in parts]), torch.cat([other for _, other in parts])
+        client = place.client
+        if order.exchange:
+            client.restore(place.store.read(order.client, order.exchange))
+        samples = geometry.march_rays(rays, place.division.samples)
+        shape = place.shape(1, len(rays))
+        if place.design.kind == "sealed":
+            own = unpack_share(content, "crossing", shape, torch.int32)
+            crossing = open_features(place, own, content, "hold-look")[0]
+        else:
+            crossing = widen(unpack_scaled(content, "crossing", shape))[0]
+        return client.render(samples, crossing, geometry.background)
+
+
+def view_rays(device: Device, geometry: Geometry, view: int) -> Tensor:
+    """Rays ``[H W, 6]`` of a held-out view, or of a camera of the tour behind them."""
+    count = len(geometry.poses)
+    if not geometry.train <= view < count + TOUR:
+        raise RefusalError(f"view {view} is not one to look at")
+    poses = geometry.poses
+    if view >= count:
+        poses, view = device.pieces.task.tour(geometry, TOUR), view - count
+    pixels = PixelRays(poses, geometry.focal, geometry.height, geometry.width)
+    return pixels[geometry.of_view(view)]
+
+
+class ScenePlace:
+    """One scene of one arm on this node: its pieces, its state, and what was answered."""
+
+    def __init__(self, device: Device, order: Order) -> None:
+        self.device = device
+        self.order = order
+        self.design: Design = DESIGNS[order.method]
+        experiment = device.experiment
+        self.division: Division = self.design.division(experiment.split, steps_of(experiment))
+        self.scene: Scene = device.pieces.task.client_data(order.client)
+        if order.geometry != self.scene.geometry.digest:
+            raise RefusalError("the server speaks of another scene's geometry")
+        folder = device.state_dir(order.state_dir, order.run)
+        if not folder:
+            raise InputError(
+                "state-dir",
+                "",
+                "a client keeps its head on the node",
+                'start it with --node-config "state-dir=…"',
+            )
+        self.folder = Path(folder) / f"{order.method}-{order.seed}"
+        self.store = ClientState(self.folder)
+
+    @property
+    def seed(self) -> int:
+        """Of the scene's rays, which is public."""
+        return scene_seed(self.order.seed, self.order.client)
+
+    def shape(self, batches: int, rays: int = 0) -> tuple[int, int, int]:
+        """Of what crosses: ``[K, B S, W]``."""
+        division = self.division
+        return batches, (rays or division.rays) * division.samples, division.head.crossing
+
+    @cached_property
+    def secret(self) -> NodeSecret:
+        """Of this node; in a simulation a stand-in that follows from the arm's seed."""
+        if self.device.simulated:
+            return NodeSecret.simulated("split", self.order.seed, self.order.client)
+        return NodeSecret.of(load_identity(self.device.key_folder("") / KEY_FILE))
+
+    @property
+    def purpose(self) -> tuple[object, ...]:
+        """What streams of this scene are for."""
+        run = "" if self.device.simulated else self.order.run
+        return (run, self.order.method, self.order.seed, self.order.client, self.pictures)
+
+    @cached_property
+    def pictures(self) -> str:
+        """SHA-256 of the pictures: others never share a stream with them."""
+        return sha256(self.scene.images.contiguous().numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def client(self) -> ClientHalf:
+        """The head at its secret start."""
+        return ClientHalf(self.division, self._start())
+
+    @cached_property
+    def scaler(self) -> Scaler | None:
+        """The running scale of a sealed table's client."""
+        if self.design.kind != "sealed":
+            return None
+        settings = self.device.experiment.split
+        return Scaler(len(settings.cells.split(",")), sealed_rate(settings))
+
+    def _start(self) -> torch.Generator:
+        # The same for every method: what differs between rows is the design
+        run, _, seed, client, pictures = self.purpose
+        return self.secret.generator("split head", run, seed, client, pictures)
+
+    def whole(self, version: int) -> Whole:
+        """The field that is not split, as exchange ``version`` left it."""
+        order = self.order
+        whole = Whole(ServerHalf(self.division, (order.seed, order.client)), self.client)
+        if version:
+            state = self.store.read(order.client, version)
+            whole.server.restore(state)
+            whole.client.restore(state)
+        return whole
+
+    def train(self, crossing: Tensor) -> Tensor:
+        """K steps of the head in order; what leaves of each gradient ``[K, M, W]`` (of a sealed
+        table: in the ring)."""
+        settings = self.device.experiment.split
+        division, geometry = self.division, self.scene.geometry
+        defence = self.design.defence(settings)
+        first = (self.order.exchange - 1) * settings.batches
+        leaving = []
+        for k, received in enumerate(crossing):
+            step = first + k
+            pixels = geometry.batch(self.seed, step, division.rays)
+            samples = geometry.march(pixels, division.samples, (self.seed, step))
+            draws = self.secret.draws("split noise", *self.purpose, self.order.exchange, k)
+            targets = defence.targets(self.scene.colours[pixels], draws)
+            _, gradient = self.client.step(
+                samples, received, targets, geometry.background, step
+            )
+            if self.scaler:
+                leaving.append(self.scaler.encode(gradient, division.fade(step)))
+            else:
+                leaving.append(defence.protect(gradient, step / division.steps, draws))
+        return torch.stack(leaving)
+
+    # ------------------------------------------------------------------ versions
+    def begin(self, content: RecordDict) -> str:
+        """The digest of what is asked; raises :class:`RefusalError` if this exchange was answered
+        to another request, or cannot be next."""
+        order = self.order
+        request = request_of(content)
+        known = self._answered()
+        answered = known.get(str(order.exchange))
+        if answered not in (None, request):
+            raise RefusalError(f"exchange {order.exchange} was answered to another request")
+        made = sum(not name.startswith(LOOK) for name in known)
+        if not 1 <= order.exchange <= made + 1:
+            raise RefusalError(f"exchange {order.exchange} is not the next")
+        return request
+
+    def begin_look(self, content: RecordDict) -> str:
+        """The same for a look. A view is judged once after each exchange: scores of renderings that
+        a server makes up, one after another, would tell the picture."""
+        order = self.order
+        request, known = request_of(content), self._answered()
+        if order.exchange > sum(not name.startswith(LOOK) for name in known):
+            raise RefusalError(f"exchange {order.exchange} was not made")
+        name = f"{LOOK}{order.exchange}-{order.view}"
+        if known.setdefault(name, request) != request:
+            raise RefusalError(f"view {order.view} was judged on something else")
+        write_json(self._file, known, PRIVATE)
+        return request
+
+    def finish(self, state: dict[str, Tensor], request: str) -> None:
+        """Keep the state after an exchange and that it was answered, before the answer leaves."""
+        order = self.order
+        self.store.save(order.client, order.exchange, state)
+        known = self._answered()
+        if str(order.exchange) not in known:
+            write_json(self._file, {**known, str(order.exchange): request}, PRIVATE)
+        self.store.prune(order.client, min(order.durable, order.exchange - 1))
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"client-{self.order.client:06d}" / ANSWERED
+
+    def _answered(self) -> dict[str, Any]:
+        if not self._file.exists():
+            return {}
+        found: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return found
+
+

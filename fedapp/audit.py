@@ -19,7 +19,8 @@ AUDIT_FILE = "audit.json"
 CANARY_NUMBERS = 400_000_000  # canaries times numbers times rounds: what is spent by default
 ABOUT = (
     "The canaries test the release as the code makes it, at this run's settings, not what the "
-    "run's nodes did; the run's own sums are tested by their norms."
+    "run's nodes did; the run's own sums are tested by their norms, which counts on members that "
+    "keep to their clip (one that does not can make up for noise that is missing)."
 )
 
 

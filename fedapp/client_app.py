@@ -49,11 +49,14 @@ def _hello(message: Message, context: Context) -> RecordDict:
 
     device = Device(context)
     _refuse_foreign(message, device, "hello")
-    hello: dict[str, int | str] = {
+    hello: dict[str, int | str | bytes] = {
         "partition": device.partition,
         "partitions": device.whole("num-partitions", 1),
         "hosts": "any" if device.simulated else device.hosted,
     }
+    challenge = str(message.content.config_records["hello"]["challenge"])
+    if signature := device.greeting(challenge, str(hello["hosts"])):
+        hello["signature"] = signature
     return RecordDict({"hello": ConfigRecord(hello)})  # type: ignore[arg-type]
 
 

@@ -9,7 +9,6 @@ silently mix code.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -18,8 +17,7 @@ from typing import Any
 
 from fedapp import PACKAGES, ROOT
 from tasks.errors import FedappError, InputError
-
-REFERENCE = re.compile(r"[^\W\d][\w.]*:[\w.]*")
+from tasks.registry import REFERENCE
 
 
 class ForeignCodeError(FedappError):
@@ -118,10 +116,8 @@ def people_of(path: str) -> str:
 def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[str, Any]) -> None:
     """Raise unless this process runs the server's code, that of the plug-ins ``config`` names
     included."""
-    mine = fingerprint(config)
-    if server_fingerprint == mine:
-        return
-    (own, *plugins), (theirs, *_) = mine.split(" "), server_fingerprint.split(" ")
+    # Our own code first: to know the plug-ins' a task may have to be imported
+    own, theirs = _own(), server_fingerprint.split(" ")[0]
     if own != theirs:
         raise ForeignCodeError(
             f"the ClientApp runs code from {ROOT}, the ServerApp from {server_root}, and they "
@@ -129,6 +125,10 @@ def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[st
             "Start the local SuperLink from an empty directory (`fedapp run` does), or install "
             "the same version."
         )
+    mine = fingerprint(config)
+    if server_fingerprint == mine:
+        return
+    plugins = mine.split(" ")[1:]
     different = [
         part.split("=")[0] for part in plugins if part not in server_fingerprint.split(" ")
     ]

@@ -115,7 +115,8 @@ EXCHANGES = WorkflowKind(
     identity="fedapp.run.split:identity",
     node="fedapp.node.split:SplitNode",
     check="fedapp.config.designs:refuse_exchanges",
-    # What the server's half is, whose state on the node it goes on with, and (of the first exchange,
+    # What the server's half is, whose state on the node it goes on with, and (of the first
+    # exchange,
     # of what has no answer yet) which of the arms and scenes it asks
     choices=frozenset({"crossing.values", "crossing.scales", "order.run", "scenes.run"}),
     smallest={

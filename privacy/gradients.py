@@ -1,7 +1,8 @@
 """Defences of split learning: what a client does to its targets and to the gradient that leaves.
 
 None of these noises is accounted: no epsilon is claimed for any. (The head is trained on the very
-pixels, so one pixel changes all later gradients; noise per ray cannot be composed as if it did not.)
+pixels, so one pixel changes all later gradients; noise per ray cannot be composed as if it did
+not.)
 Draws come from the node's secret and are a function of run, exchange and step: a replayed order
 gives the same bits and averages nothing away. A server that starts another run gets other noise.
 """
@@ -44,7 +45,8 @@ class Bare:
 
 @dataclass(frozen=True)
 class DecayingNoise(Bare):
-    r"""S2NeRF's noise. *S2NeRF: Privacy-preserving Training Framework for NeRF*, B. Chen et al., CCS
+    r"""S2NeRF's noise. *S2NeRF: Privacy-preserving Training Framework for NeRF*, B. Chen et al.,
+    CCS
     2024, https://arxiv.org/abs/2409.01661 (formula from the released program).
 
     .. math::

@@ -1,7 +1,8 @@
 """Secrets of a node, and a channel between two nodes that the server between them cannot read.
 
 Everything random that a client's pictures pass through outside of ``plain`` (initial weights of its
-head, noise, shares) is derived from a secret of its node: a server that names the streams would take
+head, noise, shares) is derived from a secret of its node: a server that names the streams would
+take
 them off again. A stream is a function of what it is for, so that a repeated request gets the same
 bits and never a second draw of the same noise.
 """
@@ -61,7 +62,8 @@ class NodeSecret:
 
     @classmethod
     def simulated(cls, *name: object) -> NodeSecret:
-        """A node that only exists in a simulation has none: runs stay reproducible by their seed."""
+        """A node that only exists in a simulation has none: runs stay reproducible by their
+        seed."""
         return cls(sha256(canonical(["simulated", *map(str, name)])).digest())
 
     def bytes(self, *purpose: object) -> bytes:
@@ -134,9 +136,7 @@ class Peer:
         roster: whose keys are believed.
     """
 
-    def __init__(
-        self, identity: Ed25519PrivateKey, number: int, run: str, roster: Roster
-    ) -> None:
+    def __init__(self, identity: Ed25519PrivateKey, number: int, run: str, roster: Roster) -> None:
         if roster.members.get(number) != public_bytes(identity):
             raise RefusalError("the roster does not hold this node's key")
         self.number = number
@@ -199,7 +199,9 @@ class Channel:
             aes = AESGCM(derive(self.key, b"", "box"))
             return aes.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], self._about(about))
         except (InvalidTag, ValueError) as error:
-            raise RefusalError("a sealed box that is not the peer's, or not of this step") from error
+            raise RefusalError(
+                "a sealed box that is not the peer's, or not of this step"
+            ) from error
 
     @staticmethod
     def _about(about: tuple[object, ...]) -> bytes:

@@ -5,7 +5,8 @@ distribution of what it receives is the same for every client's pictures, up to 
 telling AES-128-CTR from random: the messages it gets are uniform in :math:`Z_{2^{64}}` or short
 seeds, independent of the pictures, for a holder that follows the protocol as for one that sends
 anything it likes. *Conditions:* the two holders do not pool what they have (one that controls both
-reads the features as if they were not shared; ``fedapp attack`` shows that as its positive control);
+reads the features as if they were not shared; ``fedapp attack`` shows that as its positive
+control);
 positions and cameras are public, and rays are drawn from a public seed, never by what pictures show
 (no importance sampling, no occupancy grid); keys are pinned by a roster that the server cannot
 write. *Not covered:* integrity (a holder can spoil the training, and a client that meets numbers
@@ -26,7 +27,8 @@ one unit at most, whatever wraps). The client sends :math:`g - \mathrm{PRG}(k)` 
 the seed k to the other.
 
 **Descent.** Adam is not linear in the gradient, so shares cannot do it. The client divides each
-level's gradient by a running root mean square of its own, which stays with it; the holders divide by
+level's gradient by a running root mean square of its own, which stays with it; the holders divide
+by
 public visit counts:
 
 .. math::
@@ -92,7 +94,8 @@ def looked_at(division: Division, geometry: Geometry, rays: Tensor) -> list[Plac
 
 
 def digest_of(visits: Visits) -> bytes:
-    """SHA-256 of a batch's positions as a holder sees them: shares of holders that rounded one weight
+    """SHA-256 of a batch's positions as a holder sees them: shares of holders that rounded one
+    weight
     differently would not add up, so the client compares."""
     text = hashlib.sha256(visits.rows.contiguous().numpy().tobytes())
     text.update(visits.weights.contiguous().numpy().tobytes())

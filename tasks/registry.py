@@ -8,11 +8,15 @@ reference also works inside a Flower bundle.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
 from tasks.errors import InputError, nearest
+
+# The one grammar of references: what a node's allow-list looks for is what the loader imports
+REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def installed(axis: str) -> dict[str, str]:
@@ -26,6 +30,10 @@ def reference(axis: str, name: str, table: Mapping[str, str], key: str | None = 
     if name in table:
         return table[name]
     if ":" in name:
+        if not REFERENCE.fullmatch(name):
+            raise InputError(
+                key or axis, name, "not of the form package.module:Name", "correct the reference"
+            )
         return name
     plugins = installed(axis)
     if name in plugins:
@@ -61,6 +69,8 @@ def load(axis: str, name: str, table: Mapping[str, str], key: str | None = None)
 
 
 def resolve(target: str) -> Any:
-    """The object at ``"module:attribute"``."""
+    """The object at ``"module:attribute"``; raises ``ValueError`` for another text."""
+    if not REFERENCE.fullmatch(target):
+        raise ValueError(f"{target!r} is not of the form module:attribute")
     module_name, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module_name), attribute)

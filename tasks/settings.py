@@ -258,7 +258,8 @@ class SplitSettings(Settings):
         0, ge=0, le=2**24, description="rows of a level at most, by hashing; 0: dense levels"
     )
     cut: Literal["features", "hidden", "geometry"] = Field(
-        "hidden", description="what crosses: grid features, the first layer (as published), geometry"
+        "hidden",
+        description="what crosses: grid features, the first layer (as published), geometry",
     )
     variant: Literal["full", "light"] = Field(
         "full", description="light: 16 units everywhere and one colour layer less"

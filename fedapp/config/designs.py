@@ -2,7 +2,8 @@
 
 ``split`` is the published system without a defence, ``s2nerf`` with its own; ``sealed`` shares the
 table between two holders. The baselines train where the pictures are and send nothing: ``unsplit``
-is the same field in one place, ``private-grid`` and ``private-fourier`` are what a client can afford
+is the same field in one place, ``private-grid`` and ``private-fourier`` are what a client can
+afford
 alone.
 """
 
@@ -130,8 +131,10 @@ def refuse_exchanges(experiment: Experiment) -> None:
             "a sealed table needs a second holder, on another node",
             "set it to 2 or more, or leave out the method sealed",
         )
-    if experiment.split.hashed and "sealed" in experiment.method_list and (
-        experiment.split.hashed & (experiment.split.hashed - 1)
+    if (
+        experiment.split.hashed
+        and "sealed" in experiment.method_list
+        and (experiment.split.hashed & (experiment.split.hashed - 1))
     ):
         raise InputError(
             "split.hashed", experiment.split.hashed, "not a power of two", "use 65536 or so"

@@ -20,7 +20,7 @@ from fedapp.config.experiment import Experiment
 from fedapp.config.places import BUNDLED, OF_NODE, OF_SERVER
 from fedapp.identity import ForeignCodeError, references
 from privacy.releases import RELEASES
-from privacy.secagg.identity import POLICY_FILE, Policy
+from privacy.secagg.identity import KEY_FILE, POLICY_FILE, Policy, greeting_text, load_identity
 from privacy.secagg.messages import RefusalError
 from sim.simulated import inside
 from strategies.failures import describe, disclose
@@ -204,6 +204,17 @@ class Device:
         assert self.hosts is not None, "simulated nodes host whatever they are asked to train"
         listed = str(self.node_config.get("clients", self.partition))
         return ",".join(part.strip() for part in listed.split(","))
+
+    def greeting(self, challenge: str, hosts: str) -> bytes:
+        """This node's signature on its number and clients, and on the server's ``challenge``; empty
+        if it has no key."""
+        if self.simulated or "state-dir" not in self.node_config:
+            return b""
+        file = self.key_folder("") / KEY_FILE
+        if not file.exists():
+            return b""
+        text = greeting_text(challenge, self.context.node_id, self.partition, hosts)
+        return load_identity(file).sign(text)
 
     # ------------------------------------------------------------------ limits
     @cached_property

@@ -1,6 +1,7 @@
 """The second holder of a sealed table: a peer node that knows positions and no pictures.
 
-It gets the seed of its share of each gradient sealed by the client, and answers with its share of the
+It gets the seed of its share of each gradient sealed by the client, and answers with its share of
+the
 features sealed for the client; the server in between relays ciphertext.
 """
 

@@ -1,6 +1,7 @@
 """A node's half of split learning: heads, pictures and renderings stay here.
 
-State is one file per scene and exchange (:class:`fedapp.store.client_state.ClientState`), and a list
+State is one file per scene and exchange (:class:`fedapp.store.client_state.ClientState`), and a
+list
 of what was answered. The same request again is computed again from the state before it and gets the
 same bits; another request for an exchange that was answered is refused, or a server could have two
 gradients under one noise.
@@ -103,7 +104,8 @@ class SplitNode:
     def _scenes(self, content: RecordDict) -> RecordDict:
         """The public geometry of the scenes asked for, and this node's key for the run."""
         asked = record(content, "scenes", ConfigRecord)
-        clients, run, offered = asked["clients"], asked["run"], asked["state-dir"]
+        clients: Any = asked["clients"]
+        run, offered = str(asked["run"]), str(asked["state-dir"])
         if asked["config"] != self.experiment.digest:
             raise RefusalError("the server's configuration is not this node's")
         if not isinstance(clients, list) or not all(type(client) is int for client in clients):
@@ -118,7 +120,7 @@ class SplitNode:
             scene = self.device.pieces.task.client_data(client)
             reply[f"poses.{client}"], reply[f"facts.{client}"] = pack_geometry(scene.geometry)
         if any(DESIGNS[method].kind == "sealed" for method in self.experiment.method_list):
-            advert = peer_of(self.device, str(run), str(offered)).advert
+            advert = peer_of(self.device, run, offered).advert
             reply["peer"] = ConfigRecord(advert.packed())
         return reply
 
@@ -322,9 +324,7 @@ class ScenePlace:
             samples = geometry.march(pixels, division.samples, (self.seed, step))
             draws = self.secret.draws("split noise", *self.purpose, self.order.exchange, k)
             targets = defence.targets(self.scene.colours[pixels], draws)
-            _, gradient = self.client.step(
-                samples, received, targets, geometry.background, step
-            )
+            _, gradient = self.client.step(samples, received, targets, geometry.background, step)
             if self.scaler:
                 leaving.append(self.scaler.encode(gradient, division.fade(step)))
             else:
@@ -377,5 +377,3 @@ class ScenePlace:
             return {}
         found: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
         return found
-
-

@@ -133,8 +133,9 @@ class Comparison:
         self.protection.begin(self._anchor)
         facts = self.run_facts
         nodes = gather(
-            self.grid, experiment.runtime.nodes, PATIENCE, facts.fingerprint, facts.root, _warn
-        )
+            self.grid, experiment.runtime.nodes, PATIENCE, facts.fingerprint, facts.root, _warn,
+            self.protection.vouch,
+        )  # fmt: skip
         self.protection.enrol(nodes)
         self._connect(nodes)
         if not done:
@@ -160,7 +161,10 @@ class Comparison:
     def _welcome_back(self) -> None:
         """Devices that restarted since the last turn take part again."""
         facts = self.run_facts
-        nodes = renewed(self.grid, self.nodes, RETURN, facts.fingerprint, facts.root, _warn)
+        nodes = renewed(
+            self.grid, self.nodes, RETURN, facts.fingerprint, facts.root, _warn,
+            self.protection.vouch,
+        )  # fmt: skip
         if nodes != self.nodes:
             self._connect(nodes)
 

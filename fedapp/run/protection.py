@@ -16,8 +16,9 @@ from privacy.budget.charge import Charging
 from privacy.budget.ledger import Head, Ledger
 from privacy.budget.spent import Spent
 from privacy.sampling import Sampler
-from privacy.secagg.identity import Roster, enrol_simulated
-from strategies.flower.roster import Node
+from privacy.secagg.identity import Roster, enrol_simulated, greeting_text
+from privacy.secagg.primitives import is_signed
+from strategies.flower.roster import ANY, Node, Vouch
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,6 +135,26 @@ class Protection:
                 "deployed nodes take part in private rounds only with pinned keys",
                 "make keys with `fedapp enrol` and give every node and the server the same roster",
             )
+
+    @property
+    def vouch(self) -> Vouch | None:
+        """Believe who nodes say they are only by the roster's keys, where a file of them is
+        given."""
+        given = self.experiment.privacy.roster
+        if self.ledger is None or not given:
+            return None
+        members = Roster.read(Path(given)).members
+
+        def vouch(node: Node, challenge: str, signature: bytes) -> str:
+            hosts = ANY if node.hosts is None else node.told
+            text = greeting_text(challenge, node.node_id, node.partition, hosts)
+            known = members.get(node.partition)
+            if known is None:
+                return f"no member {node.partition} stands in the roster"
+            signed = is_signed(known, signature, text)
+            return "" if signed else f"it did not sign that it is member {node.partition}"
+
+        return vouch
 
     @cached_property
     def sessions(self) -> Sessions:

@@ -19,10 +19,10 @@ from fedapp.config.designs import DESIGNS, steps_of
 from fedapp.config.pieces import Pieces
 from fedapp.run.lineup import Lineup, Run
 from fedapp.run.split_scene import ServedScene
-from privacy.secagg.identity import enrol_simulated, load_identity
-from privacy.secagg.primitives import public_bytes
 from privacy.node_secret import Advert
+from privacy.secagg.identity import enrol_simulated, load_identity
 from privacy.secagg.messages import RefusalError
+from privacy.secagg.primitives import public_bytes
 from strategies.flower.exchanges import unpack_geometry
 from strategies.flower.legs import converse
 from strategies.flower.legs import exchange as one_leg
@@ -218,9 +218,7 @@ class SplitArm:
         pictures = final and self.street.simulated and experiment.report.pictures
         first = min(self.scenes, default=-1)
         film = pictures and self.method == experiment.method_list[0]
-        talks = [
-            scene.look(film=film and scene.client == first) for scene in self.scenes.values()
-        ]
+        talks = [scene.look(film=film and scene.client == first) for scene in self.scenes.values()]
         self._converse(grid, talks)
         metrics: dict[str, Any] = {}
         for name in ("psnr", "ssim"):

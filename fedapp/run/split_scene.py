@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedapp.config.designs import DESIGNS
-from privacy.node_secret import Advert, holder_of
+from privacy.node_secret import holder_of
 from privacy.sealed import Holder, looked_at, positions
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import (
@@ -23,7 +23,7 @@ from strategies.flower.exchanges import (
     unpack_scaled,
     unpack_share,
 )
-from strategies.flower.legs import Talk
+from strategies.flower.legs import Part, Talk
 from strategies.flower.records import bytes_of, content_of, record
 from strategies.flower.roster import Node
 from strategies.flower.wire import from_array, to_array
@@ -105,7 +105,8 @@ class ServedScene:
         self._learn(batches, answer, order)
 
     def _learn(self, batches: list[Places], answer: RecordDict, order: Order) -> None:
-        """Replay the mini-batches in order; nothing of this half changes if the answer is no good."""
+        """Replay the mini-batches in order; nothing of this half changes if the answer is no
+        good."""
         shape = (
             self.settings.batches,
             self.division.rays * self.division.samples,
@@ -130,7 +131,8 @@ class ServedScene:
         yield from self._ask(self._home, "alone", {"order": order.packed()}, order)
 
     def look(self, film: bool) -> Talk:
-        """Renderings of the held-out views (and of the tour): scores, and in a simulation pictures."""
+        """Renderings of the held-out views (and of the tour): scores, and in a simulation
+        pictures."""
         self.scores, self.pictures, self.tour = {}, [], []
         count = len(self.geometry.poses)
         views = [*range(self.geometry.train, count), *(range(count, count + TOUR) if film else ())]
@@ -149,7 +151,7 @@ class ServedScene:
         judged = self.geometry.held_out
         self.scores = {n: sum(v) / judged for n, v in found.items() if len(v) == judged}
 
-    def _look_at(self, view: int) -> Talk:
+    def _look_at(self, view: int) -> Part[RecordDict]:
         order = self._order(self.exchange, view)
         content: dict[str, Any] = {"order": order.packed()}
         if self.design.crosses:
@@ -165,7 +167,7 @@ class ServedScene:
         answer = yield from self._ask(self._home, "look", content, order)
         return answer
 
-    def _crossing_of(self, rays: Tensor, order: Order) -> Talk:
+    def _crossing_of(self, rays: Tensor, order: Order) -> Part[dict[str, Any]]:
         if self.holder is not None:
             content = yield from self._ask_peer(order, "hold-look")
             (places,) = looked_at(self.division, self.geometry, rays)
@@ -219,7 +221,7 @@ class ServedScene:
             for step in range(first, first + batches)
         ]
 
-    def _ask(self, node: Node, leg: str, content: dict[str, Any], order: Order) -> Talk:
+    def _ask(self, node: Node, leg: str, content: dict[str, Any], order: Order) -> Part[RecordDict]:
         """Send a leg and return the content of the answer, if it is one to it."""
         street = self.arm.street
         trains = leg in ("exchange", "alone", "hold")
@@ -232,7 +234,7 @@ class ServedScene:
         self.bytes_up += bytes_of(found)
         return found
 
-    def _ask_peer(self, order: Order, leg: str) -> Talk:
+    def _ask_peer(self, order: Order, leg: str) -> Part[dict[str, Any]]:
         """The peer's key and its sealed share of the features, for the client."""
         street = self.arm.street
         own = street.adverts.get(self._home.partition)

@@ -197,6 +197,7 @@ class Ledger:
         new = not self.file.exists()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with os.fdopen(os.open(self.file, flags, PRIVATE), "ab") as handle:
+            os.fchmod(handle.fileno(), PRIVATE)  # an older version may have left it open to all
             handle.write(line + b"\n")
             handle.flush()
             os.fsync(handle.fileno())

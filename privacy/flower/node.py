@@ -109,12 +109,18 @@ class SecureNode:
         are named as the public numbers say."""
         if work["order"]["config"] != self.config:
             return "the server's configuration is not this node's"
-        lists = {
-            int(member): [int(client) for client in clients]
-            for member, clients in work["clients"].items()
-        }
+        # One spelling only: the masked leg looks its clients up by the same text
+        names = {str(member): member for member in terms.members}
+        for table in ("clients", "versions"):
+            told = work.get(table, {})
+            if set(told) != set(names) or not all(
+                isinstance(numbers, list) and all(type(number) is int for number in numbers)
+                for numbers in told.values()
+            ):
+                return f"the work's {table} are not lists of whole numbers, one for each member"
+        lists = {names[name]: clients for name, clients in work["clients"].items()}
         everyone = [client for clients in lists.values() for client in clients]
-        if sorted(lists) != list(terms.members) or not all(lists.values()):
+        if not all(lists.values()):
             return "some member has no clients to train"
         if len(set(everyone)) < len(everyone) or len(everyone) != public["clients"]:
             return (

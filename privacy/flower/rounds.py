@@ -84,6 +84,10 @@ class Sessions:
         times = self.left_out[member].times + 1 if member in self.left_out else 1
         self.left_out[member] = LeftOut(times, self.number + 2 ** (times - 1), reason)
 
+    def forgive(self) -> None:
+        """Bring everybody back: without those who are left out too few remain."""
+        self.left_out = {m: out._replace(until=self.number) for m, out in self.left_out.items()}
+
     def absent(self, member: int) -> str:
         """The reason to leave a member out of the next sum; empty if there is none."""
         out = self.left_out.get(member)
@@ -112,6 +116,10 @@ class SecureRounds(FederatedRounds):
 
     def _too_small(self, orders: Sequence[tuple[Node, Order]]) -> bool:
         there = [pair for pair in orders if not self.sessions.absent(pair[0].partition)]
+        if super()._too_small(there) or len(there) < Policy().min_nodes:
+            # Waiting would help nobody: absence is counted in sums, and there would be none
+            self.sessions.forgive()
+            there = list(orders)
         return super()._too_small(there) or len(there) < Policy().min_nodes
 
     def _collect(

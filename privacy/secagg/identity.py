@@ -22,7 +22,7 @@ from privacy.secagg.graph import (
     harary,
     lowest_threshold,
 )
-from privacy.secagg.primitives import public_bytes
+from privacy.secagg.primitives import canonical, public_bytes
 from tasks.atomic import PRIVATE, make_folder, sync_folder, write_json
 from tasks.errors import InputError
 
@@ -100,6 +100,11 @@ def enrol_simulated(folder: Path, nodes: list[int], server: bytes) -> Roster:
     return roster
 
 
+def greeting_text(challenge: str, node_id: int, partition: int, hosts: str) -> bytes:
+    """The text that a node signs when it is greeted."""
+    return canonical(["fedapp greeting 1", challenge, node_id, partition, hosts])
+
+
 NUMBERS: dict[str, Any] = {
     "min_nodes": int,
     "colluding": int,
@@ -109,6 +114,18 @@ NUMBERS: dict[str, Any] = {
     "epsilon_max": (int, float),
     "delta": (int, float),
 }
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table, if no key is said twice: of two limits the later one would silently hold."""
+    names = [name for name, _ in pairs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{repeated[0]} is said twice")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def _names(values: object) -> tuple[str, ...]:
@@ -158,7 +175,11 @@ class Policy:
         if not needed and not file.exists():
             return cls()
         try:
-            given = json.loads(file.read_text())
+            given = json.loads(
+                file.read_text(encoding="utf-8"),
+                object_pairs_hook=_without_repeats,
+                parse_constant=_no_number,
+            )
             lists = {name: _names(given.get(name, [])) for name in ("releases", "plugins")}
             policy = cls(**{**given, **lists})
             limits = asdict(policy)

@@ -10,6 +10,7 @@ so or revealed so; only several of them tell which (:func:`blamed`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations, islice
 
@@ -89,34 +90,49 @@ def _strangers(
 def blamed(pairs: Iterable[tuple[int, int]], dealt: str, held: str) -> dict[int, str]:
     """The members that explain faults between two members each, in as few names as there can be.
 
-    One fault lies with one of two. A member that is part of two or more is named for them; where a
-    fault has nobody like that, both are, as the pair they are.
+    One fault lies with one of two, whichever dealt. A member is named alone if every smallest set
+    of
+    members that explains all faults has it (one liar is part of all the faults it makes, so nobody
+    honest is named beside it); of a fault that is left, both are named as the pair they are.
 
     Args:
         pairs: (dealer, holder) of each fault.
         dealt: what a holder has of a dealer.
         held: what a holder with several of them did.
     """
-    left = set(pairs)
+    faults = set(pairs)
     found: dict[int, str] = {}
-    while left:
-        dealers = {dealer: sorted(h for d, h in left if d == dealer) for dealer, _ in left}
-        holders = {holder: sorted(d for d, h in left if h == holder) for _, holder in left}
-        dealer = max(sorted(dealers), key=lambda member: len(dealers[member]))
-        holder = max(sorted(holders), key=lambda member: len(holders[member]))
-        if len(dealers[dealer]) == len(holders[holder]) == 1:
-            for one, other in sorted(left):
-                what = f"is at fault: member {other} holds {dealt} of member {one}"
-                found.setdefault(one, f"it or member {other} {what}")
-                found.setdefault(other, f"it or member {one} {what}")
-            break
-        if len(dealers[dealer]) >= len(holders[holder]):
-            found[dealer] = f"members {dealers[dealer]} hold {dealt} of it"
-            left = {pair for pair in left if pair[0] != dealer}
-        else:
-            found[holder] = f"{held} of members {holders[holder]}"
-            left = {pair for pair in left if pair[1] != holder}
+    for member in sorted(_certain({frozenset(pair) for pair in faults})):
+        holders = sorted(holder for dealer, holder in faults if dealer == member)
+        dealers = sorted(dealer for dealer, holder in faults if holder == member)
+        parts = [f"members {holders} hold {dealt} of it"] if holders else []
+        parts += [f"{held} of members {dealers}"] if dealers else []
+        found[member] = "; ".join(parts)
+    certain = set(found)
+    for one, other in sorted(faults):
+        if not {one, other} & certain:
+            what = f"is at fault: member {other} holds {dealt} of member {one}"
+            found.setdefault(one, f"it or member {other} {what}")
+            found.setdefault(other, f"it or member {one} {what}")
     return found
+
+
+def _certain(edges: set[frozenset[int]]) -> set[int]:
+    """Members that are in every smallest set that touches all ``edges``; of more than can be looked
+    through, those that touch more edges than the others could explain."""
+    members = sorted({member for edge in edges for member in edge})
+    for size in range(1, len(members)):
+        if math.comb(len(members), size) > TRIES:
+            degree = {m: sum(m in edge for edge in edges) for m in members}
+            return {m for m in members if degree[m] > size}
+        covers = [
+            set(chosen)
+            for chosen in combinations(members, size)
+            if all(edge & set(chosen) for edge in edges)
+        ]
+        if covers:
+            return set.intersection(*covers)
+    return set()
 
 
 def _suspects(shares: Shares, threshold: int) -> Iterator[tuple[int, ...]]:

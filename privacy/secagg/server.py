@@ -287,7 +287,9 @@ class SecAggServer:
             # could not be opened before
             seen = self._suspected()
             suspects = {owner: seen[owner] for owner in error.owners if owner in seen}
-            if len(error.owners) == 1 and not suspects:
+            # ... or as one holder's single share that is wrong, unless one more can be told apart
+            told = all(len(shares[o]) >= self.terms.threshold + 2 for o in error.owners)
+            if len(error.owners) == 1 and not suspects and told:
                 text = "the shares of its secrets do not combine: dealt, or revealed, wrongly"
                 suspects = dict.fromkeys(error.owners, text)
             reason = f"{error}; {SPOILT}" if error.owners else SPOILT
@@ -324,7 +326,7 @@ class SecAggServer:
         suspects = {
             owner: "members say that its sealed shares do not open, and it was silent at the end"
             for owner in short
-            if owner in self._accused and point(owner) not in revealed
+            if owner in self._suspected() and point(owner) not in revealed
         }
         raise AbortedError(
             f"the secrets of members {short} cannot be restored: too few of their "

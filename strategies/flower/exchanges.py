@@ -1,8 +1,10 @@
 """Messages of split learning: what crosses between a server's half and a client's, and no more.
 
-Every message of a scene has a record ``order`` (:class:`Order`). Down: ``crossing`` {values, scales}
+Every message of a scene has a record ``order`` (:class:`Order`). Down: ``crossing`` {values,
+scales}
 (16 bits and a scale, :mod:`strategies.flower.wire16`), or of a sealed table {share} (int32) and
-``peer``, the other holder's key and sealed box. Up: ``gradient`` {values, scales} or {share} (int64)
+``peer``, the other holder's key and sealed box. Up: ``gradient`` {values, scales} or {share}
+(int64)
 and a sealed seed, with ``origin`` {session, exchange, request}: the session and number of the order
 and the digest of what was asked. No message holds pixels, colours, densities or losses; ``scores``
 (if the configuration releases metrics) and ``picture`` (of a simulation) answer a ``look``.
@@ -185,9 +187,7 @@ def _refuse_impossible(geometry: Geometry) -> None:
 
 # ---------------------------------------------------------------------- answers
 def origin_of(order: Order, request: str) -> ConfigRecord:
-    return ConfigRecord(
-        {"session": order.session, "exchange": order.exchange, "request": request}
-    )
+    return ConfigRecord({"session": order.session, "exchange": order.exchange, "request": request})
 
 
 def refuse_stale(content: RecordDict, order: Order, request: str) -> None:

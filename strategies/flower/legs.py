@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -70,7 +71,9 @@ def exchange(
             time.sleep(min(max((now - max(started, last)) * POLL_SHARE, low), high))
 
 
-Talk = Generator[Message, "Message | None", None]  # yields messages, is sent their replies
+T = TypeVar("T")
+Part: TypeAlias = Generator[Message, Message | None, T]  # yields messages, is sent their replies
+Talk: TypeAlias = Generator[Message, Message | None, None]
 
 
 def converse(grid: Grid, talks: Sequence[Talk], timeout: float, in_flight: int) -> None:

@@ -9,6 +9,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from tasks.errors import ReplyError
 
 FAILURE = "failure"
+LONGEST = 600  # letters of a node's words
+# Whatever a reply of another shape or type raises where it is read
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError)
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 
@@ -30,10 +33,26 @@ def content_of(reply: Message | None, timeout: float) -> RecordDict:
     if reply is None:
         raise ReplyError(f"no answer within {timeout:g} s")
     if reply.has_error():
-        raise ReplyError(_last_line(reply.error.reason) or f"Flower error code {reply.error.code}")
-    if FAILURE in reply.content:
-        raise ReplyError(str(record(reply.content, FAILURE, ConfigRecord)["reason"]))
+        raise ReplyError(
+            plain(_last_line(reply.error.reason)) or f"Flower error code {reply.error.code}"
+        )
+    content_of_failure(reply.content)
     return reply.content
+
+
+def content_of_failure(content: RecordDict) -> None:
+    """Raise :class:`ReplyError` with a node's own words where it says that it failed."""
+    if FAILURE not in content:
+        return
+    failure = content[FAILURE]
+    reason = failure.get("reason", "") if isinstance(failure, ConfigRecord) else ""
+    raise ReplyError(plain(str(reason)) or "it failed, and does not say why")
+
+
+def plain(text: str) -> str:
+    """A node's words as one line of limited length, without what a terminal would obey."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * LONGEST])
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def bytes_of(content: RecordDict) -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.flower.legs import exchange, lifetime
-from strategies.flower.records import FAILURE, record
+from strategies.flower.records import FAILURE, plain, record
 from tasks.errors import StoppedError
 
 HELLO = "query.hello"
 ANY = "any"
+Vouch = Callable[["Node", str, bytes], str]  # node, challenge, signature -> why it is left out
+MOST_NODES = 1_000_000  # and clients: more are no numbers of either
 WINDOW = 64  # greetings at a time
 
 
@@ -26,6 +29,7 @@ class Node:
     node_id: int
     partition: int
     hosts: frozenset[int] | None
+    told: str = field(default="", compare=False)  # its clients in its own words, which it signed
 
 
 def gather(
@@ -35,18 +39,20 @@ def gather(
     fingerprint: str,
     root: str,
     report: Callable[[str], None],
+    vouch: Vouch | None = None,
 ) -> list[Node]:
     """Wait for ``expected`` nodes, greet them, and return those that run this very code, by
     partition.
 
     Flower's own sampling waits for ever; here ``patience`` seconds without enough nodes is an
-    error.
+    error. ``vouch`` believes a node's number and clients by its signature under a roster: without
+    one, whoever says first that it has somebody's clients keeps that node out.
     """
     identifiers = _wait(grid, expected, patience)
     nodes: list[Node] = []
     reasons: list[str] = []
     while True:
-        nodes, reasons, partitions = _greet(grid, identifiers, patience, fingerprint, root)
+        nodes, reasons, partitions = _greet(grid, identifiers, patience, fingerprint, root, vouch)
         if partitions <= len(identifiers):
             break
         identifiers = _wait(grid, partitions, patience)
@@ -65,6 +71,7 @@ def renewed(
     fingerprint: str,
     root: str,
     report: Callable[[str], None],
+    vouch: Vouch | None = None,
 ) -> list[Node]:
     """The nodes, where a device that restarted has its old place again: Flower knows it by a new
     id.
@@ -78,7 +85,7 @@ def renewed(
     unknown = sorted(there - {node.node_id for node in nodes})
     if not gone or not unknown:
         return nodes
-    found, reasons, _ = _greet(grid, unknown, patience, fingerprint, root)
+    found, reasons, _ = _greet(grid, unknown, patience, fingerprint, root, vouch)
     for reason in reasons:
         report(f"a node is left out: {reason}")
     back = {
@@ -92,11 +99,18 @@ def renewed(
 
 
 def _greet(
-    grid: Grid, identifiers: list[int], patience: float, fingerprint: str, root: str
+    grid: Grid,
+    identifiers: list[int],
+    patience: float,
+    fingerprint: str,
+    root: str,
+    vouch: Vouch | None,
 ) -> tuple[list[Node], list[str], int]:
     """(those who run this very code, why others are left out, how many nodes they say there
     are)."""
-    greeting = RecordDict({"hello": ConfigRecord({"fingerprint": fingerprint, "root": root})})
+    challenge = secrets.token_hex(16)
+    said = {"fingerprint": fingerprint, "root": root, "challenge": challenge}
+    greeting = RecordDict({"hello": ConfigRecord(said)})  # type: ignore[arg-type]
     ttl = lifetime(patience, len(identifiers), WINDOW)
     messages = [Message(greeting, node_id, HELLO, ttl=ttl) for node_id in identifiers]
     nodes: list[Node] = []
@@ -105,14 +119,17 @@ def _greet(
     for index, reply in exchange(grid, messages, patience, WINDOW):
         try:
             found = _node(identifiers[index], reply, reasons)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             reasons.append(
                 f"node {identifiers[index]}: a malformed answer to the greeting "
                 f"({type(error).__name__}: {error})"
             )
             continue
         if found is not None:
-            node, claimed = found
+            node, claimed, signature = found
+            if vouch is not None and (objection := vouch(node, challenge, signature)):
+                reasons.append(f"node {node.node_id}: {objection}")
+                continue
             nodes.append(node)
             partitions = max(partitions, claimed)
     return nodes, reasons, partitions
@@ -148,14 +165,17 @@ def _wait(grid: Grid, expected: int, patience: float) -> list[int]:
         time.sleep(0.02)
 
 
-def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node, int] | None:
+def _node(
+    node_id: int, reply: Message | None, reasons: list[str]
+) -> tuple[Node, int, bytes] | None:
     if reply is None:
         reasons.append(f"node {node_id}: no answer to the greeting")
     elif reply.has_error():
-        reasons.append(f"node {node_id}: {reply.error.reason or f'error code {reply.error.code}'}")
+        told = plain(reply.error.reason or f"error code {reply.error.code}")
+        reasons.append(f"node {node_id}: {told}")
     elif FAILURE in reply.content:
         reasons.append(
-            f"node {node_id}: {record(reply.content, FAILURE, ConfigRecord)['reason']!s}"
+            f"node {node_id}: {plain(str(record(reply.content, FAILURE, ConfigRecord)['reason']))}"
         )
     else:
         answer = record(reply.content, "hello", ConfigRecord)
@@ -165,8 +185,14 @@ def _node(node_id: int, reply: Message | None, reasons: list[str]) -> tuple[Node
             if hosts == ANY
             else frozenset(int(part) for part in hosts.split(",") if part.strip())
         )
-        partition = int(answer["partition"])  # type: ignore[arg-type]
-        return Node(node_id, partition, clients), int(answer["partitions"])  # type: ignore[arg-type]
+        numbers = [answer["partition"], answer["partitions"], *(clients or ())]
+        if not all(type(number) is int and 0 <= number <= MOST_NODES for number in numbers):
+            raise ValueError(f"numbers from 0 to {MOST_NODES} were expected, not {numbers[:5]}")
+        partition, partitions = (int(number) for number in numbers[:2])
+        signature = answer.get("signature", b"")
+        if type(signature) is not bytes:
+            raise TypeError("a signature that is none")
+        return Node(node_id, partition, clients, hosts), partitions, signature
     return None
 
 

@@ -25,7 +25,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from strategies.cohort import Assignment, CohortResult
-from strategies.flower.records import FAILURE, record
+from strategies.flower.records import MALFORMED, content_of_failure, plain, record
 from strategies.types import Bounds, Broadcast, Payload
 from tasks.errors import ReplyError
 from tasks.params import is_finite
@@ -216,8 +216,7 @@ def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
     Raises :class:`ReplyError` for whatever is wrong with it.
     """
     try:
-        if FAILURE in content:
-            raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
+        content_of_failure(content)
         _same_round(content, order)
         array = record(content, "sum", ArrayRecord)["vector"]
         if array.dtype != "int32" or tuple(array.shape) != (size,):
@@ -229,7 +228,7 @@ def unpack_sum(content: RecordDict, order: Order, size: int) -> Answer:
         return Answer(
             CohortResult(payload, clients), record(content, "sum", ArrayRecord).count_bytes()
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
 
@@ -261,7 +260,7 @@ def unpack_answer(
     """
     try:
         return _unpack_answer(content, order, size, scalars, metrics)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise ReplyError(f"the reply is malformed: {type(error).__name__}: {error}") from error
 
 
@@ -272,8 +271,7 @@ def _unpack_answer(
     scalars: Mapping[str, Bounds],
     metrics: Collection[str],
 ) -> Answer:
-    if FAILURE in content:
-        raise ReplyError(str(record(content, FAILURE, ConfigRecord)["reason"]))
+    content_of_failure(content)
     try:
         _same_round(content, order)
         reported = dict(record(content, "clients", MetricRecord))
@@ -283,9 +281,9 @@ def _unpack_answer(
         raise ReplyError(f"the reply lacks the record {error}") from None
     result = CohortResult(clients=ids)
     failed = zip(_list(failures["ids"]), _list(failures["reasons"]), strict=True)
-    result.failures = {int(client): str(reason) for client, reason in failed}
-    result.fallbacks = [str(reason) for reason in _list(failures["fallbacks"])]
-    result.unseen = [str(reason) for reason in _list(failures["unseen"])]
+    result.failures = {int(client): plain(str(reason)) for client, reason in failed}
+    result.fallbacks = [plain(str(reason)) for reason in _list(failures["fallbacks"])]
+    result.unseen = [plain(str(reason)) for reason in _list(failures["unseen"])]
     if max(len(result.fallbacks), len(result.unseen)) > len(order.assignment.clients):
         raise ReplyError("the reply reports more chunks than it was asked to train clients")
     unasked = {*ids, *result.failures} - set(order.assignment.clients)

@@ -68,9 +68,7 @@ class Grid:
 
     def init(self, generator: torch.Generator) -> Tensor:
         """A table ``[R, F]`` uniform near zero."""
-        return torch.empty(self.rows, self.features).uniform_(
-            -SPREAD, SPREAD, generator=generator
-        )
+        return torch.empty(self.rows, self.features).uniform_(-SPREAD, SPREAD, generator=generator)
 
     def visit(self, points: Tensor) -> Visits:
         """The corners around ``points [M, 3]`` in [0, 1]^3."""

@@ -1,8 +1,10 @@
-"""The two halves of a split radiance field, each with its optimiser, and the field that is not split.
+"""The two halves of a split radiance field, each with its optimiser, and the field that is not
+split.
 
 A step of training is ``embed`` on the server, ``step`` on the client, ``learn`` on the server; per-
 parameter Adam makes two optimisers equal to one. The server's half recomputes features from its own
-parameters when a gradient comes back: of several mini-batches that went out together, each is applied
+parameters when a gradient comes back: of several mini-batches that went out together, each is
+applied
 to what the one before left (replayed in order).
 """
 
@@ -102,7 +104,11 @@ class Division:
 
     @classmethod
     def of(
-        cls, settings: SplitSettings, steps: int, cut: Cut | None = None, encoder: Encoder | None = None
+        cls,
+        settings: SplitSettings,
+        steps: int,
+        cut: Cut | None = None,
+        encoder: Encoder | None = None,
     ) -> Division:
         """The division a configuration describes; ``cut`` and ``encoder`` replace its own."""
         cells = tuple(int(part) for part in settings.cells.split(","))
@@ -241,10 +247,12 @@ class ClientHalf:
             loss = (shown - targets).square().mean()
             gradient, onto = torch.autograd.grad(loss, [received, params])
         self.head.step(onto, self.division.rate_at(step))
-        return float(loss), gradient
+        return float(loss.detach()), gradient
 
     @torch.no_grad()
-    def render(self, samples: Samples, crossing: Tensor, background: float) -> tuple[Tensor, Tensor]:
+    def render(
+        self, samples: Samples, crossing: Tensor, background: float
+    ) -> tuple[Tensor, Tensor]:
         """Colours ``[B, 3]`` and depths ``[B]`` of rays from what crossed for them ``[B S, W]``."""
         crossing = crossing.view(len(samples.directions), -1, crossing.shape[1])
         density, colour = self.division.head.shade(self.head.params, crossing, samples.directions)

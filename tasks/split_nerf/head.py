@@ -6,7 +6,8 @@ As in the released program of S2NeRF (Apache-2.0; read for facts): no biases,
     u = \mathrm{relu}(W_1 h(x)), \quad (s, g) = W_2 u, \quad \sigma = e^{s}, \quad
     c = \mathrm{sigmoid}(\mathrm{MLP}(\mathrm{SH}(d), g))
 
-with 15 numbers g and spherical harmonics of the direction d up to degree 4. The cut says how many of
+with 15 numbers g and spherical harmonics of the direction d up to degree 4. The cut says how many
+of
 these layers the server holds: ``features`` none (h crosses), ``hidden`` the first (u crosses: the
 published cut), ``geometry`` two (s and g cross: the server then knows the density).
 """
@@ -135,7 +136,7 @@ class _Exponential(torch.autograd.Function):
         return torch.exp(x)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradient * torch.exp(x.clamp(-STEEPEST, STEEPEST))
 

@@ -170,7 +170,8 @@ def _papered(shown: Room, axis: int, point: Tensor) -> Tensor:
     fine = shown.texture == "fine"
     if axis == 1:
         cells = 8 if fine else 4
-        odd = (((point[:, 0] + 1) * cells / 2).floor() + ((point[:, 2] + 1) * cells / 2).floor()) % 2
+        across = ((point[:, [0, 2]] + 1) * cells / 2).floor()
+        odd = across.sum(1) % 2
         return torch.where(odd[:, None] > 0, shown.paint[0], shown.paint[1])
     plain = shown.paint[2 if axis == 0 else 3].expand_as(point)
     if not fine:

@@ -117,9 +117,7 @@ class Geometry:
         if jitter is None:
             offset = torch.full((len(rays), samples), 0.5)
         else:
-            offset = torch.rand(
-                len(rays), samples, generator=generator("split jitter", *jitter)
-            )
+            offset = torch.rand(len(rays), samples, generator=generator("split jitter", *jitter))
         distance = near[:, None] + (torch.arange(samples) + offset) * spacing[:, None]
         points = origins[:, None] + distance[..., None] * directions[:, None]
         inside = ((points - lower) / (upper - lower)).clamp(0, 1)

@@ -56,7 +56,14 @@ def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: 
         5,
         release.length,
         json.dumps(dict(public), sort_keys=True),
-        json.dumps({"order": {"config": "config"}, "clients": clients, "ledger": None}),
+        json.dumps(
+            {
+                "order": {"config": "config"},
+                "clients": clients,
+                "versions": {member: [0] * len(named) for member, named in clients.items()},
+                "ledger": None,
+            }
+        ),
         bytes(32),
     )
     node = SecureNode(tmp_path / "node-0000", 0, "", Policy(), "config", frozenset({0, 1}))

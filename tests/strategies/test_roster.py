@@ -58,6 +58,7 @@ def test_a_device_that_restarted_has_its_old_place_under_its_new_id() -> None:
     places, said = again(grid, known(BEFORE))
     assert places == [(1000, 0), (1003, 1), (1002, 2)]
     assert said == ["the node of partition 1 is back, as node 1003"]
+    assert all(len(str(greeting.pop("challenge"))) == 32 for greeting in grid.greeted)
     assert grid.greeted == [{"fingerprint": "print", "root": "/code"}], "only the new one is asked"
 
 

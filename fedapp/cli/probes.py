@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fedapp.cli.output import PLAIN, JsonOption, console, write_json
+from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
 from tasks.atomic import write_json as write_file
 from tasks.errors import InputError
 
@@ -74,7 +74,9 @@ def _tables(result: dict[str, Any]) -> list[Table]:
 
 
 def attack(
-    path: Annotated[Path, typer.Argument(help="a run folder")],
+    path: Annotated[
+        Path, typer.Argument(help="a run folder, or a recipe of split learning (its study alone)")
+    ],
     name: Annotated[
         str,
         typer.Option(
@@ -86,15 +88,29 @@ def attack(
     method: Annotated[
         str, typer.Option(help="one of the run's methods; all of them if empty")
     ] = "",
+    overrides: OverrideOption = [],  # noqa: B006
+    runs: Annotated[
+        Path, typer.Option(help="folder for what a recipe's study finds, in one of its own")
+    ] = Path("runs"),
     target: JsonOption = "",
 ) -> None:
     """Attack a run's updates as its server could, under each release; numbers and pictures go into
-    its report."""
+    its report. Of split learning: every attacker on one transcript of each design."""
     from fedapp.attacks import attack_run
+    from fedapp.cli.attack_split import attack_folder, attack_recipe
+    from fedapp.config.recipes import recipe_names
     from fedapp.report.budget import show
     from fedapp.store.runfolder import RunFolder
 
+    if not path.exists() and str(path) in recipe_names():
+        return write_json(target, attack_recipe(str(path), overrides, runs, name, method))
+    if overrides:
+        raise InputError("-o", overrides[0], "a run has its configuration", "name a recipe instead")
     folder = RunFolder.open(path.resolve())
+    if folder.experiment.workflow_name == "exchanges":
+        found = attack_folder(folder, name, method)
+        _refresh(folder)
+        return write_json(target, found)
     rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"), method)
     table = Table(box=None)
     for column in (

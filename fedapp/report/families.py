@@ -23,6 +23,7 @@ FAMILIES: dict[str, str] = {
     "field": "fedapp.report.field:Fields",
     "head": "fedapp.report.head:Heads",
     "plain": "fedapp.report.plain:Plain",
+    "split": "fedapp.report.split:Split",
 }
 Sentences = list[tuple[str, str]]  # (good, plain or warning; the sentence)
 
@@ -37,6 +38,14 @@ TITLES = {
     "erm": "ERM",
     "meta-nsgd": "meta-NSGD",
     "adapters": "LoRA adapters",
+    "sealed": "Sealed split",
+    "split": "SplitNeRF",
+    "s2nerf": "S²NeRF",
+    "constant-noise": "Constant noise",
+    "label-noise": "Label noise",
+    "unsplit": "Not split",
+    "private-grid": "No server, small grid",
+    "private-fourier": "No server, Fourier",
     LOCAL: "Local",
 }
 

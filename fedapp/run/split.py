@@ -42,13 +42,7 @@ FILM = 6  # pictures per second of the tour
 def build(run: Run) -> Lineup:
     """Every design at every seed."""
     street = Street(run)
-    return Lineup([SplitArm(run, street, method, seed) for method, seed in arms_of(run.pieces)], [])
-
-
-def arms_of(pieces: Pieces) -> list[tuple[str, int]]:
-    """``(method, seed)`` of everything that is trained."""
-    experiment = pieces.experiment
-    return [(m, seed) for seed in experiment.seed_list for m in experiment.method_list]
+    return Lineup([SplitArm(run, street, method, seed) for method, seed in run.pieces.arms], [])
 
 
 def identity(pieces: Pieces) -> dict[str, Any]:
@@ -56,7 +50,7 @@ def identity(pieces: Pieces) -> dict[str, Any]:
     experiment = pieces.experiment
     split = experiment.split.model_dump()
     return {
-        "arms": [f"{method}-{seed}" for method, seed in arms_of(pieces)],
+        "arms": [f"{method}-{seed}" for method, seed in pieces.arms],
         "split": {key: split[key] for key in sorted(split)},
     }
 

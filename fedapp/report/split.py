@@ -1,0 +1,143 @@
+"""Split radiance fields in a report: renderings of held-out views beside what the client pays, and
+what attackers make of the traffic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedapp.config.designs import DESIGNS
+from fedapp.report.families import Sentences, Shown
+from fedapp.report.media import Media
+from fedapp.report.split_page import SPLIT_PAGE
+from fedapp.report.table import Column, Table
+
+ALONE = ("private-grid", "private-fourier")  # what a client reaches without any server
+CLOSE = 1.0  # dB: of the field that is not split
+
+
+class Split:
+    """The family of split radiance fields."""
+
+    template = SPLIT_PAGE
+    covers = frozenset(
+        {
+            "psnr",
+            "ssim",
+            "views",
+            "exchanges",
+            "client_parameters",
+            "client_multiply_adds",
+            "client_activation_bytes",
+            "bytes_up_per_step",
+            "bytes_down_per_step",
+            "diverged",
+        }
+    )
+
+    def tables(self, shown: Shown) -> list[Table | None]:
+        clients = sorted(
+            {name for row in shown.rows.values() for name in row.get("views") or {}}, key=int
+        )
+        return [
+            shown.table(
+                "held-out views",
+                [
+                    Column("PSNR ↑", ("psnr",)),
+                    Column("SSIM ↑", ("ssim",), 3),
+                    *(Column(f"client {c}", ("views", c)) for c in clients),
+                ],
+                "Means over the views that were not trained on; not computed unless clients release
+                "
+                "metrics (split.metrics). Rows without a server send nothing at all: what a design "
+                "has to beat.",
+            ),
+            shown.table(
+                "what the client pays",
+                [
+                    Column("parameters", ("client_parameters",), 0),
+                    Column("multiply-adds per sample", ("client_multiply_adds",), 0),
+                    Column("activations (bytes)", ("client_activation_bytes",), 0),
+                    Column("bytes up per step", ("bytes_up_per_step",), 0),
+                    Column("bytes down per step", ("bytes_down_per_step",), 0),
+                ],
+                "Bytes are counted from the serialised messages; those of a sealed table include "
+                "what the second holder is sent and sends.",
+            ),
+        ]
+
+    def findings(self, shown: Shown) -> Sentences:
+        return split_findings(shown.result["methods"], shown.titles)
+
+    def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
+        from fedapp.report import figures
+        from fedapp.report.colours import colours_of
+
+        order = shown.order
+        seed = shown.experiment.seed_list[0]
+        views = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
+        return {
+            "about_designs": {name: DESIGNS[name].about for name in order if name in DESIGNS},
+            "views": [
+                {"name": view, "pictures": {m: media(f"{m}-{seed}-adapted-{view}") for m in order}}
+                for view in views
+            ],
+            "film": media.video(f"{order[0]}-{seed}-tour"),
+            "sheet": media("attack-sheet"),
+            "grouped": grouped(media.folder.read("attack.json").get("rows", [])),
+            "curve": figures.over_rounds(
+                events, order, shown.titles, colours_of(order), ("psnr",), "PSNR of held-out views"
+            ),
+        }
+
+
+def grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of ``fedapp attack`` with all metrics of one attack on one design beside each other."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        entry = found.setdefault(
+            (row["release"], row["attack"]),
+            {"design": row["release"], "attack": row["attack"], "psnr": row.get("client_psnr")},
+        )
+        entry[row["metric"]] = row
+        if row.get("succeeds") is not None:
+            entry["succeeds"] = row["succeeds"]
+    return list(found.values())
+
+
+def split_findings(methods: dict[str, Any], titles: dict[str, str]) -> Sentences:
+    """Sentences a reader should not have to dig for, only where they hold."""
+    known = {name: row["psnr"] for name, row in methods.items() if row.get("psnr") is not None}
+    sentences: Sentences = []
+    alone = {name: known[name] for name in ALONE if name in known}
+    if alone:
+        best = max(alone, key=lambda name: alone[name])
+        for name in known:
+            crosses = name in DESIGNS and DESIGNS[name].crosses
+            if crosses and known[name] <= alone[best]:
+                sentences.append(
+                    (
+                        "warning",
+                        f"{titles[name]} renders held-out views at {known[name]:.1f} dB; a client "
+                        f"that never sends anything reaches {alone[best]:.1f} dB "
+                        f"({titles[best]}).",
+                    )
+                )
+    if "sealed" in known and "unsplit" in known:
+        gap = known["unsplit"] - known["sealed"]
+        kind = "good" if gap <= CLOSE else "plain"
+        sentences.append(
+            (
+                kind,
+                f"The sealed table renders at {known['sealed']:.1f} dB, the same field in one place
+                "
+                f"at {known['unsplit']:.1f} dB.",
+            )
+        )
+    if "split" in known:
+        sentences.append(
+            (
+                "warning",
+                "Without a defence the server's own features show the scene (`fedapp attack`).",
+            )
+        )
+    return sentences

@@ -46,9 +46,8 @@ class Split:
                     Column("SSIM ↑", ("ssim",), 3),
                     *(Column(f"client {c}", ("views", c)) for c in clients),
                 ],
-                "Means over the views that were not trained on; not computed unless clients release
-                "
-                "metrics (split.metrics). Rows without a server send nothing at all: what a design "
+                "Means over the views that were not trained on; not computed unless clients "
+                "release metrics (split.metrics). Rows without a server send nothing at all: what a design "
                 "has to beat.",
             ),
             shown.table(
@@ -128,9 +127,8 @@ def split_findings(methods: dict[str, Any], titles: dict[str, str]) -> Sentences
         sentences.append(
             (
                 kind,
-                f"The sealed table renders at {known['sealed']:.1f} dB, the same field in one place
-                "
-                f"at {known['unsplit']:.1f} dB.",
+                f"The sealed table renders at {known['sealed']:.1f} dB, the same field in one "
+                f"place at {known['unsplit']:.1f} dB.",
             )
         )
     if "split" in known:

@@ -55,11 +55,13 @@ from tasks.metrics import psnr
 from tasks.randomness import seed_of
 from tasks.settings import SplitSettings
 from tasks.split_nerf.grids import Grid
-from tasks.split_nerf.halves import ClientHalf, Division, Places, ServerHalf
+from tasks.split_nerf.halves import ClientHalf, Division, Places, ServerHalf, Whole
 from tasks.split_nerf.scene import Scene, scene_seed
 from tasks.split_nerf.task import SplitNerf
 
+CHUNK = 4096  # rays rendered at a time
 NULLS = 5  # null transcripts per kind
+LIMIT = 8.0  # of features in a training on noise
 LATE = 0.6  # share of the training after which the late surrogate starts
 METRICS = Score._fields
 SUCCESS = "edge"  # the metric by which an attack succeeds
@@ -147,7 +149,7 @@ class Recording:
         """The client's head as it starts."""
         return ClientHalf(self.division, self.secret.generator("head"))
 
-    def play(self, attackers: list[Attacker], tell: Callable[[int], None]) -> None:
+    def play(self, attackers: list[Attacker]) -> None:
         """Train to the end, showing every step."""
         division, geometry = self.division, self.scene.geometry
         for first in range(0, division.steps, self.case.batches):
@@ -165,7 +167,6 @@ class Recording:
                 for attacker in attackers:
                     attacker.see(Step(number, pixels, place, seen, shown))
                 self._learn(number, place, gradient)
-            tell(len(numbers))
 
     def _places(self, number: int) -> Places:
         places = self.division.places(self.scene.geometry, self.seed, number)
@@ -188,6 +189,8 @@ class Recording:
         pixels = geometry.batch(self.seed, number, division.rays)
         draws = self.secret.draws("noise", number)
         targets = self.defence.targets(self.scene.colours[pixels], draws)
+        if self.case.null:
+            crossing = crossing.clamp(-LIMIT, LIMIT)
         _, gradient = self.client.step(
             places.samples, crossing, targets, geometry.background, number
         )
@@ -197,6 +200,8 @@ class Recording:
                 gradient = self._noise_like(gradient, number)
             gradient = widen(narrow(gradient[None]))[0]
             return gradient, gradient
+        if self.case.null:  # a training on noise may leave the range of numbers
+            gradient = gradient.nan_to_num(0, 0, 0)
         whole = self.scaler.encode(gradient, division.fade(number))
         if self.case.null:
             whole = whole.flatten()[self._order(whole.numel(), number)].view(whole.shape)
@@ -255,15 +260,45 @@ def attackers_of(recording: Recording) -> dict[str, Attacker]:
     return found
 
 
+def baselines(scene: Scene, settings: SplitSettings, steps: int) -> tuple[dict[str, float], Tensor]:
+    """PSNR of designs in which nothing crosses, and the depths ``[V, H, W]`` that the field that is
+    not split finds."""
+    geometry = scene.geometry
+    shape = (geometry.held_out, geometry.height, geometry.width)
+    rays = torch.cat(
+        [geometry.pixels[geometry.of_view(v)] for v in range(geometry.train, len(geometry.poses))]
+    )
+    found: dict[str, float] = {}
+    depths = torch.zeros(shape)
+    for name, design in DESIGNS.items():
+        if design.crosses:
+            continue
+        division = design.division(settings, steps)
+        secret = NodeSecret.simulated("attack", name)
+        whole = Whole(ServerHalf(division, (0, 0)), ClientHalf(division, secret.generator("head")))
+        for step in range(steps):
+            whole.step(geometry, scene.colours, scene_seed(0, 0), step)
+        parts = [whole.render(geometry, part) for part in rays.split(CHUNK)]
+        shown = torch.cat([colour for colour, _ in parts]).view(*shape, 3)
+        found[name] = sum(map(psnr, shown, scene.truth)) / len(shown)
+        if name == "unsplit":
+            depths = torch.cat([depth for _, depth in parts]).view(shape)
+    return found, depths
+
+
 def attack_case(
-    case: Case, scene: Scene, settings: SplitSettings, steps: int, tell: Callable[[int], None]
+    case: Case,
+    scene: Scene,
+    settings: SplitSettings,
+    steps: int,
+    depths: Tensor,
 ) -> Outcome:
     """Record one transcript and score every attacker on it. The first held-out view is the leaked
-    one and is not scored; the client's own depths are the truth of depths."""
+    one and is not scored; ``depths [V, H, W]`` are the truth of depths."""
     torch.set_num_threads(1)
     recording = Recording(case, scene, settings, steps)
     attackers = attackers_of(recording)
-    recording.play(list(attackers.values()), tell)
+    recording.play(list(attackers.values()))
     geometry = scene.geometry
     own, seen = recording.views()
     shape = (geometry.height, geometry.width)
@@ -275,20 +310,22 @@ def attack_case(
         psnr(colour.view(*shape, 3), truth)
         for (colour, _), truth in zip(rendered, truths, strict=True)
     ) / len(truths)
-    depths = torch.stack([depth.view(shape) for _, depth in rendered[1:]])
     scores, pictures = {}, {"client": rendered[1][0].view(*shape, 3), "truth": truths[1]}
     for name, attacker in attackers.items():
         if isinstance(attacker, OneImage):
             attacker.fit(seen[0], truths[0].reshape(-1, 3))
-        guess, scored = best(attacker.guesses(seen[1:]), truths[1:], depths)
+        guess, scored = best(attacker.guesses(seen[1:]), truths[1:], depths[1:])
         scores[name] = scored
         pictures[name] = guess.pictures[0].view(*shape, 3).clamp(0, 1).nan_to_num()
     return Outcome(case, reached, scores, pictures)
 
 
 # ---------------------------------------------------------------------- the study
-def study(experiment: Experiment, tell: Callable[[str], None], workers: int = 2) -> list[Outcome]:
-    """All transcripts of :func:`cases_of`, in processes of their own.
+def study(
+    experiment: Experiment, tell: Callable[[str], None], workers: int = 2
+) -> tuple[list[Outcome], dict[str, float]]:
+    """All transcripts of :func:`cases_of`, in processes of their own, and the PSNR of designs in
+    which nothing crosses.
 
     Args:
         experiment: of split learning; its first client's scene is attacked.
@@ -303,20 +340,18 @@ def study(experiment: Experiment, tell: Callable[[str], None], workers: int = 2)
     cases = cases_of(experiment)
     steps = steps_of(experiment)
     found: list[Outcome] = []
+    bare, depths = baselines(scene, experiment.split, steps)
+    tell("baselines: " + ", ".join(f"{name} {value:.1f} dB" for name, value in bare.items()))
     context = get_context("spawn")  # a forked process would share torch's threads
     with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
         jobs = {
-            pool.submit(attack_case, case, scene, experiment.split, steps, _silent): case
+            pool.submit(attack_case, case, scene, experiment.split, steps, depths): case
             for case in cases
         }
         for done, job in enumerate(as_completed(jobs), 1):
             found.append(job.result())
             tell(f"transcript {done}/{len(cases)}: {jobs[job].name}")
-    return sorted(found, key=lambda outcome: cases.index(outcome.case))
-
-
-def _silent(steps: int) -> None:
-    return
+    return sorted(found, key=lambda outcome: cases.index(outcome.case)), bare
 
 
 def rows_of(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:

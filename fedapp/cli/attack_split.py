@@ -68,10 +68,10 @@ def _study(experiment: Experiment, name: str, method: str) -> tuple[dict[str, An
                 option, value, "split learning is attacked as a whole", "leave the option out"
             )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    outcomes = study(experiment, lambda text: console.print(text, style="dim"), cores)
+    outcomes, bare = study(experiment, lambda text: console.print(text, style="dim"), cores)
     rows = list(rows_of(outcomes))
     _show(rows)
-    return {"recipe": experiment.recipe, "rows": rows}, sheet(outcomes)
+    return {"recipe": experiment.recipe, "baselines": bare, "rows": rows}, sheet(outcomes)
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

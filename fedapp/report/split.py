@@ -47,8 +47,8 @@ class Split:
                     *(Column(f"client {c}", ("views", c)) for c in clients),
                 ],
                 "Means over the views that were not trained on; not computed unless clients "
-                "release metrics (split.metrics). Rows without a server send nothing at all: what a design "
-                "has to beat.",
+                "release metrics (split.metrics). Rows without a server send nothing at all: what "
+                "a design has to beat.",
             ),
             shown.table(
                 "what the client pays",

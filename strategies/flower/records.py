@@ -56,8 +56,21 @@ def plain(text: str) -> str:
 
 
 def bytes_of(content: RecordDict) -> int:
-    """Bytes of all records of a message as they are serialised, keys included."""
-    return int(sum(part.count_bytes() for part in content.values()))
+    """Bytes of all records of a message: serialised arrays, texts, numbers of 8, and keys.
+
+    (Flower's own count of a ``ConfigRecord`` fails on an empty text or list.)
+    """
+    total = 0
+    for part in content.values():
+        if isinstance(part, ArrayRecord):
+            total += part.count_bytes()
+            continue
+        for key, value in part.items():
+            values = value if isinstance(value, list) else [value]
+            total += len(key) + sum(
+                len(each) if isinstance(each, str | bytes) else 8 for each in values
+            )
+    return int(total)
 
 
 def _last_line(reason: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Attackers of split radiance fields on a small transcript, beside transcripts that hold nothing."""
+"""Attackers of split radiance fields on a small transcript, beside ones that hold nothing."""
 
 from __future__ import annotations
 

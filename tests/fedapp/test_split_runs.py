@@ -1,0 +1,415 @@
+"""Split learning over real messages: what crosses, what is refused, what survives a crash."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from device_kit import Town
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from safetensors.torch import load_file
+
+from fedapp.config.designs import DESIGNS
+from fedapp.config.experiment import Experiment
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
+from fedapp.workflows import EXCHANGES
+from privacy.secagg.identity import Policy
+from sim.inprocess import InProcessGrid
+from strategies.flower.records import FAILURE
+from tasks.errors import InputError, StoppedError
+
+Run = Callable[..., RunFolder]
+SMALL: dict[str, Any] = {
+    **{key: value for key, value in EXCHANGES.smallest.items() if key not in ("methods", "rounds")},
+    "clients.total": 3,
+    "clients.min": 1,
+    "split.metrics": True,
+    "report.pictures": False,
+    "evaluation.every": 99,
+}
+ALL = ",".join(DESIGNS)
+K, RAYS, SAMPLES = 2, 16, 4
+
+
+@pytest.fixture
+def run(run: Run, tmp_path: Path) -> Run:  # type: ignore[no-redef]
+    """Two rounds in a folder of its own unless a test says otherwise."""
+
+    def go(**changes: Any) -> RunFolder:
+        folder = str(tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}")
+        return run(**{"rounds": 2, "run-dir": folder, **changes})
+
+    return go
+
+
+def rounds(folder: RunFolder) -> list[dict[str, Any]]:
+    return [event for event in folder.events() if event["event"] == "round"]
+
+
+def state(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return load_file(list_checkpoints(folder.checkpoints)[-1])
+
+
+def same(one: RunFolder, two: RunFolder) -> bool:
+    first, second = state(one), state(two)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+class Listening(InProcessGrid):
+    """Keeps every message and its answer."""
+
+    heard: list[tuple[Message, Message]]
+
+    def deliver(self, message: Message) -> list[Message]:
+        kept = copy.deepcopy(message)
+        replies = super().deliver(message)
+        type(self).heard.append((kept, replies[0]))
+        return replies
+
+
+def listening() -> type[Listening]:
+    class Here(Listening):
+        heard: list[tuple[Message, Message]] = []  # noqa: RUF012
+
+    return Here
+
+
+# ---------------------------------------------------------------------- whole runs
+def test_every_design_trains_is_judged_and_reported(run: Run) -> None:
+    folder = run(**{**SMALL, "methods": ALL, "report.page": True, "report.pictures": True})
+    result = json.loads((folder.path / "result.json").read_text())
+    for method in DESIGNS:
+        row = result["methods"][method]
+        assert 3 < row["psnr"] < 60 and len(row["views"]) == 3
+        assert row["client_parameters"] > 0
+    assert result["methods"]["unsplit"]["bytes_up_per_step"] < 2000, "orders, and nothing else"
+    page = (folder.path / "report.html").read_text()
+    assert "Held-out views" in page and "shares of the table on two holders" in page
+    assert (folder.pictures / "sealed-0-adapted-0000-0.png").exists()
+    assert list(folder.videos.glob("sealed-0-tour.gif"))
+
+
+def test_bytes_are_those_of_the_wire_format(run: Run) -> None:
+    """Per step up and down: one number per ray, sample and unit that crosses, in its bytes."""
+    big = {"split.rays": 256, "split.samples": 32}
+    folder = run(**{**SMALL, **big, "methods": "split,sealed", "rounds": 1})
+    wanted = {"split": (64 * 2, 64 * 2), "sealed": (8 * 8 + 8 * 4, 8 * 4 + 8 * 4)}
+    for event in rounds(folder):
+        up, down = (256 * 32 * each for each in wanted[event["method"]])
+        # of a sealed table the peer's share goes up to the server and down to the client
+        assert event["metrics"]["bytes_up_per_step"] == pytest.approx(up, rel=0.02)
+        assert event["metrics"]["bytes_down_per_step"] == pytest.approx(down, rel=0.02)
+
+
+def test_a_run_is_the_same_on_one_node_and_on_three(run: Run, tmp_path: Path) -> None:
+    """But for who holds the second share, which changes no number."""
+    folders = [
+        run(nodes=nodes, **SMALL, methods="split,sealed", **{"run-dir": str(tmp_path / f"{nodes}")})
+        for nodes in (2, 3)
+    ]
+    one, two = (state(folder) for folder in folders)
+    for name in one:
+        if not name.endswith(("share", "box")):
+            assert torch.equal(one[name], two[name]), name
+
+
+# ---------------------------------------------------------------------- what crosses
+def test_no_message_holds_pixels_colours_densities_or_losses(run: Run) -> None:
+    """Every field of every answer of real training legs is one of a list, and no array has the size
+    of colours, densities or pictures. Negative control: a simulation's look with pictures."""
+    allowed = {
+        "train.leg": {"gradient", "seed", "box", "origin"},
+        "query.leg": {"scores", "origin", "box", "peer"},
+    }
+    grid = listening()
+    changes = {**SMALL, "methods": ALL, "split.metrics": False, "report.pictures": False}
+    run(grid=grid, **changes)
+    pictures = 4 * 8 * 8 * 3  # all of a scene
+    seen = set()
+    for message, reply in grid.heard:
+        kind = message.metadata.message_type
+        if kind == "query.hello":
+            continue
+        for name, part in reply.content.items():
+            if name.startswith(("poses.", "facts.")):
+                continue
+            assert name in allowed[kind], name
+            seen.add(name)
+            if name == "scores":
+                assert dict(part) == {}
+            if isinstance(part, ArrayRecord):
+                for key, value in part.items():
+                    shape = tuple(value.shape)
+                    crossing = shape[:2] == (K, RAYS * SAMPLES)
+                    assert key in ("values", "scales", "share", "box")
+                    assert crossing or shape == (K,) or len(shape) == 1
+                    assert shape != (RAYS, 3) and shape != (RAYS, SAMPLES)
+                    assert value.numpy().size != pictures
+    assert seen == {"gradient", "seed", "box", "origin", "scores", "peer"}
+    told = listening()
+    run(grid=told, **{**changes, "methods": "split", "report.pictures": True, "rounds": 1})
+    assert any("pictures" in reply.content for _, reply in told.heard)
+
+
+def test_metrics_are_told_only_where_the_configuration_says_so(run: Run) -> None:
+    folder = run(**{**SMALL, "methods": "split", "split.metrics": False})
+    result = json.loads((folder.path / "result.json").read_text())
+    assert result["methods"]["split"]["psnr"] is None
+
+
+def test_guarantee_what_the_server_gets_of_a_sealed_scene_is_uniform(run: Run) -> None:
+    """Real messages: shares of gradients up, and the peer's boxes; the gradients of the plain cut
+    are the negative control."""
+    from scipy.stats import chisquare
+
+    def p_value(data: bytes) -> float:
+        return float(chisquare(np.bincount(np.frombuffer(data, np.uint8), minlength=256)).pvalue)
+
+    found: dict[str, list[float]] = {"share": [], "values": [], "box": []}
+    for method in ("sealed", "split"):
+        grid = listening()
+        changes = {**SMALL, "methods": method, "rounds": 1, "split.rays": 128, "split.samples": 16}
+        run(grid=grid, **changes)
+        for _, reply in grid.heard:
+            for name in ("gradient", "box"):
+                if name in reply.content:
+                    for key, value in reply.content[name].items():
+                        if key != "scales":
+                            found[key].append(p_value(value.numpy().tobytes()))
+    assert min(found["share"]) > 1e-4 and min(found["box"]) > 1e-4
+    assert max(found["values"]) < 1e-12
+
+
+# ---------------------------------------------------------------------- the protocol
+def test_a_replayed_message_gets_the_same_bits(run: Run) -> None:
+    """Every message of training is delivered twice; noise included."""
+    differing: list[str] = []
+
+    class Twice(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            if message.metadata.message_type != "train.leg":
+                return super().deliver(message)
+            first = super().deliver(copy.deepcopy(message))[0]
+            second = super().deliver(message)
+            for name, part in first.content.items():
+                for key, value in part.items():
+                    other = second[0].content[name][key]
+                    one, two = (v.data if isinstance(v, Array) else v for v in (value, other))
+                    if one != two:
+                        differing.append(f"{name}.{key}")
+            return second
+
+    run(grid=Twice, **SMALL, methods="sealed,split,s2nerf,label-noise,unsplit")
+    assert not differing
+
+
+def test_another_request_for_an_answered_exchange_is_refused(run: Run) -> None:
+    """A server would have two gradients under one noise."""
+    reasons: list[str] = []
+
+    class Curious(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            again = copy.deepcopy(message)
+            replies = super().deliver(message)
+            name = again.content["leg"]["name"] if "leg" in again.content else ""
+            if name in ("exchange", "look") and "crossing" in again.content:
+                values = again.content["crossing"]["values"].numpy().copy()
+                values.flat[0] += 1
+                again.content["crossing"]["values"] = Array(values)
+                reasons.append(str(super().deliver(again)[0].content[FAILURE]["reason"]))
+            return replies
+
+    run(grid=Curious, **SMALL, methods="s2nerf")
+    assert any("was answered to another request" in reason for reason in reasons)
+    assert any("was judged on something else" in reason for reason in reasons)
+    assert all("another request" in r or "something else" in r for r in reasons)
+
+
+def test_a_foreign_answer_is_refused_and_training_goes_on(run: Run) -> None:
+    """An answer to another session, another exchange, another request; arrays of another shape or
+    not finite: the scene stays where it was, the others go on."""
+    lies: list[Callable[[Any], None]] = [
+        lambda c: c["origin"].__setitem__("session", "x"),
+        lambda c: c["origin"].__setitem__("exchange", 7),
+        lambda c: c["origin"].__setitem__("request", "0" * 64),
+        lambda c: c["gradient"].__setitem__("values", Array(np.zeros((1, 2, 3), np.float16))),
+        lambda c: c["gradient"].__setitem__(
+            "values", Array(np.full((K, RAYS * SAMPLES, 64), np.nan, np.float16))
+        ),
+        lambda c: c["gradient"].__setitem__("scales", Array(np.array([3.0, 1.0]))),
+        lambda c: c.pop("gradient"),
+    ]
+    for lie in lies:
+        done = []
+
+        class Lying(InProcessGrid):
+            def deliver(self, message: Message, lie: Any = lie, done: Any = done) -> list[Message]:
+                replies = super().deliver(message)
+                order = message.content.get("order")
+                if order is not None and order["client"] == 1 and not done:
+                    done.append(True)
+                    lie(replies[0].content)
+                return replies
+
+        honest = run(**SMALL, methods="split")
+        told = rounds(run(grid=Lying, **{**SMALL, "methods": "split", "rounds": 3}))
+        assert done and "1" in told[0]["failures"] and told[0]["clients"]["ok"] == 2
+        assert told[1]["failures"] == {} and told[1]["metrics"]["exchanges"] == 8
+        assert honest
+
+
+def test_a_node_that_dies_in_mid_exchange_goes_on_where_it_was(run: Run, tmp_path: Path) -> None:
+    """Its answers of the first turn are lost after it trained; nothing of the training is."""
+    whole = run(**{**SMALL, "methods": "sealed,split", "run-dir": str(tmp_path / "whole")})
+    lost: list[str] = []
+
+    class Dying(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            replies = super().deliver(message)
+            order = message.content.get("order")
+            leg = message.content["leg"]["name"] if "leg" in message.content else ""
+            if order is not None and order["client"] == 1 and order["exchange"] == 2:
+                kind = f"{order['method']}-{leg}"
+                if leg in ("exchange", "hold") and kind not in lost:
+                    lost.append(kind)
+                    replies[0].content.clear()
+                    replies[0].content[FAILURE] = ConfigRecord({"reason": "killed"})
+            return replies
+
+    changes = {**SMALL, "methods": "sealed,split", "rounds": 2, "run-dir": str(tmp_path / "cut")}
+    cut = run(grid=Dying, **changes)
+    told = rounds(cut)
+    assert sorted(lost) == ["sealed-exchange", "sealed-hold", "split-exchange"]
+    assert any("killed" in reason for event in told for reason in event["failures"].values())
+    first, second = state(whole), state(cut)
+    for name in first:
+        # (a sealed box of another exchange is another text)
+        if name.split(".")[0].endswith(("/0", "/2")) and not name.endswith("box"):
+            assert torch.equal(first[name], second[name]), "the others are not touched"
+
+
+def test_resume_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
+    methods = "sealed,split,s2nerf,unsplit"
+    whole = run(**{**SMALL, "methods": methods, "rounds": 4, "run-dir": str(tmp_path / "whole")})
+    cut = {**SMALL, "methods": methods, "run-dir": str(tmp_path / "cut")}
+
+    class Dies(InProcessGrid):
+        """The server dies in its third turn."""
+
+        sent = 0
+
+        def deliver(self, message: Message) -> list[Message]:
+            order = message.content.get("order")
+            if order is not None and order["exchange"] == 6 and order["method"] == "split":
+                raise KeyboardInterrupt
+            return super().deliver(message)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(grid=Dies, **{**cut, "rounds": 4})
+    resumed = run(**{**cut, "rounds": 4, "resume": True})
+    one, two = state(whole), state(resumed)
+    # boxes are sealed under the keys of a run's own nodes
+    kept = [name for name in one if not name.endswith("box")]
+    assert not [name for name in kept if not torch.equal(one[name], two[name])]
+    assert one.keys() == two.keys()
+
+
+# ---------------------------------------------------------------------- real nodes
+def test_real_nodes_hold_each_others_shares(run: Run, tmp_path: Path) -> None:
+    town = Town(tmp_path, 3, Policy())
+    changes = {
+        **SMALL,
+        **town.changes("plain"),
+        "methods": "sealed,s2nerf",
+        "report.pictures": True,
+    }
+    grid = listening()
+    folder = run(nodes=3, grid=town.grid(grid), **changes)
+    assert all(event["clients"]["ok"] == 3 for event in rounds(folder))
+    assert not any("pictures" in reply.content for _, reply in grid.heard)
+    holds = {
+        (message.metadata.dst_node_id - 1000, message.content["order"]["client"])
+        for message, _ in grid.heard
+        if message.content.get("leg") and message.content["leg"]["name"] == "hold"
+    }
+    assert holds == {(1, 0), (2, 1), (0, 2)}, "the next one in the roster"
+
+
+def test_guarantee_a_server_cannot_play_the_peer(run: Run, tmp_path: Path) -> None:
+    """It shows clients a key of its own as the peer's."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from privacy.node_secret import Peer
+    from privacy.secagg.identity import Roster
+    from privacy.secagg.primitives import public_bytes
+
+    town = Town(tmp_path, 3, Policy())
+    own = Ed25519PrivateKey.generate()
+    reasons: list[str] = []
+
+    class Playing(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            if "box" in message.content and "peer" in message.content:
+                number = int(message.content["peer"]["number"])
+                roster = Roster.read(town.roster)
+                fake = Roster({**roster.members, number: public_bytes(own)}, roster.server)
+                peer = Peer(own, number, str(message.content["order"]["run"]), fake)
+                message.content["peer"] = ConfigRecord(peer.advert.packed())
+            replies = super().deliver(message)
+            if FAILURE in replies[0].content:
+                reasons.append(str(replies[0].content[FAILURE]["reason"]))
+            return replies
+
+    with pytest.raises(StoppedError, match="not its own"):
+        run(
+            nodes=3,
+            grid=town.grid(Playing),
+            **{**SMALL, **town.changes("plain"), "methods": "sealed"},
+        )
+    assert reasons and all("not its own" in reason for reason in reasons)
+
+
+# ---------------------------------------------------------------------- what does not compose
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"methods": "maml"}, "methods"),
+        ({"methods": "sealed", "runtime.nodes": 1}, "runtime.nodes"),
+        ({"methods": "split", "clients.per-round": 1}, "clients.per-round"),
+        ({"methods": "split", "task": "image", "workflow": "exchanges"}, "task"),
+        ({"release": "secagg"}, "release"),
+        ({"split.cells": "8,x"}, "split.cells"),
+        ({"methods": "sealed", "split.hashed": 1000}, "split.hashed"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(
+    smoke: Callable[..., dict[str, Any]], changes: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Experiment.from_run_config(smoke(**{**SMALL, "runtime.nodes": 2, **changes}))
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split.variant": "light"},
+        {"split.cut": "features"},
+        {"split.cut": "geometry"},
+        {"split.hashed": 256},
+        {"split.texture": "fine"},
+        {"split.sealed-rate": 2.0},
+        {"split.label-noise": 0.1, "split.noise-scale": 0.5, "split.noise-decay": 1.0},
+    ],
+)
+def test_every_option_runs(run: Run, changes: dict[str, Any]) -> None:
+    methods = "sealed,split,s2nerf,label-noise,private-grid"
+    folder = run(**{**SMALL, "rounds": 1, "methods": methods, **changes})
+    assert all(event["clients"]["ok"] == 3 for event in rounds(folder))

@@ -115,14 +115,26 @@ EXCHANGES = WorkflowKind(
     identity="fedapp.run.split:identity",
     node="fedapp.node.split:SplitNode",
     check="fedapp.config.designs:refuse_exchanges",
-    # What the server's half is, whose state on the node it goes on with, and (of the first
-    # exchange,
-    # of what has no answer yet) which of the arms and scenes it asks
-    choices=frozenset({"crossing.values", "crossing.scales", "order.run", "scenes.run"}),
+    # What the server's half is, whose state on the node it goes on with, and which scenes it asks
+    # for. Of a second holder also for which client, exchange and view it wants a share: that is
+    # sealed for the client, who opens what belongs to its own order and nothing else
+    choices=frozenset(
+        {
+            "crossing.values",
+            "crossing.scales",
+            "crossing.share",
+            "order.run",
+            "order.client",
+            "order.exchange",
+            "order.view",
+            "scenes.run",
+            "scenes.clients",
+        }
+    ),
     smallest={
         "task": "split-nerf",
         "workflow": "",
-        "methods": "split",
+        "methods": "split,sealed,private-fourier",
         "rounds": 1,
         "data.size": 8,
         "split.cells": "4,8",

@@ -83,6 +83,15 @@ def as_table(value: Any) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def leg_of(message: Message) -> str:
+    """The kind of a message: Flower's, and of a workflow's own legs the name and the records (the
+    first message of a conversation may have fewer)."""
+    kind: str = message.metadata.message_type
+    if "leg" not in message.content:
+        return kind
+    return " ".join([kind, str(message.content["leg"]["name"]), *sorted(message.content)])
+
+
 Place = tuple[str, str, str, tuple[str, ...]]  # a mutant's without its way
 Others = dict[Place, list[Any]]
 
@@ -95,7 +104,7 @@ def collect(message: Message, others: Others) -> None:
             held = [((), None if isinstance(value, Array) else value)]
             held += [(path, leaf) for path, leaf in leaves(as_table(value) or {}) if path]
             for path, leaf in held:
-                values = others.setdefault((message.metadata.message_type, name, key, path), [])
+                values = others.setdefault((leg_of(message), name, key, path), [])
                 if leaf is not None and leaf not in values and len(values) < MOST_OTHERS:
                     values.append(copy.deepcopy(leaf))
 
@@ -103,12 +112,12 @@ def collect(message: Message, others: Others) -> None:
 def mutants(message: Message, others: Others) -> Iterator[Mutant]:
     yield from _mutants(message)
     for place, values in others.items():
-        if place[0] == message.metadata.message_type:
+        if place[0] == leg_of(message):
             yield from (Mutant(*place, f"{SWAPPED}{number}") for number in range(len(values)))
 
 
 def _mutants(message: Message) -> Iterator[Mutant]:
-    leg = message.metadata.message_type
+    leg = leg_of(message)
     for name, part in message.content.items():
         for key, value in part.items():
             if isinstance(value, Array):

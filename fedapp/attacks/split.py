@@ -60,6 +60,7 @@ from tasks.split_nerf.scene import Scene, scene_seed
 from tasks.split_nerf.task import SplitNerf
 
 CHUNK = 4096  # rays rendered at a time
+STEPS = 600  # of a transcript, unless one says otherwise
 NULLS = 5  # null transcripts per kind
 LIMIT = 8.0  # of features in a training on noise
 LATE = 0.6  # share of the training after which the late surrogate starts
@@ -322,7 +323,7 @@ def attack_case(
 
 # ---------------------------------------------------------------------- the study
 def study(
-    experiment: Experiment, tell: Callable[[str], None], workers: int = 2
+    experiment: Experiment, tell: Callable[[str], None], workers: int = 2, steps: int = STEPS
 ) -> tuple[list[Outcome], dict[str, float]]:
     """All transcripts of :func:`cases_of`, in processes of their own, and the PSNR of designs in
     which nothing crosses.
@@ -331,14 +332,12 @@ def study(
         experiment: of split learning; its first client's scene is attacked.
         tell: is told of every transcript that is done.
         workers: processes.
+        steps: of every transcript's training.
     """
-    from fedapp.config.designs import steps_of
-
     scene = SplitNerf(experiment).client_data(0)
     if scene.geometry.held_out < 2:
         raise ValueError("one held-out view leaks, another is scored: split.test-views >= 2")
     cases = cases_of(experiment)
-    steps = steps_of(experiment)
     found: list[Outcome] = []
     bare, depths = baselines(scene, experiment.split, steps)
     tell("baselines: " + ", ".join(f"{name} {value:.1f} dB" for name, value in bare.items()))

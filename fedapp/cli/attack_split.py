@@ -25,7 +25,7 @@ SHEET = "attack-sheet"
 
 
 def attack_recipe(
-    recipe: str, overrides: list[str], runs: Path, name: str, method: str
+    recipe: str, overrides: list[str], runs: Path, name: str, method: str, steps: int
 ) -> dict[str, Any]:
     """The study of a recipe's first scene, without a run; results go to
     ``<runs>/<recipe>-attack``."""
@@ -44,22 +44,24 @@ def attack_recipe(
         )
     place = RunFolder(runs / f"{recipe}-attack")
     place.pictures.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    result, sheet = _study(experiment, name, method)
+    result, sheet = _study(experiment, name, method, steps)
     write_file(place.path / FILE, result)
     place.save_picture(SHEET, sheet)
     console.print(f"pictures: {place.pictures / f'{SHEET}.png'}", **PLAIN)
     return result
 
 
-def attack_folder(folder: RunFolder, name: str, method: str) -> dict[str, Any]:
+def attack_folder(folder: RunFolder, name: str, method: str, steps: int) -> dict[str, Any]:
     """The study at a run's configuration; results go into its folder."""
-    result, sheet = _study(folder.experiment, name, method)
+    result, sheet = _study(folder.experiment, name, method, steps)
     write_file(folder.path / FILE, {"run": str(folder.path), **result})
     folder.save_picture(SHEET, sheet)
     return result
 
 
-def _study(experiment: Experiment, name: str, method: str) -> tuple[dict[str, Any], Tensor]:
+def _study(
+    experiment: Experiment, name: str, method: str, steps: int
+) -> tuple[dict[str, Any], Tensor]:
     from fedapp.attacks.split import rows_of, sheet, study
 
     for option, value in (("--name", name if name != "all" else ""), ("--method", method)):
@@ -68,10 +70,12 @@ def _study(experiment: Experiment, name: str, method: str) -> tuple[dict[str, An
                 option, value, "split learning is attacked as a whole", "leave the option out"
             )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    outcomes, bare = study(experiment, lambda text: console.print(text, style="dim"), cores)
+    outcomes, bare = study(experiment, lambda text: console.print(text, style="dim"), cores, steps)
     rows = list(rows_of(outcomes))
     _show(rows)
-    return {"recipe": experiment.recipe, "baselines": bare, "rows": rows}, sheet(outcomes)
+    return {"recipe": experiment.recipe, "steps": steps, "baselines": bare, "rows": rows}, sheet(
+        outcomes
+    )
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -92,6 +92,9 @@ def attack(
     runs: Annotated[
         Path, typer.Option(help="folder for what a recipe's study finds, in one of its own")
     ] = Path("runs"),
+    steps: Annotated[
+        int, typer.Option(min=10, help="split learning: training steps of every transcript")
+    ] = 600,
     target: JsonOption = "",
 ) -> None:
     """Attack a run's updates as its server could, under each release; numbers and pictures go into
@@ -103,12 +106,12 @@ def attack(
     from fedapp.store.runfolder import RunFolder
 
     if not path.exists() and str(path) in recipe_names():
-        return write_json(target, attack_recipe(str(path), overrides, runs, name, method))
+        return write_json(target, attack_recipe(str(path), overrides, runs, name, method, steps))
     if overrides:
         raise InputError("-o", overrides[0], "a run has its configuration", "name a recipe instead")
     folder = RunFolder.open(path.resolve())
     if folder.experiment.workflow_name == "exchanges":
-        found = attack_folder(folder, name, method)
+        found = attack_folder(folder, name, method, steps)
         _refresh(folder)
         return write_json(target, found)
     rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"), method)

@@ -1,0 +1,159 @@
+"""``fedapp bench split-nerf``: what splitting a field costs beside training it in one place.
+
+CPU seconds per step through the real apps and real messages in one process; seconds on the wall per
+step and scene on Ray, for one scene and for three that overlap; bytes against the arithmetic of the
+wire format; seconds per exchange of a deployed SuperLink with SuperNodes. References are measured
+in
+the same run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import read_recipe
+from fedapp.run.start import execute
+from fedapp.store.runfolder import RunFolder
+from sim.bench.rows import Row, at_most, row, unmeasured
+
+MOST_CPU = 1.6  # over the field in one place, in process
+MOST_WALL = 1.5  # three overlapped scenes over three in one place, on Ray
+SLACK = 1.02  # of bytes
+STEPS = 96  # of the runs in process
+RAY_STEPS = 192
+WIRE = {"split": (2 * 64, 2 * 64), "sealed": (8 * 20 + 4 * 20, 4 * 20 + 4 * 20)}  # bytes per sample
+
+
+class Silent:
+    """No display (a :class:`fedapp.run.start.Watch`)."""
+
+    def tick(self) -> None:
+        return
+
+    def live(self, threaded: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    """All rows; ``quick``: few steps, in process alone."""
+    import torch
+
+    torch.set_num_threads(1)
+    steps = 16 if quick else STEPS
+    for batches in (1, 16):
+        alone = _alone_seconds(steps)
+        for method in ("split", "sealed"):
+            events, cpu = _in_process(method, batches, steps)
+            alone = min(alone, _alone_seconds(steps))
+            bound = MOST_CPU if method == "split" else None
+            name = f"CPU per step over unsplit, {method}, K = {batches}"
+            yield (
+                at_most(name, "×", cpu / alone, bound)
+                if bound
+                else row(name, "×", cpu / alone, None, None)
+            )
+            yield from _bytes(method, batches, events)
+    if quick:
+        yield unmeasured("wall per step, on Ray", "s", "left out by --quick")
+        return
+    for scenes in (1, 3):
+        bare = _on_ray("unsplit", 16, scenes)
+        for method in ("split", "sealed"):
+            own = _on_ray(method, 16, scenes)
+            what = f"{scenes} scenes overlapped" if scenes > 1 else "one scene"
+            name = f"wall on Ray over unsplit, {method}, K = 16, {what}"
+            asked = method == "split" and scenes > 1
+            yield (
+                at_most(name, "×", own / bare, MOST_WALL)
+                if asked
+                else row(name, "×", own / bare, None, None)
+            )
+    yield unmeasured(
+        "seconds per exchange, deployed",
+        "s",
+        "not measured: Flower polls every 3 s on both sides and starts a process for each message, "
+        "so an exchange takes seconds whatever its size",
+    )
+
+
+def _experiment(folder: str, method: str, batches: int, steps: int, scenes: int) -> Experiment:
+    values: dict[str, Any] = known_keys() | read_recipe("split-nerf")
+    values |= {
+        "run-dir": folder,
+        "methods": method,
+        "clients.total": scenes,
+        "rounds": 2,
+        "split.batches": batches,
+        "split.exchanges": steps // batches // 2,
+        "split.metrics": False,
+        "evaluation.every": 99,
+        "report.page": False,
+        "report.pictures": False,
+    }
+    return Experiment.from_run_config(values)
+
+
+def _in_process(method: str, batches: int, steps: int) -> tuple[list[dict[str, Any]], float]:
+    """Events of the rounds, and CPU seconds per step of the second one (the first warms up)."""
+    with tempfile.TemporaryDirectory() as place:
+        events, cpu = _run(_experiment(f"{place}/run", method, batches, steps, 1), "in-process")
+    return events, cpu / (steps // 2)
+
+
+def _on_ray(method: str, batches: int, scenes: int) -> float:
+    """Seconds on the wall per step of the second round."""
+    with tempfile.TemporaryDirectory() as place:
+        experiment = _experiment(f"{place}/run", method, batches, RAY_STEPS, scenes)
+        events, _ = _run(experiment, "ray")
+    return float(events[-1]["seconds"]) / (RAY_STEPS // 2)
+
+
+def _run(experiment: Experiment, runtime: str) -> tuple[list[dict[str, Any]], float]:
+    folder = RunFolder(Path(experiment.run_dir))
+    folder.create(experiment.to_run_config(), {"runtime": runtime})
+    execute(experiment, folder, runtime, Silent())
+    rounds = [event for event in folder.events() if event["event"] == "round"]
+    # in process one thread does all the work: its seconds are those of the round
+    return rounds, float(rounds[-1]["seconds"])
+
+
+def _alone_seconds(steps: int) -> float:
+    """Seconds per step of the field in one place, without any messages."""
+    from fedapp.config.designs import DESIGNS
+    from privacy.node_secret import NodeSecret
+    from tasks.split_nerf.halves import ClientHalf, ServerHalf, Whole
+    from tasks.split_nerf.scene import scene_seed
+    from tasks.split_nerf.task import SplitNerf
+
+    experiment = _experiment("", "unsplit", 1, steps, 1)
+    scene = SplitNerf(experiment).client_data(0)
+    division = DESIGNS["unsplit"].division(experiment.split, steps)
+    head = ClientHalf(division, NodeSecret.simulated("bench").generator("head"))
+    whole = Whole(ServerHalf(division, (0, 0)), head)
+    half = steps // 2
+    started = 0.0
+    for step in range(steps):
+        if step == half:
+            started = time.perf_counter()
+        whole.step(scene.geometry, scene.colours, scene_seed(0, 0), step)
+    return (time.perf_counter() - started) / (steps - half)
+
+
+def _bytes(method: str, batches: int, events: list[dict[str, Any]]) -> Iterator[Row]:
+    """Bytes per step and direction beside the arithmetic of the wire format."""
+    settings = Experiment.from_run_config(known_keys() | read_recipe("split-nerf")).split
+    samples = settings.rays * settings.samples
+    for way, wanted in zip(("up", "down"), WIRE[method], strict=True):
+        found = events[-1]["metrics"][f"bytes_{way}_per_step"]
+        yield at_most(
+            f"bytes {way} per step, {method}, K = {batches}",
+            "B",
+            float(found),
+            SLACK * samples * wanted,
+        )

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor
 
 from fedapp.config.designs import DESIGNS, steps_of
 from fedapp.node.device import Device
+from fedapp.node.scene_place import view_rays
+from fedapp.node.sealing import about, as_bytes, peer_of
 from fedapp.store.client_state import ClientState, MissingMemoryError
-from privacy.node_secret import SEED_BYTES, Advert, Channel, Peer, expand, holder_of
-from privacy.sealed import Holder, fingerprint_of, joined, looked_at, positions
-from privacy.secagg.identity import KEY_FILE, ROSTER_FILE, Roster, load_identity
+from privacy.node_secret import Advert, Channel, expand, holder_of
+from privacy.sealed import Holder, fingerprint_of, looked_at, positions
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import Order, origin_of, request_of, unpack_geometry
 from strategies.flower.records import record
@@ -30,80 +28,6 @@ from strategies.flower.wire import from_array, to_array
 from tasks.split_nerf.grids import Grid
 from tasks.split_nerf.halves import Division, Places
 from tasks.split_nerf.scene import Geometry, scene_seed
-
-if TYPE_CHECKING:
-    from fedapp.node.split import ScenePlace
-
-DIGEST_BYTES = 32
-
-
-def peer_of(device: Device, run: str, offered: str) -> Peer:
-    """This node's end of channels to its peers, with whose keys it believes."""
-    if not run.isalnum():
-        raise RefusalError(f"a run called {run!r}")
-    folder = device.key_folder(offered)
-    given = "" if device.simulated else str(device.node_config.get("roster", ""))
-    roster = Roster.read(Path(given) if given else folder.parent / ROSTER_FILE)
-    return Peer(load_identity(folder / KEY_FILE), device.partition, run, roster)
-
-
-def as_bytes(data: bytes) -> Tensor:
-    """Bytes as an array, which travels in chunks."""
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
-
-
-def about(order: Order, what: str) -> tuple[object, ...]:
-    """What a sealed box is about."""
-    return (what, order.method, order.seed, order.client, order.exchange, order.view)
-
-
-# ---------------------------------------------------------------------- the client's end
-def _channel(place: ScenePlace, content: RecordDict) -> Channel:
-    """The client's channel to the one member that may hold its other share."""
-    order = place.order
-    peer = peer_of(place.device, order.run, order.state_dir)
-    advert = Advert.unpacked(record(content, "peer", ConfigRecord))
-    if advert.number != peer.holder:
-        raise RefusalError(f"member {advert.number} is not the next one in the roster")
-    return peer.channel(advert, "split")
-
-
-def open_features(place: ScenePlace, own: Tensor, content: RecordDict, leg: str) -> Tensor:
-    """Features ``[K, M, W]`` from the server's share and the peer's sealed one; raises
-    :class:`RefusalError` where the two are not of the same positions."""
-    order, division, geometry = place.order, place.division, place.scene.geometry
-    box = from_array(record(content, "box", ArrayRecord)["box"])
-    text = _channel(place, content).open(box.numpy().tobytes(), *about(order, leg))
-    told, data = text[:DIGEST_BYTES], text[DIGEST_BYTES:]
-    if leg == "hold":
-        batches = len(own)
-        first = (order.exchange - 1) * batches
-        places = positions(division, geometry, place.seed, first, batches)
-    else:
-        from fedapp.node.split import view_rays
-
-        rays = view_rays(place.device, geometry, order.view)
-        places = looked_at(division, geometry, rays)
-    if told != fingerprint_of(places):
-        raise RefusalError("the two holders do not see the same positions")
-    if len(data) != 4 * own.numel():
-        raise RefusalError("the peer's share has another size")
-    other = torch.frombuffer(bytearray(data), dtype=torch.int32).view(own.shape)
-    return joined(own, other)
-
-
-def masked_batches(
-    place: ScenePlace, gradients: Tensor, content: RecordDict
-) -> tuple[Tensor, bytes]:
-    """The server's share of gradients in the ring, and the seed of the peer's, sealed for it.
-
-    The seed is a function of the gradients, too: two different ones never go out under one mask.
-    """
-    order = place.order
-    own = sha256(gradients.numpy().tobytes()).hexdigest()
-    seed = place.secret.bytes("split share", *place.purpose, order.exchange, own)[:SEED_BYTES]
-    shares = gradients - expand(seed, gradients.numel()).view(gradients.shape)
-    return shares, _channel(place, content).seal(seed, *about(order, "seed"))
 
 
 # ---------------------------------------------------------------------- the peer's end
@@ -129,7 +53,6 @@ class HolderNode:
 
     def look(self, order: Order, content: RecordDict) -> RecordDict:
         """The same for a view."""
-        from fedapp.node.split import view_rays
 
         def places(division: Division, geometry: Geometry, seed: int) -> list[Places]:
             return looked_at(division, geometry, view_rays(self.device, geometry, order.view))

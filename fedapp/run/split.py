@@ -12,31 +12,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedapp.config.designs import DESIGNS, steps_of
+from fedapp.config.designs import DESIGNS
 from fedapp.config.pieces import Pieces
 from fedapp.run.lineup import Lineup, Run
 from fedapp.run.split_scene import ServedScene
-from privacy.node_secret import Advert
-from privacy.secagg.identity import enrol_simulated, load_identity
-from privacy.secagg.messages import RefusalError
-from privacy.secagg.primitives import public_bytes
-from strategies.flower.exchanges import unpack_geometry
+from fedapp.run.street import Street
 from strategies.flower.legs import converse
-from strategies.flower.legs import exchange as one_leg
-from strategies.flower.records import content_of, record
-from strategies.flower.roster import Node, spread
-from strategies.flower.workflow import TurnReport, pack_leg
+from strategies.flower.roster import Node
+from strategies.flower.workflow import TurnReport
 from strategies.types import Snapshot
-from tasks.errors import ReplyError, StoppedError
+from tasks.errors import StoppedError
 from tasks.split_nerf.halves import Cost
-from tasks.split_nerf.scene import Geometry
 from tasks.types import Evaluation, Video
-
-SERVER_KEY = "server.key"  # of a simulation's roster
-FILM = 6  # pictures per second of the tour
 
 
 def build(run: Run) -> Lineup:
@@ -55,102 +44,6 @@ def identity(pieces: Pieces) -> dict[str, Any]:
     }
 
 
-class Street:
-    """The nodes there are, whose scene lies where, and the public geometry: asked once, shared by
-    all arms."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.nodes: list[Node] = []
-        self.homes: dict[int, Node] = {}
-        self.geometry: dict[int, Geometry] = {}
-        self.adverts: dict[int, Advert] = {}
-        self.absent: dict[int, str] = {}
-
-    @property
-    def simulated(self) -> bool:
-        return all(node.hosts is None for node in self.nodes)
-
-    @property
-    def state_dir(self) -> str:
-        """What simulated nodes are offered; real ones have folders of their own."""
-        return str(self.run.folder.client_state) if self.simulated else ""
-
-    @property
-    def run_id(self) -> str:
-        found: str = self.run.folder.read("run.json").get("id", "") or "run"
-        return found
-
-    def connect(self, nodes: Sequence[Node]) -> None:
-        """Take the nodes there are."""
-        if list(nodes) == self.nodes:
-            return
-        self.nodes = list(nodes)
-        clients = range(self.run.pieces.experiment.clients.total)
-        shares = spread(clients, self.nodes)
-        self.homes = {client: node for node, share in shares for client in share}
-        self.geometry.clear()
-        self.adverts.clear()
-        if self.simulated:
-            folder = self.run.folder.client_state
-            key = load_identity(folder / SERVER_KEY, create=True)
-            enrol_simulated(folder, [node.partition for node in nodes], public_bytes(key))
-
-    def survey(self, grid: Grid) -> None:
-        """Ask every node for its scenes' geometry and its key, unless it has said so."""
-        experiment = self.run.pieces.experiment
-        asked = [
-            (node, [c for c, home in self.homes.items() if home is node and c not in self.geometry])
-            for node in self.nodes
-        ]
-        asked = [(node, clients) for node, clients in asked if clients or self._holds(node)]
-        self.absent = {}
-        messages = []
-        for node, clients in asked:
-            told = {
-                "clients": clients,
-                "run": self.run_id,
-                "state-dir": self.state_dir,
-                "config": experiment.digest,
-            }
-            messages.append(self.message(node, "scenes", {"scenes": ConfigRecord(told)}, False))  # type: ignore[arg-type]
-        timeout = experiment.runtime.timeout
-        for index, reply in one_leg(grid, messages, timeout, experiment.runtime.in_flight):
-            node, clients = asked[index]
-            try:
-                self._take(node, clients, content_of(reply, timeout))
-            except (ReplyError, RefusalError, KeyError, TypeError, ValueError) as error:
-                self.absent |= dict.fromkeys(clients, f"no scene: {error}")
-
-    def _holds(self, node: Node) -> bool:
-        """Whether a node's key is wanted and not known."""
-        sealed = "sealed" in self.run.pieces.experiment.method_list
-        return sealed and node.partition not in self.adverts
-
-    def _take(self, node: Node, clients: list[int], content: RecordDict) -> None:
-        for client in clients:
-            self.geometry[client] = unpack_geometry(
-                record(content, f"poses.{client}", ArrayRecord),
-                record(content, f"facts.{client}", ConfigRecord),
-            )
-        if "peer" in content:
-            advert = Advert.unpacked(record(content, "peer", ConfigRecord))
-            if advert.number != node.partition:
-                raise ReplyError(f"it shows the key of member {advert.number}")
-            self.adverts[node.partition] = advert
-
-    def by_partition(self, number: int) -> Node | None:
-        """The node with a number in the roster."""
-        return next((node for node in self.nodes if node.partition == number), None)
-
-    def message(self, node: Node, leg: str, content: dict[str, Any], trains: bool) -> Message:
-        """A message of a leg to a node."""
-        timeout = self.run.pieces.experiment.runtime.timeout
-        clients = max(self.run.pieces.experiment.clients.total, 1)
-        ttl = timeout * clients  # it may wait until others were answered
-        return pack_leg(node, leg, content, self.run.fingerprint, self.run.root, ttl, trains)
-
-
 class SplitArm:
     """One design at one seed, with every scene (a
     :class:`strategies.flower.workflow.Workflow`)."""
@@ -160,7 +53,6 @@ class SplitArm:
         self.street = street
         self.method = method
         self.seed = seed
-        self.session = ""
         self.scenes: dict[int, ServedScene] = {}
         self._restored: dict[int, dict[str, torch.Tensor]] = {}
         self._durable: list[dict[int, int]] = []
@@ -168,7 +60,7 @@ class SplitArm:
     # ------------------------------------------------------------------ the seam
     def connect(self, nodes: Sequence[Node], session: str) -> None:
         self.street.connect(nodes)
-        self.session = session
+        self.street.session = session
 
     def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
         started = time.monotonic()
@@ -261,7 +153,7 @@ class SplitArm:
             geometry = self.street.geometry[client]
             known = self.scenes.get(client)
             if known is None:
-                known = ServedScene(self, client, geometry)
+                known = ServedScene(self.street, self.method, self.seed, client, geometry)
                 if client in self._restored:
                     known.restore(self._restored.pop(client))
                 self.scenes[client] = known
@@ -272,7 +164,3 @@ class SplitArm:
     def _converse(self, grid: Grid, talks: list[Any]) -> None:
         runtime = self.run.pieces.experiment.runtime
         converse(grid, talks, runtime.timeout, runtime.in_flight)
-
-    @property
-    def steps(self) -> int:
-        return steps_of(self.run.pieces.experiment)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from fedapp.config.designs import DESIGNS
+from fedapp.config.designs import DESIGNS, steps_of
+from fedapp.run.street import Street
 from privacy.node_secret import holder_of
 from privacy.sealed import Holder, looked_at, positions
 from privacy.secagg.messages import RefusalError
@@ -24,7 +25,7 @@ from strategies.flower.exchanges import (
     unpack_share,
 )
 from strategies.flower.legs import Part, Talk
-from strategies.flower.records import bytes_of, content_of, record
+from strategies.flower.records import MALFORMED, bytes_of, content_of, record
 from strategies.flower.roster import Node
 from strategies.flower.wire import from_array, to_array
 from strategies.flower.wire16 import narrow, widen
@@ -34,10 +35,7 @@ from tasks.split_nerf.grids import Grid
 from tasks.split_nerf.halves import Places, ServerHalf
 from tasks.split_nerf.scene import TOUR, Geometry, scene_seed
 
-if TYPE_CHECKING:
-    from fedapp.run.split import SplitArm
-
-PAST = (ReplyError, RefusalError, KeyError, TypeError, ValueError)
+PAST = (ReplyError, RefusalError, *MALFORMED)
 
 
 class ServedScene:
@@ -47,16 +45,20 @@ class ServedScene:
     ``bytes_up`` and ``bytes_down`` what crossed for them, the peer's messages included.
     """
 
-    def __init__(self, arm: SplitArm, client: int, geometry: Geometry) -> None:
-        self.arm = arm
+    def __init__(
+        self, street: Street, method: str, seed: int, client: int, geometry: Geometry
+    ) -> None:
+        self.street = street
+        self.method = method
+        self.arm_seed = seed
         self.client = client
         self.geometry = geometry
-        experiment = arm.run.pieces.experiment
+        experiment = street.run.pieces.experiment
         self.settings = experiment.split
-        self.design = DESIGNS[arm.method]
-        self.division = self.design.division(experiment.split, arm.steps)
-        self.seed = scene_seed(arm.seed, client)
-        self.half = ServerHalf(self.division, (arm.seed, client))
+        self.design = DESIGNS[method]
+        self.division = self.design.division(experiment.split, steps_of(experiment))
+        self.seed = scene_seed(seed, client)
+        self.half = ServerHalf(self.division, (seed, client))
         self.holder: Holder | None = None
         if self.design.kind == "sealed":
             assert isinstance(self.division.encoder, Grid), "sealed tables are grids"
@@ -157,7 +159,7 @@ class ServedScene:
         if self.design.crosses:
             poses, number = self.geometry.poses, view
             if view >= len(poses):
-                poses = self.arm.run.pieces.task.tour(self.geometry, TOUR)
+                poses = self.street.run.pieces.task.tour(self.geometry, TOUR)
                 number = view - len(self.geometry.poses)
             geometry = self.geometry
             rays = PixelRays(poses, geometry.focal, geometry.height, geometry.width)[
@@ -193,21 +195,21 @@ class ServedScene:
     # ------------------------------------------------------------------ messages
     @property
     def _home(self) -> Node:
-        return self.arm.street.homes[self.client]
+        return self.street.homes[self.client]
 
     def _order(self, exchange: int, view: int) -> Order:
-        street = self.arm.street
+        street = self.street
         return Order(
-            session=self.arm.session,
+            session=street.session,
             run=street.run_id,
-            method=self.arm.method,
-            seed=self.arm.seed,
+            method=self.method,
+            seed=self.arm_seed,
             client=self.client,
             exchange=exchange,
             durable=self.durable,
             view=view,
             geometry=self.geometry.digest,
-            config=self.arm.run.pieces.experiment.digest,
+            config=self.street.run.pieces.experiment.digest,
             state_dir=street.state_dir,
         )
 
@@ -223,20 +225,20 @@ class ServedScene:
 
     def _ask(self, node: Node, leg: str, content: dict[str, Any], order: Order) -> Part[RecordDict]:
         """Send a leg and return the content of the answer, if it is one to it."""
-        street = self.arm.street
+        street = self.street
         trains = leg in ("exchange", "alone", "hold")
         message = street.message(node, leg, content, trains)
         request = request_of(message.content)
         self.bytes_down += bytes_of(message.content)
         reply = yield message
-        found = content_of(reply, self.arm.run.pieces.experiment.runtime.timeout)
+        found = content_of(reply, self.street.run.pieces.experiment.runtime.timeout)
         refuse_stale(found, order, request)
         self.bytes_up += bytes_of(found)
         return found
 
     def _ask_peer(self, order: Order, leg: str) -> Part[dict[str, Any]]:
         """The peer's key and its sealed share of the features, for the client."""
-        street = self.arm.street
+        street = self.street
         own = street.adverts.get(self._home.partition)
         number = holder_of(self._home.partition, street.adverts)
         peer, advert = street.by_partition(number), street.adverts.get(number)

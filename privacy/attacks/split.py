@@ -100,7 +100,7 @@ class Surrogate:
         stream = generator("surrogate", seed)
         self.head = ClientHalf(division, stream)
         total = len(geometry.poses) * geometry.height * geometry.width
-        self.dummy = torch.randn(total, 3, generator=stream).abs().clamp(0, 1)
+        self.dummy = torch.empty(total, 3).normal_(generator=stream).abs().clamp(0, 1)
         self.head_adam = Adam(division.rate, BETAS, EPSILON)
         self.dummy_adam = Adam(division.rate, BETAS, EPSILON)
         self.ratios: list[float] = []
@@ -249,7 +249,7 @@ class OneImage:
         crossing = leaked.crossing.view(len(colours), -1, leaked.crossing.shape[1])
         stream = generator("one image rays", self.seed)
         for step in range(PROBE_STEPS):
-            at = torch.randint(len(colours), (division.rays,), generator=stream)
+            at = torch.empty(division.rays).uniform_(0, len(colours), generator=stream).long()
             samples = Samples(
                 leaked.samples.points,
                 leaked.samples.directions[at],

@@ -187,8 +187,9 @@ class ServedScene:
             self.tour.append(shown)
             return
         depth = from_array(arrays["depth"]).clone()
-        low, high = depth.min(), depth.max()
-        grey = (1 - (depth - low) / (high - low).clamp(min=1e-6))[..., None].expand_as(shown)
+        low, high = depth.quantile(0.05), depth.quantile(0.95)  # rays beside the box see nothing
+        nearness = (1 - (depth - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+        grey = nearness[..., None].expand_as(shown)
         truth = from_array(arrays["truth"]).clone()
         self.pictures.append(torch.cat([truth, shown, grey.nan_to_num()], 1))
 

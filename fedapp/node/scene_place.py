@@ -155,6 +155,10 @@ class ScenePlace:
         made = sum(not name.startswith(LOOK) for name in known)
         if not 1 <= order.exchange <= made + 1:
             raise RefusalError(f"exchange {order.exchange} is not the next")
+        # Before anything that depends on pictures: whether a request fails must not let the server
+        # ask something else
+        if answered is None:
+            write_json(self._file, {**known, str(order.exchange): request}, PRIVATE)
         return request
 
     def begin_look(self, content: RecordDict) -> str:
@@ -171,12 +175,9 @@ class ScenePlace:
         return request
 
     def finish(self, state: dict[str, Tensor], request: str) -> None:
-        """Keep the state after an exchange and that it was answered, before the answer leaves."""
+        """Keep the state after an exchange, before the answer leaves."""
         order = self.order
         self.store.save(order.client, order.exchange, state)
-        known = self._answered()
-        if str(order.exchange) not in known:
-            write_json(self._file, {**known, str(order.exchange): request}, PRIVATE)
         self.store.prune(order.client, min(order.durable, order.exchange - 1))
 
     @property

@@ -76,14 +76,16 @@ def open_features(place: ScenePlace, own: Tensor, content: RecordDict, leg: str)
 
 
 def masked_batches(
-    place: ScenePlace, gradients: Tensor, content: RecordDict
+    place: ScenePlace, gradients: Tensor, content: RecordDict, request: str
 ) -> tuple[Tensor, bytes]:
     """The server's share of gradients in the ring, and the seed of the peer's, sealed for it.
 
-    The seed is a function of the gradients, too: two different ones never go out under one mask.
+    The seed is a function of the request and of the gradients: two different ones never go out
+    under one mask, and equal ones are not seen to be equal.
     """
     order = place.order
     own = sha256(gradients.numpy().tobytes()).hexdigest()
-    seed = place.secret.bytes("split share", *place.purpose, order.exchange, own)[:SEED_BYTES]
+    purpose = ("split share", *place.purpose, order.exchange, request, own)
+    seed = place.secret.bytes(*purpose)[:SEED_BYTES]
     shares = gradients - expand(seed, gradients.numel()).view(gradients.shape)
     return shares, _channel(place, content).seal(seed, *about(order, "seed"))

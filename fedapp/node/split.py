@@ -23,6 +23,7 @@ from fedapp.node.scene_place import ScenePlace, view_rays
 from fedapp.node.sealing import as_bytes, masked_batches, open_features, peer_of
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import (
+    RECORDS,
     Order,
     origin_of,
     pack_geometry,
@@ -51,6 +52,8 @@ class SplitNode:
         """``scenes``, ``exchange``, ``look``, ``alone``; ``hold`` and ``hold-look`` of a peer."""
         if name == "scenes":
             return self._scenes(content)
+        if strange := sorted(set(content) - RECORDS.get(name, frozenset())):
+            raise RefusalError(f"leg {name!r} has no record {strange[0]!r}")
         order = Order.unpacked(content)
         self._refuse_order(order)
         legs: dict[str, Callable[[Order, RecordDict], RecordDict]] = {
@@ -127,7 +130,7 @@ class SplitNode:
         gradients = place.train(crossing)
         place.finish(client.tensors() | (scaler.tensors() if scaler else {}), request)
         if place.design.kind == "sealed":
-            shares, box = masked_batches(place, gradients, content)
+            shares, box = masked_batches(place, gradients, content, request)
             reply["gradient"] = pack_share(shares)
             reply["seed"] = ArrayRecord({"box": to_array(as_bytes(box))})
         else:
@@ -173,7 +176,7 @@ class SplitNode:
         if order.view < len(geometry.poses) and self.experiment.split.metrics:
             truth = place.scene.images[order.view]
             found = scores(picture[None], truth[None])
-            told = {name: value for name, value in found.items() if value is not None}
+            told = {name: round(value, 2) for name, value in found.items() if value is not None}
         reply["scores"] = ConfigRecord(told)  # type: ignore[arg-type]
         if self.device.simulated and self.experiment.report.pictures:
             shown_depth = depth.view(*shape)

@@ -79,20 +79,37 @@ def request_of(content: RecordDict) -> str:
     """SHA-256 of all that is asked: the order but for its session, every array, every other
     record."""
     text = hashlib.sha256()
+
+    def add(*parts: bytes) -> None:
+        """Parts that cannot run into each other: each is preceded by its length."""
+        for part in parts:
+            text.update(len(part).to_bytes(8, "big") + part)
+
     for name in sorted(content):
         if name == "leg":
             continue
         part = content[name]
+        add(name.encode(), type(part).__name__.encode(), str(len(part)).encode())
         for key in sorted(part):
             if name == "order" and key in FREE:
                 continue
             value = part[key]
-            text.update(f"\x1e{name}\x1f{key}\x1f".encode())
+            add(key.encode(), type(value).__name__.encode())
             if isinstance(value, Array):
-                text.update(f"{value.dtype}{value.shape}".encode() + value.data)
+                add(repr((value.dtype, value.shape, value.stype)).encode(), value.data)
             else:
-                text.update(value if isinstance(value, bytes) else repr(value).encode())
+                add(value if isinstance(value, bytes) else repr(value).encode())
     return text.hexdigest()
+
+
+# Records that each leg may have; a node refuses others, which would be digested and not looked at
+RECORDS: dict[str, frozenset[str]] = {
+    "exchange": frozenset({"leg", "order", "crossing", "peer", "box"}),
+    "look": frozenset({"leg", "order", "crossing", "peer", "box"}),
+    "alone": frozenset({"leg", "order"}),
+    "hold": frozenset({"leg", "order", "peer", "poses", "facts", "seed"}),
+    "hold-look": frozenset({"leg", "order", "peer", "poses", "facts", "seed"}),
+}
 
 
 # ---------------------------------------------------------------------- arrays

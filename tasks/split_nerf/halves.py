@@ -246,7 +246,8 @@ class ClientHalf:
             shown = composite(density, colour, samples, background)
             loss = (shown - targets).square().mean()
             gradient, onto = torch.autograd.grad(loss, [received, params])
-        self.head.step(onto, self.division.rate_at(step))
+        if bool(torch.isfinite(onto).all()):  # else the head stays, and says nothing of it
+            self.head.step(onto, self.division.rate_at(step))
         return float(loss.detach()), gradient
 
     @torch.no_grad()

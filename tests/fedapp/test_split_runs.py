@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from device_kit import Town
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from safetensors.torch import load_file
 
 from fedapp.config.designs import DESIGNS
@@ -22,6 +22,7 @@ from fedapp.store.runfolder import RunFolder
 from fedapp.workflows import EXCHANGES
 from privacy.secagg.identity import Policy
 from sim.inprocess import InProcessGrid
+from strategies.flower.exchanges import request_of
 from strategies.flower.records import FAILURE
 from tasks.errors import InputError, StoppedError
 
@@ -230,6 +231,38 @@ def test_another_request_for_an_answered_exchange_is_refused(run: Run) -> None:
     assert any("was answered to another request" in reason for reason in reasons)
     assert any("was judged on something else" in reason for reason in reasons)
     assert all("another request" in r or "something else" in r for r in reasons)
+
+
+def test_a_request_is_what_it_says_and_nothing_beside(run: Run) -> None:
+    """Two messages with one digest had a client answer twice under one noise; an overflow had it
+    fail, and be asked again with something else, without end."""
+    one, two = RecordDict(), RecordDict()
+    one["a"] = ConfigRecord({"k": b"x\x1ey\x1fz"})
+    two["a"] = ConfigRecord({"k": b"x"})
+    two["y"] = ConfigRecord({"z": b""})
+    assert request_of(one) != request_of(two)
+    reasons: list[str] = []
+    answers: list[bool] = []
+
+    class Probing(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            leg = message.content["leg"]["name"] if "leg" in message.content else ""
+            if leg == "exchange":
+                more = copy.deepcopy(message)
+                more.content["a"] = ConfigRecord({"k": b"x"})
+                reasons.append(str(super().deliver(more)[0].content[FAILURE]["reason"]))
+                share = message.content["crossing"]["share"].numpy().copy()
+                share[:] = 2**31 - 1  # features of 2048: densities that overflow
+                message.content["crossing"]["share"] = Array(share)
+            replies = super().deliver(message)
+            if leg == "exchange":
+                answers.append(FAILURE not in replies[0].content)
+            return replies
+
+    with pytest.raises(StoppedError):  # what comes back is no answer to what was sent
+        run(grid=Probing, **{**SMALL, "methods": "sealed", "rounds": 1})
+    assert answers and all(answers), "an overflow is answered like anything else"
+    assert all("has no record 'a'" in reason for reason in reasons)
 
 
 def test_a_foreign_answer_is_refused_and_training_goes_on(run: Run) -> None:

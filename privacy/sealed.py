@@ -1,6 +1,7 @@
 r"""A feature grid that nobody holds: additive shares of its table on two holders.
 
-**Guarantee** (aimed at; ``docs/split.md`` says what a hostile reading found open). Whatever *one* holder is sent in a whole training, and whatever it answers, the
+**Guarantee** (aimed at; ``docs/split.md`` says what a hostile reading found open). Whatever *one*
+holder is sent in a whole training, and whatever it answers, the
 distribution of what it receives is the same for every client's pictures, up to the advantage of
 telling AES-128-CTR from random: the messages it gets are uniform in :math:`Z_{2^{64}}` or short
 seeds, independent of the pictures, for a holder that follows the protocol as for one that sends
@@ -9,7 +10,8 @@ reads the features as if they were not shared; ``fedapp attack`` shows that as i
 control);
 positions and cameras are public, and rays are drawn from a public seed, never by what pictures show
 (no importance sampling, no occupancy grid); keys are pinned by a roster that the server cannot
-write. *Not covered:* integrity (a holder can spoil the training), the fact and the timing of taking part, and what
+write. *Not covered:* integrity (a holder can spoil the training), the fact and the timing of
+taking part, and what
 a client itself releases (metrics, renderings).
 
 **Arithmetic.** Features are linear in the table, so with everything in :math:`Z_{2^{64}}` holder s

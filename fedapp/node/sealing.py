@@ -76,16 +76,17 @@ def open_features(place: ScenePlace, own: Tensor, content: RecordDict, leg: str)
 
 
 def masked_batches(
-    place: ScenePlace, gradients: Tensor, content: RecordDict, request: str
+    place: ScenePlace, gradients: Tensor, content: RecordDict
 ) -> tuple[Tensor, bytes]:
     """The server's share of gradients in the ring, and the seed of the peer's, sealed for it.
 
-    The seed is a function of the request and of the gradients: two different ones never go out
-    under one mask, and equal ones are not seen to be equal.
+    The seed is a function of what the server sent and of the gradients: two different ones never go
+    out under one mask, and equal ones for different features are not seen to be equal.
     """
     order = place.order
     own = sha256(gradients.numpy().tobytes()).hexdigest()
-    purpose = ("split share", *place.purpose, order.exchange, request, own)
+    sent = sha256(record(content, "crossing", ArrayRecord)["share"].data).hexdigest()
+    purpose = ("split share", *place.purpose, order.exchange, sent, own)
     seed = place.secret.bytes(*purpose)[:SEED_BYTES]
     shares = gradients - expand(seed, gradients.numel()).view(gradients.shape)
     return shares, _channel(place, content).seal(seed, *about(order, "seed"))

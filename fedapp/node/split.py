@@ -130,7 +130,7 @@ class SplitNode:
         gradients = place.train(crossing)
         place.finish(client.tensors() | (scaler.tensors() if scaler else {}), request)
         if place.design.kind == "sealed":
-            shares, box = masked_batches(place, gradients, content, request)
+            shares, box = masked_batches(place, gradients, content)
             reply["gradient"] = pack_share(shares)
             reply["seed"] = ArrayRecord({"box": to_array(as_bytes(box))})
         else:

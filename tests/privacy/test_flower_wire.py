@@ -26,7 +26,8 @@ from privacy.flower.wire import (
 )
 from privacy.secagg.messages import PREKEY_BYTES, Prekey, Terms
 from strategies.cohort import Assignment
-from strategies.flower.wire import FAILURE, Order, pack_order, to_array
+from strategies.flower.records import FAILURE
+from strategies.flower.wire import Order, pack_order, to_array
 from tasks.errors import ReplyError
 
 

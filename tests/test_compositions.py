@@ -18,8 +18,12 @@ from fedapp.store.runfolder import RunFolder
 from privacy.releases import RELEASES
 from strategies.local import LEARNERS
 from strategies.rules import RULES
-from tasks import TASKS
+from tasks import TASKS as EVERY_TASK
 from tasks.errors import InputError
+from tasks.registry import load
+
+# those that rounds of sums train; what another workflow composes is in its own tests
+TASKS = [name for name in EVERY_TASK if load("task", name, EVERY_TASK).workflow == "sums"]
 
 SMALLEST = {
     "evaluation.steps": "0",

@@ -10,7 +10,7 @@ bits and never a second draw of the same noise.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -75,10 +75,16 @@ class NodeSecret:
         """A stream of numbers for one purpose."""
         return SecretDraws(self.bytes(*purpose))
 
-    def generator(self, *purpose: object) -> torch.Generator:
-        """A torch generator for initial weights (63 bits of the secret: no keystream)."""
-        seed = int.from_bytes(self.bytes(*purpose)[:8], "big") >> 1
-        return torch.Generator().manual_seed(seed)
+    def uniform(self, *purpose: object) -> Callable[[int], Tensor]:
+        """Numbers in (0, 1] for initial weights, from the whole key. (Of a seed torch's CPU
+        generator keeps 32 bits: a server could try them all.)"""
+        draws = self.draws(*purpose)
+
+        def uniform(count: int) -> Tensor:
+            parts = [draws.uniform(min(BLOCK, count - at)) for at in range(0, count, BLOCK)]
+            return torch.from_numpy(np.concatenate(parts)).float()
+
+        return uniform
 
 
 def expand(seed: bytes, count: int) -> Tensor:

@@ -192,5 +192,5 @@ class Scaler:
 
 def measured_rate(batches: int) -> float:
     """Step size for K mini-batches per exchange, as measured on procedural rooms
-    (``docs/split.md`` has the table)."""
+    (``docs/split.md``)."""
     return 8.0 if batches == 1 else 4.0

@@ -17,7 +17,7 @@ its null scores.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -89,7 +89,7 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """Which null transcripts it is held against."""
+        """Kind of null transcripts it is held against."""
         if DESIGNS[self.design].kind == "plain":
             return "plain"
         return f"sealed, {self.sees}"
@@ -148,7 +148,7 @@ class Recording:
 
     def start(self) -> ClientHalf:
         """The client's head as it starts."""
-        return ClientHalf(self.division, self.secret.generator("head"))
+        return ClientHalf(self.division, self.secret.uniform("head"))
 
     def play(self, attackers: list[Attacker]) -> None:
         """Train to the end, showing every step."""
@@ -276,7 +276,7 @@ def baselines(scene: Scene, settings: SplitSettings, steps: int) -> tuple[dict[s
             continue
         division = design.division(settings, steps)
         secret = NodeSecret.simulated("attack", name)
-        whole = Whole(ServerHalf(division, (0, 0)), ClientHalf(division, secret.generator("head")))
+        whole = Whole(ServerHalf(division, (0, 0)), ClientHalf(division, secret.uniform("head")))
         for step in range(steps):
             whole.step(geometry, scene.colours, scene_seed(0, 0), step)
         parts = [whole.render(geometry, part) for part in rays.split(CHUNK)]
@@ -366,9 +366,9 @@ def rows_of(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
             continue
         for name, scored in outcome.scores.items():
             for metric in METRICS:
-                floor = [getattr(null, metric) for null in nulls[outcome.case.kind, name]]
+                floor = [null._asdict()[metric] for null in nulls[outcome.case.kind, name]]
                 band = statistics.fmean(floor) + DEVIATIONS * statistics.stdev(floor)
-                value = getattr(scored, metric)
+                value = scored._asdict()[metric]
                 yield {
                     "attack": name,
                     "method": outcome.case.design,
@@ -393,8 +393,3 @@ def sheet(outcomes: list[Outcome]) -> Tensor:
             blank = torch.ones_like(outcome.pictures["truth"])
             rows.append(torch.cat([outcome.pictures.get(name, blank) for name in names], 1))
     return torch.cat(rows, 0)
-
-
-def succeeded(rows: list[Mapping[str, Any]], release: str) -> list[str]:
-    """Names of the attacks that succeed against a design."""
-    return [row["attack"] for row in rows if row["release"] == release and row["succeeds"]]

@@ -131,11 +131,3 @@ def refuse_exchanges(experiment: Experiment) -> None:
             "a sealed table needs a second holder, on another node",
             "set it to 2 or more, or leave out the method sealed",
         )
-    if (
-        experiment.split.hashed
-        and "sealed" in experiment.method_list
-        and (experiment.split.hashed & (experiment.split.hashed - 1))
-    ):
-        raise InputError(
-            "split.hashed", experiment.split.hashed, "not a power of two", "use 65536 or so"
-        )

@@ -24,6 +24,7 @@ from tasks.atomic import PRIVATE, write_json
 from tasks.data.cameras import PixelRays
 from tasks.errors import InputError
 from tasks.split_nerf.halves import ClientHalf, Division, ServerHalf, Whole
+from tasks.split_nerf.head import Uniform
 from tasks.split_nerf.scene import TOUR, Geometry, Scene, scene_seed
 
 ANSWERED = "answered.json"
@@ -84,7 +85,7 @@ class ScenePlace:
 
     @property
     def purpose(self) -> tuple[object, ...]:
-        """What streams of this scene are for."""
+        """Purpose of this scene's streams."""
         run = "" if self.device.simulated else self.order.run
         return (run, self.order.method, self.order.seed, self.order.client, self.pictures)
 
@@ -106,10 +107,10 @@ class ScenePlace:
         settings = self.device.experiment.split
         return Scaler(len(settings.cells.split(",")), sealed_rate(settings))
 
-    def _start(self) -> torch.Generator:
+    def _start(self) -> Uniform:
         # The same for every method: what differs between rows is the design
         run, _, seed, client, pictures = self.purpose
-        return self.secret.generator("split head", run, seed, client, pictures)
+        return self.secret.uniform("split head", run, seed, client, pictures)
 
     def whole(self, version: int) -> Whole:
         """The field that is not split, as exchange ``version`` left it."""

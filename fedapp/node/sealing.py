@@ -38,7 +38,7 @@ def as_bytes(data: bytes) -> Tensor:
 
 
 def about(order: Order, what: str) -> tuple[object, ...]:
-    """What a sealed box is about."""
+    """Subject of a sealed box, which is bound to it."""
     return (what, order.method, order.seed, order.client, order.exchange, order.view)
 
 

@@ -139,7 +139,7 @@ class SplitNode:
         return reply
 
     def _received(self, place: ScenePlace, content: RecordDict) -> tuple[Tensor, RecordDict]:
-        """What crossed ``[K, M, W]``, and an empty reply."""
+        """Features that crossed ``[K, M, W]``, and an empty reply."""
         shape = place.shape(self.experiment.split.batches)
         if place.design.kind == "sealed":
             own = unpack_share(content, "crossing", shape, torch.int32)

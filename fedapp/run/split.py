@@ -7,6 +7,7 @@ the next turn; the others do not wait.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,8 @@ from strategies.types import Snapshot
 from tasks.errors import StoppedError
 from tasks.split_nerf.halves import Cost
 from tasks.types import Evaluation, Video
+
+log = logging.getLogger("flwr")
 
 
 def build(run: Run) -> Lineup:
@@ -106,10 +109,15 @@ class SplitArm:
         film = pictures and self.method == experiment.method_list[0]
         talks = [scene.look(film=film and scene.client == first) for scene in self.scenes.values()]
         self._converse(grid, talks)
+        for scene in self.scenes.values():
+            if scene.failure:
+                log.warning("scene %d was not looked at: %s", scene.client, scene.failure)
         metrics: dict[str, Any] = {}
+        total = experiment.clients.total
         for name in ("psnr", "ssim"):
             each = [s.scores[name] for s in self.scenes.values() if name in s.scores]
-            metrics[name] = sum(each) / len(each) if each else None
+            # a mean over fewer scenes than there are is another number
+            metrics[name] = sum(each) / len(each) if len(each) == total else None
         metrics["views"] = {
             str(scene.client): scene.scores["psnr"]
             for scene in self.scenes.values()

@@ -43,7 +43,7 @@ class Street:
 
     @property
     def state_dir(self) -> str:
-        """What simulated nodes are offered; real ones have folders of their own."""
+        """Folder that simulated nodes are offered; real ones have their own."""
         return str(self.run.folder.client_state) if self.simulated else ""
 
     @property

@@ -134,7 +134,7 @@ def _alone_seconds(steps: int) -> float:
     experiment = _experiment("", "unsplit", 1, steps, 1)
     scene = SplitNerf(experiment).client_data(0)
     division = DESIGNS["unsplit"].division(experiment.split, steps)
-    head = ClientHalf(division, NodeSecret.simulated("bench").generator("head"))
+    head = ClientHalf(division, NodeSecret.simulated("bench").uniform("head"))
     whole = Whole(ServerHalf(division, (0, 0)), head)
     half = steps // 2
     started = 0.0

@@ -17,7 +17,7 @@ from torch import Tensor
 from tasks.optimise import Adam
 from tasks.randomness import generator
 from tasks.split_nerf.halves import BETAS, EPSILON, ClientHalf, Division, Places
-from tasks.split_nerf.head import composite, density_of, expected_depth
+from tasks.split_nerf.head import composite, density_of, expected_depth, named
 from tasks.split_nerf.scene import Geometry, Samples
 
 WARM = 100  # steps over which the published attack measures the ratio of its two losses
@@ -98,7 +98,7 @@ class Surrogate:
         self.schedule = schedule
         self.first = int(start * division.steps)
         stream = generator("surrogate", seed)
-        self.head = ClientHalf(division, stream)
+        self.head = ClientHalf(division, named(stream))
         total = len(geometry.poses) * geometry.height * geometry.width
         self.dummy = torch.empty(total, 3).normal_(generator=stream).abs().clamp(0, 1)
         self.head_adam = Adam(division.rate, BETAS, EPSILON)
@@ -245,7 +245,7 @@ class OneImage:
             PROBE_STEPS,
             division.rate,
         )
-        self.head = ClientHalf(head, generator("one image", self.seed))
+        self.head = ClientHalf(head, named(generator("one image", self.seed)))
         crossing = leaked.crossing.view(len(colours), -1, leaked.crossing.shape[1])
         stream = generator("one image rays", self.seed)
         for step in range(PROBE_STEPS):
@@ -306,7 +306,7 @@ class KnownStart:
 
 # ---------------------------------------------------------------------- scores
 class Score(NamedTuple):
-    """How much of a scene a guess shows, means over views.
+    """Share of a scene that a guess shows, means over views.
 
     psnr_affine: dB after the best affine map of each channel; ssim of that; edge: correlation of
     gradient magnitudes; depth: rank correlation with the client's own rendered depth.

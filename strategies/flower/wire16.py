@@ -22,11 +22,6 @@ class Scaled(NamedTuple):
     values: Tensor
     scales: Tensor
 
-    @property
-    def bytes(self) -> int:
-        """Of both arrays."""
-        return 2 * self.values.numel() + 8 * self.scales.numel()
-
 
 def narrow(arrays: Tensor) -> Scaled:
     """Float arrays ``[K, ...]`` in the wire format, each with its own scale. What is not finite

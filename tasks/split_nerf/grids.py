@@ -13,7 +13,6 @@ corner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -119,8 +118,3 @@ def _products(low: Tensor, high: Tensor) -> Tensor:
     """Trilinear weights ``[M, 8]`` from each axis's two ``[M, 3]``, in the order of ``CORNERS``."""
     x, y, z = (torch.stack([low[:, axis], high[:, axis]], 1) for axis in range(3))
     return (x[:, :, None, None] * y[:, None, :, None] * z[:, None, None, :]).reshape(-1, 8)
-
-
-def split_cells(text: str) -> Sequence[int]:
-    """``"8,12,18"`` as numbers; raises ``ValueError``."""
-    return [int(part) for part in text.split(",")]

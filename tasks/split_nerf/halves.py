@@ -22,7 +22,7 @@ from tasks.optimise import Adam
 from tasks.randomness import Key, generator
 from tasks.settings import SplitSettings
 from tasks.split_nerf.grids import Grid, Visits
-from tasks.split_nerf.head import Cut, Head, composite, expected_depth
+from tasks.split_nerf.head import Cut, Head, Uniform, composite, expected_depth, named
 from tasks.split_nerf.scene import Geometry, Samples
 
 BETAS = (0.9, 0.99)  # of Adam, as released
@@ -181,7 +181,9 @@ class ServerHalf:
         self.division = division
         stream = generator("split encoder", *key)
         self.table = Trained(division.encoder.init(stream), division.rate)
-        self.layers = Trained(division.head.init(division.head.server, stream), division.rate)
+        self.layers = Trained(
+            division.head.init(division.head.server, named(stream)), division.rate
+        )
 
     @torch.no_grad()
     def embed(self, places: Places) -> Tensor:
@@ -217,13 +219,13 @@ class ClientHalf:
 
     Args:
         division: of the field.
-        stream: of its initial weights. They must be nobody else's to know: with them the first
-            gradient that crosses gives the colours of its rays away.
+        uniform: numbers for its initial weights. They must be nobody else's to know or to search
+            through: with them the first gradient that crosses gives the colours of its rays away.
     """
 
-    def __init__(self, division: Division, stream: torch.Generator) -> None:
+    def __init__(self, division: Division, uniform: Uniform) -> None:
         self.division = division
-        self.head = Trained(division.head.init(division.head.client, stream), division.rate)
+        self.head = Trained(division.head.init(division.head.client, uniform), division.rate)
 
     def step(
         self, samples: Samples, crossing: Tensor, targets: Tensor, background: float, step: int

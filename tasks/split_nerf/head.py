@@ -15,7 +15,7 @@ published cut), ``geometry`` two (s and g cross: the server then knows the densi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -31,6 +31,15 @@ CUTS: dict[str, int] = {"features": 0, "hidden": 1, "geometry": 2}  # layers on 
 GEOMETRY = 16  # the density's logarithm and 15 numbers for the colour
 HARMONICS = 16
 STEEPEST = 15.0  # of the logarithm of a density, as far as its gradient goes
+
+
+Uniform = Callable[[int], Tensor]  # count -> so many numbers in [0, 1]
+
+
+def named(generator: torch.Generator) -> Uniform:
+    """Numbers of a public stream. Never for what must stay secret: torch's CPU generator keeps 32
+    bits of its seed."""
+    return lambda count: torch.rand(count, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -84,12 +93,12 @@ class Head:
         here = CUTS[self.cut]
         return sum(each[:here]), sum(each[here:])
 
-    def init(self, layout: Layout, generator: torch.Generator) -> Tensor:
+    def init(self, layout: Layout, uniform: Uniform) -> Tensor:
         """Initial weights ``[P]`` of a part, as in ``torch.nn.Linear``."""
         vector = torch.empty(layout.size)
         for weight in layout.unflatten(vector).values():
             bound = weight.shape[1] ** -0.5
-            weight.uniform_(-bound, bound, generator=generator)
+            weight.copy_((2 * uniform(weight.numel()) - 1).mul(bound).view(weight.shape))
         return vector
 
     def embed(self, params: Tensor, features: Tensor) -> Tensor:

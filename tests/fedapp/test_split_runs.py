@@ -11,75 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_kit import Town
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from safetensors.torch import load_file
+from split_kit import SMALL, Run, apart, listening, rounds, state
 
 from fedapp.config.designs import DESIGNS
-from fedapp.config.experiment import Experiment
-from fedapp.store.checkpoint import list_checkpoints
-from fedapp.store.runfolder import RunFolder
-from fedapp.workflows import EXCHANGES
-from privacy.secagg.identity import Policy
 from sim.inprocess import InProcessGrid
 from strategies.flower.exchanges import request_of
 from strategies.flower.records import FAILURE
-from tasks.errors import InputError, StoppedError
+from tasks.errors import StoppedError
 
-Run = Callable[..., RunFolder]
-SMALL: dict[str, Any] = {
-    **{key: value for key, value in EXCHANGES.smallest.items() if key not in ("methods", "rounds")},
-    "clients.total": 3,
-    "clients.min": 1,
-    "split.metrics": True,
-    "report.pictures": False,
-    "evaluation.every": 99,
-}
 ALL = ",".join(DESIGNS)
 K, RAYS, SAMPLES = 2, 16, 4
 
 
 @pytest.fixture
 def run(run: Run, tmp_path: Path) -> Run:  # type: ignore[no-redef]
-    """Two rounds in a folder of its own unless a test says otherwise."""
-
-    def go(**changes: Any) -> RunFolder:
-        folder = str(tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}")
-        return run(**{"rounds": 2, "run-dir": folder, **changes})
-
-    return go
-
-
-def rounds(folder: RunFolder) -> list[dict[str, Any]]:
-    return [event for event in folder.events() if event["event"] == "round"]
-
-
-def state(folder: RunFolder) -> dict[str, torch.Tensor]:
-    return load_file(list_checkpoints(folder.checkpoints)[-1])
-
-
-def same(one: RunFolder, two: RunFolder) -> bool:
-    first, second = state(one), state(two)
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-class Listening(InProcessGrid):
-    """Keeps every message and its answer."""
-
-    heard: list[tuple[Message, Message]]
-
-    def deliver(self, message: Message) -> list[Message]:
-        kept = copy.deepcopy(message)
-        replies = super().deliver(message)
-        type(self).heard.append((kept, replies[0]))
-        return replies
-
-
-def listening() -> type[Listening]:
-    class Here(Listening):
-        heard: list[tuple[Message, Message]] = []  # noqa: RUF012
-
-    return Here
+    return apart(run, tmp_path)
 
 
 # ---------------------------------------------------------------------- whole runs
@@ -352,97 +299,3 @@ def test_resume_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
     kept = [name for name in one if not name.endswith("box")]
     assert not [name for name in kept if not torch.equal(one[name], two[name])]
     assert one.keys() == two.keys()
-
-
-# ---------------------------------------------------------------------- real nodes
-def test_real_nodes_hold_each_others_shares(run: Run, tmp_path: Path) -> None:
-    town = Town(tmp_path, 3, Policy())
-    changes = {
-        **SMALL,
-        **town.changes("plain"),
-        "methods": "sealed,s2nerf",
-        "report.pictures": True,
-    }
-    grid = listening()
-    folder = run(nodes=3, grid=town.grid(grid), **changes)
-    assert all(event["clients"]["ok"] == 3 for event in rounds(folder))
-    assert not any("pictures" in reply.content for _, reply in grid.heard)
-    holds = {
-        (message.metadata.dst_node_id - 1000, message.content["order"]["client"])
-        for message, _ in grid.heard
-        if message.content.get("leg") and message.content["leg"]["name"] == "hold"
-    }
-    assert holds == {(1, 0), (2, 1), (0, 2)}, "the next one in the roster"
-
-
-def test_guarantee_a_server_cannot_play_the_peer(run: Run, tmp_path: Path) -> None:
-    """It shows clients a key of its own as the peer's."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    from privacy.node_secret import Peer
-    from privacy.secagg.identity import Roster
-    from privacy.secagg.primitives import public_bytes
-
-    town = Town(tmp_path, 3, Policy())
-    own = Ed25519PrivateKey.generate()
-    reasons: list[str] = []
-
-    class Playing(InProcessGrid):
-        def deliver(self, message: Message) -> list[Message]:
-            if "box" in message.content and "peer" in message.content:
-                number = int(message.content["peer"]["number"])
-                roster = Roster.read(town.roster)
-                fake = Roster({**roster.members, number: public_bytes(own)}, roster.server)
-                peer = Peer(own, number, str(message.content["order"]["run"]), fake)
-                message.content["peer"] = ConfigRecord(peer.advert.packed())
-            replies = super().deliver(message)
-            if FAILURE in replies[0].content:
-                reasons.append(str(replies[0].content[FAILURE]["reason"]))
-            return replies
-
-    with pytest.raises(StoppedError, match="not its own"):
-        run(
-            nodes=3,
-            grid=town.grid(Playing),
-            **{**SMALL, **town.changes("plain"), "methods": "sealed"},
-        )
-    assert reasons and all("not its own" in reason for reason in reasons)
-
-
-# ---------------------------------------------------------------------- what does not compose
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"methods": "maml"}, "methods"),
-        ({"methods": "sealed", "runtime.nodes": 1}, "runtime.nodes"),
-        ({"methods": "split", "clients.per-round": 1}, "clients.per-round"),
-        ({"methods": "split", "task": "image", "workflow": "exchanges"}, "task"),
-        ({"release": "secagg"}, "release"),
-        ({"split.cells": "8,x"}, "split.cells"),
-        ({"methods": "sealed", "split.hashed": 1000}, "split.hashed"),
-    ],
-)
-def test_what_cannot_be_split_is_refused(
-    smoke: Callable[..., dict[str, Any]], changes: dict[str, Any], key: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        Experiment.from_run_config(smoke(**{**SMALL, "runtime.nodes": 2, **changes}))
-    assert caught.value.key == key
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"split.variant": "light"},
-        {"split.cut": "features"},
-        {"split.cut": "geometry"},
-        {"split.hashed": 256},
-        {"split.texture": "fine"},
-        {"split.sealed-rate": 2.0},
-        {"split.label-noise": 0.1, "split.noise-scale": 0.5, "split.noise-decay": 1.0},
-    ],
-)
-def test_every_option_runs(run: Run, changes: dict[str, Any]) -> None:
-    methods = "sealed,split,s2nerf,label-noise,private-grid"
-    folder = run(**{**SMALL, "rounds": 1, "methods": methods, **changes})
-    assert all(event["clients"]["ok"] == 3 for event in rounds(folder))

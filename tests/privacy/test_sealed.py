@@ -150,6 +150,20 @@ def test_guarantee_masks_are_one_time() -> None:
     assert secret.bytes("a,b") != secret.bytes("a", "b")
 
 
+def test_initial_weights_use_the_whole_secret() -> None:
+    """Not a seed of torch's generator, of which 32 bits count: all of them can be tried."""
+    same = [torch.Generator().manual_seed(seed) for seed in (7, 7 + 2**32)]
+    one, two = (torch.rand(5, generator=stream) for stream in same)
+    assert torch.equal(one, two), "why"
+    secret = NodeSecret.simulated("weights")
+    numbers = secret.uniform("head", 1)(100_000)
+    assert torch.equal(numbers, secret.uniform("head", 1)(100_000))
+    assert not torch.equal(numbers, secret.uniform("head", 2)(100_000))
+    assert kstest(numbers.double().numpy(), "uniform").pvalue > SUSPICIOUS
+    last = NodeSecret(secret.key[:-1] + bytes([secret.key[-1] ^ 1])).uniform("head", 1)(5)
+    assert not torch.equal(numbers[:5], last)
+
+
 def test_guarantee_pooling_breaks_it() -> None:
     """The condition that holders do not collude is one: both shares are the features."""
     holders = Holder.first(GRID, torch.randn(GRID.rows, 4, generator=drawn(2))), Holder.second(GRID)

@@ -19,7 +19,7 @@ from tasks.metrics import psnr
 from tasks.settings import DataSettings, SplitSettings, TaskSettings
 from tasks.split_nerf.grids import Grid
 from tasks.split_nerf.halves import ClientHalf, Cost, Division, ServerHalf, Whole
-from tasks.split_nerf.head import Head, composite, density_of, harmonics
+from tasks.split_nerf.head import Head, composite, density_of, harmonics, named
 from tasks.split_nerf.rooms import photographs
 from tasks.split_nerf.scene import Scene, scene_of, seen_by
 from tasks.split_nerf.task import SplitNerf
@@ -109,7 +109,7 @@ def test_a_cut_moves_layers_and_changes_nothing_else(cut: str) -> None:
     assert head.server.size + head.client.size == sum(math.prod(s) for s in head.shapes.values())
     features = torch.randn(6, 8, generator=drawn())
     ray = torch.nn.functional.normalize(torch.randn(2, 3, generator=drawn(1)), dim=1)
-    every = head.init(head.server, drawn(2)), head.init(head.client, drawn(3))
+    every = head.init(head.server, named(drawn(2))), head.init(head.client, named(drawn(3)))
     whole = Head(8, cut="features")
     together = torch.cat(every)
     crossing = head.embed(every[0], features)
@@ -175,7 +175,7 @@ def test_views_that_are_all_held_out_are_refused() -> None:
 
 # ---------------------------------------------------------------------- halves
 def halves(division: Division) -> tuple[ServerHalf, ClientHalf]:
-    return ServerHalf(division, ("t",)), ClientHalf(division, drawn(5))
+    return ServerHalf(division, ("t",)), ClientHalf(division, named(drawn(5)))
 
 
 def split_steps(

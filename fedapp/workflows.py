@@ -31,6 +31,8 @@ class WorkflowKind:
             a changed one is refused or changes nothing.
         agreed: of the terms of a secure sum (``record.key.path``), those that it may choose if it
             tells all members the same.
+        own_limits: its node half itself holds a device's policy against what it sends (else the
+            release is: ``Device.obey_policy``).
         smallest: config changes for the smallest run that sends all its messages, for that test.
     """
 
@@ -41,6 +43,7 @@ class WorkflowKind:
     axes: frozenset[str] = frozenset()
     choices: frozenset[str] = frozenset()
     agreed: frozenset[str] = frozenset()
+    own_limits: bool = False
     smallest: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> Any:
@@ -115,6 +118,7 @@ EXCHANGES = WorkflowKind(
     identity="fedapp.run.split:identity",
     node="fedapp.node.split:SplitNode",
     check="fedapp.config.designs:refuse_exchanges",
+    own_limits=True,
     # What the server's half is, whose state on the node it goes on with, and which scenes it asks
     # for. Of a second holder also for which client, exchange and view it wants a share: that is
     # sealed for the client, who opens what belongs to its own order and nothing else

@@ -178,12 +178,15 @@ class Peer:
             raise RefusalError(f"the key shown for member {other.number} is not its own")
         salt = sha256(canonical(["fedapp split channel 1", self.run])).digest()
         pair = sorted([self.number, other.number])
-        return Channel(derive(agree(self._key, other.public), salt, *pair, *purpose))
+        key = derive(agree(self._key, other.public), salt, *pair, *purpose)
+        return Channel(key, self.number, other.number)
 
 
 @dataclass(frozen=True)
 class Channel:
     """Authenticated encryption under one key, for messages with different ``about``.
+
+    A box goes from ``own`` to ``other``: neither opens what it sealed itself.
 
     The nonce is a pseudo-random function of the text: the same message is sealed to the same bytes
     (a repeated request gets the same answer), two different ones never share a nonce but with
@@ -191,10 +194,12 @@ class Channel:
     """
 
     key: bytes
+    own: int
+    other: int
 
     def seal(self, text: bytes, *about: object) -> bytes:
         """Nonce and ciphertext of ``text``, bound to what it is about."""
-        associated = self._about(about)
+        associated = self._about((self.own, self.other, *about))
         nonce = hmac.digest(derive(self.key, b"", "nonce"), associated + text, "sha256")
         nonce = nonce[:NONCE_BYTES]
         return nonce + AESGCM(derive(self.key, b"", "box")).encrypt(nonce, text, associated)
@@ -203,7 +208,8 @@ class Channel:
         """Inverse of :meth:`seal`; raises :class:`RefusalError` if anything was changed."""
         try:
             aes = AESGCM(derive(self.key, b"", "box"))
-            return aes.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], self._about(about))
+            associated = self._about((self.other, self.own, *about))
+            return aes.decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], associated)
         except (InvalidTag, ValueError) as error:
             raise RefusalError(
                 "a sealed box that is not the peer's, or not of this step"

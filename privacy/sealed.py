@@ -72,7 +72,8 @@ def from_ring(values: Tensor, bits: int) -> Tensor:
 
 def whole_weights(visits: Visits) -> Visits:
     """Visits with interpolation weights as whole numbers."""
-    return Visits(visits.rows, in_ring(visits.weights, WEIGHT_BITS))
+    weights = torch.round(visits.weights * 2.0**WEIGHT_BITS)  # exact: a power of two
+    return Visits(visits.rows, weights.long())
 
 
 def positions(
@@ -98,8 +99,8 @@ def digest_of(visits: Visits) -> bytes:
     """SHA-256 of a batch's positions as a holder sees them: shares of holders that rounded one
     weight
     differently would not add up, so the client compares."""
-    text = hashlib.sha256(visits.rows.contiguous().numpy().tobytes())
-    text.update(visits.weights.contiguous().numpy().tobytes())
+    text = hashlib.sha256(visits.rows.contiguous().numpy())
+    text.update(visits.weights.to(torch.int16).numpy())
     return text.digest()
 
 

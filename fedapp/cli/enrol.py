@@ -19,7 +19,7 @@ from fedapp.cli.output import PLAIN, JsonOption, console, write_json
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from privacy.secagg.identity import Roster
+    from privacy.secagg.identity import Policy, Roster
 
 
 def enrol(
@@ -40,6 +40,12 @@ def enrol(
         float,
         typer.Option(min=0, help="what all its rounds may cost, by its own count; 0: no limit"),
     ] = 8.0,
+    designs: Annotated[
+        str, typer.Option(help="of split learning, what the device sends something in, by comma")
+    ] = "sealed",
+    looks: Annotated[
+        int, typer.Option(min=0, help="held-out views whose scores it tells in its life")
+    ] = 0,
     target: JsonOption = "",
 ) -> None:
     """Make a node's identity key and limits, or a ledger's key, or write the roster of all public
@@ -58,11 +64,11 @@ def enrol(
             )
         folder = Path(what[0]).expanduser().resolve()
         file = folder / (LEDGER_KEY if server else KEY_FILE)
-        policy = None if server else _policy(folder, releases, epsilon_max)
+        limits = None if server else _limits(releases, epsilon_max, designs, looks)
         public = public_bytes(load_identity(file, create=True)).hex()
         console.print(f"{file}: public key {public}", **PLAIN)
-        if policy:
-            console.print(policy, **PLAIN)
+        if limits:
+            console.print(_write(limits, folder), **PLAIN)
         write_json(target, {"key": str(file), "public": public})
         return
     found = _parse(what)
@@ -72,13 +78,14 @@ def enrol(
     write_json(target, {"roster": str(roster), "members": sorted(found.members)})
 
 
-def _policy(folder: Path, releases: str, epsilon_max: float) -> str:
-    """Write the device's limits unless it has some; what they are, in a line."""
+def _limits(releases: str, epsilon_max: float, designs: str, looks: int) -> Policy:
+    """The device's limits; raises :class:`InputError` for names that are none."""
+    from fedapp.config.designs import DESIGNS
     from privacy.releases import RELEASES
-    from privacy.secagg.identity import POLICY_FILE, Policy
+    from privacy.secagg.identity import Policy
+    from tasks.errors import nearest
     from tasks.registry import load
 
-    file = folder / POLICY_FILE
     names = tuple(part.strip() for part in releases.split(",") if part.strip())
     for name in names:
         release = load("release", name, RELEASES, key="--releases")
@@ -89,14 +96,31 @@ def _policy(folder: Path, releases: str, epsilon_max: float) -> str:
                 "adds no noise, so its rounds cost infinitely much",
                 "add --epsilon-max 0 if that is meant",
             )
+    chosen = tuple(part.strip() for part in designs.split(",") if part.strip())
+    for name in chosen:
+        if name not in DESIGNS:
+            raise InputError("--designs", name, "no such design", nearest(name, DESIGNS))
+    return Policy(releases=names, epsilon_max=epsilon_max, designs=chosen, looks=looks)
+
+
+def _write(limits: Policy, folder: Path) -> str:
+    """Write the device's limits unless it has some; what they are, in a line."""
+    from privacy.secagg.identity import POLICY_FILE, Policy
+
+    file = folder / POLICY_FILE
     try:
-        Policy(releases=names, epsilon_max=epsilon_max).write(file, new=True)
+        limits.write(file, new=True)
     except FileExistsError:
         Policy.read(file)
         return f"{file}: kept as it is"
-    limit = f"up to epsilon {epsilon_max:g}" if epsilon_max else "without a limit"
-    allowed = ", ".join(names) or "any release"
-    return f"{file}: takes part in {allowed} {limit}; edit it for other limits"
+    most = limits.epsilon_max
+    limit = f"up to epsilon {most:g}" if most else "without a limit"
+    allowed = ", ".join(limits.releases) or "any release"
+    designs = ", ".join(limits.designs) or "no design"
+    return (
+        f"{file}: takes part in {allowed} {limit}; of split learning in {designs}, scores of "
+        f"{limits.looks} views; edit it for other limits"
+    )
 
 
 def _parse(pairs: list[str]) -> Roster:

@@ -19,7 +19,7 @@ from fedapp.node.device import Device
 from fedapp.node.scene_place import view_rays
 from fedapp.node.sealing import about, as_bytes, peer_of
 from fedapp.store.client_state import ClientState, MissingMemoryError
-from privacy.node_secret import Advert, Channel, expand, holder_of
+from privacy.node_secret import SEED_BYTES, Advert, Channel, expand, holder_of
 from privacy.sealed import Holder, fingerprint_of, looked_at, positions
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import Order, origin_of, request_of, unpack_geometry
@@ -41,8 +41,6 @@ class HolderNode:
     def hold(self, order: Order, content: RecordDict) -> RecordDict:
         """This holder's share of the features of exchange ``order.exchange``, sealed for the
         client."""
-        if order.exchange < 1 or order.view != -1:
-            raise RefusalError("exchanges are numbered from 1")
         batches = self.experiment.split.batches
         first = (order.exchange - 1) * batches
 
@@ -70,6 +68,8 @@ class HolderNode:
         design = DESIGNS[order.method]
         if design.kind != "sealed":
             raise RefusalError(f"{order.method} has no second holder")
+        if self.device.hosts is not None and order.client in self.device.hosts:
+            raise RefusalError(f"client {order.client} is here: this node cannot hold its share")
         advert = Advert.unpacked(record(content, "peer", ConfigRecord))
         peer = peer_of(self.device, order.run, order.state_dir)
         if holder_of(advert.number, peer.roster.members) != peer.number:
@@ -108,7 +108,8 @@ class HolderNode:
         folder = self.device.state_dir(order.state_dir, order.run)
         if not folder:
             raise RefusalError("a holder keeps its share in a state folder, this node has none")
-        store = ClientState(Path(folder) / f"holding-{order.method}-{order.seed}")
+        place = f"holding-{order.method}-{order.seed}"
+        store = ClientState(Path(folder) / place / f"{channel.other}-{geometry.digest[:32]}")
         assert isinstance(division.encoder, Grid), "sealed tables are grids"
         holder = Holder.second(division.encoder)
         if not version:
@@ -122,9 +123,11 @@ class HolderNode:
         box = from_array(record(content, "seed", ArrayRecord)["box"]).numpy().tobytes()
         named = replace(order, exchange=version, view=-1)
         text = channel.open(box, *about(named, "seed"))
+        if text[SEED_BYTES:] != bytes.fromhex(geometry.digest):
+            raise RefusalError("the client trained on another geometry")
         batches = self.experiment.split.batches
         shape = (division.rays * division.samples, division.head.crossing)
-        mask = expand(text, batches * shape[0] * shape[1]).view(batches, *shape)
+        mask = expand(text[:SEED_BYTES], batches * shape[0] * shape[1]).view(batches, *shape)
         first = (version - 1) * batches
         seed = scene_seed(order.seed, order.client)
         for places, part in zip(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
@@ -20,14 +19,14 @@ from privacy.sealed import Scaler
 from privacy.secagg.identity import KEY_FILE, load_identity
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import Order, request_of
-from tasks.atomic import PRIVATE, write_json
+from tasks.atomic import PRIVATE, write_bytes
 from tasks.data.cameras import PixelRays
 from tasks.errors import InputError
 from tasks.split_nerf.halves import ClientHalf, Division, ServerHalf, Whole
 from tasks.split_nerf.head import Uniform
 from tasks.split_nerf.scene import TOUR, Geometry, Scene, scene_seed
 
-ANSWERED = "answered.json"
+ANSWERED = "answered"  # folder: a file for each request, which holds its digest
 LOOK = "look-"  # begins the names of what was judged
 
 
@@ -108,6 +107,8 @@ class ScenePlace:
         return Scaler(len(settings.cells.split(",")), sealed_rate(settings))
 
     def _start(self) -> Uniform:
+        if not self.device.simulated:
+            return self.secret.uniform("split head", *self.purpose)
         # The same for every method: what differs between rows is the design
         run, _, seed, client, pictures = self.purpose
         return self.secret.uniform("split head", run, seed, client, pictures)
@@ -122,14 +123,13 @@ class ScenePlace:
             whole.client.restore(state)
         return whole
 
-    def train(self, crossing: Tensor) -> Tensor:
-        """K steps of the head in order; what leaves of each gradient ``[K, M, W]`` (of a sealed
-        table: in the ring)."""
+    def train(self, crossing: Iterable[Tensor]) -> Iterator[Tensor]:
+        """K steps of the head in order; what leaves of each gradient ``[M, W]`` (of a sealed table:
+        in the ring)."""
         settings = self.device.experiment.split
         division, geometry = self.division, self.scene.geometry
         defence = self.design.defence(settings)
         first = (self.order.exchange - 1) * settings.batches
-        leaving = []
         for k, received in enumerate(crossing):
             step = first + k
             pixels = geometry.batch(self.seed, step, division.rays)
@@ -138,10 +138,9 @@ class ScenePlace:
             targets = defence.targets(self.scene.colours[pixels], draws)
             _, gradient = self.client.step(samples, received, targets, geometry.background, step)
             if self.scaler:
-                leaving.append(self.scaler.encode(gradient, division.fade(step)))
+                yield self.scaler.encode(gradient, division.fade(step))
             else:
-                leaving.append(defence.protect(gradient, step / division.steps, draws))
-        return torch.stack(leaving)
+                yield defence.protect(gradient, step / division.steps, draws)
 
     # ------------------------------------------------------------------ versions
     def begin(self, content: RecordDict) -> str:
@@ -149,44 +148,48 @@ class ScenePlace:
         to another request, or cannot be next."""
         order = self.order
         request = request_of(content)
-        known = self._answered()
-        answered = known.get(str(order.exchange))
-        if answered not in (None, request):
-            raise RefusalError(f"exchange {order.exchange} was answered to another request")
-        made = sum(not name.startswith(LOOK) for name in known)
-        if not 1 <= order.exchange <= made + 1:
-            raise RefusalError(f"exchange {order.exchange} is not the next")
+        made = self._made()
         # Before anything that depends on pictures: whether a request fails must not let the server
         # ask something else
-        if answered is None:
-            write_json(self._file, {**known, str(order.exchange): request}, PRIVATE)
+        if not 1 <= order.exchange <= made + 1 or not self._answers(
+            f"{order.exchange:06d}", request, new=order.exchange == made + 1
+        ):
+            raise RefusalError(
+                f"exchange {order.exchange} was answered to another request, or is not the next"
+            )
         return request
 
     def begin_look(self, content: RecordDict) -> str:
         """The same for a look. A view is judged once after each exchange: scores of renderings that
         a server makes up, one after another, would tell the picture."""
         order = self.order
-        request, known = request_of(content), self._answered()
-        if order.exchange > sum(not name.startswith(LOOK) for name in known):
+        request = request_of(content)
+        if order.exchange > self._made():
             raise RefusalError(f"exchange {order.exchange} was not made")
-        name = f"{LOOK}{order.exchange}-{order.view}"
-        if known.setdefault(name, request) != request:
+        name = f"{LOOK}{order.exchange:06d}-{order.view}"
+        if not self._answers(name, request, new=True):
             raise RefusalError(f"view {order.view} was judged on something else")
-        write_json(self._file, known, PRIVATE)
         return request
 
-    def finish(self, state: dict[str, Tensor], request: str) -> None:
+    def _made(self) -> int:
+        """The last exchange that was begun."""
+        return max((int(file.name) for file in self._answered.glob("[0-9]*")), default=0)
+
+    def _answers(self, name: str, request: str, new: bool) -> bool:
+        """Whether ``name`` is answered to this request and no other: of two that come at once, one
+        makes the file."""
+        file = self._answered / name
+        if new and not file.exists():
+            with contextlib.suppress(FileExistsError):
+                write_bytes(file, request.encode(), PRIVATE, new=True)
+        return file.exists() and file.read_text(encoding="ascii") == request
+
+    def finish(self, state: dict[str, Tensor]) -> None:
         """Keep the state after an exchange, before the answer leaves."""
         order = self.order
         self.store.save(order.client, order.exchange, state)
         self.store.prune(order.client, min(order.durable, order.exchange - 1))
 
     @property
-    def _file(self) -> Path:
+    def _answered(self) -> Path:
         return self.folder / f"client-{self.order.client:06d}" / ANSWERED
-
-    def _answered(self) -> dict[str, Any]:
-        if not self._file.exists():
-            return {}
-        found: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        return found

@@ -78,7 +78,8 @@ def open_features(place: ScenePlace, own: Tensor, content: RecordDict, leg: str)
 def masked_batches(
     place: ScenePlace, gradients: Tensor, content: RecordDict
 ) -> tuple[Tensor, bytes]:
-    """The server's share of gradients in the ring, and the seed of the peer's, sealed for it.
+    """The server's share of gradients in the ring, and the seed of the peer's with the geometry it
+    is good for, sealed for it.
 
     The seed is a function of what the server sent and of the gradients: two different ones never go
     out under one mask, and equal ones for different features are not seen to be equal.
@@ -89,4 +90,5 @@ def masked_batches(
     purpose = ("split share", *place.purpose, order.exchange, sent, own)
     seed = place.secret.bytes(*purpose)[:SEED_BYTES]
     shares = gradients - expand(seed, gradients.numel()).view(gradients.shape)
-    return shares, _channel(place, content).seal(seed, *about(order, "seed"))
+    told = seed + bytes.fromhex(place.scene.geometry.digest)
+    return shares, _channel(place, content).seal(told, *about(order, "seed"))

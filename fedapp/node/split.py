@@ -9,7 +9,7 @@ gradients under one noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from fedapp.config.designs import DESIGNS
 from fedapp.node.device import Device
 from fedapp.node.holder import HolderNode
+from fedapp.node.looks import told_once
 from fedapp.node.scene_place import ScenePlace, view_rays
 from fedapp.node.sealing import as_bytes, masked_batches, open_features, peer_of
 from privacy.secagg.messages import RefusalError
@@ -34,9 +35,10 @@ from strategies.flower.exchanges import (
 )
 from strategies.flower.records import record
 from strategies.flower.wire import to_array
-from strategies.flower.wire16 import narrow, widen
+from strategies.flower.wire16 import narrowed, widen, widened
 from tasks.split_nerf.task import scores
 
+SCORES = {"psnr": 1, "ssim": 2}  # digits that are told
 CHUNK = 4096  # rays rendered at a time where nothing crosses
 
 
@@ -56,6 +58,10 @@ class SplitNode:
             raise RefusalError(f"leg {name!r} has no record {strange[0]!r}")
         order = Order.unpacked(content)
         self._refuse_order(order)
+        if (order.view == -1) != (name in ("exchange", "alone", "hold")) or (
+            order.exchange < 1 and order.view == -1
+        ):
+            raise RefusalError(f"leg {name!r} of view {order.view}, exchange {order.exchange}")
         legs: dict[str, Callable[[Order, RecordDict], RecordDict]] = {
             "exchange": self._exchange,
             "look": self._look,
@@ -77,6 +83,7 @@ class SplitNode:
             raise RefusalError("the server's configuration is not this node's")
         if order.method not in experiment.method_list or order.seed not in experiment.seed_list:
             raise RefusalError(f"{order.method!r} at seed {order.seed} is not what is trained")
+        self._refuse_designs([order.method])
         if not 0 <= order.client < experiment.clients.total:
             raise RefusalError(f"client {order.client} of {experiment.clients.total}")
         if not 0 <= order.exchange <= experiment.rounds * experiment.split.exchanges:
@@ -85,6 +92,19 @@ class SplitNode:
             raise RefusalError("the server cannot have what was not made")
         if order.state_dir and not self.device.simulated:
             raise RefusalError("a folder on this node is not the server's to say")
+
+    def _refuse_designs(self, methods: Sequence[str]) -> None:
+        """Raise for a design in which something of the pictures leaves that this node's owner has
+        not agreed to: what left cannot be called back."""
+        if self.device.simulated:
+            return
+        allowed = self.device.policy.designs
+        for method in methods:
+            if DESIGNS[method].crosses and method not in allowed:
+                raise RefusalError(
+                    f"design {method} is not among those this node takes part in: "
+                    + (", ".join(allowed) or "none")
+                )
 
     def _refuse_client(self, client: int) -> None:
         if self.device.hosts is not None and client not in self.device.hosts:
@@ -97,6 +117,7 @@ class SplitNode:
         run, offered = str(asked["run"]), str(asked["state-dir"])
         if asked["config"] != self.experiment.digest:
             raise RefusalError("the server's configuration is not this node's")
+        self._refuse_designs(self.experiment.method_list)
         if not isinstance(clients, list) or not all(type(client) is int for client in clients):
             raise RefusalError("scenes are asked for by number")
         if offered and not self.device.simulated:
@@ -120,31 +141,32 @@ class SplitNode:
         if place.design.kind == "alone":
             raise RefusalError(f"nothing crosses in {order.method}")
         request = place.begin(content)
-        crossing, reply = self._received(place, content)
+        crossing = self._received(place, content)
         client, scaler = place.client, place.scaler
         if order.exchange > 1:
             state = place.store.read(order.client, order.exchange - 1)
             client.restore(state)
             if scaler:
                 scaler.restore(state)
-        gradients = place.train(crossing)
-        place.finish(client.tensors() | (scaler.tensors() if scaler else {}), request)
+        reply = RecordDict()
         if place.design.kind == "sealed":
+            gradients = torch.stack(list(place.train(crossing)))
             shares, box = masked_batches(place, gradients, content)
             reply["gradient"] = pack_share(shares)
             reply["seed"] = ArrayRecord({"box": to_array(as_bytes(box))})
         else:
-            reply["gradient"] = pack_scaled(narrow(gradients))
+            reply["gradient"] = pack_scaled(narrowed(place.train(crossing)))
+        place.finish(client.tensors() | (scaler.tensors() if scaler else {}))
         reply["origin"] = origin_of(order, request)
         return reply
 
-    def _received(self, place: ScenePlace, content: RecordDict) -> tuple[Tensor, RecordDict]:
-        """Features that crossed ``[K, M, W]``, and an empty reply."""
+    def _received(self, place: ScenePlace, content: RecordDict) -> Iterable[Tensor]:
+        """Features that crossed, ``[M, W]`` for each of K mini-batches."""
         shape = place.shape(self.experiment.split.batches)
         if place.design.kind == "sealed":
             own = unpack_share(content, "crossing", shape, torch.int32)
-            return open_features(place, own, content, "hold"), RecordDict()
-        return widen(unpack_scaled(content, "crossing", shape)), RecordDict()
+            return open_features(place, own, content, "hold")
+        return widened(unpack_scaled(content, "crossing", shape))
 
     # ------------------------------------------------------------------ baselines
     def _alone(self, order: Order, content: RecordDict) -> RecordDict:
@@ -158,7 +180,7 @@ class SplitNode:
         first = (order.exchange - 1) * batches
         for step in range(first, first + batches):
             whole.step(place.scene.geometry, place.scene.colours, place.seed, step)
-        place.finish(whole.server.tensors() | whole.client.tensors(), request)
+        place.finish(whole.server.tensors() | whole.client.tensors())
         return RecordDict({"origin": origin_of(order, request)})
 
     # ------------------------------------------------------------------ looking
@@ -168,15 +190,18 @@ class SplitNode:
         geometry = place.scene.geometry
         rays = view_rays(self.device, geometry, order.view)
         request = place.begin_look(content)
+        scored = order.view < len(geometry.poses) and self.experiment.split.metrics
+        if scored and not self.device.simulated:
+            told_once(self.device, order, request)
         shown, depth = self._rendered(place, rays, content)
         shape = (geometry.height, geometry.width)
         picture = shown.view(*shape, 3)
         reply = RecordDict()
         told: dict[str, float] = {}
-        if order.view < len(geometry.poses) and self.experiment.split.metrics:
+        if scored:
             truth = place.scene.images[order.view]
             found = scores(picture[None], truth[None])
-            told = {name: round(value, 2) for name, value in found.items() if value is not None}
+            told = {n: round(v, SCORES[n]) for n, v in found.items() if v is not None}
         reply["scores"] = ConfigRecord(told)  # type: ignore[arg-type]
         if self.device.simulated and self.experiment.report.pictures:
             shown_depth = depth.view(*shape)

@@ -28,7 +28,7 @@ from strategies.flower.legs import Part, Talk
 from strategies.flower.records import MALFORMED, bytes_of, content_of, record
 from strategies.flower.roster import Node
 from strategies.flower.wire import from_array, to_array
-from strategies.flower.wire16 import narrow, widen
+from strategies.flower.wire16 import narrow, narrowed, widened
 from tasks.data.cameras import PixelRays
 from tasks.errors import ReplyError
 from tasks.split_nerf.grids import Grid
@@ -101,8 +101,8 @@ class ServedScene:
             shares = torch.stack([self.holder.embed(places.visits) for places in batches])
             content["crossing"] = pack_share(shares)
         else:
-            sent = torch.stack([self.half.embed(places) for places in batches])
-            content["crossing"] = pack_scaled(narrow(sent))
+            sent = narrowed(self.half.embed(places) for places in batches)
+            content["crossing"] = pack_scaled(sent)
         answer = yield from self._ask(self._home, "exchange", content, order)
         self._learn(batches, answer, order)
 
@@ -123,7 +123,7 @@ class ServedScene:
                 self.holder.learn(places.visits, share)
             self.box = box
             return
-        gradients = widen(unpack_scaled(answer, "gradient", shape))
+        gradients = widened(unpack_scaled(answer, "gradient", shape))
         first = (order.exchange - 1) * self.settings.batches
         for k, (places, gradient) in enumerate(zip(batches, gradients, strict=True)):
             self.half.learn(places, gradient, first + k)

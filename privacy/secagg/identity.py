@@ -112,8 +112,12 @@ NUMBERS: dict[str, Any] = {
     "complete_up_to": int,
     "min_noise": (int, float),
     "epsilon_max": (int, float),
+    "looks": int,
     "delta": (int, float),
 }
+
+
+LISTS = ("releases", "designs", "plugins")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -151,6 +155,9 @@ class Policy:
             count (0: no limit): a server may keep more than one ledger, but no node is charged more
             than it allows. Rounds without noise cost infinitely much.
         delta: of that epsilon.
+        designs: of split learning that this node sends something in (those that send nothing are
+            always allowed); pictures that were trained in another one have no guarantee left.
+        looks: held-out views whose scores may be told, over all runs of this node's life.
         plugins: ``"package.module:Name"`` references that a run may have this node import, beside
             what fedapp brings and what is installed with entry points.
     """
@@ -163,6 +170,8 @@ class Policy:
     min_noise: float = 0.0
     epsilon_max: float = 0.0
     delta: float = 1e-5
+    designs: tuple[str, ...] = ("sealed",)
+    looks: int = 0
     plugins: tuple[str, ...] = ()
 
     @classmethod
@@ -180,7 +189,7 @@ class Policy:
                 object_pairs_hook=_without_repeats,
                 parse_constant=_no_number,
             )
-            lists = {name: _names(given.get(name, [])) for name in ("releases", "plugins")}
+            lists = {name: _names(given[name]) for name in LISTS if name in given}
             policy = cls(**{**given, **lists})
             limits = asdict(policy)
             for name, kind in NUMBERS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from split_kit import SMALL, Run, apart, listening, rounds
 from fedapp.config.experiment import Experiment
 from privacy.secagg.identity import Policy
 from sim.inprocess import InProcessGrid
+from strategies.flower.exchanges import request_of, unpack_geometry
 from strategies.flower.records import FAILURE
+from strategies.flower.wire import from_array, to_array
 from tasks.errors import InputError, StoppedError
+
+
+def small_of(town: Town) -> dict[str, Any]:
+    changes = {**SMALL, **town.changes("plain"), "methods": "sealed", "split.metrics": False}
+    return {key: value for key, value in changes.items() if key != "run-dir"}
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def run(run: Run, tmp_path: Path) -> Run:  # type: ignore[no-redef]
 
 # ---------------------------------------------------------------------- real nodes
 def test_real_nodes_hold_each_others_shares(run: Run, tmp_path: Path) -> None:
-    town = Town(tmp_path, 3, Policy())
+    town = Town(tmp_path, 3, Policy(designs=("sealed", "s2nerf"), looks=1000))
     changes = {
         **SMALL,
         **town.changes("plain"),
@@ -76,6 +84,132 @@ def test_guarantee_a_server_cannot_play_the_peer(run: Run, tmp_path: Path) -> No
             **{**SMALL, **town.changes("plain"), "methods": "sealed"},
         )
     assert reasons and all("not its own" in reason for reason in reasons)
+
+
+def test_guarantee_pictures_are_trained_in_the_designs_their_owner_allows(
+    run: Run, tmp_path: Path
+) -> None:
+    """A policy as `fedapp enrol` writes it: sealed, and what sends nothing."""
+    town = Town(tmp_path, 3, Policy())
+    changes = small_of(town)
+    assert rounds(run(nodes=3, grid=town.grid(), **{**changes, "methods": "sealed,unsplit"}))
+    for methods in ("split", "sealed,s2nerf"):
+        grid = listening()
+        with pytest.raises(StoppedError, match="not among those this node takes part in"):
+            run(nodes=3, grid=town.grid(grid), **{**changes, "methods": methods})
+        assert not any("gradient" in reply.content for _, reply in grid.heard)
+
+    class Naming(InProcessGrid):
+        """Asks for a design that the run's configuration has and the survey did not name."""
+
+        def deliver(self, message: Message) -> list[Message]:
+            if "order" in message.content:
+                message.content["order"]["method"] = "split"
+            replies = super().deliver(message)
+            assert not {"gradient", "scores"} & set(replies[0].content)
+            return replies
+
+    with pytest.raises(StoppedError):
+        run(nodes=3, grid=town.grid(Naming), **changes)
+
+
+def test_guarantee_scores_are_counted_over_a_nodes_life(run: Run, tmp_path: Path) -> None:
+    """A server names runs, methods and seeds: a limit for each would be none."""
+    town = Town(tmp_path, 3, Policy(looks=3))
+    told: list[int] = []
+    reasons: list[str] = []
+
+    class Counting(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            again = copy.deepcopy(message)
+            replies = super().deliver(message)
+            leg = message.content["leg"]["name"] if "leg" in message.content else ""
+            if leg == "look":
+                same = super().deliver(again)[0].content
+                if FAILURE in replies[0].content:
+                    reasons.append(str(replies[0].content[FAILURE]["reason"]))
+                    assert FAILURE in same
+                elif replies[0].content["scores"]:
+                    told.append(message.metadata.dst_node_id)
+                    assert dict(same["scores"]) == dict(replies[0].content["scores"])
+            return replies
+
+    changes = {**small_of(town), "methods": "sealed,unsplit", "rounds": 1, "split.metrics": True}
+    for seed in range(3):
+        run(nodes=3, grid=town.grid(Counting), **{**changes, "seeds": str(seed)})
+    assert sorted(told) == [node for node in sorted(set(told)) for _ in range(3)]
+    assert len(set(told)) == 3 and reasons and all("in its life" in reason for reason in reasons)
+
+
+def test_guarantee_a_share_follows_the_clients_geometry_and_no_other(
+    run: Run, tmp_path: Path
+) -> None:
+    """A server that tells the peer of other cameras would choose where its share stays zero."""
+    town = Town(tmp_path, 3, Policy())
+    answers: list[tuple[int, str]] = []
+
+    class Elsewhere(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            leg = message.content["leg"]["name"] if "leg" in message.content else ""
+            honest = request_of(message.content)
+            if leg == "hold":
+                poses = from_array(message.content["poses"]["poses"]).clone()
+                poses[:, 0, 3] += 0.25
+                message.content["poses"]["poses"] = to_array(poses)
+                geometry = unpack_geometry(message.content["poses"], message.content["facts"])
+                message.content["order"]["geometry"] = geometry.digest
+            replies = super().deliver(message)
+            if leg == "hold":
+                answer, number = replies[0].content, int(message.content["order"]["exchange"])
+                reason = str(answer[FAILURE]["reason"]) if FAILURE in answer else ""
+                answers.append((number, reason))
+                if not reason:  # what this server's own code would hold against it
+                    answer["origin"]["request"] = honest
+            return replies
+
+    with pytest.raises(StoppedError, match="do not see the same positions"):
+        run(nodes=3, grid=town.grid(Elsewhere), **small_of(town))
+    assert answers and {number for number, _ in answers} == {1}, "nobody goes on from there"
+
+    class Later(InProcessGrid):
+        """Speaks of other cameras when the first gradient is to be learned."""
+
+        def deliver(self, message: Message) -> list[Message]:
+            leg = message.content["leg"]["name"] if "leg" in message.content else ""
+            if leg == "hold" and message.content["order"]["exchange"] == 2:
+                lying = copy.deepcopy(message)
+                poses = from_array(lying.content["poses"]["poses"]).clone()
+                poses[:, 0, 3] += 0.25
+                lying.content["poses"]["poses"] = to_array(poses)
+                geometry = unpack_geometry(lying.content["poses"], lying.content["facts"])
+                lying.content["order"]["geometry"] = geometry.digest
+                answer = super().deliver(lying)[0].content
+                later.append(str(answer[FAILURE]["reason"]) if FAILURE in answer else "a share")
+            return super().deliver(message)
+
+    later: list[str] = []
+    folder = run(nodes=3, grid=town.grid(Later), **small_of(town))
+    assert later and all("trained on another geometry" in reason for reason in later)
+    assert all(event["clients"]["ok"] == 3 for event in rounds(folder)), "and the truth is heard"
+
+
+def test_guarantee_a_node_holds_no_share_of_its_own_client(run: Run, tmp_path: Path) -> None:
+    """With two members each is the other's holder: the server turns a client's messages round."""
+    town = Town(tmp_path, 2, Policy())
+    reasons: list[str] = []
+
+    class Round(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            leg = message.content["leg"]["name"] if "leg" in message.content else ""
+            if leg == "hold":
+                own = copy.deepcopy(message)
+                own.content["order"]["client"] = 1 - int(own.content["order"]["client"])
+                answer = super().deliver(own)[0].content
+                reasons.append(str(answer[FAILURE]["reason"]) if FAILURE in answer else "a share")
+            return super().deliver(message)
+
+    run(nodes=2, grid=town.grid(Round), **{**small_of(town), "clients.total": 2})
+    assert reasons and all("cannot hold its share" in reason for reason in reasons)
 
 
 # ---------------------------------------------------------------------- what does not compose

@@ -284,5 +284,9 @@ def test_label_noise_touches_targets_alone() -> None:
 
 
 def test_channels_are_bound_to_what_they_are_for() -> None:
-    one = Channel(bytes(32))
-    assert one.seal(b"a", 1) != Channel(b"\x01" * 32).seal(b"a", 1)
+    one, other = Channel(bytes(32), 1, 2), Channel(bytes(32), 2, 1)
+    assert one.seal(b"a", 1) != Channel(b"\x01" * 32, 1, 2).seal(b"a", 1)
+    assert other.open(one.seal(b"a", 1), 1) == b"a"
+    for opener, about in ((one, 1), (other, 2), (Channel(bytes(32), 3, 1), 1)):
+        with pytest.raises(RefusalError, match="not the peer's"):  # sent back, of another step
+            opener.open(one.seal(b"a", 1), about)

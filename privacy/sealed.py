@@ -99,8 +99,8 @@ def digest_of(visits: Visits) -> bytes:
     """SHA-256 of a batch's positions as a holder sees them: shares of holders that rounded one
     weight
     differently would not add up, so the client compares."""
-    text = hashlib.sha256(visits.rows.contiguous().numpy())
-    text.update(visits.weights.to(torch.int16).numpy())
+    text = hashlib.sha256(visits.rows.contiguous().numpy().data)
+    text.update(visits.weights.to(torch.int16).contiguous().numpy().data)
     return text.digest()
 
 

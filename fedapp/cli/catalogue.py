@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import recipe_names
-from fedapp.workflows import WORKFLOWS
 from privacy.releases import RELEASES
 from sim.settings import RUNTIMES
 from strategies.local import LEARNERS, LOCAL
@@ -32,7 +32,8 @@ def catalogue() -> dict[str, dict[str, str]]:
         "rules": _described({**RULES, **installed("rule")}),
         "releases": _described({**RELEASES, **installed("release")}),
         "workflows": {
-            **dict.fromkeys(WORKFLOWS, "rounds of sums: any learner, any rule, any release"),
+            "sums": "rounds of sums: any learner, any rule, any release",
+            "exchanges": "split learning: halves of a field on both sides (docs/split.md)",
             **_described(installed("workflow")),
         },
         "runtimes": dict(RUNTIMES),
@@ -41,7 +42,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
 
 
-def _described(table: dict[str, str]) -> dict[str, str]:
+def _described(table: Mapping[str, str]) -> Mapping[str, str]:
     return {name: _plain(_docstring(target).split("\n\n")[0]) for name, target in table.items()}
 
 

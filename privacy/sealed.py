@@ -1,6 +1,6 @@
 r"""A feature grid that nobody holds: additive shares of its table on two holders.
 
-**Guarantee** (aimed at; ``docs/split.md`` says what a hostile reading found open). Whatever *one*
+**Guarantee** (new: ``docs/split.md`` says what broke it, and what is open). Whatever *one*
 holder is sent in a whole training, and whatever it answers, the
 distribution of what it receives is the same for every client's pictures, up to the advantage of
 telling AES-128-CTR from random: the messages it gets are uniform in :math:`Z_{2^{64}}` or short

@@ -42,7 +42,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
 
 
-def _described(table: Mapping[str, str]) -> Mapping[str, str]:
+def _described(table: Mapping[str, str]) -> dict[str, str]:
     return {name: _plain(_docstring(target).split("\n\n")[0]) for name, target in table.items()}
 
 

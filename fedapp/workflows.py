@@ -33,6 +33,7 @@ class WorkflowKind:
             tells all members the same.
         own_limits: its node half itself holds a device's policy against what it sends (else the
             release is: ``Device.obey_policy``).
+        about: in a few words.
         smallest: config changes for the smallest run that sends all its messages, for that test.
     """
 
@@ -44,6 +45,7 @@ class WorkflowKind:
     choices: frozenset[str] = frozenset()
     agreed: frozenset[str] = frozenset()
     own_limits: bool = False
+    about: str = ""
     smallest: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> Any:
@@ -58,6 +60,7 @@ class WorkflowKind:
 
 
 SUMS = WorkflowKind(
+    about="rounds of sums: any learner, any rule, any release",
     server="fedapp.run.sums:build",
     identity="fedapp.run.sums:identity",
     node="fedapp.node.sums:SumsNode",
@@ -114,6 +117,7 @@ SUMS = WorkflowKind(
 )
 
 EXCHANGES = WorkflowKind(
+    about="split learning: halves of a field on both sides (docs/split.md)",
     server="fedapp.run.split:build",
     identity="fedapp.run.split:identity",
     node="fedapp.node.split:SplitNode",

@@ -11,6 +11,7 @@ from typing import Literal, get_args, get_origin
 
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import recipe_names
+from fedapp.workflows import WORKFLOWS, kind_of
 from privacy.releases import RELEASES
 from sim.settings import RUNTIMES
 from strategies.local import LEARNERS, LOCAL
@@ -32,8 +33,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         "rules": _described({**RULES, **installed("rule")}),
         "releases": _described({**RELEASES, **installed("release")}),
         "workflows": {
-            "sums": "rounds of sums: any learner, any rule, any release",
-            "exchanges": "split learning: halves of a field on both sides (docs/split.md)",
+            **{name: kind_of(name).about for name in WORKFLOWS},
             **_described(installed("workflow")),
         },
         "runtimes": dict(RUNTIMES),

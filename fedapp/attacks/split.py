@@ -1,32 +1,28 @@
 """``fedapp attack`` on split learning: every attacker on one transcript per design, beside the
-floor
-that the same attacker reaches on transcripts that hold nothing.
+floor that the same attacker reaches on transcripts that hold nothing.
 
-A transcript is a training of the first scene again, by the halves that nodes and server use, with
-the
-messages' own formats; attackers are shown what the server would be. On a *null* transcript
-everything
-is as before but the gradients, which are noise of the same row norms (of a sealed table: shares
-that
-nobody made from anything): what attackers score there they owe to the cameras and to the choice of
-the best of their guesses. An attack *succeeds* where its edges exceed mean + 3 standard deviations
-of
-its null scores.
+A transcript is a training of the first scene again (:mod:`fedapp.attacks.split_transcript`);
+attackers are shown what the server would be, or the second holder, or both. What attackers score on
+*null* transcripts they owe to the cameras and to the choice of the best of their guesses. An attack
+*succeeds* where its edges exceed mean + 3 standard deviations of its null scores; with few null
+transcripts some do by chance, and how many to expect is told (:func:`by_chance`).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fedapp.config.designs import DESIGNS, sealed_rate
+from fedapp.attacks import split_signs
+from fedapp.attacks.split_transcript import Case, Recording
+from fedapp.config.designs import DESIGNS
 from fedapp.config.experiment import Experiment
 from privacy.attacks.split import (
     Attacker,
@@ -34,65 +30,25 @@ from privacy.attacks.split import (
     OneImage,
     Probe,
     Score,
-    Step,
     Subspace,
     Surrogate,
-    View,
     best,
 )
-from privacy.gradients import GradientDefence
-from privacy.node_secret import NodeSecret, expand
-from privacy.sealed import (
-    GRADIENT_BITS,
-    Holder,
-    Scaler,
-    from_ring,
-    joined,
-    whole_weights,
-)
-from strategies.flower.wire16 import narrow, widen
+from privacy.node_secret import NodeSecret
 from tasks.metrics import psnr
-from tasks.randomness import seed_of
 from tasks.settings import SplitSettings
-from tasks.split_nerf.grids import Grid
-from tasks.split_nerf.halves import ClientHalf, Division, Places, ServerHalf, Whole
+from tasks.split_nerf.halves import ClientHalf, ServerHalf, Whole
 from tasks.split_nerf.scene import Scene, scene_seed
 from tasks.split_nerf.task import SplitNerf
 
 CHUNK = 4096  # rays rendered at a time
 STEPS = 600  # of a transcript, unless one says otherwise
 NULLS = 5  # null transcripts per kind
-LIMIT = 8.0  # of features in a training on noise
+HOLDER_NULLS = 8  # of what one holder sees: more attacks are held against them
 LATE = 0.6  # share of the training after which the late surrogate starts
 METRICS = Score._fields
 SUCCESS = "edge"  # the metric by which an attack succeeds
 DEVIATIONS = 3.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """One transcript to attack.
-
-    Attributes:
-        name: of the row.
-        design: method.
-        batches: K.
-        sees: ``server`` or ``both`` (holders that pool what they have).
-        null: number of a null transcript, from 1; 0: a real one.
-    """
-
-    name: str
-    design: str
-    batches: int
-    sees: str = "server"
-    null: int = 0
-
-    @property
-    def kind(self) -> str:
-        """Kind of null transcripts it is held against."""
-        if DESIGNS[self.design].kind == "plain":
-            return "plain"
-        return f"sealed, {self.sees}"
 
 
 class Outcome(NamedTuple):
@@ -102,147 +58,34 @@ class Outcome(NamedTuple):
     psnr: float
     scores: dict[str, Score]
     pictures: dict[str, Tensor]  # of the first scored view [H, W, 3]
+    signs: dict[str, float]  # share of a level's secret signs that was found, where there are any
 
 
 def cases_of(experiment: Experiment) -> list[Case]:
-    """Designs that something crosses in, sealed ones at several K and with both holders pooling,
-    and
-    the null transcripts."""
+    """Designs that something crosses in, sealed ones as each holder sees them and as both together
+    do, and the null transcripts."""
     own = experiment.split.batches
     found: list[Case] = []
-    for design in ("split", "s2nerf", "constant-noise"):
-        found.append(Case(f"{design}, K = 1", design, 1))
-        if own > 1:
-            found.append(Case(f"{design}, K = {own}", design, own))
-    for batches in sorted({1, own, 16}):
-        found.append(Case(f"sealed, K = {batches}", "sealed", batches))
+    for design in ("split", "s2nerf", "constant-noise", "label-noise"):
+        found += [Case(f"{design}, K = {k}", design, k) for k in sorted({1, own})]
+    several = sorted({1, own, 16})
+    found += [Case(f"sealed, K = {k}", "sealed", k) for k in several]
+    found += [
+        Case(f"sealed, K = {k}, second holder", "sealed", k, "peer") for k in sorted({1, own})
+    ]
     found.append(Case("sealed, both holders together", "sealed", 1, "both"))
+    signs = not experiment.split.hashed
+    if signs:
+        found.append(Case(split_signs.NAME, "split", 1, "rows"))
     for number in range(1, NULLS + 1):
         found.append(Case("null", "split", 1, null=number))
-        found.append(Case("null", "sealed", 1, null=number))
         found.append(Case("null", "sealed", 1, "both", number))
+        if signs:
+            found.append(Case(split_signs.NAME, "split", 1, "rows", number))
+    for number in range(1, HOLDER_NULLS + 1):
+        for sees in ("server", "peer"):
+            found.append(Case("null", "sealed", several[number % len(several)], sees, number))
     return found
-
-
-# ---------------------------------------------------------------------- one transcript
-class Recording:
-    """One training of one scene, as its server sees it."""
-
-    def __init__(self, case: Case, scene: Scene, settings: SplitSettings, steps: int) -> None:
-        self.case = case
-        self.scene = scene
-        self.design = DESIGNS[case.design]
-        settings = settings.model_copy(update={"batches": case.batches})
-        self.division: Division = self.design.division(settings, steps)
-        self.defence: GradientDefence = self.design.defence(settings)
-        self.secret = NodeSecret.simulated("attack", case.design, case.batches, case.null)
-        self.seed = scene_seed(0, 0)
-        self.half = ServerHalf(self.division, (0, 0))
-        self.client = self.start()
-        self.holders: tuple[Holder, Holder] | None = None
-        if self.design.kind == "sealed":
-            grid = self.division.encoder
-            assert isinstance(grid, Grid), "sealed tables are grids"
-            self.holders = (Holder.first(grid, self.half.table.params), Holder.second(grid))
-            self.scaler = Scaler(len(grid.cells), sealed_rate(settings))
-
-    def start(self) -> ClientHalf:
-        """The client's head as it starts."""
-        return ClientHalf(self.division, self.secret.uniform("head"))
-
-    def play(self, attackers: list[Attacker]) -> None:
-        """Train to the end, showing every step."""
-        division, geometry = self.division, self.scene.geometry
-        for first in range(0, division.steps, self.case.batches):
-            numbers = range(first, min(first + self.case.batches, division.steps))
-            places = [self._places(number) for number in numbers]
-            sent = [self._embed(place) for place in places]
-            answers = [
-                self._answer(number, place, crossing)
-                for number, place, (crossing, _) in zip(numbers, places, sent, strict=True)
-            ]
-            for number, place, (_, seen), (gradient, shown) in zip(
-                numbers, places, sent, answers, strict=True
-            ):
-                pixels = geometry.batch(self.seed, number, division.rays)
-                for attacker in attackers:
-                    attacker.see(Step(number, pixels, place, seen, shown))
-                self._learn(number, place, gradient)
-
-    def _places(self, number: int) -> Places:
-        places = self.division.places(self.scene.geometry, self.seed, number)
-        if self.holders is None:
-            return places
-        return Places(places.samples, whole_weights(places.visits))
-
-    def _embed(self, places: Places) -> tuple[Tensor, Tensor]:
-        """(what the client gets, what the attacker has of it)."""
-        if self.holders is None:
-            crossing = widen(narrow(self.half.embed(places)[None]))[0]
-            return crossing, crossing
-        shares = [holder.embed(places.visits) for holder in self.holders]
-        whole = joined(*shares)
-        return whole, whole if self.case.sees == "both" else shares[0].double().div(2**31).float()
-
-    def _answer(self, number: int, places: Places, crossing: Tensor) -> tuple[Any, Tensor]:
-        """(what the server's half learns from, what the attacker has of it)."""
-        division, geometry = self.division, self.scene.geometry
-        pixels = geometry.batch(self.seed, number, division.rays)
-        draws = self.secret.draws("noise", number)
-        targets = self.defence.targets(self.scene.colours[pixels], draws)
-        if self.case.null:
-            crossing = crossing.clamp(-LIMIT, LIMIT)
-        _, gradient = self.client.step(
-            places.samples, crossing, targets, geometry.background, number
-        )
-        if self.holders is None:
-            gradient = self.defence.protect(gradient, number / division.steps, draws)
-            if self.case.null:
-                gradient = self._noise_like(gradient, number)
-            gradient = widen(narrow(gradient[None]))[0]
-            return gradient, gradient
-        if self.case.null:  # a training on noise may leave the range of numbers
-            gradient = gradient.nan_to_num(0, 0, 0)
-        whole = self.scaler.encode(gradient, division.fade(number))
-        if self.case.null:
-            whole = whole.flatten()[self._order(whole.numel(), number)].view(whole.shape)
-        mask = expand(self.secret.bytes("share", number)[:16], whole.numel()).view(whole.shape)
-        if self.case.sees == "both":
-            return (whole - mask, mask), from_ring(whole, GRADIENT_BITS)
-        return (whole - mask, mask), (whole - mask).double().div(2.0**63).float()
-
-    def _order(self, count: int, number: int) -> Tensor:
-        stream = torch.Generator().manual_seed(seed_of("null", self.case.null, number))
-        return torch.randperm(count, generator=stream)
-
-    def _noise_like(self, gradient: Tensor, number: int) -> Tensor:
-        """Noise with the gradient's row norms in another order."""
-        stream = torch.Generator().manual_seed(seed_of("null", self.case.null, number))
-        noise = torch.randn(gradient.shape, generator=stream)
-        norms = gradient.norm(dim=1)[self._order(len(gradient), number)]
-        return noise / noise.norm(dim=1, keepdim=True) * norms[:, None]
-
-    def _learn(self, number: int, places: Places, gradient: Any) -> None:
-        if self.holders is None:
-            self.half.learn(places, gradient, number)
-            return
-        for holder, share in zip(self.holders, gradient, strict=True):
-            holder.learn(places.visits, share)
-
-    # ------------------------------------------------------------------ afterwards
-    def views(self) -> tuple[list[View], list[View]]:
-        """Held-out views, as the client sees them and as the attacker does."""
-        geometry, division = self.scene.geometry, self.division
-        own, seen = [], []
-        for view in range(geometry.train, len(geometry.poses)):
-            samples = geometry.march(geometry.of_view(view), division.samples)
-            visits = division.encoder.visit(samples.points)
-            if self.holders is not None:
-                visits = whole_weights(visits)
-            whole, theirs = self._embed(Places(samples, visits))
-            own.append(View(samples, whole))
-            seen.append(View(samples, theirs))
-        return own, seen
 
 
 def attackers_of(recording: Recording) -> dict[str, Attacker]:
@@ -297,6 +140,8 @@ def attack_case(
     """Record one transcript and score every attacker on it. The first held-out view is the leaked
     one and is not scored; ``depths [V, H, W]`` are the truth of depths."""
     torch.set_num_threads(1)
+    if case.sees == "rows":
+        return Outcome(case, *split_signs.attack_signs(case, scene, settings, steps, depths))
     recording = Recording(case, scene, settings, steps)
     attackers = attackers_of(recording)
     recording.play(list(attackers.values()))
@@ -318,7 +163,7 @@ def attack_case(
         guess, scored = best(attacker.guesses(seen[1:]), truths[1:], depths[1:])
         scores[name] = scored
         pictures[name] = guess.pictures[0].view(*shape, 3).clamp(0, 1).nan_to_num()
-    return Outcome(case, reached, scores, pictures)
+    return Outcome(case, reached, scores, pictures, {})
 
 
 # ---------------------------------------------------------------------- the study
@@ -373,6 +218,7 @@ def rows_of(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
                     "attack": name,
                     "method": outcome.case.design,
                     "release": outcome.case.name,
+                    "sees": outcome.case.sees,
                     "metric": metric,
                     "value": value,
                     "floor": statistics.fmean(floor),
@@ -381,6 +227,24 @@ def rows_of(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
                     "succeeds": bool(value > band) if metric == SUCCESS else None,
                     "client_psnr": outcome.psnr,
                 }
+
+
+def by_chance(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Attacks on what one holder sees: how many there are, how many succeed, and how many would if
+    nothing were there to find (normal scores: Student's t with n - 1 degrees of freedom beyond
+    3 / sqrt(1 + 1/n))."""
+    from scipy.stats import t
+
+    held = [
+        row
+        for row in rows
+        if row["metric"] == SUCCESS and row["method"] == "sealed" and row["sees"] != "both"
+    ]
+    expected = sum(
+        float(t.sf(DEVIATIONS / math.sqrt(1 + 1 / row["n"]), row["n"] - 1)) for row in held
+    )
+    succeed = sum(1 for row in held if row["succeeds"])
+    return {"attacks": len(held), "succeed": succeed, "expected": expected}
 
 
 def sheet(outcomes: list[Outcome]) -> Tensor:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WIDE = 150  # columns of the table
 FILE = "attack.json"
 SHEET = "attack-sheet"
+FRONTIER = "attack-frontier"
 
 
 def attack_recipe(
@@ -47,6 +48,7 @@ def attack_recipe(
     result, sheet = _study(experiment, name, method, steps)
     write_file(place.path / FILE, result)
     place.save_picture(SHEET, sheet)
+    _save_frontier(place, result)
     console.print(f"pictures: {place.pictures / f'{SHEET}.png'}", **PLAIN)
     return result
 
@@ -56,13 +58,22 @@ def attack_folder(folder: RunFolder, name: str, method: str, steps: int) -> dict
     result, sheet = _study(folder.experiment, name, method, steps)
     write_file(folder.path / FILE, {"run": str(folder.path), **result})
     folder.save_picture(SHEET, sheet)
+    _save_frontier(folder, result)
     return result
+
+
+def _save_frontier(place: RunFolder, result: dict[str, Any]) -> None:
+    from fedapp.report.split import grouped
+    from fedapp.report.split_figures import save_frontier
+
+    target = place.pictures / f"{FRONTIER}.png"
+    save_frontier(target, grouped(result["rows"]), result["baselines"])
 
 
 def _study(
     experiment: Experiment, name: str, method: str, steps: int
 ) -> tuple[dict[str, Any], Tensor]:
-    from fedapp.attacks.split import rows_of, sheet, study
+    from fedapp.attacks.split import by_chance, rows_of, sheet, study
 
     for option, value in (("--name", name if name != "all" else ""), ("--method", method)):
         if value:
@@ -72,14 +83,15 @@ def _study(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     outcomes, bare = study(experiment, lambda text: console.print(text, style="dim"), cores, steps)
     rows = list(rows_of(outcomes))
-    _show(rows)
-    return {"recipe": experiment.recipe, "steps": steps, "baselines": bare, "rows": rows}, sheet(
-        outcomes
-    )
+    chance = by_chance(rows)
+    signs = next((o.signs for o in outcomes if o.signs and not o.case.null), {})
+    _show(rows, chance, signs)
+    result = {"recipe": experiment.recipe, "steps": steps, "baselines": bare, "rows": rows}
+    return result | {"one_holder": chance, "signs_found": signs}, sheet(outcomes)
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
-    from fedapp.report.split import grouped
+def _show(rows: list[dict[str, Any]], chance: dict[str, float], signs: dict[str, float]) -> None:
+    from fedapp.report.split import grouped, told_of
 
     table = Table(box=None, title="value (mean, mean + 3 sd on transcripts that hold nothing)")
     for column in ("design", "attack", "edges", "PSNR, affine", "SSIM", "depth ranks", "succeeds"):
@@ -90,4 +102,9 @@ def _show(rows: list[dict[str, Any]]) -> None:
             for m in ("edge", "psnr_affine", "ssim", "depth")
         ]
         table.add_row(row["design"], row["attack"], *cells, "yes" if row["succeeds"] else "no")
-    Console(stderr=True, width=max(console.width, WIDE)).print(table)
+    wide = Console(stderr=True, width=max(console.width, WIDE))
+    wide.print(table)
+    wide.print(told_of(chance), highlight=False)
+    if signs:
+        levels = ", ".join(f"{cells}: {share:.1%}" for cells, share in signs.items())
+        wide.print(f"secret signs found, per level (chance 50%): {levels}", highlight=False)

@@ -34,7 +34,7 @@ STYLE: Any = {
 PALETTE = ("#2563eb", "#0ea5e9", "#f59e0b", "#ef4444", "#8b5cf6", "#10b981", "#ec4899", "#64748b")
 
 
-def _svg(draw: Any, width: float = 5.2, height: float = 3.1) -> str:
+def svg(draw: Any, width: float = 5.2, height: float = 3.1) -> str:
     """The SVG of what ``draw(axes)`` draws, without XML prologue so that it can stand in a page."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
@@ -46,7 +46,7 @@ def _svg(draw: Any, width: float = 5.2, height: float = 3.1) -> str:
     return re.sub(r"^.*?(?=<svg)", "", bare, flags=re.S)
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9)
 
@@ -85,9 +85,9 @@ def over_rounds(
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
-        _legend(axes)
+        legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def over_steps(
@@ -120,9 +120,9 @@ def over_steps(
         axes.set_xticks(range(len(steps)), steps)
         axes.set_xlabel("test-time steps (dotted: step size tuned per method)")
         axes.set_ylabel("PSNR on unseen pictures (dB)")
-        _legend(axes)
+        legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def personalisation(
@@ -155,9 +155,9 @@ def personalisation(
         axes.set_ylim(bottom=0)
         axes.set_xlabel("steps on a person's own clips")
         axes.set_ylabel("mouth error (1 = closed to open)")
-        _legend(axes)
+        legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def frontier(
@@ -198,7 +198,7 @@ def frontier(
         axes.set_xlabel("PSNR_p (dB): what rendering an upload shows; left is more private")
         axes.set_ylabel(f"PSNR after {step} steps (dB)")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def matrix_frontier(rows: list[dict[str, Any]]) -> str:
@@ -242,7 +242,7 @@ def matrix_frontier(rows: list[dict[str, Any]]) -> str:
             figure.axes[-1].scatter([], [], color="#334155", marker=shape, label=rule)
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
 
-    return _svg(draw, 4.0 * len(modalities) + 1.8, 3.8)
+    return svg(draw, 4.0 * len(modalities) + 1.8, 3.8)
 
 
 def epsilon_over_delta(points: list[tuple[float, float]], marked: float) -> str:
@@ -263,7 +263,7 @@ def epsilon_over_delta(points: list[tuple[float, float]], marked: float) -> str:
         axes.set_ylabel("epsilon, cohorts known")
         axes.set_ylim(bottom=0)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def participations(histogram: dict[str, int]) -> str:
@@ -276,4 +276,4 @@ def participations(histogram: dict[str, int]) -> str:
         axes.set_ylabel("clients")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _svg(draw)
+    return svg(draw)

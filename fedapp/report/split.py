@@ -68,10 +68,12 @@ class Split:
         return split_findings(shown.result["methods"], shown.titles)
 
     def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
-        from fedapp.report import figures
+        from fedapp.report import figures, split_figures
         from fedapp.report.colours import colours_of
 
         order = shown.order
+        attacks = media.folder.read("attack.json")
+        rows = grouped(attacks.get("rows", []))
         seed = shown.experiment.seed_list[0]
         views = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
         return {
@@ -82,7 +84,10 @@ class Split:
             ],
             "film": media.video(f"{order[0]}-{seed}-tour"),
             "sheet": media("attack-sheet"),
-            "grouped": grouped(media.folder.read("attack.json").get("rows", [])),
+            "grouped": rows,
+            "one_holder": told_of(attacks["one_holder"]) if "one_holder" in attacks else "",
+            "signs": attacks.get("signs_found") or {},
+            "frontier": split_figures.leak_frontier(rows, attacks.get("baselines", {})),
             "curve": figures.over_rounds(
                 events, order, shown.titles, colours_of(order), ("psnr",), "PSNR of held-out views"
             ),
@@ -101,6 +106,14 @@ def grouped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if row.get("succeeds") is not None:
             entry["succeeds"] = row["succeeds"]
     return list(found.values())
+
+
+def told_of(chance: dict[str, float]) -> str:
+    """The sentence about attacks on one holder that succeed by chance."""
+    return (
+        f"Of {chance['attacks']:.0f} attacks on what one holder of a sealed table sees, "
+        f"{chance['succeed']:.0f} succeed; {chance['expected']:.1f} would by chance alone."
+    )
 
 
 def split_findings(methods: dict[str, Any], titles: dict[str, str]) -> Sentences:

@@ -14,6 +14,9 @@ Depth ranks follow from the cameras alone to a large part, which is why their fl
 {% for name in ["edge", "psnr_affine", "ssim", "depth"] %}<td>{{ number(row[name].value) }} <span style="color:#64748b">({{ number(row[name].floor) }}, {{ number(row[name].chance) }})</span></td>{% endfor %}
 <td>{% if row.succeeds %}<b style="color:#b45309">yes</b>{% else %}no{% endif %}</td><td>{{ number(row.psnr, 1) }}</td></tr>
 {% endfor %}</table></section>
+{% if one_holder %}<p class="note">{{ one_holder }}</p>{% endif %}
+{% if signs %}<p class="note">Signs of table rows that a client kept secret but never changed, found from its gradients (half by chance): {% for cells, share in signs.items() %}level of {{ cells }}: {{ number(100 * share, 1) }} %{{ ", " if not loop.last }}{% endfor %}.</p>{% endif %}
+<section class="card">{{ frontier|safe }}<p class="note">To the right is useful, upwards leaks. Filled: attackers that have what crosses; hollow: one picture has leaked to them as well; grey ticks: the end of their band on transcripts that hold nothing; triangles: nothing crosses. Controls are left out.</p></section>
 {% if sheet %}<p class="note">A row per design and a null transcript of each kind at the end: the truth, the client's rendering, then every attacker's best, in the table's order.</p>
 <section class="card"><img src="{{ sheet }}" alt="renderings of attackers" style="image-rendering:pixelated;max-width:100%"></section>{% endif %}
 {% else %}<p class="note">What the traffic gives away: not measured in this run (`fedapp attack`).</p>

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedapp.attacks.split import METRICS, Case, attack_case, attackers_of, rows_of
-from fedapp.attacks.split import Recording as Record
+from fedapp.attacks.split import METRICS, attack_case, attackers_of, by_chance, rows_of
+from fedapp.attacks.split_transcript import Case
+from fedapp.attacks.split_transcript import Recording as Record
+from fedapp.report.split import grouped, told_of
+from fedapp.report.split_figures import leak_frontier, points_of
 from privacy.attacks.split import Guess, Score, affine, best, correlation, edges, ranks, score
 from tasks.settings import SplitSettings
 from tasks.split_nerf.rooms import photographs
@@ -29,10 +32,12 @@ def test_an_undefended_split_shows_the_scene_and_a_sealed_one_does_not() -> None
     plain = outcome(Case("split", "split", 1))
     null = outcome(Case("null", "split", 1, null=1))
     sealed = outcome(Case("sealed", "sealed", 1))
+    peer = outcome(Case("sealed", "sealed", 1, "peer"))
     pooled = outcome(Case("both", "sealed", 1, "both"))
     for name in ("gradient subspace", "one leaked picture"):
         assert plain.scores[name].edge > null.scores[name].edge + 0.15
         assert pooled.scores[name].edge > sealed.scores[name].edge + 0.1
+        assert pooled.scores[name].edge > peer.scores[name].edge + 0.1
     control = "initial head known (control)"
     assert plain.scores[control].psnr_affine > null.scores[control].psnr_affine + 2
     assert control not in sealed.scores
@@ -98,7 +103,7 @@ def test_rows_hold_a_floor_a_band_and_a_verdict() -> None:
     from fedapp.attacks.split import Outcome
 
     def told(case: Case, edge: float) -> Outcome:
-        return Outcome(case, 20.0, {"a": Score(10, 0.5, edge, 0.9)}, {})
+        return Outcome(case, 20.0, {"a": Score(10, 0.5, edge, 0.9)}, {}, {})
 
     nulls = [told(Case("null", "split", 1, null=n), 0.1 + 0.01 * n) for n in (1, 2, 3, 4, 5)]
     rows = list(
@@ -110,3 +115,47 @@ def test_rows_hold_a_floor_a_band_and_a_verdict() -> None:
     edge = next(row for row in rows if row["metric"] == "edge")
     assert edge["floor"] == pytest.approx(0.13)
     assert edge["chance"] == pytest.approx(0.13 + 3 * 0.0158, abs=1e-3)
+
+
+def test_attacks_on_one_holder_are_counted_beside_what_chance_gives() -> None:
+    """Normal scores on five nulls: a further score exceeds mean + 3 sd in 2.6 of 100 cases."""
+    from fedapp.attacks.split import Outcome
+
+    stream = torch.Generator().manual_seed(3)
+    cases = [Case("null", "sealed", 1, null=n) for n in range(1, 6)]
+    cases += [Case("x", "sealed", 1), Case("y", "sealed", 4), Case("both", "sealed", 1, "both")]
+    cases += [Case("null", "sealed", 1, "both", null=n) for n in range(1, 6)]
+    draws = torch.rand(len(cases), generator=stream).tolist()
+    edge = {case: 0.9 if case.name in ("y", "both") else draws[i] / 10
+            for i, case in enumerate(cases)}  # fmt: skip
+    rows = list(
+        rows_of([Outcome(c, 20.0, {"a": Score(10, 0.5, edge[c], 0.9)}, {}, {}) for c in cases])
+    )
+    found = by_chance(rows)
+    assert found["attacks"] == 2 and found["succeed"] == 1
+    assert found["expected"] == pytest.approx(2 * 0.026, abs=0.002)
+    trials = torch.randn(200_000, 6, generator=stream)
+    beyond = trials[:, 5] > trials[:, :5].mean(1) + 3 * trials[:, :5].std(1)
+    assert found["expected"] / 2 == pytest.approx(float(beyond.double().mean()), abs=0.002)
+    assert "Of 2 attacks" in told_of(found) and "1 succeed" in told_of(found)
+
+
+def test_the_frontier_leaves_controls_out_and_keeps_leaked_pictures_apart() -> None:
+    def row(design: str, attack: str, edge: float) -> dict[str, object]:
+        return {"release": design, "attack": attack, "metric": "edge", "value": edge,
+                "chance": 0.2, "client_psnr": 20.0, "succeeds": True}  # fmt: skip
+
+    rows = grouped(
+        [
+            row("split", "a", 0.5),
+            row("split", "b", 0.7),
+            row("split", "one leaked picture", 0.9),
+            row("split", "initial head known (control)", 1.0),
+            row("secret signs on rows (control)", "a", 1.0),
+        ]
+    )
+    (point,) = points_of(rows)
+    assert point["alone"]["value"] == 0.7 and point["leaked"]["value"] == 0.9
+    drawn = leak_frontier(rows, {"private-grid": 24.0})
+    assert drawn.startswith("<svg") and "private-grid" in drawn
+    assert leak_frontier([], {}) == ""

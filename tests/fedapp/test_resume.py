@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kill_kit import killed_and_unbroken
 from safetensors.torch import load_file
 
 from fedapp.client_app import app as client_app
@@ -112,33 +108,5 @@ def test_resume_without_the_clients_memory_would_be_noticed(
 
 @pytest.mark.slow
 def test_sigkill_after_a_random_round_through_the_command_line(tmp_path: Path) -> None:
-    options = ["--runtime", "in-process", "--runs", str(tmp_path)]
-    changes = [
-        f"{key}={value}" for key, value in {**CHANGES, "rounds": 12, "report.page": "false"}.items()
-    ]
-    command = [sys.executable, "-m", "fedapp.cli.main", "run", "smoke", *options]
-    for change in changes:
-        command += ["-o", change]
-    folders = [tmp_path / name for name in ("unbroken", "killed")]
-    unbroken, killed = ([*command, "-o", f"run-dir={folder}"] for folder in folders)
-    subprocess.run(unbroken, check=True, capture_output=True)
-
-    victim = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    target = random.randint(2, 10)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and victim.poll() is None:
-        if any(event["round"] >= target for event in RunFolder(folders[1]).events()):
-            break
-        time.sleep(0.005)
-    os.kill(victim.pid, signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL, "the run must be killed while it is still going"
-
-    resumed = subprocess.run(
-        [sys.executable, "-m", "fedapp.cli.main", "resume", str(folders[1])],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert not (folders[1] / "flower.log").exists(), "resumed on the runtime it was started on"
-    assert_same(RunFolder(folders[1]), RunFolder(folders[0]))
+    changes = {**CHANGES, "rounds": 12, "report.page": "false"}
+    assert_same(*killed_and_unbroken("smoke", changes, random.randint(2, 10), tmp_path))

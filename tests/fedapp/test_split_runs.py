@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from kill_kit import killed_and_unbroken
 from split_kit import SMALL, Run, apart, listening, rounds, state
 
 from fedapp.config.designs import DESIGNS
@@ -299,3 +301,29 @@ def test_resume_gives_the_same_bits(run: Run, tmp_path: Path) -> None:
     kept = [name for name in one if not name.endswith("box")]
     assert not [name for name in kept if not torch.equal(one[name], two[name])]
     assert one.keys() == two.keys()
+
+
+@pytest.mark.slow
+def test_sigkill_after_a_random_round_through_the_command_line(tmp_path: Path) -> None:
+    changes = {
+        **SMALL,
+        "methods": "sealed,split,s2nerf",
+        "rounds": 10,
+        "runtime.nodes": 2,
+        "report.page": False,
+        "split.metrics": True,
+    }
+    resumed, whole = killed_and_unbroken("split-nerf", changes, random.randint(2, 8), tmp_path)
+    one, two = state(whole), state(resumed)
+    # boxes are sealed with the keys of a run's own nodes
+    kept = [name for name in one if not name.endswith("box")]
+    assert one.keys() == two.keys() and len(kept) > 10
+    assert not [name for name in kept if not torch.equal(one[name], two[name])]
+    judged, judged_again = (
+        {
+            name: {key: value for key, value in row.items() if "bytes" not in key}
+            for name, row in folder.read("result.json")["methods"].items()
+        }
+        for folder in (whole, resumed)
+    )
+    assert judged == judged_again and "psnr" in judged["sealed"]

@@ -112,7 +112,7 @@ def flwr_run(
     """
     home = Path(tempfile.mkdtemp(prefix="fedapp-"))
     try:
-        env = environment(home, runtime, (_free_port(), _free_port()))
+        env = environment(home, runtime, (free_port(), free_port()))
         neutral = home / "neutral"
         neutral.mkdir()
         config_file = home / "run-config.toml"
@@ -120,7 +120,7 @@ def flwr_run(
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with open(log_file, "ab") as log, _superlink(home, neutral, env, log_file):
             command = [
-                *(_script("flwr"), "run", str(app_dir), "--stream"),
+                *(script("flwr"), "run", str(app_dir), "--stream"),
                 *("--run-config", str(config_file)),
                 *("--federation-config", federation_config(runtime)),
             ]
@@ -158,7 +158,7 @@ def _superlink(home: Path, cwd: Path, env: Mapping[str, str], log_file: Path) ->
     http_port = env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]
     control_port = env["FLWR_LOCAL_CONTROL_API_PORT"]
     command = [
-        _script("flower-superlink"),
+        script("flower-superlink"),
         *("--insecure", "--simulation", "--isolation", "subprocess"),
         *("--host", "127.0.0.1", "--port", http_port),
         *("--control-api-address", f"127.0.0.1:{control_port}"),
@@ -169,15 +169,15 @@ def _superlink(home: Path, cwd: Path, env: Mapping[str, str], log_file: Path) ->
             command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            _await_health(process, f"http://127.0.0.1:{http_port}/health", home / "superlink.log")
+            await_health(process, f"http://127.0.0.1:{http_port}/health", home / "superlink.log")
             yield
         finally:
-            _end(process)
+            end(process)
             with open(log_file, "ab") as kept:
                 _append(home / "superlink.log", kept)
 
 
-def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -194,7 +194,7 @@ def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and everything that descends from it, Ray included; kill what does not go
     by itself.
 
@@ -218,7 +218,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _run_status(run_id: str, cwd: Path, env: Mapping[str, str]) -> tuple[str, str]:
-    command = [_script("flwr"), "ls", "--run-id", run_id, "--format", "json"]
+    command = [script("flwr"), "ls", "--run-id", run_id, "--format", "json"]
     listed = subprocess.run(
         command, cwd=cwd, env=dict(env), capture_output=True, text=True, check=False
     )
@@ -231,7 +231,7 @@ def _run_status(run_id: str, cwd: Path, env: Mapping[str, str]) -> tuple[str, st
         return "unknown", _tail(listed.stdout + listed.stderr)
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
     """A console script of the environment this Python belongs to."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
@@ -242,7 +242,7 @@ def _script(name: str) -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

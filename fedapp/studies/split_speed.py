@@ -21,12 +21,15 @@ from fedapp.config.recipes import read_recipe
 from fedapp.run.start import execute
 from fedapp.store.runfolder import RunFolder
 from sim.bench.rows import Row, at_most, row, unmeasured
+from tasks.errors import StoppedError
 
 MOST_CPU = 1.6  # over the field in one place, in process
 MOST_WALL = 1.5  # three overlapped scenes over three in one place, on Ray
 SLACK = 1.02  # of bytes
 STEPS = 128  # of the runs in process
 RAY_STEPS = 192
+DEVICES = 2
+DEPLOYED_EXCHANGES = 2  # of each of two rounds
 WIRE = {"split": (2 * 64, 2 * 64), "sealed": (8 * 20 + 4 * 20, 4 * 20 + 4 * 20)}  # bytes per sample
 
 
@@ -74,12 +77,10 @@ def measure(quick: bool) -> Iterator[Row]:
                 if asked
                 else row(name, "×", own / bare, None, None)
             )
-    yield unmeasured(
-        "seconds per exchange, deployed",
-        "s",
-        "not measured: Flower polls every 3 s on both sides and starts a process for each message, "
-        "so an exchange takes seconds whatever its size",
-    )
+    for method, seconds in _deployed().items():
+        yield row(
+            f"per exchange of two scenes, deployed, {method}, K = 16", "s", seconds, None, None
+        )
 
 
 def _experiment(
@@ -120,6 +121,40 @@ def _on_ray(method: str, batches: int, scenes: int) -> float:
         experiment = _experiment(f"{place}/run", method, batches, RAY_STEPS, scenes)
         events = _run(experiment, "ray")
     return float(events[-1]["seconds"]) / (RAY_STEPS // 2)
+
+
+def _deployed() -> dict[str, float]:
+    """Seconds per exchange of a SuperLink with two SuperNodes, both scenes at once, in the second
+    round. (Flower polls every 3 s on both sides and starts a process for each message.)"""
+    from privacy.secagg.identity import KEY_FILE, POLICY_FILE, Policy, Roster, load_identity
+    from privacy.secagg.primitives import public_bytes
+    from sim.deployed import deployed
+
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        homes = [root / f"home-{number}" for number in range(DEVICES)]
+        members = {
+            number: public_bytes(load_identity(home / KEY_FILE, create=True))
+            for number, home in enumerate(homes)
+        }
+        roster = root / "roster.json"
+        Roster(members, public_bytes(load_identity(root / "server.pem", create=True))).write(roster)
+        nodes: list[dict[str, Any]] = []
+        for number, home in enumerate(homes):
+            Policy(releases=("plain",), designs=("sealed", "split")).write(home / POLICY_FILE)
+            nodes.append(
+                {"partition-id": number, "clients": str(number), "data-path": "bundled",
+                 "state-dir": str(home), "roster": str(roster)}
+            )  # fmt: skip
+        folder = RunFolder(root / "run")
+        steps = 2 * DEPLOYED_EXCHANGES * 16
+        values = _experiment(str(folder.path), "split,sealed", 16, steps, DEVICES).to_run_config()
+        with deployed(root, nodes) as town:
+            town.submit(values | {"runtime.nodes": DEVICES, "data.hosted": "none"})
+        last = [event for event in folder.events() if event["event"] == "round"][-2:]
+        if len(last) < 2:
+            raise StoppedError(f"the deployed run did not finish: {folder.status}")
+    return {event["method"]: float(event["seconds"]) / DEPLOYED_EXCHANGES for event in last}
 
 
 def _run(experiment: Experiment, runtime: str) -> list[dict[str, Any]]:

@@ -156,9 +156,40 @@ EXCHANGES = WorkflowKind(
     },
 )
 
+UPLOAD = WorkflowKind(
+    about="obscured upload: devices send what an operator leaves, the server fits (docs/heads.md)",
+    server="fedapp.run.upload:build",
+    identity="fedapp.run.upload:identity",
+    node="fedapp.node.upload:UploadNode",
+    check="fedapp.config.uploads:refuse_upload",
+    own_limits=True,
+    # Whose pictures it asks for, in which of the ways that methods of the run need; and in a
+    # simulation which mesh is held against the truth
+    choices=frozenset(
+        {"order.client", "order.kind", "order.run", "mesh.vertices", "mesh.faces"}
+    ),
+    smallest={
+        "task": "head",
+        "workflow": "",
+        "methods": "stage2,full_rgb",
+        "rounds": 2,
+        "data.size": 24,
+        "head.grid": 16,
+        "head.first-steps": 2,
+        "head.second-steps": 2,
+        "head.neutral-views": 2,
+        "head.sensitive-views": 2,
+        "head.rays": 16,
+        "head.patches": 1,
+        "head.patch": 2,
+        "evaluation.uploads": False,
+    },
+)
+
 WORKFLOWS: dict[str, str] = {
     "sums": "fedapp.workflows:SUMS",
     "exchanges": "fedapp.workflows:EXCHANGES",
+    "upload": "fedapp.workflows:UPLOAD",
 }
 
 

@@ -10,6 +10,7 @@ TASKS: dict[str, str] = {
     "image": "tasks.image:ImageTask",
     "video": "tasks.video:VideoTask",
     "nerf": "tasks.nerf:NerfTask",
+    "head": "tasks.head.task:HeadTask",
     "split-nerf": "tasks.split_nerf.task:SplitNerf",
     "talking-head": "tasks.talking_head.task:TalkingHeadTask",
 }

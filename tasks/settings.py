@@ -286,6 +286,30 @@ class SplitSettings(Settings):
     )
 
 
+class HeadSettings(Settings):
+    """A head fitted to pictures, some of them obscured on the device."""
+
+    operator: str = Field(
+        "modulus=sobel",
+        description="what a sensitive picture goes through before it leaves, links by comma",
+    )
+    neutral_views: int = Field(12, ge=0, le=1000, description="procedural people: rear views")
+    sensitive_views: int = Field(8, ge=1, le=1000, description="procedural people: frontal views")
+    style: Literal["short", "long", "mixed"] = Field(
+        "mixed", description="procedural people: hair of the population"
+    )
+    grid: int = Field(64, ge=16, le=256, description="corners per axis of the distance field")
+    first_steps: int = Field(400, ge=1, le=1_000_000, description="steps of the first stage")
+    second_steps: int = Field(800, ge=1, le=1_000_000, description="steps of the second stage")
+    sharp: float = Field(
+        0.001, gt=0, le=0.1, description="width of the density at the end, in head heights"
+    )
+    stages: str = Field("", description="JSON: stages of the method own, instead of the built ones")
+    rays: int = Field(384, ge=1, le=65536, description="rays whose colours a step compares")
+    patches: int = Field(6, ge=1, le=4096, description="patches of operator values a step compares")
+    patch: int = Field(8, ge=1, le=64, description="side of a patch")
+
+
 class EvaluationSettings(Settings):
     """Test-time optimisation on held-out data."""
 
@@ -334,3 +358,4 @@ class TaskSettings(Settings):
     task_options: Options = Field("{}", description="a JSON object for a task of your own")
     talking_head: TalkingHeadSettings = Field(default_factory=lambda: TalkingHeadSettings())
     split: SplitSettings = Field(default_factory=lambda: SplitSettings())
+    head: HeadSettings = Field(default_factory=lambda: HeadSettings())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedapp.report.media import Media
 
 FAMILIES: dict[str, str] = {
+    "geometry": "fedapp.report.geometry:Geometry",
     "field": "fedapp.report.field:Fields",
     "head": "fedapp.report.head:Heads",
     "plain": "fedapp.report.plain:Plain",
@@ -46,6 +47,13 @@ TITLES = {
     "unsplit": "Not split",
     "private-grid": "No server, small grid",
     "private-fourier": "No server, Fourier",
+    "stage1": "Stage 1, rear views",
+    "stage2": "Stages 1 and 2",
+    "stage2-published": "Stages 1 and 2, colours dropped",
+    "full_rgb": "Full RGB",
+    "neutral_rgb": "Rear views, equal steps",
+    "joint": "Joint",
+    "gradient_only": "Gradients only",
     LOCAL: "Local",
 }
 

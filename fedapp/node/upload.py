@@ -1,0 +1,173 @@
+"""A node's half of obscured upload: the operator runs here, and what it takes away never leaves.
+
+What a device sends of a person's pictures, it sends in one way for good: operators that differ
+could be put together (noise averages out), so a request under another operator is refused,
+whatever run it belongs to. The draws of a chain follow from the node's secret, the pictures and
+the chain: asked again, a device answers with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from fedapp.config.uploads import COLOUR, OBSCURED, kind_of
+from fedapp.node.device import Device
+from privacy.node_secret import NodeSecret
+from privacy.operators import Chain
+from privacy.secagg.identity import KEY_FILE, load_identity
+from privacy.secagg.messages import RefusalError
+from strategies.flower.exchanges import request_of
+from strategies.flower.records import record
+from strategies.flower.uploads import (
+    UploadOrder,
+    digest_of,
+    origin_of,
+    pack_evidence,
+)
+from strategies.flower.wire import from_array, to_array
+from tasks.atomic import PRIVATE, make_folder, write_bytes
+from tasks.head.mesh import Mesh, compare, floor, is_watertight
+from tasks.head.stages import chosen
+from tasks.head.task import HeadData, turntable
+from tasks.head.views import Cameras, Coloured, Evidence, Obscured
+
+FOLDER = "uploaded"  # a file per client: how its pictures left
+RECORDS = {"upload": {"leg", "order"}, "judge": {"leg", "order", "mesh"}}
+
+
+class UploadNode:
+    """Answers to the legs of uploads (a :class:`strategies.flower.workflow.NodeHalf`)."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.experiment = device.experiment
+        torch.set_num_threads(self.experiment.runtime.threads)
+
+    def leg(self, name: str, content: RecordDict) -> RecordDict:
+        """``upload``: the pictures, once. ``judge``: in a simulation, how far a mesh is from the
+        truth."""
+        if name not in RECORDS:
+            raise RefusalError(f"no leg {name!r}")
+        if strange := sorted(set(content) - RECORDS[name]):
+            raise RefusalError(f"leg {name!r} has no record {strange[0]!r}")
+        order = UploadOrder.unpacked(content)
+        self._refuse(order)
+        data: HeadData = self.device.pieces.task.client_data(order.client)
+        request = request_of(content)
+        if name == "judge":
+            reply = self._judged(data, content)
+        else:
+            evidence = self._evidence(data, order)
+            reply = RecordDict(dict(pack_evidence(evidence)))
+        reply["origin"] = origin_of(order, request)
+        return reply
+
+    def _refuse(self, order: UploadOrder) -> None:
+        """Raise :class:`RefusalError` for an order that this node does not follow."""
+        experiment, device = self.experiment, self.device
+        if order.config != experiment.digest:
+            raise RefusalError("the server's configuration is not this node's")
+        if not 0 <= order.client < experiment.clients.total:
+            raise RefusalError(f"client {order.client} of {experiment.clients.total}")
+        if device.hosts is not None and order.client not in device.hosts:
+            raise RefusalError(f"the pictures of client {order.client} are not here")
+        kinds = {kind_of(chosen(m, experiment.head)) for m in experiment.method_list}
+        if order.kind not in kinds:
+            raise RefusalError(f"no method of this run is fitted to {order.kind!r} uploads")
+        if order.state_dir and not device.simulated:
+            raise RefusalError("a folder on this node is not the server's to say")
+        if not device.simulated and order.kind not in device.policy.designs:
+            raise RefusalError(
+                f"uploads of kind {order.kind} are not among what this node takes part in: "
+                + (", ".join(device.policy.designs) or "none")
+            )
+
+    # ------------------------------------------------------------------ upload
+    def _evidence(self, data: HeadData, order: UploadOrder) -> Evidence:
+        if order.kind == COLOUR:
+            self._once(data, order, COLOUR)
+            parts = [data.sensitive] if data.neutral is None else [data.neutral, data.sensitive]
+            everything = Coloured(
+                torch.cat([part.images for part in parts]),
+                Cameras(
+                    torch.cat([part.cameras.poses for part in parts]),
+                    torch.cat([part.cameras.intrinsics for part in parts]),
+                    data.sensitive.cameras.height,
+                    data.sensitive.cameras.width,
+                ),
+            )
+            return Evidence(everything, None, data.background)
+        assert order.kind == OBSCURED
+        chain = Chain.parsed(self.experiment.head.operator)
+        self._once(data, order, chain.text)
+        pictures = digest_of([data.sensitive.images], chain.text)
+        draws = self._secret(order).draws("operator", order.client, pictures)
+        left = chain(data.sensitive.images, data.cover, draws)
+        height, width = left.values.shape[1] + 2, left.values.shape[2] + 2
+        cameras = data.sensitive.cameras
+        scale = torch.tensor([width / cameras.width, height / cameras.height, 1.0])
+        smaller = Cameras(cameras.poses, cameras.intrinsics * scale[:, None], height, width)
+        obscured = Obscured(left.values[..., 0], left.valid, smaller, left.kernel)
+        return Evidence(data.neutral, obscured, data.background)
+
+    def _secret(self, order: UploadOrder) -> NodeSecret:
+        if self.device.simulated:
+            return NodeSecret.simulated("upload", order.client)
+        return NodeSecret.of(load_identity(self.device.key_folder("") / KEY_FILE))
+
+    def _once(self, data: HeadData, order: UploadOrder, way: str) -> None:
+        """Raise unless these pictures have left in this way only, over the node's life.
+        (Simulations compare ways.)"""
+        if self.device.simulated:
+            return
+        folder = self.device.key_folder("") / FOLDER
+        make_folder(folder, PRIVATE | 0o100)
+        pictures = digest_of([data.sensitive.images])
+        file = Path(folder) / pictures
+        with contextlib.suppress(FileExistsError):  # made exclusively: of two at once one wins
+            write_bytes(file, way.encode(), PRIVATE, new=True)
+        if (sent := file.read_text(encoding="utf-8")) != way:
+            raise RefusalError(
+                f"these pictures have left as {sent!r}: under another operator both could be put "
+                "together"
+            )
+
+    # ------------------------------------------------------------------ judging
+    def _judged(self, data: HeadData, content: RecordDict) -> RecordDict:
+        """How far a mesh is from the truth, which only a simulation has."""
+        if not self.device.simulated or data.truth is None:
+            raise RefusalError("nobody knows the truth here")
+        arrays = record(content, "mesh", ArrayRecord)
+        vertices = from_array(arrays["vertices"]).double().numpy()
+        faces = from_array(arrays["faces"]).long().numpy()
+        mesh = Mesh(vertices, faces)
+        told: dict[str, Any] = compare(mesh, data.truth)
+        told["watertight"] = float(is_watertight(mesh))
+        least = floor(data.truth)
+        told |= {"floor_face": least["chamfer_face"], "floor_head": least["chamfer_head"]}
+        reply = RecordDict({"scores": ConfigRecord(told)})
+        if self.experiment.report.pictures:
+            reply["pictures"] = ArrayRecord({"truth": to_array(self._portrait(data))})
+        return reply
+
+    def _portrait(self, data: HeadData) -> torch.Tensor:
+        """A frontal view, one from the side and one from behind, in a row."""
+        from tasks.data.people.person import person
+        from tasks.data.people.photograph import Portrait, photographs
+        from tasks.head.task import BACKGROUND, FOCAL
+
+        settings = self.experiment.head
+        portrait = Portrait.of(person(int(data.name.split()[-1]), settings.style))
+        cameras = turntable(8, SHOWN)
+        chosen_views = cameras.poses[torch.tensor(VIEWS)]
+        shots = photographs(portrait, chosen_views, FOCAL * SHOWN, SHOWN, BACKGROUND)
+        return torch.cat(list(shots.images), 1)
+
+
+SHOWN = 128  # pixels per side of pictures in the report
+VIEWS = (0, 1, 4)  # of eight around the head

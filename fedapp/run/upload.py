@@ -1,0 +1,319 @@
+"""Obscured upload as a workflow: devices send what an operator leaves, once; the server fits heads.
+
+A turn is a stage of every head of a method. Heads do not share anything: a client that sends
+nothing is left out, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedapp.config.pieces import Pieces
+from fedapp.config.uploads import kind_of
+from fedapp.run.lineup import Lineup, Run
+from privacy.secagg.messages import RefusalError
+from strategies.flower.legs import exchange
+from strategies.flower.records import MALFORMED, bytes_of, content_of, record
+from strategies.flower.roster import Node, spread
+from strategies.flower.uploads import UploadOrder, refuse_stale, request_of, unpack_evidence
+from strategies.flower.wire import from_array, to_array
+from strategies.flower.workflow import TurnReport, pack_leg
+from strategies.types import Snapshot
+from tasks.errors import ReplyError, StoppedError
+from tasks.head.fit import Budget, Fit
+from tasks.head.mesh import Mesh, surface
+from tasks.head.stages import chosen
+from tasks.head.task import turntable
+from tasks.head.views import Evidence
+from tasks.types import Evaluation, Video
+
+log = logging.getLogger("flwr")
+SHOWN, VIEWS = 128, (0, 1, 4)  # pixels per side; of eight views around a head
+TURN = 24  # pictures of a turntable
+SCORES = ("chamfer_face", "chamfer_head", "normals", "watertight", "floor_face", "floor_head")
+
+
+def build(run: Run) -> Lineup:
+    """Every method at every seed."""
+    post = Post(run)
+    return Lineup([UploadArm(run, post, method, seed) for method, seed in run.pieces.arms], [])
+
+
+def identity(pieces: Pieces) -> dict[str, Any]:
+    """Facts that a checkpoint must agree with to be continued."""
+    settings = pieces.experiment.head.model_dump()
+    return {
+        "arms": [f"{method}-{seed}" for method, seed in pieces.arms],
+        "head": {key: settings[key] for key in sorted(settings)},
+    }
+
+
+class Post:
+    """The nodes there are and what they have sent: asked once, shared by all arms."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.session = ""
+        self.nodes: list[Node] = []
+        self.received: dict[tuple[str, int], Evidence] = {}
+        self.bytes_up: dict[tuple[str, int], int] = {}
+        self.bytes_down: dict[tuple[str, int], int] = {}
+
+    @property
+    def homes(self) -> dict[int, Node]:
+        """The node of every client."""
+        clients = range(self.run.pieces.experiment.clients.total)
+        return {client: node for node, share in spread(clients, self.nodes) for client in share}
+
+    @property
+    def simulated(self) -> bool:
+        return all(node.hosts is None for node in self.nodes)
+
+    def ask(
+        self, grid: Grid, leg: str, kind: str, contents: dict[int, dict[str, Any]]
+    ) -> dict[int, RecordDict | str]:
+        """One leg to the homes of clients; a text says why there is no answer."""
+        experiment, homes = self.run.pieces.experiment, self.homes
+        run_id = self.run.folder.read("run.json").get("id", "") or "run"
+        timeout = experiment.runtime.timeout
+        found: dict[int, RecordDict | str] = dict.fromkeys(contents, "it is not here")
+        asked = []
+        for client, content in contents.items():
+            if client not in homes:
+                continue
+            order = UploadOrder(self.session, run_id, client, kind, experiment.digest, "")
+            message = pack_leg(
+                homes[client], leg, {"order": order.packed(), **content}, self.run.fingerprint,
+                self.run.root, timeout * max(len(contents), 1), leg == "upload",
+            )  # fmt: skip
+            asked.append((order, request_of(message.content), message))
+        messages = [message for _, _, message in asked]
+        for index, reply in exchange(grid, messages, timeout, experiment.runtime.in_flight):
+            order, request, message = asked[index]
+            try:
+                content_found = content_of(reply, timeout)
+                refuse_stale(content_found, order, request)
+                found[order.client] = content_found
+            except (ReplyError, RefusalError, *MALFORMED) as error:
+                found[order.client] = str(error)
+            self.bytes_down[leg, order.client] = bytes_of(message.content)
+        return found
+
+    def collect(self, grid: Grid, kind: str) -> dict[int, str]:
+        """Have what is missing sent; returns why clients sent nothing."""
+        clients = range(self.run.pieces.experiment.clients.total)
+        missing = [client for client in clients if (kind, client) not in self.received]
+        failures: dict[int, str] = {}
+        for client, answer in self.ask(grid, "upload", kind, {c: {} for c in missing}).items():
+            try:
+                if isinstance(answer, str):
+                    raise ReplyError(answer)
+                self.received[kind, client] = unpack_evidence(answer)
+                self.bytes_up[kind, client] = bytes_of(answer)
+                self.bytes_down[kind, client] = self.bytes_down.pop(("upload", client))
+            except (ReplyError, RefusalError, *MALFORMED) as error:
+                failures[client] = str(error)
+        return failures
+
+
+class UploadArm:
+    """One method at one seed, with every head (a
+    :class:`strategies.flower.workflow.Workflow`)."""
+
+    def __init__(self, run: Run, post: Post, method: str, seed: int) -> None:
+        self.run = run
+        self.post = post
+        self.method = method
+        self.seed = seed
+        experiment = run.pieces.experiment
+        self.stages = chosen(method, experiment.head)
+        self.kind = kind_of(self.stages)
+        self.fits: dict[int, Fit] = {}
+        self.restored: dict[int, tuple[dict[str, Tensor], int]] = {}
+
+    # ------------------------------------------------------------------ the seam
+    def connect(self, nodes: Sequence[Node], session: str) -> None:
+        self.post.nodes = list(nodes)
+        self.post.session = session
+
+    def turn(self, grid: Grid, number: int, show: bool) -> TurnReport:
+        started = time.monotonic()
+        experiment = self.run.pieces.experiment
+        failures = self._meet(grid)
+        if len(self.fits) < experiment.clients.min:
+            raise StoppedError(
+                f"{len(self.fits)} heads can be fitted, fewer than clients.min: "
+                + "; ".join(f"client {c}: {why}" for c, why in sorted(failures.items()))
+            )
+        metrics: dict[str, Any] = {}
+        if number <= len(self.stages):
+            stage = self.stages[number - 1]
+            workers = min(len(self.fits), max(1, torch.get_num_threads()))
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # heads side by side, not one over all cores
+            try:
+                with ThreadPoolExecutor(workers) as pool:
+                    jobs = {c: pool.submit(fit.run, stage) for c, fit in self.fits.items()}
+                    for job in jobs.values():
+                        job.result()
+            finally:
+                torch.set_num_threads(threads)
+            seconds = time.monotonic() - started
+            metrics["seconds_per_step"] = seconds / stage.steps / len(self.fits)
+        up = sum(v for (kind, _), v in self.post.bytes_up.items() if kind == self.kind)
+        down = sum(v for (kind, _), v in self.post.bytes_down.items() if kind == self.kind)
+        return TurnReport(
+            number,
+            clients=len(self.fits),
+            failures=failures,
+            metrics=metrics,
+            bytes_up=up if number == 1 else 0,
+            bytes_down=down if number == 1 else 0,
+            seconds=time.monotonic() - started,
+        )
+
+    def evaluate(self, grid: Grid, number: int, final: bool) -> Evaluation:
+        """Meshes are held against the truth where it is known, by the nodes of a simulation."""
+        self._meet(grid)
+        experiment = self.run.pieces.experiment
+        meshes, none = {}, 0
+        for client, fit in self.fits.items():
+            try:
+                meshes[client] = surface(fit.distances)
+            except ValueError:
+                none += 1
+        metrics: dict[str, Any] = {"without_surface": none}
+        judged: dict[int, dict[str, float]] = {}
+        pictures: dict[str, Tensor] = {}
+        shown = final and self.post.simulated and experiment.report.pictures
+        if self.post.simulated and meshes:
+            contents = {client: {"mesh": _packed(mesh)} for client, mesh in meshes.items()}
+            for client, answer in self.post.ask(grid, "judge", self.kind, contents).items():
+                if isinstance(answer, str):
+                    log.warning("head %d was not judged: %s", client, answer)
+                    continue
+                told = record(answer, "scores", ConfigRecord)
+                judged[client] = {n: float(told[n]) for n in SCORES if n in told}  # type: ignore[arg-type]
+                if shown and "pictures" in answer:
+                    truth = from_array(record(answer, "pictures", ArrayRecord)["truth"])
+                    own = _rendered(self.fits[client], meshes[client])
+                    pictures[f"{client:04d}-0"] = torch.cat([truth.clone(), own], 1)
+        for name in SCORES:
+            each = [row[name] for row in judged.values() if name in row]
+            # a mean over fewer heads than there are is another number
+            whole = len(each) == experiment.clients.total
+            metrics[name] = sum(each) / len(each) if whole else None
+        metrics["face_of"] = {str(client): row["chamfer_face"] for client, row in judged.items()}
+        bound = [_bound(fit) for fit in self.fits.values()]
+        metrics["opacity_bound_held"] = sum(bound) / len(bound) if bound else None
+        films = {}
+        if final and experiment.report.pictures and self.fits:
+            if shown:
+                first = min(self.fits)
+                pictures[f"{first:04d}-1"] = _seen(self.fits[first].evidence)
+            films["tour"] = Video(_turn(self.fits[min(self.fits)]), torch.zeros(0))
+        if final:
+            self._keep(meshes)
+        return Evaluation(metrics, pictures, films)
+
+    def snapshot(self) -> Snapshot:
+        tensors: dict[str, Tensor] = {}
+        for client, fit in self.fits.items():
+            tensors |= {f"{client}.{name}": part for name, part in fit.tensors().items()}
+        return Snapshot(tensors, {"stages": {str(c): fit.stage for c, fit in self.fits.items()}})
+
+    def restore(self, number: int, snapshot: Snapshot) -> None:
+        found: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in snapshot.tensors.items():
+            client, _, rest = name.partition(".")
+            found.setdefault(int(client), {})[rest] = tensor
+        stages = snapshot.facts["stages"]
+        self.restored = {
+            client: (parts, int(stages[str(client)])) for client, parts in found.items()
+        }
+        self.fits = {}
+
+    # ------------------------------------------------------------------ its parts
+    def _meet(self, grid: Grid) -> dict[int, str]:
+        """Begin the fit of every head whose pictures are here."""
+        failures = self.post.collect(grid, self.kind)
+        settings = self.run.pieces.experiment.head
+        budget = Budget(settings.rays, settings.patches, settings.patch)
+        for (kind, client), evidence in sorted(self.post.received.items(), key=lambda e: e[0][1]):
+            if kind != self.kind or client in self.fits:
+                continue
+            first = self.stages[0].grids
+            side = first[0] if first else settings.grid
+            fit = Fit(evidence, budget, self.seed, side=side)
+            if client in self.restored:
+                fit.restore(*self.restored.pop(client))
+            self.fits[client] = fit
+        return failures
+
+    def _keep(self, meshes: dict[int, Mesh]) -> None:
+        """Write the meshes into the run folder."""
+        from tasks.head.export import write_ply
+
+        folder = self.run.folder.path / "meshes"
+        folder.mkdir(exist_ok=True)
+        for client, mesh in meshes.items():
+            write_ply(folder / f"{self.method}-{self.seed}-{client:04d}.ply", mesh)
+
+
+def _packed(mesh: Mesh) -> ArrayRecord:
+    return ArrayRecord(
+        {
+            "vertices": to_array(torch.from_numpy(mesh.vertices).float()),
+            "faces": to_array(torch.from_numpy(mesh.faces).int()),
+        }
+    )
+
+
+def _rendered(fit: Fit, mesh: Mesh) -> Tensor:
+    """The fit's colours from three sides, and its bare surface."""
+    from tasks.head.shading import clay
+
+    cameras = turntable(8, SHOWN).some(torch.tensor(VIEWS))
+    colours = torch.cat(list(fit.pictures(cameras)), 1)
+    return torch.cat([colours, torch.cat(list(clay(mesh, cameras)), 1)], 1)
+
+
+def _turn(fit: Fit) -> Tensor:
+    """A turntable in colour ``[T, H, W, 3]``."""
+    return fit.pictures(turntable(TURN, SHOWN))
+
+
+def _seen(evidence: Evidence) -> Tensor:
+    """What the server has of a head: a few neutral views and obscured ones, in a row."""
+    parts = []
+    if evidence.neutral is not None:
+        views = evidence.neutral.images
+        parts += list(views[:: max(1, len(views) // 3)][:3])
+    if evidence.obscured is not None:
+        values = evidence.obscured.values
+        grey = (values / values.max().clamp(min=1e-6)).clamp(0, 1)[..., None].expand(-1, -1, -1, 3)
+        parts += list(grey[:: max(1, len(grey) // 3)][:3])
+    shown = [
+        torch.nn.functional.interpolate(part.permute(2, 0, 1)[None], (SHOWN, SHOWN))[0].permute(
+            1, 2, 0
+        )
+        for part in parts
+    ]
+    return torch.cat(shown, 1)
+
+
+def _bound(fit: Fit) -> float:
+    """Share of rays of a frontal picture whose opacity is known to within 0.1."""
+    cameras = turntable(8, 32).some(torch.tensor([0]))
+    pixel = torch.arange(32 * 32)
+    origins, directions = cameras.rays(torch.zeros_like(pixel), pixel // 32, pixel % 32)
+    return float((fit.sampling_error(origins, directions) <= 0.1).float().mean())

@@ -1,0 +1,132 @@
+"""The task of heads: whose pictures there are, which of them are neutral, and the truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from tasks.data.cameras import look_at
+from tasks.errors import InputError
+from tasks.head.mesh import Mesh, visible
+from tasks.head.views import Cameras, Coloured
+from tasks.randomness import generator
+from tasks.render.raster import pinhole
+from tasks.settings import TaskSettings
+from tasks.types import Task
+
+CACHED = 64
+DISTANCE = 2.4  # of cameras from the middle of the head, in head heights
+FOCAL = 1.9  # in picture sides
+NEUTRAL = (125.0, 235.0)  # azimuths, degrees: 0 is in front
+SENSITIVE = (-75.0, 75.0)
+ELEVATION = (-8.0, 22.0)
+TILT = 4.0  # degrees by which azimuths are off their even places
+BACKGROUND = 1.0
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """One person's pictures, and their shape where it is known.
+
+    Attributes:
+        name: of the client's data.
+        neutral: rear views; ``None``: there are none.
+        sensitive: frontal views in colour, which stay on the device.
+        cover: shares of pixels that the person covers, of the sensitive views ``[V, H, W]``;
+            ``None``: no masks.
+        background: grey level behind the head.
+        truth: the surface seen from outside; ``None`` where nobody knows it.
+    """
+
+    name: str
+    neutral: Coloured | None
+    sensitive: Coloured
+    cover: Tensor | None
+    background: float
+    truth: Mesh | None
+
+    @property
+    def examples(self) -> int:
+        """Pictures."""
+        return len(self.sensitive.images) + (len(self.neutral.images) if self.neutral else 0)
+
+
+class HeadTask(Task):
+    """A person per client, photographed from known cameras: procedural people."""
+
+    workflow = "upload"
+    family = "geometry"
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.data = settings.data
+        self.head = settings.head
+        self.client_data = lru_cache(CACHED)(self._client_data)  # type: ignore[method-assign]
+        if self.data.path:
+            raise InputError(
+                "data.path",
+                self.data.path,
+                "own photographs of heads cannot be read yet: only procedural people",
+                "leave it out",
+            )
+        if not self.data.size:
+            raise InputError("data.size", 0, "people have no native size", "set it to 64 or so")
+
+    def check(self, clients: int) -> None:
+        """Nothing to look at: people are made of numbers."""
+
+    def _client_data(self, client: int) -> HeadData:
+        from tasks.data.people.person import person
+        from tasks.data.people.photograph import Portrait, photographs
+
+        portrait = Portrait.of(person(client, self.head.style))
+        size = self.data.size
+        stream = generator("head cameras", client)
+        neutral = None
+        if self.head.neutral_views:
+            cameras = around(self.head.neutral_views, NEUTRAL, size, stream)
+            shots = photographs(portrait, cameras.poses, FOCAL * size, size, BACKGROUND)
+            neutral = Coloured(shots.images, cameras)
+        cameras = around(self.head.sensitive_views, SENSITIVE, size, stream)
+        shots = photographs(portrait, cameras.poses, FOCAL * size, size, BACKGROUND)
+        return HeadData(
+            f"person {client}",
+            neutral,
+            Coloured(shots.images, cameras),
+            shots.cover,
+            BACKGROUND,
+            visible(portrait.vertices, portrait.faces),
+        )
+
+    def picture(self, data: HeadData, values: Tensor) -> Tensor | None:
+        return values[0] if values.dim() == 4 else values
+
+
+def around(
+    count: int, azimuths: tuple[float, float], size: int, stream: torch.Generator
+) -> Cameras:
+    """Cameras at even azimuths (degrees), off by up to ``TILT``, at elevations drawn alike."""
+    low, high = azimuths
+    even = low + (high - low) * (torch.arange(count) + 0.5) / count
+    azimuth = even + TILT * (2 * torch.rand(count, generator=stream) - 1)
+    lowest, highest = ELEVATION
+    elevation = lowest + (highest - lowest) * torch.rand(count, generator=stream)
+    return looking(azimuth, elevation, size)
+
+
+def looking(azimuth: Tensor, elevation: Tensor, size: int) -> Cameras:
+    """Cameras ``[V]`` at angles in degrees that look at the middle of the head."""
+    across, up = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    level = torch.cos(up)
+    eyes = DISTANCE * torch.stack([level * across.sin(), up.sin(), level * across.cos()], -1)
+    intrinsics = pinhole(FOCAL * size, size, size).expand(len(eyes), 3, 3)
+    return Cameras(look_at(eyes), intrinsics, size, size)
+
+
+def turntable(count: int, size: int) -> Cameras:
+    """Cameras of one turn around a head."""
+    azimuth = torch.arange(count) * (360 / count)
+    return looking(azimuth, torch.full((count,), math.degrees(0.1)), size)

@@ -165,9 +165,7 @@ UPLOAD = WorkflowKind(
     own_limits=True,
     # Whose pictures it asks for, in which of the ways that methods of the run need; and in a
     # simulation which mesh is held against the truth
-    choices=frozenset(
-        {"order.client", "order.kind", "order.run", "mesh.vertices", "mesh.faces"}
-    ),
+    choices=frozenset({"order.client", "order.kind", "order.run", "mesh.vertices", "mesh.faces"}),
     smallest={
         "task": "head",
         "workflow": "",

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedapp.attacks import split_signs
-from fedapp.attacks.split_transcript import Case, Recording
+from fedapp.attacks.split_parts import Parts
+from fedapp.attacks.split_transcript import Case, Outcome, Recording
 from fedapp.config.designs import DESIGNS
 from fedapp.config.experiment import Experiment
 from privacy.attacks.split import (
@@ -35,6 +37,7 @@ from privacy.attacks.split import (
     best,
 )
 from privacy.node_secret import NodeSecret
+from tasks.errors import InputError
 from tasks.metrics import psnr
 from tasks.settings import SplitSettings
 from tasks.split_nerf.halves import ClientHalf, ServerHalf, Whole
@@ -49,16 +52,6 @@ LATE = 0.6  # share of the training after which the late surrogate starts
 METRICS = Score._fields
 SUCCESS = "edge"  # the metric by which an attack succeeds
 DEVIATIONS = 3.0
-
-
-class Outcome(NamedTuple):
-    """Scores of one transcript's attackers, and what the client itself reached."""
-
-    case: Case
-    psnr: float
-    scores: dict[str, Score]
-    pictures: dict[str, Tensor]  # of the first scored view [H, W, 3]
-    signs: dict[str, float]  # share of a level's secret signs that was found, where there are any
 
 
 def cases_of(experiment: Experiment) -> list[Case]:
@@ -93,6 +86,7 @@ def attackers_of(recording: Recording) -> dict[str, Attacker]:
     division, geometry = recording.division, recording.scene.geometry
     found: dict[str, Attacker] = {
         "surrogate, mse, 10/t (published)": Surrogate(division, geometry, "mse", "10/t"),
+        "surrogate, mse": Surrogate(division, geometry, "mse", "tenth"),
         "surrogate, cosine": Surrogate(division, geometry, "cosine", "tenth"),
         "surrogate, cosine, late": Surrogate(division, geometry, "cosine", "tenth", LATE),
         "gradient subspace": Subspace(division, geometry),
@@ -168,7 +162,11 @@ def attack_case(
 
 # ---------------------------------------------------------------------- the study
 def study(
-    experiment: Experiment, tell: Callable[[str], None], workers: int = 2, steps: int = STEPS
+    experiment: Experiment,
+    tell: Callable[[str], None],
+    workers: int = 2,
+    steps: int = STEPS,
+    kept: Parts | None = None,
 ) -> tuple[list[Outcome], dict[str, float]]:
     """All transcripts of :func:`cases_of`, in processes of their own, and the PSNR of designs in
     which nothing crosses.
@@ -178,12 +176,19 @@ def study(
         tell: is told of every transcript that is done.
         workers: processes.
         steps: of every transcript's training.
+        kept: where outcomes are written as they come, and read from if they are there.
+
+    Raises:
+        InputError: the first client's scene is not here, or has too few views.
     """
-    scene = SplitNerf(experiment).client_data(0)
-    if scene.geometry.held_out < 2:
-        raise ValueError("one held-out view leaks, another is scored: split.test-views >= 2")
+    scene = _scene_of(experiment)
     cases = cases_of(experiment)
-    found: list[Outcome] = []
+    read = [kept.read(case) for case in cases] if kept else []
+    found = [outcome for outcome in read if outcome is not None]
+    done = len(found)
+    there = {outcome.case for outcome in found}
+    if done:
+        tell(f"{done} of {len(cases)} transcripts are on disk")
     bare, depths = baselines(scene, experiment.split, steps)
     tell("baselines: " + ", ".join(f"{name} {value:.1f} dB" for name, value in bare.items()))
     context = get_context("spawn")  # a forked process would share torch's threads
@@ -191,11 +196,33 @@ def study(
         jobs = {
             pool.submit(attack_case, case, scene, experiment.split, steps, depths): case
             for case in cases
+            if case not in there
         }
-        for done, job in enumerate(as_completed(jobs), 1):
+        started = time.monotonic()
+        for number, job in enumerate(as_completed(jobs), 1):
             found.append(job.result())
-            tell(f"transcript {done}/{len(cases)}: {jobs[job].name}")
+            if kept:
+                kept.write(found[-1])
+            left = (time.monotonic() - started) / number * (len(jobs) - number) / 60
+            tell(f"transcript {done + number}/{len(cases)}: {jobs[job].name}, {left:.0f} min left")
     return sorted(found, key=lambda outcome: cases.index(outcome.case)), bare
+
+
+def _scene_of(experiment: Experiment) -> Scene:
+    """The first client's scene, where it is the one that was trained."""
+    if experiment.data.hosted:
+        raise InputError(
+            "data.hosted",
+            experiment.data.hosted,
+            "the scenes of this run lie on devices: there is none here to attack",
+            "attack a recipe, or a simulation's run",
+        )
+    if experiment.split.test_views < 2:
+        raise InputError(
+            "split.test-views", experiment.split.test_views, "one leaks, another is scored",
+            "set it to 2 or more",
+        )  # fmt: skip
+    return SplitNerf(experiment).client_data(0)
 
 
 def rows_of(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
@@ -225,7 +252,7 @@ def rows_of(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
                     "chance": band,
                     "n": len(floor),
                     "succeeds": bool(value > band) if metric == SUCCESS else None,
-                    "client_psnr": outcome.psnr,
+                    "client_psnr": outcome.psnr if math.isfinite(outcome.psnr) else None,
                 }
 
 
@@ -251,9 +278,11 @@ def sheet(outcomes: list[Outcome]) -> Tensor:
     """A contact sheet: a row per design, the client's picture and every attacker's beside the
     truth."""
     rows = []
-    names = ["truth", "client", *next(iter(outcomes)).scores]
-    for outcome in outcomes:
-        if outcome.case.null <= 1:
-            blank = torch.ones_like(outcome.pictures["truth"])
-            rows.append(torch.cat([outcome.pictures.get(name, blank) for name in names], 1))
+    shown = [outcome for outcome in outcomes if outcome.case.null <= 1]
+    widest = max(len(outcome.scores) for outcome in shown)
+    for outcome in shown:
+        names = ["truth", "client", *outcome.scores]
+        blank = torch.ones_like(outcome.pictures["truth"])
+        parts = [outcome.pictures[name] for name in names]
+        rows.append(torch.cat(parts + [blank] * (widest + 2 - len(names)), 1))
     return torch.cat(rows, 0)

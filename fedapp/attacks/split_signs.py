@@ -94,9 +94,9 @@ def attack_signs(
         pictures[name] = guess.pictures[0].view(*shape, 3).clamp(0, 1).nan_to_num()
     probe = Probe(division, geometry)
     seen = views(signs * found)
-    guess, scores["feature probe, signs synchronised"] = best(
-        probe.guesses(seen[1:]), truths[1:], depths[1:]
-    )
+    name = "feature probe, signs synchronised"
+    guess, scores[name] = best(probe.guesses(seen[1:]), truths[1:], depths[1:])
+    pictures[name] = guess.pictures[0].view(*shape, 3).clamp(0, 1).nan_to_num()
     return (
         reached,
         scores,

@@ -8,13 +8,13 @@ norms (of a sealed table: shares that nobody made from anything).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fedapp.config.designs import DESIGNS, sealed_rate
-from privacy.attacks.split import Attacker, Step, View
+from privacy.attacks.split import Attacker, Score, Step, View
 from privacy.gradients import GradientDefence
 from privacy.node_secret import NodeSecret, expand
 from privacy.sealed import (
@@ -60,6 +60,16 @@ class Case:
         if DESIGNS[self.design].kind == "plain":
             return self.name if self.sees == "rows" else "plain"
         return f"sealed, {self.sees}"
+
+
+class Outcome(NamedTuple):
+    """Scores of one transcript's attackers, and what the client itself reached."""
+
+    case: Case
+    psnr: float
+    scores: dict[str, Score]
+    pictures: dict[str, Tensor]  # of the first scored view [H, W, 3]
+    signs: dict[str, float]  # share of a level's secret signs that was found, where there are any
 
 
 def order_of(count: int, null: int, number: int) -> Tensor:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WIDE = 150  # columns of the table
 FILE = "attack.json"
 SHEET = "attack-sheet"
+PARTS = "attack-parts"  # outcomes of single transcripts: a study that was cut goes on
 FRONTIER = "attack-frontier"
 
 
@@ -45,7 +46,7 @@ def attack_recipe(
         )
     place = RunFolder(runs / f"{recipe}-attack")
     place.pictures.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    result, sheet = _study(experiment, name, method, steps)
+    result, sheet = _study(experiment, place.path, name, method, steps)
     write_file(place.path / FILE, result)
     place.save_picture(SHEET, sheet)
     _save_frontier(place, result)
@@ -55,7 +56,7 @@ def attack_recipe(
 
 def attack_folder(folder: RunFolder, name: str, method: str, steps: int) -> dict[str, Any]:
     """The study at a run's configuration; results go into its folder."""
-    result, sheet = _study(folder.experiment, name, method, steps)
+    result, sheet = _study(folder.experiment, folder.path, name, method, steps)
     write_file(folder.path / FILE, {"run": str(folder.path), **result})
     folder.save_picture(SHEET, sheet)
     _save_frontier(folder, result)
@@ -71,9 +72,10 @@ def _save_frontier(place: RunFolder, result: dict[str, Any]) -> None:
 
 
 def _study(
-    experiment: Experiment, name: str, method: str, steps: int
+    experiment: Experiment, place: Path, name: str, method: str, steps: int
 ) -> tuple[dict[str, Any], Tensor]:
     from fedapp.attacks.split import by_chance, rows_of, sheet, study
+    from fedapp.attacks.split_parts import Parts, finite
 
     for option, value in (("--name", name if name != "all" else ""), ("--method", method)):
         if value:
@@ -81,13 +83,17 @@ def _study(
                 option, value, "split learning is attacked as a whole", "leave the option out"
             )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    outcomes, bare = study(experiment, lambda text: console.print(text, style="dim"), cores, steps)
+    kept = Parts(place / PARTS, experiment, steps)
+    outcomes, bare = study(
+        experiment, lambda text: console.print(text, style="dim"), cores, steps, kept
+    )
     rows = list(rows_of(outcomes))
     chance = by_chance(rows)
     signs = next((o.signs for o in outcomes if o.signs and not o.case.null), {})
     _show(rows, chance, signs)
     result = {"recipe": experiment.recipe, "steps": steps, "baselines": bare, "rows": rows}
-    return result | {"one_holder": chance, "signs_found": signs}, sheet(outcomes)
+    told: dict[str, Any] = finite(result | {"one_holder": chance, "signs_found": signs})  # type: ignore[assignment]
+    return told, sheet(outcomes)
 
 
 def _show(rows: list[dict[str, Any]], chance: dict[str, float], signs: dict[str, float]) -> None:

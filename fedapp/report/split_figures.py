@@ -19,18 +19,21 @@ CHANCE = "#94a3b8"
 
 
 def points_of(grouped: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A point per design: the client's PSNR, and the clearest edges of an attacker ``alone`` (with
-    what crosses only) and of one that a picture has ``leaked`` to, each with the top of its band.
-    Controls (a known initial head, secret signs) are left out."""
+    """A point per design: the client's PSNR, and the edges of the attacker that exceeds its own
+    band by most, ``alone`` (with what crosses only) and where a picture has ``leaked`` to it, each
+    with the top of that band. Controls (a known initial head, secret signs, holders that pool) are
+    left out, and designs whose client does not render."""
     found: dict[str, dict[str, Any]] = {}
     for row in grouped:
-        if CONTROL in row["attack"] or CONTROL in row["design"]:
+        control = CONTROL in row["attack"] or CONTROL in row["design"]
+        if control or row["edge"]["sees"] == "both" or row["psnr"] is None:
             continue
         point = found.setdefault(row["design"], {"design": row["design"], "psnr": row["psnr"]})
         kind = "leaked" if LEAKED in row["attack"] else "alone"
-        edge = row["edge"]
-        if kind not in point or edge["value"] > point[kind]["value"]:
-            point[kind] = {"value": edge["value"], "chance": edge["chance"]}
+        value, chance = row["edge"]["value"], row["edge"]["chance"]
+        best = point.get(kind)
+        if best is None or value - chance > best["value"] - best["chance"]:
+            point[kind] = {"value": value, "chance": chance}
     return list(found.values())
 
 

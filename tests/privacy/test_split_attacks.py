@@ -143,7 +143,7 @@ def test_attacks_on_one_holder_are_counted_beside_what_chance_gives() -> None:
 def test_the_frontier_leaves_controls_out_and_keeps_leaked_pictures_apart() -> None:
     def row(design: str, attack: str, edge: float) -> dict[str, object]:
         return {"release": design, "attack": attack, "metric": "edge", "value": edge,
-                "chance": 0.2, "client_psnr": 20.0, "succeeds": True}  # fmt: skip
+                "chance": 0.2, "client_psnr": 20.0, "succeeds": True, "sees": "server"}  # fmt: skip
 
     rows = grouped(
         [

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
-from fedapp.attacks.split import attack_case, cases_of
+from fedapp.attacks.split import attack_case, cases_of, study
+from fedapp.attacks.split_parts import Parts, finite
 from fedapp.attacks.split_signs import NAME
-from fedapp.attacks.split_transcript import Case
+from fedapp.attacks.split_transcript import Case, Outcome
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe
+from privacy.attacks.split import Score
 from privacy.attacks.split_signs import SignSynchronisation, neighbours
+from tasks.errors import InputError
 from tasks.split_nerf.grids import Grid
 
 GRID = Grid((4, 6), 3)
@@ -73,3 +79,26 @@ def test_the_study_has_every_view_of_a_sealed_table_and_its_nulls() -> None:
     }  # fmt: skip
     hashed = cases_of(Experiment.from_run_config(values | {"split.hashed": 4096}))
     assert NAME not in {case.kind for case in hashed}
+
+
+def test_a_study_that_was_cut_goes_on_and_numbers_that_are_none_are_told(tmp_path: Path) -> None:
+    """An outcome reads back as it was written, under the same configuration and steps only."""
+    experiment = Experiment.from_run_config(known_keys() | read_recipe("split-nerf"))
+    parts = Parts(tmp_path, experiment, 50)
+    case = Case("split, K = 1", "split", 1)
+    picture = torch.rand(4, 4, 3)
+    outcome = Outcome(case, math.nan, {"a": Score(10, 0.5, 0.25, 0.125)}, {"a": picture}, {"8": 1})
+    assert parts.read(case) is None
+    parts.write(outcome)
+    again = parts.read(case)
+    assert again is not None and math.isnan(again.psnr) and again.scores == outcome.scores
+    assert torch.equal(again.pictures["a"], picture) and again.signs == {"8": 1}
+    assert Parts(tmp_path, experiment, 51).read(case) is None
+    assert parts.read(Case("split, K = 1", "split", 1, null=1)) is None
+    assert finite({"a": [math.nan, 1.0], "b": math.inf}) == {"a": [None, 1.0], "b": None}
+
+
+def test_scenes_on_devices_are_not_attacked_in_the_place_of_another() -> None:
+    values = known_keys() | read_recipe("split-nerf") | {"data.hosted": "none"}
+    with pytest.raises(InputError, match="lie on devices"):
+        study(Experiment.from_run_config(values), print)

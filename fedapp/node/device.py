@@ -20,7 +20,14 @@ from fedapp.config.experiment import Experiment
 from fedapp.config.places import BUNDLED, OF_NODE, OF_SERVER
 from fedapp.identity import ForeignCodeError, references
 from privacy.releases import RELEASES
-from privacy.secagg.identity import KEY_FILE, POLICY_FILE, Policy, greeting_text, load_identity
+from privacy.secagg.identity import (
+    KEY_FILE,
+    POLICY_FILE,
+    ROSTER_FILE,
+    Policy,
+    greeting_text,
+    load_identity,
+)
 from privacy.secagg.messages import RefusalError
 from sim.simulated import inside
 from strategies.failures import describe, disclose
@@ -166,6 +173,16 @@ class Device:
                 'use --node-config "state-dir=…"',
             )
         return Path(offered) / f"node-{self.partition:04d}"
+
+    def roster_file(self, offered: str) -> Path:
+        """The roster this node believes: the one its owner names, or that in its state folder; of
+        simulated nodes the one above what the server ``offered``. Never one above a real node's
+        folder: who can write there is not its owner."""
+        folder = self.key_folder(offered)
+        if self.simulated:
+            return folder.parent / ROSTER_FILE
+        given = str(self.node_config.get("roster", ""))
+        return Path(given) if given else folder / ROSTER_FILE
 
     @property
     def partition(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from pathlib import Path
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -13,7 +12,7 @@ from fedapp.node.device import Device
 from fedapp.node.scene_place import ScenePlace, view_rays
 from privacy.node_secret import SEED_BYTES, Advert, Channel, Peer, expand
 from privacy.sealed import fingerprint_of, joined, looked_at, positions
-from privacy.secagg.identity import KEY_FILE, ROSTER_FILE, Roster, load_identity
+from privacy.secagg.identity import KEY_FILE, Roster, load_identity
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import Order
 from strategies.flower.records import record
@@ -27,8 +26,7 @@ def peer_of(device: Device, run: str, offered: str) -> Peer:
     if not run.isalnum():
         raise RefusalError(f"a run called {run!r}")
     folder = device.key_folder(offered)
-    given = "" if device.simulated else str(device.node_config.get("roster", ""))
-    roster = Roster.read(Path(given) if given else folder.parent / ROSTER_FILE)
+    roster = Roster.read(device.roster_file(offered))
     return Peer(load_identity(folder / KEY_FILE), device.partition, run, roster)
 
 

@@ -133,7 +133,7 @@ class SumsNode:
         return SecureNode(
             folder,
             device.partition,
-            "" if device.simulated else str(device.node_config.get("roster", "")),
+            device.roster_file(offered_folder(content, offer)),
             replace(policy, colluding=max(policy.colluding, experiment.privacy.colluding)),
             experiment.digest,
             device.hosts,

@@ -58,77 +58,8 @@ class Geometry:
                     Column("seconds per step and head", ("seconds_per_step",), 4),
                     Column("rays within the sampler's bound", ("opacity_bound_held",), 3),
                 ],
-                "The bound
-                is VolSDF's, for
-               
-                a
-               
-               
-               
-                true
-               
-               
-               
-               
-                distance
-              
-              
-              
-              
-              
-                function:
-               
-                opacities
-               
-               
-               
-               
-               
-               
-               
-                off
-               
-               
-               
-               
-               
-               
-               
-               
-                by
-               
-               
-               
-               
-               
-               
-               
-               
-               
-                0.1
-               
-               
-               
-               
-               
-               
-               
-               
-               
-               
-                at
-              
-              
-              
-              
-              
-              
-              
-              
-              
-              
-              
-                most.",
+                "The bound is VolSDF's, for a true distance function: opacities off by 0.1 at "
+                "most.",
             ),
         ]
 

@@ -29,7 +29,6 @@ from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.identity import (
     KEY_FILE,
-    ROSTER_FILE,
     Policy,
     Roster,
     load_identity,
@@ -50,7 +49,7 @@ class SecureNode:
     Args:
         folder: its own, with its key, its limits and its protocol state.
         member: its number in the roster.
-        roster: file of the roster; empty: the one in its folder, else in the folder above.
+        roster: file of the roster.
         policy: its own limits, with as many hostile nodes as they or the configuration assume.
         config: hash of this node's configuration, which the server's must equal.
         hosts: ids of the clients it has; ``None``: whatever it is asked to train.
@@ -60,15 +59,13 @@ class SecureNode:
         self,
         folder: Path,
         member: int,
-        roster: str,
+        roster: Path,
         policy: Policy,
         config: str,
         hosts: frozenset[int] | None,
     ) -> None:
         identity = load_identity(folder / KEY_FILE)
-        own = folder / ROSTER_FILE
-        file = Path(roster) if roster else own if own.exists() else folder.parent / ROSTER_FILE
-        self.roster = Roster.read(file)
+        self.roster = Roster.read(roster)
         self.policy = policy
         self.client = SecAggClient(
             member, identity, self.roster, self.policy, Vault(folder / "secagg.vault", identity)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from device_kit import Town
 from flwr.app import ConfigRecord, Message
 from split_kit import SMALL, Run, apart, listening, rounds
@@ -247,4 +248,126 @@ def test_what_cannot_be_split_is_refused(
 def test_every_option_runs(run: Run, changes: dict[str, Any]) -> None:
     methods = "sealed,split,s2nerf,label-noise,private-grid"
     folder = run(**{**SMALL, "rounds": 1, "methods": methods, **changes})
+    assert all(event["clients"]["ok"] == 3 for event in rounds(folder))
+
+
+# ---------------------------------------------------------------------- masks on real messages
+class Heard:
+    """Shares of gradients that the server was sent in a run, with the boxes beside them."""
+
+    def __init__(self, run: Run, town: Town, **changes: Any) -> None:
+        grid = listening()
+        run(
+            nodes=town.nodes,
+            grid=town.grid(grid),
+            **{**SMALL, **town.changes("plain"), "split.metrics": False, **changes},
+        )
+        self.orders: list[Any] = []
+        self.gradients: list[Any] = []
+        self.boxes: list[bytes] = []
+        for message, reply in grid.heard:
+            leg = message.content.get("leg", {})
+            if leg.get("name") != "exchange":
+                continue
+            self.orders.append(message.content["order"])
+            arrays = reply.content["gradient"]
+            values = arrays["share"] if "share" in arrays else arrays["values"]
+            self.gradients.append(from_array(values).clone())
+            if "seed" in reply.content:
+                self.boxes.append(from_array(reply.content["seed"]["box"]).numpy().tobytes())
+        assert self.gradients
+
+
+def small(numbers: torch.Tensor) -> float:
+    """Share of ring elements that scaled gradients, and their differences, would all be."""
+    return float((numbers.abs() < 2**45).double().mean())
+
+
+def test_guarantee_no_mask_is_used_twice_on_real_messages(run: Run, tmp_path: Path) -> None:
+    """Between exchanges, scenes and runs: under one mask the difference of two shares would be that
+    of two gradients. Uniform numbers are so small once in half a million."""
+    town = Town(tmp_path / "town", 3, Policy())
+    heard = [
+        Heard(run, town, methods="sealed", **{"run-dir": str(tmp_path / name)}) for name in "ab"
+    ]
+    shares = [share for each in heard for share in each.gradients]
+    assert len(shares) >= 12
+    for index, one in enumerate(shares):
+        for other in shares[:index]:
+            assert small(one - other) < 1e-2
+
+
+def test_guarantee_what_the_server_has_beside_a_share_does_not_open_it(
+    run: Run, tmp_path: Path
+) -> None:
+    """No 16 bytes of the sealed box are the mask's seed; what the peer opens is: the control."""
+    from privacy.node_secret import Advert, Peer, expand
+    from privacy.secagg.identity import KEY_FILE, Roster, load_identity
+
+    town = Town(tmp_path / "town", 3, Policy())
+    heard = Heard(run, town, methods="sealed")
+    order, share, box = heard.orders[0], heard.gradients[0], heard.boxes[0]
+    windows = [box[at : at + 16] for at in range(len(box) - 15)]
+    for seed in windows:
+        assert small(share + expand(seed, share.numel()).view(share.shape)) < 1e-2
+    client = int(order["client"])
+    roster = Roster.read(town.roster)
+    ends = [
+        Peer(load_identity(town.home(n) / KEY_FILE), n, str(order["run"]), roster)
+        for n in (client, (client + 1) % 3)
+    ]
+    adverts: list[Advert] = [end.advert for end in ends]
+    subject = ("seed", *(order[name] for name in ("method", "seed", "client", "exchange", "view")))
+    opened = ends[1].channel(adverts[0], "split").open(box, *subject)
+    whole = share + expand(opened[:16], share.numel()).view(share.shape)
+    assert small(whole) == 1.0 and bool(whole.any())
+
+
+@pytest.mark.parametrize("method", ["split", "s2nerf", "sealed"])
+def test_guarantee_heads_noise_and_masks_follow_from_the_nodes_own_key_and_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The same pictures, seed and configuration: another key gives other gradients from the first
+    exchange on in a run of the same name, and so does another run with the same key."""
+    from fedapp.store import runfolder
+
+    policy = Policy(designs=("split", "s2nerf", "sealed"))
+    one, other = (Town(tmp_path / name, 2, policy) for name in ("one", "other"))
+
+    class Named:
+        hex = "a" * 32
+
+    def first_gradients(town: Town, name: str, run_id: str) -> dict[int, torch.Tensor]:
+        monkeypatch.setattr(Named, "hex", run_id * 32)
+        monkeypatch.setattr(runfolder.uuid, "uuid4", Named)
+        heard = Heard(run, town, methods=method, **{"run-dir": str(tmp_path / name)})
+        pairs = zip(heard.orders, heard.gradients, strict=True)
+        return {int(o["client"]): g for o, g in pairs if o["exchange"] == 1}
+
+    mine = first_gradients(one, "a", "a")
+    for strange in (first_gradients(one, "b", "b"), first_gradients(other, "c", "a")):
+        assert strange.keys() == mine.keys()
+        for client, gradient in strange.items():
+            assert not torch.equal(gradient, mine[client])
+
+
+def test_a_real_node_believes_no_roster_above_its_folder(run: Run, tmp_path: Path) -> None:
+    """A node set up as documented finds its own; another one in the folder above says nothing."""
+    import shutil
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from privacy.secagg.identity import ROSTER_FILE, Roster
+    from privacy.secagg.primitives import public_bytes
+
+    town = Town(tmp_path, 3, Policy())
+    for number in range(3):
+        shutil.copy(town.roster, town.home(number) / ROSTER_FILE)
+    real = Roster.read(town.roster)
+    stranger = public_bytes(Ed25519PrivateKey.generate())
+    Roster(dict.fromkeys(real.members, stranger), real.server).write(tmp_path / ROSTER_FILE)
+    told = town.told
+    town.told = lambda number: {k: v for k, v in told(number).items() if k != "roster"}  # type: ignore[method-assign]
+    changes = {**SMALL, **town.changes("plain"), "methods": "sealed", "split.metrics": False}
+    folder = run(nodes=3, grid=town.grid(), **changes)
     assert all(event["clients"]["ok"] == 3 for event in rounds(folder))

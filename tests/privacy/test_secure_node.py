@@ -32,7 +32,14 @@ def keys(tmp_path: Path) -> Keys:
     enrol_simulated(tmp_path, MEMBERS, bytes(32))
 
     def ask(member: int, count: int = 1) -> list[bytes]:
-        node = SecureNode(tmp_path / f"node-{member:04d}", member, "", Policy(), "config", None)
+        node = SecureNode(
+            tmp_path / f"node-{member:04d}",
+            member,
+            tmp_path / "roster.json",
+            Policy(),
+            "config",
+            None,
+        )
         reply = node.advertise(RecordDict({RECORD: ConfigRecord({"count": count})}))
         return list(reply.config_records[RECORD]["prekeys"])  # type: ignore[arg-type]
 
@@ -66,7 +73,9 @@ def test_a_device_trains_only_clients_it_has(tmp_path: Path, keys: Keys, asked: 
         ),
         bytes(32),
     )
-    node = SecureNode(tmp_path / "node-0000", 0, "", Policy(), "config", frozenset({0, 1}))
+    node = SecureNode(
+        tmp_path / "node-0000", 0, tmp_path / "roster.json", Policy(), "config", frozenset({0, 1})
+    )
     content = RecordDict({RECORD: pack_terms(terms)})
     if 7 in asked:
         with pytest.raises(RefusalError, match=r"does not have the clients \[7\]"):
@@ -81,7 +90,7 @@ def test_a_node_checks_the_ledger_against_what_was_agreed_on_if_anything_was(
     """Under a mask the terms name the ledger's state, without one the signed state stands alone."""
     ledger = Ledger(tmp_path / "server")
     enrol_simulated(tmp_path, MEMBERS, ledger.public)
-    node = SecureNode(tmp_path / "node-0000", 0, "", Policy(), "config", None)
+    node = SecureNode(tmp_path / "node-0000", 0, tmp_path / "roster.json", Policy(), "config", None)
 
     def shown() -> tuple[RecordDict, list[Any]]:
         ledger.append("config", run="a")

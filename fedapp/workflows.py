@@ -13,6 +13,14 @@ from typing import Any
 
 from tasks.registry import load, resolve
 
+GENERAL = frozenset(
+    {
+        "task", "task-options", "recipe", "workflow", "methods", "release", "rounds", "seeds",
+        "run-dir", "resume", "clients.", "data.path", "data.hosted", "data.layout", "data.size",
+        "evaluation.every", "evaluation.uploads", "report.", "runtime.",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class WorkflowKind:
@@ -33,6 +41,8 @@ class WorkflowKind:
             tells all members the same.
         own_limits: its node half itself holds a device's policy against what it sends (else the
             release is: ``Device.obey_policy``).
+        reads: config keys it reads beside those that every run does (``GENERAL``), a table of them
+            as ``"name."``; any other key that is set is refused. ``None``: not known (a plug-in's).
         about: in a few words.
         smallest: config changes for the smallest run that sends all its messages, for that test.
     """
@@ -45,8 +55,16 @@ class WorkflowKind:
     choices: frozenset[str] = frozenset()
     agreed: frozenset[str] = frozenset()
     own_limits: bool = False
+    reads: frozenset[str] | None = None
     about: str = ""
     smallest: Mapping[str, Any] = field(default_factory=dict)
+
+    def ignores(self, key: str) -> bool:
+        """Whether a config key has no effect on it."""
+        if self.reads is None:
+            return False
+        tables = tuple(name for name in GENERAL | self.reads if name.endswith("."))
+        return key not in GENERAL | self.reads and not key.startswith(tables)
 
     def part(self, name: str) -> Any:
         """Import one of ``server``, ``identity``, ``node`` and ``check``."""
@@ -123,6 +141,7 @@ EXCHANGES = WorkflowKind(
     node="fedapp.node.split:SplitNode",
     check="fedapp.config.designs:refuse_exchanges",
     own_limits=True,
+    reads=frozenset({"split."}),
     # What the server's half is, whose state on the node it goes on with, and which scenes it asks
     # for. Of a second holder also for which client, exchange and view it wants a share: that is
     # sealed for the client, who opens what belongs to its own order and nothing else
@@ -163,6 +182,7 @@ UPLOAD = WorkflowKind(
     node="fedapp.node.upload:UploadNode",
     check="fedapp.config.uploads:refuse_upload",
     own_limits=True,
+    reads=frozenset({"head."}),
     # Whose pictures it asks for, in which of the ways that methods of the run need; and in a
     # simulation which mesh is held against the truth
     choices=frozenset({"order.client", "order.kind", "order.run", "mesh.vertices", "mesh.faces"}),

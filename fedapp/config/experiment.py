@@ -139,6 +139,22 @@ class Experiment(TaskSettings):
                 f"workflow {self.workflow_name} makes no sums: nothing would be protected by it",
                 "use plain, and see what the workflow itself offers",
             )
+        defaults = type(self)().to_run_config()
+        for key, value in self.to_run_config().items():
+            if key not in ELSEWHERE and kind.ignores(key) and value != defaults[key]:
+                raise InputError(
+                    key,
+                    value,
+                    f"workflow {self.workflow_name} does not read it",
+                    "leave it out",
+                )
+        if kind.reads is not None and self.runtime.device not in ("auto", "cpu"):
+            raise InputError(
+                "runtime.device",
+                self.runtime.device,
+                f"workflow {self.workflow_name} computes on the CPU",
+                "use auto or cpu",
+            )
         kind.part("check")(self)
 
 

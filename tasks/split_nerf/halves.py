@@ -309,11 +309,12 @@ class Cost:
         before, behind = head.arithmetic
         table = division.encoder.init(torch.Generator()).numel()
         reading = 8 * division.encoder.width if table else 0
-        units = head.crossing + (head.width if head.cut == "features" else 0)
+        held = {"features": head.inputs + head.width, "hidden": head.width, "geometry": 0}
+        units = head.inputs + head.width if whole else held[head.cut]
         units += 16 + head.depth * head.colour + 3
         parameters = head.client.size + (head.server.size + table if whole else 0)
         arithmetic = behind + (before + reading if whole else 0)
-        kept = 4 * division.rays * division.samples * (units + (head.inputs if whole else 0))
+        kept = 4 * division.rays * division.samples * units
         return cls(parameters, arithmetic, kept)
 
     @cached_property

@@ -223,6 +223,11 @@ def test_guarantee_a_node_holds_no_share_of_its_own_client(run: Run, tmp_path: P
         ({"methods": "split", "task": "image", "workflow": "exchanges"}, "task"),
         ({"release": "secagg"}, "release"),
         ({"split.cells": "8,x"}, "split.cells"),
+        ({"rule": "scaffold"}, "rule"),
+        ({"privacy.epsilon-max": 1.0}, "privacy.epsilon-max"),
+        ({"privacy.population": "town"}, "privacy.population"),
+        ({"data.objects": 2}, "data.objects"),
+        ({"runtime.device": "cuda"}, "runtime.device"),
     ],
 )
 def test_what_cannot_be_split_is_refused(

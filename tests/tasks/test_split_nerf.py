@@ -278,6 +278,14 @@ def test_costs_are_those_of_the_parts() -> None:
     split, whole = Cost.of(division, False), Cost.of(division, True)
     assert split.parameters == 7296 and whole.parameters > 450_000
     assert split.multiply_adds == 7296 and whole.multiply_adds == 7296 + 20 * 64 + 8 * 20
+    # numbers per sample that a step keeps: hidden layer, geometry, colour layers, colour
+    samples = 4 * 256 * 32
+    behind = 16 + 2 * 64 + 3
+    assert split.activations == samples * (64 + behind)
+    for cut, own in (("features", 20 + 64), ("hidden", 64), ("geometry", 0)):
+        other = Division.of(SplitSettings(), 1, cut=cut)  # type: ignore[arg-type]
+        assert Cost.of(other, False).activations == samples * (own + behind)
+        assert Cost.of(other, True).activations == samples * (20 + 64 + behind), "the same field"
 
 
 # ---------------------------------------------------------------------- task

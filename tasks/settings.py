@@ -302,7 +302,7 @@ class HeadSettings(Settings):
     first_steps: int = Field(400, ge=1, le=1_000_000, description="steps of the first stage")
     second_steps: int = Field(800, ge=1, le=1_000_000, description="steps of the second stage")
     sharp: float = Field(
-        0.001, gt=0, le=0.1, description="width of the density at the end, in head heights"
+        0.002, gt=0, le=0.1, description="width of the density at the end, in head heights"
     )
     stages: str = Field("", description="JSON: stages of the method own, instead of the built ones")
     rays: int = Field(384, ge=1, le=65536, description="rays whose colours a step compares")

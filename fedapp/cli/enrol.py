@@ -41,7 +41,10 @@ def enrol(
         typer.Option(min=0, help="what all its rounds may cost, by its own count; 0: no limit"),
     ] = 8.0,
     designs: Annotated[
-        str, typer.Option(help="of split learning, what the device sends something in, by comma")
+        str,
+        typer.Option(
+            help="of split learning and uploads, what the device sends something in, by comma"
+        ),
     ] = "sealed",
     looks: Annotated[
         int, typer.Option(min=0, help="held-out views whose scores it tells in its life")
@@ -81,6 +84,7 @@ def enrol(
 def _limits(releases: str, epsilon_max: float, designs: str, looks: int) -> Policy:
     """The device's limits; raises :class:`InputError` for names that are none."""
     from fedapp.config.designs import DESIGNS
+    from fedapp.config.uploads import COLOUR, OBSCURED
     from privacy.releases import RELEASES
     from privacy.secagg.identity import Policy
     from tasks.errors import nearest
@@ -97,9 +101,10 @@ def _limits(releases: str, epsilon_max: float, designs: str, looks: int) -> Poli
                 "add --epsilon-max 0 if that is meant",
             )
     chosen = tuple(part.strip() for part in designs.split(",") if part.strip())
+    known = (*DESIGNS, OBSCURED, COLOUR)
     for name in chosen:
-        if name not in DESIGNS:
-            raise InputError("--designs", name, "no such design", nearest(name, DESIGNS))
+        if name not in known:
+            raise InputError("--designs", name, "no such design", nearest(name, known))
     return Policy(releases=names, epsilon_max=epsilon_max, designs=chosen, looks=looks)
 
 
@@ -118,8 +123,8 @@ def _write(limits: Policy, folder: Path) -> str:
     allowed = ", ".join(limits.releases) or "any release"
     designs = ", ".join(limits.designs) or "no design"
     return (
-        f"{file}: takes part in {allowed} {limit}; of split learning in {designs}, scores of "
-        f"{limits.looks} views; edit it for other limits"
+        f"{file}: takes part in {allowed} {limit}; of split learning and uploads in {designs}, "
+        f"scores of {limits.looks} views; edit it for other limits"
     )
 
 

@@ -31,11 +31,13 @@ from strategies.flower.uploads import (
 )
 from strategies.flower.wire import from_array, to_array
 from tasks.atomic import PRIVATE, make_folder, write_bytes
+from tasks.data.people.photograph import photographs
 from tasks.head.mesh import Mesh, compare, floor, is_watertight
 from tasks.head.stages import chosen
-from tasks.head.task import HeadData, turntable
+from tasks.head.task import FOCAL, HeadData, turntable
 from tasks.head.views import Cameras, Coloured, Evidence, Obscured
 
+SHOWN, VIEWS = 128, (0, 1, 4)  # pixels per side of pictures in the report; of eight around a head
 FOLDER = "uploaded"  # a file per client: how its pictures left
 RECORDS = {"upload": {"leg", "order"}, "judge": {"leg", "order", "mesh"}}
 
@@ -90,7 +92,6 @@ class UploadNode:
     # ------------------------------------------------------------------ upload
     def _evidence(self, data: HeadData, order: UploadOrder) -> Evidence:
         if order.kind == COLOUR:
-            self._once(data, order, COLOUR)
             parts = [data.sensitive] if data.neutral is None else [data.neutral, data.sensitive]
             everything = Coloured(
                 torch.cat([part.images for part in parts]),
@@ -104,7 +105,7 @@ class UploadNode:
             return Evidence(everything, None, data.background)
         assert order.kind == OBSCURED
         chain = Chain.parsed(self.experiment.head.operator)
-        self._once(data, order, chain.text)
+        self._once(data, chain.text)
         pictures = digest_of([data.sensitive.images], chain.text)
         draws = self._secret(order).draws("operator", order.client, pictures)
         left = chain(data.sensitive.images, data.cover, draws)
@@ -120,9 +121,9 @@ class UploadNode:
             return NodeSecret.simulated("upload", order.client)
         return NodeSecret.of(load_identity(self.device.key_folder("") / KEY_FILE))
 
-    def _once(self, data: HeadData, order: UploadOrder, way: str) -> None:
-        """Raise unless these pictures have left in this way only, over the node's life.
-        (Simulations compare ways.)"""
+    def _once(self, data: HeadData, way: str) -> None:
+        """Raise unless these pictures have left through this chain only, over the node's life.
+        (Colours leave where the owner's policy names them; simulations compare chains.)"""
         if self.device.simulated:
             return
         folder = self.device.key_folder("") / FOLDER
@@ -151,23 +152,10 @@ class UploadNode:
         least = floor(data.truth)
         told |= {"floor_face": least["chamfer_face"], "floor_head": least["chamfer_head"]}
         reply = RecordDict({"scores": ConfigRecord(told)})
-        if self.experiment.report.pictures:
-            reply["pictures"] = ArrayRecord({"truth": to_array(self._portrait(data))})
+        if self.experiment.report.pictures and data.portrait is not None:
+            cameras = turntable(8, SHOWN)
+            poses = cameras.poses[torch.tensor(VIEWS)]
+            shots = photographs(data.portrait, poses, FOCAL * SHOWN, SHOWN, data.background)
+            row = torch.cat(list(shots.images), 1)
+            reply["pictures"] = ArrayRecord({"truth": to_array(row)})
         return reply
-
-    def _portrait(self, data: HeadData) -> torch.Tensor:
-        """A frontal view, one from the side and one from behind, in a row."""
-        from tasks.data.people.person import person
-        from tasks.data.people.photograph import Portrait, photographs
-        from tasks.head.task import BACKGROUND, FOCAL
-
-        settings = self.experiment.head
-        portrait = Portrait.of(person(int(data.name.split()[-1]), settings.style))
-        cameras = turntable(8, SHOWN)
-        chosen_views = cameras.poses[torch.tensor(VIEWS)]
-        shots = photographs(portrait, chosen_views, FOCAL * SHOWN, SHOWN, BACKGROUND)
-        return torch.cat(list(shots.images), 1)
-
-
-SHOWN = 128  # pixels per side of pictures in the report
-VIEWS = (0, 1, 4)  # of eight around the head

@@ -38,15 +38,15 @@ class Geometry:
         )
         return [
             shown.table(
-                "distance from the true surface (head heights)",
+                "distance from the true surface (1e-3 head heights)",
                 [
-                    Column("face ↓", ("chamfer_face",), 5),
-                    Column("floor", ("floor_face",), 5),
-                    Column("head ↓", ("chamfer_head",), 5),
-                    Column("floor", ("floor_head",), 5),
+                    Column("face ↓", ("chamfer_face",)),
+                    Column("floor", ("floor_face",)),
+                    Column("head ↓", ("chamfer_head",)),
+                    Column("floor", ("floor_head",)),
                     Column("normals ↑", ("normals",), 3),
                     Column("watertight", ("watertight",)),
-                    *(Column(f"client {c}", ("face_of", c), 5) for c in clients),
+                    *(Column(f"client {c}", ("face_of", c)) for c in clients),
                 ],
                 "Chamfer distance: mean of both mean distances to the nearest of 60,000 surface "
                 "samples, not squared, means over clients; clients: their faces. The floor is what "

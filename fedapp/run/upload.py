@@ -7,6 +7,7 @@ nothing is left out, and the others go on.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,8 @@ from strategies.flower.workflow import TurnReport, pack_leg
 from strategies.types import Snapshot
 from tasks.errors import ReplyError, StoppedError
 from tasks.head.fit import Budget, Fit
-from tasks.head.mesh import Mesh, surface
-from tasks.head.stages import chosen
+from tasks.head.mesh import Mesh
+from tasks.head.stages import chosen, described
 from tasks.head.task import turntable
 from tasks.head.views import Evidence
 from tasks.types import Evaluation, Video
@@ -39,7 +40,15 @@ from tasks.types import Evaluation, Video
 log = logging.getLogger("flwr")
 SHOWN, VIEWS = 128, (0, 1, 4)  # pixels per side; of eight views around a head
 TURN = 24  # pictures of a turntable
-SCORES = ("chamfer_face", "chamfer_head", "normals", "watertight", "floor_face", "floor_head")
+WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+UNITS = {  # of scores: distances are told in thousandths of a head height
+    "chamfer_face": 1e3,
+    "chamfer_head": 1e3,
+    "normals": 1.0,
+    "watertight": 1.0,
+    "floor_face": 1e3,
+    "floor_head": 1e3,
+}
 
 
 def build(run: Run) -> Lineup:
@@ -65,6 +74,7 @@ class Post:
         self.session = ""
         self.nodes: list[Node] = []
         self.received: dict[tuple[str, int], Evidence] = {}
+        self.stages: dict[str, dict[int, dict[str, Tensor]]] = {}  # what heads came to, by stages
         self.bytes_up: dict[tuple[str, int], int] = {}
         self.bytes_down: dict[tuple[str, int], int] = {}
 
@@ -156,19 +166,7 @@ class UploadArm:
             )
         metrics: dict[str, Any] = {}
         if number <= len(self.stages):
-            stage = self.stages[number - 1]
-            workers = min(len(self.fits), max(1, torch.get_num_threads()))
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # heads side by side, not one over all cores
-            try:
-                with ThreadPoolExecutor(workers) as pool:
-                    jobs = {c: pool.submit(fit.run, stage) for c, fit in self.fits.items()}
-                    for job in jobs.values():
-                        job.result()
-            finally:
-                torch.set_num_threads(threads)
-            seconds = time.monotonic() - started
-            metrics["seconds_per_step"] = seconds / stage.steps / len(self.fits)
+            metrics["seconds_per_step"] = self._run_stage(number)
         up = sum(v for (kind, _), v in self.post.bytes_up.items() if kind == self.kind)
         down = sum(v for (kind, _), v in self.post.bytes_down.items() if kind == self.kind)
         return TurnReport(
@@ -188,7 +186,7 @@ class UploadArm:
         meshes, none = {}, 0
         for client, fit in self.fits.items():
             try:
-                meshes[client] = surface(fit.distances)
+                meshes[client] = fit.surface()
             except ValueError:
                 none += 1
         metrics: dict[str, Any] = {"without_surface": none}
@@ -202,12 +200,12 @@ class UploadArm:
                     log.warning("head %d was not judged: %s", client, answer)
                     continue
                 told = record(answer, "scores", ConfigRecord)
-                judged[client] = {n: float(told[n]) for n in SCORES if n in told}  # type: ignore[arg-type]
+                judged[client] = {n: UNITS[n] * float(told[n]) for n in UNITS if n in told}  # type: ignore[arg-type]
                 if shown and "pictures" in answer:
                     truth = from_array(record(answer, "pictures", ArrayRecord)["truth"])
                     own = _rendered(self.fits[client], meshes[client])
                     pictures[f"{client:04d}-0"] = torch.cat([truth.clone(), own], 1)
-        for name in SCORES:
+        for name in UNITS:
             each = [row[name] for row in judged.values() if name in row]
             # a mean over fewer heads than there are is another number
             whole = len(each) == experiment.clients.total
@@ -243,6 +241,30 @@ class UploadArm:
         self.fits = {}
 
     # ------------------------------------------------------------------ its parts
+    def _run_stage(self, number: int) -> float | None:
+        """Stage ``number`` of every head, heads side by side; seconds per step and head, ``None``
+        where another arm has gone through the very same stages from the same seed."""
+        stage = self.stages[number - 1]
+        same = f"{self.kind} {self.seed} {described(self.stages[:number])}"
+        known = self.post.stages.setdefault(same, {})
+        fresh = {client: fit for client, fit in self.fits.items() if client not in known}
+        for client, fit in self.fits.items():
+            if client in known:
+                fit.restore(known[client], number)
+        started = time.monotonic()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # not one head over all cores
+        try:
+            with ThreadPoolExecutor(WORKERS) as pool:
+                for job in [pool.submit(fit.run, stage) for fit in fresh.values()]:
+                    job.result()
+        finally:
+            torch.set_num_threads(threads)
+        known |= {client: fit.tensors() for client, fit in fresh.items()}
+        if not fresh:
+            return None
+        return (time.monotonic() - started) / stage.steps / len(fresh)
+
     def _meet(self, grid: Grid) -> dict[int, str]:
         """Begin the fit of every head whose pictures are here."""
         failures = self.post.collect(grid, self.kind)

@@ -28,6 +28,7 @@ from tasks.fields.sdf import (
     resized,
     sample,
 )
+from tasks.head.mesh import Mesh, surface
 from tasks.head.stages import Stage
 from tasks.head.views import Cameras, Coloured, Evidence, Obscured
 from tasks.modulus import gradient_modulus
@@ -38,6 +39,7 @@ FEATURES = 6
 WIDTH = 48
 LEARNED = 1e-4  # floor of a learned beta
 FINAL = 0.2  # of the rate, at the end of a stage
+OPAQUE = 2.0  # widths of the density
 NEAR_SURFACE = 0.05  # curvature counts within
 
 
@@ -264,13 +266,12 @@ class Fit:
         points = origins[:, None] + places.distance[..., None] * directions[:, None]
         return opacity_error(volume.sdf(points), places.spacing, beta)
 
-    @property
-    def distances(self) -> Tensor:
-        """The fitted distances ``[S, S, S]``, smoothed as they are rendered."""
-        return smoothed_of(self.field)
+    @torch.no_grad()
+    def surface(self) -> Mesh:
+        """The mesh where rays become opaque: a grazing one does so ``OPAQUE`` widths outside of the
+        zero set, which is therefore fitted too small by as much.
 
-
-@torch.no_grad()
-def smoothed_of(field: Tensor) -> Tensor:
-    """Distances of a field as they are read."""
-    return Volume(field).distances
+        Raises:
+            ValueError: there is no surface.
+        """
+        return surface(Volume(self.field).distances, OPAQUE * float(self.beta.abs()))

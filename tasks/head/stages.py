@@ -75,12 +75,13 @@ def methods(side: int, first: int, second: int, sharp: float) -> dict[str, list[
     their weight to 0: ``stage2-published``).
     """
     total = first + second
-    early = Stage("neutral", first, losses=BASE | {"neutral": 1.0}, grids=grids_to(side))
+    early = Stage(
+        "neutral", first, beta=(0.1, 0.003), losses=BASE | {"neutral": 1.0}, grids=grids_to(side)
+    )
     late = Stage(
         "obscured",
         second,
-        rate=3e-3,
-        beta=(0.006, sharp),
+        beta=(0.02, sharp),
         losses=BASE | {"neutral": 1.0, "operator": 1.0, "lipschitz": 3e-10},
     )
     whole = replace(early, steps=total, beta=(0.1, sharp))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from tasks.data.cameras import look_at
+from tasks.data.people.person import person
+from tasks.data.people.photograph import Portrait, photographs
 from tasks.errors import InputError
 from tasks.head.mesh import Mesh, visible
 from tasks.head.views import Cameras, Coloured
@@ -39,7 +41,7 @@ class HeadData:
         cover: shares of pixels that the person covers, of the sensitive views ``[V, H, W]``;
             ``None``: no masks.
         background: grey level behind the head.
-        truth: the surface seen from outside; ``None`` where nobody knows it.
+        portrait: the person as a mesh, where it is known.
     """
 
     name: str
@@ -47,7 +49,14 @@ class HeadData:
     sensitive: Coloured
     cover: Tensor | None
     background: float
-    truth: Mesh | None
+    portrait: Portrait | None
+
+    @cached_property
+    def truth(self) -> Mesh | None:
+        """The surface seen from outside; ``None`` where nobody knows it."""
+        if self.portrait is None:
+            return None
+        return visible(self.portrait.vertices, self.portrait.faces)
 
     @property
     def examples(self) -> int:
@@ -79,9 +88,6 @@ class HeadTask(Task):
         """Nothing to look at: people are made of numbers."""
 
     def _client_data(self, client: int) -> HeadData:
-        from tasks.data.people.person import person
-        from tasks.data.people.photograph import Portrait, photographs
-
         portrait = Portrait.of(person(client, self.head.style))
         size = self.data.size
         stream = generator("head cameras", client)
@@ -98,7 +104,7 @@ class HeadTask(Task):
             Coloured(shots.images, cameras),
             shots.cover,
             BACKGROUND,
-            visible(portrait.vertices, portrait.faces),
+            portrait,
         )
 
     def picture(self, data: HeadData, values: Tensor) -> Tensor | None:

@@ -39,6 +39,7 @@ from safetensors.torch import load_file
 
 import privacy.entropy
 from fedapp.config.designs import DESIGNS
+from fedapp.config.uploads import COLOUR, OBSCURED
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from fedapp.workflows import SUMS, WORKFLOWS, WorkflowKind, kind_of
@@ -315,7 +316,7 @@ def test_mutation_of_every_field_of_every_message(
     """By default a lie about each place that a leg accepted is followed to its end, told to one
     node and to all; ``-m exhaustive`` follows all lies under all releases."""
     kind: WorkflowKind = kind_of(workflow)
-    town = Town(tmp_path, NODES, Policy(plugins=(LINE, TOY), designs=tuple(DESIGNS)))
+    town = Town(tmp_path, NODES, Policy(plugins=(LINE, TOY), designs=(*DESIGNS, OBSCURED, COLOUR)))
     changes = {**kind.smallest, **town.changes(release)}
     bench = Bench(run, town, changes, monkeypatch)
     bench.honest_run()

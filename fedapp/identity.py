@@ -9,6 +9,7 @@ silently mix code.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -60,9 +61,9 @@ def _digest(root: Path, files: Iterable[Path]) -> str:
 
 
 def references(config: Mapping[str, Any]) -> list[str]:
-    """Every ``module:attribute`` in the values of a configuration, whatever key holds it: some code
-    may import it. A value is looked at part by part, where it is a list with commas."""
-    parts = [part.strip() for value in config.values() for part in str(value).split(",")]
+    """Every ``module:attribute`` in the values of a configuration, whatever key holds it and
+    whatever stands around it (a list, a link of an operator, JSON): some code may import it."""
+    parts = [part for value in config.values() for part in re.split(r"[^\w.:]+", str(value))]
     return sorted({part for part in parts if REFERENCE.fullmatch(part)})
 
 

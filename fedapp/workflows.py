@@ -200,6 +200,7 @@ UPLOAD = WorkflowKind(
         "head.rays": 16,
         "head.patches": 1,
         "head.patch": 2,
+        "head.samples": 2000,
         "evaluation.uploads": False,
     },
 )

@@ -307,6 +307,9 @@ class HeadSettings(Settings):
     stages: str = Field("", description="JSON: stages of the method own, instead of the built ones")
     rays: int = Field(384, ge=1, le=65536, description="rays whose colours a step compares")
     patches: int = Field(6, ge=1, le=4096, description="patches of operator values a step compares")
+    samples: int = Field(
+        60_000, ge=100, le=10_000_000, description="surface samples a mesh is judged by"
+    )
     patch: int = Field(8, ge=1, le=64, description="side of a patch")
 
 

@@ -147,9 +147,10 @@ class UploadNode:
         vertices = from_array(arrays["vertices"]).double().numpy()
         faces = from_array(arrays["faces"]).long().numpy()
         mesh = Mesh(vertices, faces)
-        told: dict[str, Any] = compare(mesh, data.truth)
+        samples = self.experiment.head.samples
+        told: dict[str, Any] = compare(mesh, data.truth, samples=samples)
         told["watertight"] = float(is_watertight(mesh))
-        least = floor(data.truth)
+        least = floor(data.truth, samples)
         told |= {"floor_face": least["chamfer_face"], "floor_head": least["chamfer_head"]}
         reply = RecordDict({"scores": ConfigRecord(told)})
         if self.experiment.report.pictures and data.portrait is not None:

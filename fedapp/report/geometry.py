@@ -48,9 +48,10 @@ class Geometry:
                     Column("watertight", ("watertight",)),
                     *(Column(f"client {c}", ("face_of", c)) for c in clients),
                 ],
-                "Chamfer distance: mean of both mean distances to the nearest of 60,000 surface "
-                "samples, not squared, means over clients; clients: their faces. The floor is what "
-                "two samplings of the truth are apart. Only simulations know the truth.",
+                "Chamfer distance: mean of both mean distances to the nearest of many surface "
+                "samples (head.samples), not squared, means over clients; clients: their faces. "
+                "The floor is what two samplings of the truth are apart. Only simulations know "
+                "the truth.",
             ),
             shown.table(
                 "work",

@@ -32,6 +32,7 @@ from strategies.types import Snapshot
 from tasks.errors import ReplyError, StoppedError
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh
+from tasks.head.shading import clay
 from tasks.head.stages import chosen, described
 from tasks.head.task import turntable
 from tasks.head.views import Evidence
@@ -214,11 +215,10 @@ class UploadArm:
         bound = [_bound(fit) for fit in self.fits.values()]
         metrics["opacity_bound_held"] = sum(bound) / len(bound) if bound else None
         films = {}
-        if final and experiment.report.pictures and self.fits:
-            if shown:
-                first = min(self.fits)
-                pictures[f"{first:04d}-1"] = _seen(self.fits[first].evidence)
-            films["tour"] = Video(_turn(self.fits[min(self.fits)]), torch.zeros(0))
+        if shown and meshes:
+            first = min(meshes)
+            pictures[f"{first:04d}-1"] = _seen(self.fits[first].evidence)
+            films["tour"] = Video(clay(meshes[first], turntable(TURN, SHOWN)), torch.zeros(0))
         if final:
             self._keep(meshes)
         return Evaluation(metrics, pictures, films)
@@ -302,16 +302,9 @@ def _packed(mesh: Mesh) -> ArrayRecord:
 
 def _rendered(fit: Fit, mesh: Mesh) -> Tensor:
     """The fit's colours from three sides, and its bare surface."""
-    from tasks.head.shading import clay
-
     cameras = turntable(8, SHOWN).some(torch.tensor(VIEWS))
     colours = torch.cat(list(fit.pictures(cameras)), 1)
     return torch.cat([colours, torch.cat(list(clay(mesh, cameras)), 1)], 1)
-
-
-def _turn(fit: Fit) -> Tensor:
-    """A turntable in colour ``[T, H, W, 3]``."""
-    return fit.pictures(turntable(TURN, SHOWN))
 
 
 def _seen(evidence: Evidence) -> Tensor:

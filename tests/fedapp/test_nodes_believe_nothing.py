@@ -157,7 +157,8 @@ def test_a_configuration_imports_nothing_on_a_real_node(
     (tmp_path / "mischief" / "inside.py").write_text("class Thing: pass")
     monkeypatch.syspath_prepend(str(tmp_path))
     town = Town(tmp_path, 1)
-    config = {**known_keys(), key: "mischief.inside:Thing"}
+    around = "modulus,{}=1" if key == "head.operator" else "{}"  # a link with what it is told
+    config = {**known_keys(), key: around.format("mischief.inside:Thing")}
     code = ConfigRecord({"fingerprint": fingerprint(), "root": str(ROOT), "state-dir": ""})
     records = dict.fromkeys(("hello", "order", "at", "leg"), code)
     with server_identity(7):
@@ -168,6 +169,24 @@ def test_a_configuration_imports_nothing_on_a_real_node(
         reply = app(message, Context(7, 1, told, RecordDict(), config))
     assert not [name for name in sys.modules if name.startswith("mischief")]
     assert "nor in this node's policy" in str(reply.content["failure"]["reason"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mischief.inside:Thing",
+        "a, mischief.inside:Thing",
+        "modulus,mischief.inside:Thing=1",
+        '[{"name": "mischief.inside:Thing"}]',
+        "(mischief.inside:Thing)",
+        "x|mischief.inside:Thing;y",
+    ],
+)
+def test_a_reference_is_seen_whatever_stands_around_it(text: str) -> None:
+    from fedapp.identity import references
+
+    assert references({"head.operator": text}) == ["mischief.inside:Thing"]
+    assert references({"a": "cuda:0", "b": "http://x.y/z", "c": '{"k": "v"}', "d": "12:30"}) == []
 
 
 def test_a_policy_lets_in_the_plugin_it_names(run: Run, tmp_path: Path) -> None:

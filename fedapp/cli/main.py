@@ -19,6 +19,7 @@ from fedapp.cli.budget import budget
 from fedapp.cli.enrol import enrol
 from fedapp.cli.heads import ablate, export, people, pretrain, speak
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
+from fedapp.cli.portraits import portraits
 from fedapp.cli.probes import attack, audit
 from tasks.errors import FedappError, InputError, nearest
 
@@ -34,6 +35,7 @@ app.command()(ablate)
 app.command()(export)
 app.command()(speak)
 app.command()(people)
+app.command()(portraits)
 
 
 def entry() -> None:

@@ -22,7 +22,7 @@ from tasks.types import Task
 
 CACHED = 64
 DISTANCE = 2.4  # of cameras from the middle of the head, in head heights
-FOCAL = 1.9  # in picture sides
+FOCAL = 1.8  # in picture sides
 NEUTRAL = (125.0, 235.0)  # azimuths, degrees: 0 is in front
 SENSITIVE = (-75.0, 75.0)
 ELEVATION = (-8.0, 22.0)

@@ -158,3 +158,17 @@ def test_photographs_are_lit_covered_and_the_same_again() -> None:
     assert float((face - back).abs().max()) > 0.05, "skin in front, hair behind"
     assert float(shots.images[1][shots.cover[1] == 1].mean()) > 0.02, "the back has light"
     assert set(STYLES) == {"short", "long", "mixed"}
+
+
+def test_a_contact_sheet_is_drawn_and_nothing_is_overwritten(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from PIL import Image
+    from typer.testing import CliRunner
+
+    from fedapp.cli.main import app
+
+    out = tmp_path / "people.png"
+    command = ["portraits", str(out), "--count", "3", "--size", "16", "--json", "-"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert Image.open(out).size == (2 * 5 * 16, 2 * 16)
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, InputError)

@@ -1,0 +1,51 @@
+"""``fedapp portraits``: a contact sheet of the procedural people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedapp.cli.output import PLAIN, JsonOption, console, write_json
+from tasks.errors import InputError
+
+AZIMUTHS = (0.0, 40.0, -80.0, 180.0)
+SMILE = {"jawOpen": 0.5, "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "eyeSquintLeft": 0.5,
+         "eyeSquintRight": 0.5}  # fmt: skip
+
+
+def portraits(
+    out: Annotated[Path, typer.Argument(help="a new PNG file")],
+    count: Annotated[int, typer.Option(min=1, max=1000, help="how many people")] = 12,
+    first: Annotated[int, typer.Option(min=0, help="number of the first one")] = 0,
+    style: Annotated[str, typer.Option(help="hair: short, long or mixed")] = "mixed",
+    size: Annotated[int, typer.Option(min=16, max=1024, help="pixels per side")] = 128,
+    target: JsonOption = "",
+) -> None:
+    """Draw procedural people from four sides, and with a smile: two in a row."""
+    if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir() or out.exists():
+        raise InputError(
+            "out", str(out), "not a new .png file in a folder that is there", "name another"
+        )
+    import torch
+    from PIL import Image
+
+    from tasks.data.people.person import person
+    from tasks.data.people.photograph import Portrait, photographs
+    from tasks.head.task import FOCAL, looking
+
+    cameras = looking(torch.tensor(AZIMUTHS), torch.full((len(AZIMUTHS),), 6.0), size)
+    rows = []
+    for number in range(first, first + count):
+        someone = person(number, style)
+        shots = photographs(Portrait.of(someone), cameras.poses, FOCAL * size, size).images
+        smile = photographs(Portrait.of(someone, SMILE), cameras.poses[:1], FOCAL * size, size)
+        rows.append(torch.cat([*shots, smile.images[0]], 1))
+    if len(rows) % 2 and count > 1:
+        rows.append(torch.ones_like(rows[0]))
+    if count > 1:
+        rows = [torch.cat(pair, 1) for pair in zip(rows[::2], rows[1::2], strict=True)]
+    Image.fromarray((torch.cat(rows, 0) * 255).byte().numpy()).save(out)
+    console.print(f"{count} people: {out}", **PLAIN)
+    write_json(target, {"picture": str(out), "people": count})

@@ -10,9 +10,9 @@ reads the features as if they were not shared; ``fedapp attack`` shows that as i
 control);
 positions and cameras are public, and rays are drawn from a public seed, never by what pictures show
 (no importance sampling, no occupancy grid); keys are pinned by a roster that the server cannot
-write. *Not covered:* integrity (a holder can spoil the training), the fact and the timing of
-taking part, and what
-a client itself releases (metrics, renderings).
+write. *Not covered:* integrity (a holder can spoil the training), the fact
+and the timing of taking part, how long a client computes, what it releases itself (metrics,
+renderings), and what its node sends of the same pictures in other tasks.
 
 **Arithmetic.** Features are linear in the table, so with everything in :math:`Z_{2^{64}}` holder s
 computes alone

@@ -6,7 +6,8 @@ scales}
 ``peer``, the other holder's key and sealed box. Up: ``gradient`` {values, scales} or {share}
 (int64)
 and a sealed seed, with ``origin`` {session, exchange, request}: the session and number of the order
-and the digest of what was asked. No message holds pixels, colours, densities or losses; ``scores``
+and the digest of what was asked. No message holds pixels, colours, densities (but for
+``split.cut = "geometry"``, whose first number is one) or losses; ``scores``
 (if the configuration releases metrics) and ``picture`` (of a simulation) answer a ``look``.
 """
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedapp import ROOT
 from sim.launch import as_toml, await_health, end, environment, free_port, script
 from sim.settings import RuntimeSettings
 
@@ -35,9 +34,9 @@ class Town:
     env: Mapping[str, str]
 
     def submit(
-        self, values: Mapping[str, Any], patience: float = PATIENCE
+        self, app: Path, values: Mapping[str, Any], patience: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """``flwr run`` with these settings (keys written whole), to its end.
+        """``flwr run`` of the app in a folder, with settings (keys written whole), to its end.
 
         Raises:
             subprocess.TimeoutExpired: it took longer than ``patience`` seconds.
@@ -47,7 +46,7 @@ class Town:
         text = f'[superlink.here]\naddress = "{self.address}"\ninsecure = true\n'
         (user / "config.toml").write_text(text, encoding="utf-8")
         (user / "run.toml").write_text(as_toml(dict(values)), encoding="utf-8")
-        command = [script("flwr"), "run", str(ROOT), "here", "--stream"]
+        command = [script("flwr"), "run", str(app), "here", "--stream"]
         return subprocess.run(
             [*command, "--run-config", str(user / "run.toml")],
             cwd=user,

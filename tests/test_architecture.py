@@ -112,7 +112,7 @@ def test_flwr_stays_in_its_places(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_heavy_packages_are_imported_lazily(file: Path) -> None:
-    if file.name != "figures.py":  # itself imported only when a report is drawn
+    if not file.name.endswith("figures.py"):  # themselves imported when a report is drawn
         assert not imports(file, top_level_only=True) & LAZY
 
 

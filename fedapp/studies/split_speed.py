@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from fedapp import ROOT
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe
 from fedapp.run.start import execute
@@ -150,7 +151,7 @@ def _deployed() -> dict[str, float]:
         steps = 2 * DEPLOYED_EXCHANGES * 16
         values = _experiment(str(folder.path), "split,sealed", 16, steps, DEVICES).to_run_config()
         with deployed(root, nodes) as town:
-            town.submit(values | {"runtime.nodes": DEVICES, "data.hosted": "none"})
+            town.submit(ROOT, values | {"runtime.nodes": DEVICES, "data.hosted": "none"})
         last = [event for event in folder.events() if event["event"] == "round"][-2:]
         if len(last) < 2:
             raise StoppedError(f"the deployed run did not finish: {folder.status}")

@@ -309,7 +309,8 @@ class Score(NamedTuple):
     """Share of a scene that a guess shows, means over views.
 
     psnr_affine: dB after the best affine map of each channel; ssim of that; edge: correlation of
-    gradient magnitudes; depth: rank correlation with the depths that the field trained in one place finds.
+    gradient magnitudes; depth: rank correlation with the depths that the field trained in one place
+    finds.
     """
 
     psnr_affine: float

@@ -13,6 +13,7 @@ import torch
 from kit import draw_picture
 from safetensors.torch import load_file
 
+from fedapp import ROOT
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from sim.deployed import deployed
@@ -60,7 +61,7 @@ def test_devices_of_their_own_train_what_the_simulation_does(
         "data.hosted": "none",
     }
     with deployed(tmp_path, nodes) as town:
-        said = town.submit({**together.config, **changes, **server_side})
+        said = town.submit(ROOT, {**together.config, **changes, **server_side})
     logs = "\n".join(
         (place / "log").read_text(errors="replace") for place in tmp_path.glob("node-*")
     )

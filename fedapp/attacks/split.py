@@ -112,7 +112,7 @@ def baselines(scene: Scene, settings: SplitSettings, steps: int) -> tuple[dict[s
         if design.crosses:
             continue
         division = design.division(settings, steps)
-        secret = NodeSecret.simulated("attack", name)
+        secret = NodeSecret.simulated("attack", 0)  # the head that every design starts from
         whole = Whole(ServerHalf(division, (0, 0)), ClientHalf(division, secret.uniform("head")))
         for step in range(steps):
             whole.step(geometry, scene.colours, scene_seed(0, 0), step)

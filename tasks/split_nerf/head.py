@@ -30,6 +30,7 @@ Cut = Literal["features", "hidden", "geometry"]
 CUTS: dict[str, int] = {"features": 0, "hidden": 1, "geometry": 2}  # layers on the server
 GEOMETRY = 16  # the density's logarithm and 15 numbers for the colour
 HARMONICS = 16
+OPAQUE = 100.0
 STEEPEST = 15.0  # of the logarithm of a density, as far as its gradient goes
 
 
@@ -185,14 +186,19 @@ def composite(density: Tensor, colour: Tensor, samples: Samples, background: flo
     """Colours ``[B, 3]`` of rays (:mod:`tasks.render.volume`), each with a spacing of its own."""
     from tasks.render import volume
 
-    weight = volume.weights(density, samples.spacing[:, None])
-    return volume.composite(colour, weight, background)
+    return volume.composite(colour, _weights(density, samples), background)
+
+
+def _weights(density: Tensor, samples: Samples) -> Tensor:
+    """Weights ``[B, S]`` of samples. Densities are exponentials and may be infinite: through
+    ``OPAQUE`` optical lengths nothing passes in 32 bits, and nothing has a slope."""
+    from tasks.render import volume
+
+    return volume.weights((density * samples.spacing[:, None]).clamp(max=OPAQUE), 1.0)
 
 
 def expected_depth(density: Tensor, samples: Samples) -> Tensor:
     """Expected distance ``[B]`` along each ray; what passes through counts as its far end."""
-    from tasks.render import volume
-
-    weight = volume.weights(density, samples.spacing[:, None])
+    weight = _weights(density, samples)
     far = samples.distance[:, -1:] + samples.spacing[:, None] / 2
     return (weight * (samples.distance - far)).sum(-1) + far[:, 0]

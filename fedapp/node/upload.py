@@ -34,10 +34,9 @@ from tasks.atomic import PRIVATE, make_folder, write_bytes
 from tasks.data.people.photograph import photographs
 from tasks.head.mesh import Mesh, compare, floor, is_watertight
 from tasks.head.stages import chosen
-from tasks.head.task import FOCAL, HeadData, turntable
+from tasks.head.task import FOCAL, SHOWN, VIEWS, HeadData, turntable
 from tasks.head.views import Cameras, Coloured, Evidence, Obscured
 
-SHOWN, VIEWS = 128, (0, 1, 4)  # pixels per side of pictures in the report; of eight around a head
 FOLDER = "uploaded"  # a file per client: how its pictures left
 RECORDS = {"upload": {"leg", "order"}, "judge": {"leg", "order", "mesh"}}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,10 +22,11 @@ from fedapp.config.pieces import Pieces
 from fedapp.config.uploads import kind_of
 from fedapp.run.lineup import Lineup, Run
 from privacy.secagg.messages import RefusalError
+from strategies.flower.exchanges import request_of
 from strategies.flower.legs import exchange
 from strategies.flower.records import MALFORMED, bytes_of, content_of, record
 from strategies.flower.roster import Node, spread
-from strategies.flower.uploads import UploadOrder, refuse_stale, request_of, unpack_evidence
+from strategies.flower.uploads import UploadOrder, refuse_stale, unpack_evidence
 from strategies.flower.wire import from_array, to_array
 from strategies.flower.workflow import TurnReport, pack_leg
 from strategies.types import Snapshot
@@ -33,14 +34,14 @@ from tasks.errors import ReplyError, StoppedError
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh
 from tasks.head.shading import clay
-from tasks.head.stages import chosen, described
-from tasks.head.task import turntable
+from tasks.head.stages import Stage, chosen, described
+from tasks.head.task import SHOWN, VIEWS, turntable
 from tasks.head.views import Evidence
 from tasks.types import Evaluation, Video
 
 log = logging.getLogger("flwr")
-SHOWN, VIEWS = 128, (0, 1, 4)  # pixels per side; of eight views around a head
 TURN = 24  # pictures of a turntable
+EVERY = 20.0  # seconds between lines about a stage
 WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 UNITS = {  # of scores: distances are told in thousandths of a head height
     "chamfer_face": 1e3,
@@ -256,7 +257,11 @@ class UploadArm:
         torch.set_num_threads(1)  # not one head over all cores
         try:
             with ThreadPoolExecutor(WORKERS) as pool:
-                for job in [pool.submit(fit.run, stage) for fit in fresh.values()]:
+                jobs = [
+                    pool.submit(fit.run, stage, _progress(self.method, client, stage))
+                    for client, fit in fresh.items()
+                ]
+                for job in jobs:
                     job.result()
         finally:
             torch.set_num_threads(threads)
@@ -289,6 +294,25 @@ class UploadArm:
         folder.mkdir(exist_ok=True)
         for client, mesh in meshes.items():
             write_ply(folder / f"{self.method}-{self.seed}-{client:04d}.ply", mesh)
+
+
+def _progress(method: str, client: int, stage: Stage) -> Callable[[int], None]:
+    """A line in the log every ``EVERY`` seconds: how far a stage is, and the time left."""
+    started = last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < EVERY:
+            return
+        last = now
+        left = (now - started) / done * (stage.steps - done)
+        log.info(
+            "%s, stage %s, client %d: step %d/%d, %.0f s left",
+            method, stage.name, client, done, stage.steps, left,
+        )  # fmt: skip
+
+    return tell
 
 
 def _packed(mesh: Mesh) -> ArrayRecord:

@@ -10,7 +10,6 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from strategies.flower.exchanges import request_of
 from strategies.flower.records import record
 from strategies.flower.wire import from_array, to_array
 from tasks.errors import ReplyError
@@ -163,14 +162,3 @@ def digest_of(tensors: list[Tensor], *facts: object) -> str:
         found.update(repr(tuple(tensor.shape)).encode())
         found.update(tensor.contiguous().numpy().tobytes())
     return found.hexdigest()
-
-
-__all__ = [
-    "UploadOrder",
-    "digest_of",
-    "origin_of",
-    "pack_evidence",
-    "refuse_stale",
-    "request_of",
-    "unpack_evidence",
-]

@@ -25,13 +25,6 @@ def write_ply(path: Path, mesh: Mesh) -> None:
     write_bytes(path, header.encode("ascii") + body)
 
 
-def write_obj(path: Path, mesh: Mesh) -> None:
-    """Wavefront OBJ, corners counted from 1."""
-    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in mesh.vertices]
-    lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1]
-    write_bytes(path, ("\n".join(lines) + "\n").encode("ascii"))
-
-
 def read_ply(path: Path) -> Mesh:
     """Inverse of :func:`write_ply`."""
     header, body = path.read_bytes().split(b"end_header\n", 1)

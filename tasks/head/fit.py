@@ -90,8 +90,8 @@ class Fit:
         self.beta = torch.tensor(0.1)
         self.stage = 0  # stages that are done
 
-    def run(self, stage: Stage, tell: Callable[[int, float], None] | None = None) -> None:
-        """One stage; ``tell`` is told every step's loss."""
+    def run(self, stage: Stage, tell: Callable[[int], None] | None = None) -> None:
+        """One stage; ``tell`` is told how many steps are done."""
         if stage.beta[1] == 0:
             self.beta = torch.tensor(stage.beta[0]).requires_grad_()
         optimiser = self._optimiser(stage)
@@ -113,7 +113,7 @@ class Fit:
             loss.backward()
             optimiser.step()
             if tell:
-                tell(step, float(loss.detach()))
+                tell(step + 1)
         self.stage += 1
 
     def _optimiser(self, stage: Stage) -> torch.optim.Adam:

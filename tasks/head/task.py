@@ -28,6 +28,7 @@ SENSITIVE = (-75.0, 75.0)
 ELEVATION = (-8.0, 22.0)
 TILT = 4.0  # degrees by which azimuths are off their even places
 BACKGROUND = 1.0
+SHOWN, VIEWS = 128, (0, 1, 4)  # of pictures in a report: pixels per side; of eight around a head
 
 
 @dataclass(frozen=True)

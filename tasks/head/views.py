@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,11 +59,6 @@ class Obscured:
     valid: Tensor
     cameras: Cameras
     kernel: str = "sobel"
-
-    @cached_property
-    def whole(self) -> bool:
-        """Whether nothing is erased."""
-        return bool(self.valid.all())
 
 
 @dataclass(frozen=True)

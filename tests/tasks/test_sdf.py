@@ -21,7 +21,7 @@ from tasks.fields.sdf import (
     resized,
     sample,
 )
-from tasks.head.export import read_ply, write_obj, write_ply
+from tasks.head.export import read_ply, write_ply
 from tasks.head.mesh import Mesh, compare, floor, is_watertight, largest, sampled, surface
 from tasks.randomness import generator
 
@@ -181,6 +181,3 @@ def test_files_of_meshes_read_back(tmp_path) -> None:  # type: ignore[no-untyped
     again = read_ply(tmp_path / "a.ply")
     assert np.allclose(again.vertices, mesh.vertices, atol=1e-6)
     assert np.array_equal(again.faces, mesh.faces)
-    write_obj(tmp_path / "a.obj", mesh)
-    lines = (tmp_path / "a.obj").read_text(encoding="utf-8").splitlines()
-    assert sum(line.startswith("f ") for line in lines) == len(mesh.faces)

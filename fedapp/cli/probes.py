@@ -75,16 +75,25 @@ def _tables(result: dict[str, Any]) -> list[Table]:
 
 def attack(
     path: Annotated[
-        Path, typer.Argument(help="a run folder, or a recipe of split learning (its study alone)")
+        Path,
+        typer.Argument(
+            help="a run folder, or a recipe of split learning or uploads (its study alone)"
+        ),
     ],
     name: Annotated[
         str,
         typer.Option(
-            help="fields: render, readout, inversion, membership, transcript; heads: linkage, "
-            "membership"
+            help="fields: render, readout, inversion, membership, transcript; talking heads: "
+            "linkage, membership"
         ),
     ] = "all",
-    clients: Annotated[int, typer.Option(min=3, help="clients whose updates are attacked")] = 12,
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            help="clients whose updates are attacked (12); uploads: people to tell apart (60)",
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="one of the run's methods; all of them if empty")
     ] = "",
@@ -93,28 +102,39 @@ def attack(
         Path, typer.Option(help="folder for what a recipe's study finds, in one of its own")
     ] = Path("runs"),
     steps: Annotated[
-        int, typer.Option(min=10, help="split learning: training steps of every transcript")
-    ] = 600,
+        int | None,
+        typer.Option(
+            min=10,
+            help="split learning: training steps of every transcript; uploads: of every matcher "
+            "and inverter (600)",
+        ),
+    ] = None,
     target: JsonOption = "",
 ) -> None:
     """Attack a run's updates as its server could, under each release; numbers and pictures go into
-    its report. Of split learning: every attacker on one transcript of each design."""
+    its report. Of split learning: every attacker on one transcript of each design. Of uploads:
+    whom the pictures under each operator name, and what can be seen in them again."""
     from fedapp.attacks import attack_run
-    from fedapp.cli.attack_split import attack_folder, attack_recipe
+    from fedapp.cli.attack_recipe import STUDIES, Asked, attack_folder, attack_recipe
     from fedapp.config.recipes import recipe_names
     from fedapp.report.budget import show
     from fedapp.store.runfolder import RunFolder
 
+    asked = Asked("" if name == "all" else name, method, clients, steps)
     if not path.exists() and str(path) in recipe_names():
-        return write_json(target, attack_recipe(str(path), overrides, runs, name, method, steps))
+        return write_json(target, attack_recipe(str(path), overrides, runs, asked))
     if overrides:
         raise InputError("-o", overrides[0], "a run has its configuration", "name a recipe instead")
     folder = RunFolder.open(path.resolve())
-    if folder.experiment.workflow_name == "exchanges":
-        found = attack_folder(folder, name, method, steps)
+    if folder.experiment.workflow_name in STUDIES:
+        found = attack_folder(folder, asked)
         _refresh(folder)
         return write_json(target, found)
-    rows = attack_run(folder, name, clients, lambda text: console.print(text, style="dim"), method)
+    if steps is not None:
+        raise InputError("--steps", steps, "attacks on sums have their own", "leave it out")
+    rows = attack_run(
+        folder, name, clients or 12, lambda text: console.print(text, style="dim"), method
+    )
     table = Table(box=None)
     for column in (
         "attack",

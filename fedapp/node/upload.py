@@ -41,6 +41,35 @@ FOLDER = "uploaded"  # a file per client: how its pictures left
 RECORDS = {"upload": {"leg", "order"}, "judge": {"leg", "order", "mesh"}}
 
 
+def coloured_evidence(data: HeadData) -> Evidence:
+    """All views in colour (full RGB)."""
+    parts = [data.sensitive] if data.neutral is None else [data.neutral, data.sensitive]
+    everything = Coloured(
+        torch.cat([part.images for part in parts]),
+        Cameras(
+            torch.cat([part.cameras.poses for part in parts]),
+            torch.cat([part.cameras.intrinsics for part in parts]),
+            data.sensitive.cameras.height,
+            data.sensitive.cameras.width,
+        ),
+    )
+    return Evidence(everything, None, data.background)
+
+
+def obscured_evidence(data: HeadData, chain: Chain, secret: NodeSecret, client: int) -> Evidence:
+    """Neutral views in colour, and what the chain leaves of the sensitive ones; draws follow from
+    the secret, the pictures and the chain."""
+    pictures = digest_of([data.sensitive.images], chain.text)
+    draws = secret.draws("operator", client, pictures)
+    left = chain(data.sensitive.images, data.cover, draws)
+    height, width = left.values.shape[1] + 2, left.values.shape[2] + 2
+    cameras = data.sensitive.cameras
+    scale = torch.tensor([width / cameras.width, height / cameras.height, 1.0])
+    smaller = Cameras(cameras.poses, cameras.intrinsics * scale[:, None], height, width)
+    obscured = Obscured(left.values[..., 0], left.valid, smaller, left.kernel)
+    return Evidence(data.neutral, obscured, data.background)
+
+
 class UploadNode:
     """Answers to the legs of uploads (a :class:`strategies.flower.workflow.NodeHalf`)."""
 
@@ -91,29 +120,11 @@ class UploadNode:
     # ------------------------------------------------------------------ upload
     def _evidence(self, data: HeadData, order: UploadOrder) -> Evidence:
         if order.kind == COLOUR:
-            parts = [data.sensitive] if data.neutral is None else [data.neutral, data.sensitive]
-            everything = Coloured(
-                torch.cat([part.images for part in parts]),
-                Cameras(
-                    torch.cat([part.cameras.poses for part in parts]),
-                    torch.cat([part.cameras.intrinsics for part in parts]),
-                    data.sensitive.cameras.height,
-                    data.sensitive.cameras.width,
-                ),
-            )
-            return Evidence(everything, None, data.background)
+            return coloured_evidence(data)
         assert order.kind == OBSCURED
         chain = Chain.parsed(self.experiment.head.operator)
         self._once(order.client, data, chain.text)
-        pictures = digest_of([data.sensitive.images], chain.text)
-        draws = self._secret(order).draws("operator", order.client, pictures)
-        left = chain(data.sensitive.images, data.cover, draws)
-        height, width = left.values.shape[1] + 2, left.values.shape[2] + 2
-        cameras = data.sensitive.cameras
-        scale = torch.tensor([width / cameras.width, height / cameras.height, 1.0])
-        smaller = Cameras(cameras.poses, cameras.intrinsics * scale[:, None], height, width)
-        obscured = Obscured(left.values[..., 0], left.valid, smaller, left.kernel)
-        return Evidence(data.neutral, obscured, data.background)
+        return obscured_evidence(data, chain, self._secret(order), order.client)
 
     def _secret(self, order: UploadOrder) -> NodeSecret:
         if self.device.simulated:

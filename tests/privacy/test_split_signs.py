@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fedapp.attacks.split import attack_case, cases_of, study
-from fedapp.attacks.split_parts import Parts, finite
+from fedapp.attacks.split_parts import Parts
+from fedapp.store.kept import finite
 from fedapp.attacks.split_signs import NAME
 from fedapp.attacks.split_transcript import Case, Outcome
 from fedapp.config.experiment import Experiment, known_keys

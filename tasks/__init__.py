@@ -11,6 +11,7 @@ TASKS: dict[str, str] = {
     "video": "tasks.video:VideoTask",
     "nerf": "tasks.nerf:NerfTask",
     "head": "tasks.head.task:HeadTask",
+    "head-template": "tasks.head.template_task:HeadTemplate",
     "split-nerf": "tasks.split_nerf.task:SplitNerf",
     "talking-head": "tasks.talking_head.task:TalkingHeadTask",
 }

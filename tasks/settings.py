@@ -313,6 +313,24 @@ class HeadSettings(Settings):
     patch: int = Field(8, ge=1, le=64, description="side of a patch")
 
 
+class TemplateSettings(Settings):
+    """A federated template of heads: what is public, what travels, what a newcomer does with it."""
+
+    shares: Literal["basis", "mean"] = Field(
+        "basis", description="what is federated: mean and components, or the mean alone"
+    )
+    components: int = Field(16, ge=0, le=64, description="K, components of the template")
+    smooth: bool = Field(
+        False, description="smooth a released mean before use: noise of single corners is no shape"
+    )
+    people: int = Field(32, ge=2, le=1000, description="public people the start is made of")
+    style: Literal["short", "long", "mixed"] = Field(
+        "short", description="hair of the public population (head.style: of the clients)"
+    )
+    views: int = Field(3, ge=1, le=100, description="frontal views a newcomer has")
+    local_steps: int = Field(150, ge=3, le=100_000, description="steps a newcomer takes")
+
+
 class EvaluationSettings(Settings):
     """Test-time optimisation on held-out data."""
 
@@ -362,3 +380,4 @@ class TaskSettings(Settings):
     talking_head: TalkingHeadSettings = Field(default_factory=lambda: TalkingHeadSettings())
     split: SplitSettings = Field(default_factory=lambda: SplitSettings())
     head: HeadSettings = Field(default_factory=lambda: HeadSettings())
+    template: TemplateSettings = Field(default_factory=lambda: TemplateSettings())

@@ -25,7 +25,10 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "render": ("fedapp.attacks.render:Render",),
     "readout": ("fedapp.attacks.linearised:LinearisedInversion",),
     "inversion": ("fedapp.attacks.inversion:Inversion",),
-    "linkage": ("fedapp.attacks.linkage:Linkage",),
+    "linkage": (
+        "fedapp.attacks.linkage:Linkage",
+        "fedapp.attacks.shape_linkage:ShapeLinkage",
+    ),
     "membership": (
         "fedapp.attacks.membership:Membership",
         "fedapp.attacks.sum_membership:SumMembership",

@@ -25,6 +25,7 @@ FAMILIES: dict[str, str] = {
     "head": "fedapp.report.head:Heads",
     "plain": "fedapp.report.plain:Plain",
     "split": "fedapp.report.split:Split",
+    "template": "fedapp.report.template:Templates",
 }
 Sentences = list[tuple[str, str]]  # (good, plain or warning; the sentence)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 BOX = 0.70  # half the side of the cube: a head with its hair is inside
 START = 0.48  # radius of the ball that an untrained field is
+FEATURES = 6  # numbers of a corner that colours are made of
 BLUR = 0.6  # deviation, in cells, of what distances are smoothed by before they are read
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tasks.fields.sdf import (
     BOX,
+    FEATURES,
     LipschitzNet,
     Reading,
     Volume,
@@ -35,7 +36,6 @@ from tasks.modulus import gradient_modulus
 from tasks.randomness import generator
 from tasks.render.volume import composite
 
-FEATURES = 6
 WIDTH = 48
 LEARNED = 1e-4  # floor of a learned beta
 FINAL = 0.2  # of the rate, at the end of a stage
@@ -70,6 +70,7 @@ class Fit:
         seed: of draws.
         start: a template's field ``[1 + F, S, S, S]``; ``None``: a ball.
         side: corners per axis at the start.
+        basis: a template's components ``[K, L, L, L]``, whose coefficients are fitted as well.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Fit:
         seed: int,
         start: Tensor | None = None,
         side: int = 24,
+        basis: Tensor | None = None,
     ) -> None:
         self.evidence = evidence
         self.budget = budget
@@ -88,6 +90,8 @@ class Fit:
             (FEATURES + 6, WIDTH, WIDTH, 3), generator("head colours", seed)
         )
         self.beta = torch.tensor(0.1)
+        self.basis = torch.zeros(0, 2, 2, 2) if basis is None else basis
+        self.coefficients = torch.zeros(len(self.basis), requires_grad=True)
         self.stage = 0  # stages that are done
 
     def run(self, stage: Stage, tell: Callable[[int], None] | None = None) -> None:
@@ -116,9 +120,23 @@ class Fit:
                 tell(step + 1)
         self.stage += 1
 
+    @property
+    def volume(self) -> Volume:
+        """The field as it is read: its grid, and what the template's components add to it."""
+        if not len(self.basis):
+            return Volume(self.field)
+        side = self.field.shape[-1]
+        grown = torch.nn.functional.interpolate(
+            self.basis[None], size=(side,) * 3, mode="trilinear", align_corners=True
+        )[0]
+        added = torch.einsum("k,kzyx->zyx", self.coefficients, grown)
+        return Volume(torch.cat([(self.field[0] + added)[None], self.field[1:]]))
+
     def _optimiser(self, stage: Stage) -> torch.optim.Adam:
         own = list(self.colours.tensors)
-        if stage.freeze != "geometry":
+        if stage.freeze != "geometry" and len(self.basis):
+            own.append(self.coefficients)
+        if stage.freeze == "":
             own.append(self.field)
         if self.beta.requires_grad:
             own.append(self.beta)
@@ -127,7 +145,7 @@ class Fit:
     # ------------------------------------------------------------------ one step
     def loss(self, stage: Stage, stream: torch.Generator) -> Tensor:
         """The loss of one step's draws."""
-        volume = Volume(self.field)
+        volume = self.volume
         total = torch.zeros(())
         read: list[Reading] = []
         if stage.weight("neutral") and self.evidence.neutral is not None:
@@ -138,8 +156,10 @@ class Fit:
             term, reading = self._operator_term(volume, self.evidence.obscured, stream)
             total = total + stage.weight("operator") * term
             read.append(reading)
-        if stage.freeze != "geometry":
+        if stage.freeze == "":
             total = total + self._shape_terms(stage, volume, read)
+        if stage.weight("prior") and len(self.basis):
+            total = total + stage.weight("prior") * self.coefficients.square().mean()
         if stage.weight("lipschitz"):
             total = total + stage.weight("lipschitz") * self.colours.product
         return total
@@ -226,7 +246,7 @@ class Fit:
     @torch.no_grad()
     def render(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Colours ``[B, 3]`` of rays, without jitter."""
-        volume = Volume(self.field)
+        volume = self.volume
         parts = [
             self._render(volume, one, other, None)[0]
             for one, other in zip(origins.split(4096), directions.split(4096), strict=True)
@@ -245,6 +265,9 @@ class Fit:
         found = {"field": self.field.detach().clone(), "beta": self.beta.detach().clone()}
         for index, tensor in enumerate(self.colours.tensors):
             found[f"colours.{index}"] = tensor.detach().clone()
+        if len(self.basis):
+            found["coefficients"] = self.coefficients.detach().clone()
+            found["basis"] = self.basis.clone()
         return found
 
     def restore(self, tensors: Mapping[str, Tensor], stage: int) -> None:
@@ -255,13 +278,16 @@ class Fit:
             tensors[f"colours.{index}"].clone().requires_grad_()
             for index in range(len(self.colours.tensors))
         ]
+        if "basis" in tensors:
+            self.basis = tensors["basis"].clone()
+            self.coefficients = tensors["coefficients"].clone().requires_grad_()
         self.stage = stage
 
     @torch.no_grad()
     def sampling_error(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Bound ``[B]`` of the opacity's error along rays
         (:func:`tasks.fields.sdf.opacity_error`)."""
-        volume, budget, beta = Volume(self.field), self.budget, float(self.beta.detach().abs())
+        volume, budget, beta = self.volume, self.budget, float(self.beta.detach().abs())
         places = sample(volume, origins, directions, beta, budget.coarse, budget.fine, None)
         points = origins[:, None] + places.distance[..., None] * directions[:, None]
         return opacity_error(volume.sdf(points), places.spacing, beta)
@@ -274,4 +300,4 @@ class Fit:
         Raises:
             ValueError: there is no surface.
         """
-        return surface(Volume(self.field).distances, OPAQUE * float(self.beta.abs()))
+        return surface(self.volume.distances, OPAQUE * float(self.beta.abs()))

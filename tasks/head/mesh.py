@@ -35,7 +35,7 @@ def surface(distances: Tensor, level: float = 0.0) -> Mesh:
     """
     from skimage.measure import marching_cubes
 
-    grid = distances.numpy()
+    grid = distances.detach().numpy()
     if not grid.min() < level < grid.max():
         raise ValueError("the field has no surface")
     cell = 2 * BOX / (grid.shape[0] - 1)

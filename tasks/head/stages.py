@@ -9,7 +9,8 @@ from typing import Any
 from tasks.errors import InputError, nearest
 from tasks.settings import HeadSettings
 
-LOSSES = ("neutral", "operator", "eikonal", "curvature", "lipschitz")
+LOSSES = ("neutral", "operator", "eikonal", "curvature", "lipschitz", "prior")
+FREEZES = ("", "geometry", "grid")
 OWN = "own"  # the method whose stages the configuration holds
 
 
@@ -23,10 +24,11 @@ class Stage:
         rate: of Adam at the start; a fifth of it at the end.
         beta: width of the density, from and to (geometric); 0 at the end: learned.
         losses: weights by name (``LOSSES``); a name that is missing weighs nothing. ``neutral`` is
-            the colour term of the views there are colours of.
+            the colour term of the views there are colours of, ``prior`` keeps a template's
+            coefficients small.
         grids: corners per axis, coarse to fine, in equal parts of the first half of the steps.
         warm: steps over which the rate rises.
-        freeze: ``geometry``: colours alone learn.
+        freeze: ``geometry``: colours alone learn; ``grid``: colours and a template's coefficients.
         colours: which views the colour term sees: ``neutral`` ones, or ``all`` (full RGB).
     """
 
@@ -130,10 +132,11 @@ def _stage(entry: Any) -> Stage:
     stage = Stage(**values)
     if stage.steps < 1 or stage.rate <= 0 or len(stage.beta) != 2 or stage.beta[0] <= 0:
         raise InputError("head.stages", entry, "steps, rate and beta are positive", "correct it")
-    if stage.freeze not in ("", "geometry") or stage.colours not in ("neutral", "all"):
+    if stage.freeze not in FREEZES or stage.colours not in ("neutral", "all"):
         raise InputError(
-            "head.stages", entry, "freeze is '' or geometry, colours neutral or all", "correct it"
-        )
+            "head.stages", entry, "freeze is '', geometry or grid, colours neutral or all",
+            "correct it",
+        )  # fmt: skip
     return stage
 
 

@@ -1,7 +1,7 @@
 """``fedapp attack`` on obscured uploads: whom an operator's pictures name, and what can be seen in
 them again, beside what they are good for.
 
-For every operator a matcher and an inverter are trained on strangers *under that operator* and tried
+For every operator a matcher and an inverter are trained on strangers *under that operator*, tried
 on people they never saw: whoever runs the server may do as much. An operator is worth something
 where recognition is near chance *and* the fitted face is much nearer to the truth than without the
 views it hides (:func:`frontier`).
@@ -10,9 +10,7 @@ views it hides (:func:`frontier`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,11 @@ import torch
 from torch import Tensor
 
 from fedapp.attacks import obscured_geometry as geometry
-from fedapp.attacks.obscured_people import OTHER, SAME, STRANGERS, Album, album, cores
+from fedapp.attacks.obscured_people import OTHER, SAME, STRANGERS, Album, album
 from fedapp.config.experiment import Experiment
 from fedapp.identity import fingerprint
 from fedapp.store.kept import Kept
+from fedapp.studies.side_by_side import side_by_side
 from privacy.attacks.recognition import Matcher, all_pictures, one_picture
 from privacy.attacks.uncolouring import Inverter, descended, likeness
 from privacy.node_secret import NodeSecret
@@ -88,18 +87,13 @@ def study(asked: Study, tell: Callable[[str], None]) -> dict[str, Any]:
     jobs.append(("rear", geometry.REAR))
     jobs += [("fits", client) for client in range(asked.fitted)]
     waiting = [job for job in jobs if kept.read(job) is None]
-    done = len(jobs) - len(waiting)
-    with ProcessPoolExecutor(cores(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = {pool.submit(_worked, asked, *job): job for job in waiting}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done += 1
-                kind, what = futures[future]
-                tell(f"{done} of {len(jobs)} parts: {kind} {_told(what)}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    if len(waiting) < len(jobs):
+        tell(f"{len(jobs) - len(waiting)} of {len(jobs)} parts are on disk")
+    parts = side_by_side(
+        _worked, waiting, lambda job: (asked, *job), tell, lambda job: f"{job[0]} {_told(job[1])}"
+    )
+    for _ in parts:  # each part writes its own result
+        pass
     rows: list[dict[str, Any]] = []
     for operator in asked.operators:
         rows += [{"operator": _told(operator), **row} for row in _read(kept, "pictures", operator)]
@@ -112,8 +106,8 @@ def study(asked: Study, tell: Callable[[str], None]) -> dict[str, Any]:
 def frontier(rows: list[dict[str, Any]], chance: float) -> list[dict[str, Any]]:
     """A point per operator: the rank-1 of the attack that does best, and how far the fitted face is
     from the truth, in distances of stage 1. ``worth`` it: recognised at most twice as often as by
-    chance, and at most 0.6 times as far. (The rear views, which leave in colour with every operator,
-    are a row of their own: what they give away is given away whatever the operator does.)"""
+    chance, and at most 0.6 times as far. (The rear views, which leave in colour with every
+    operator, are a row of their own: what they give away is given away whatever it does.)"""
     found = []
     for operator in dict.fromkeys(row["operator"] for row in rows):
         own = [row for row in rows if row["operator"] == operator]

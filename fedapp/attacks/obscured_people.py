@@ -1,5 +1,5 @@
-"""Pictures for the attack study of heads: of the people it is about, and of strangers that attackers
-learn from.
+"""Pictures for the attack study of heads: of the people it is about, and of strangers that
+attackers learn from.
 
 Of everybody there are pictures of two days. On the first one (the *upload's*: light of a studio, no
 expression) the probes are taken, and a few more that an attacker may have in a gallery: the easiest
@@ -8,16 +8,14 @@ case there is. On *another day* the light comes from elsewhere and the face does
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import torch
 from torch import Tensor
 
 from fedapp.store.kept import Kept
+from fedapp.studies.side_by_side import side_by_side
 from tasks.data.people.person import person
 from tasks.data.people.photograph import LIGHTS, Light, Portrait, photographs
 from tasks.head.task import BACKGROUND, FOCAL, NEUTRAL, SENSITIVE, HeadTask, around
@@ -26,6 +24,7 @@ from tasks.settings import TaskSettings
 
 STRANGERS = 10_000  # number of the first person attackers learn from
 SAME, OTHER = 4, 8  # pictures of a gallery: of the upload's day, of another one
+GROUP = 8  # people whose pictures are taken in one go
 SMILE = ("mouthSmileLeft", "mouthSmileRight")
 MOVES = ("jawOpen", "mouthPucker", "browInnerUp", "browDownLeft", "browDownRight", "mouthFunnel")
 
@@ -47,11 +46,6 @@ class Album:
         return self.colours[:, index].float() / 255
 
 
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def album(
     settings: TaskSettings,
     numbers: Sequence[int],
@@ -64,11 +58,17 @@ def album(
     found = kept.read(name)
     if found is None:
         tell(f"pictures of {len(numbers)} people, {side}")
-        with ProcessPoolExecutor(
-            cores(), get_context("spawn"), torch.set_num_threads, (1,)
-        ) as pool:
-            count = len(numbers)
-            parts = list(pool.map(_taken, [settings] * count, numbers, [side] * count, chunksize=4))
+        groups = [numbers[start : start + GROUP] for start in range(0, len(numbers), GROUP)]
+        results = dict(
+            side_by_side(
+                _group,
+                range(len(groups)),
+                lambda index: (settings, groups[index], side),
+                _silent,
+                str,
+            )
+        )
+        parts = [part for index in range(len(groups)) for part in results[index]]
         tensors = {
             "colours": torch.stack([part[0] for part in parts]),
             "cover": torch.stack([part[1] for part in parts]),
@@ -77,6 +77,16 @@ def album(
     else:
         tensors = found[1]
     return Album(tensors["colours"], tensors["cover"], tensors["colours"].shape[1] - SAME - OTHER)
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def _group(
+    settings: TaskSettings, numbers: Sequence[int], side: str
+) -> list[tuple[Tensor, Tensor]]:
+    return [_taken(settings, number, side) for number in numbers]
 
 
 def _taken(settings: TaskSettings, number: int, side: str) -> tuple[Tensor, Tensor]:

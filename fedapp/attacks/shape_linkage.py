@@ -1,9 +1,9 @@
 """Recognition of people in updates of a template of heads, by shapes of theirs that are known.
 
-The attacker holds shapes of the clients and of strangers (a gallery) and what the server holds of an
-update. A client's own shape pulls the template towards itself, so each shape of the gallery is scored
-by how far the update's mean goes its way. Of single updates the best score names the owner; of a sum
-it tells who is in it.
+The attacker holds shapes of the clients and of strangers (a gallery) and what the server holds of
+an update. A client's own shape pulls the template towards itself, so each shape of the gallery is
+scored by how far the update's mean goes its way. Of single updates the best score names the owner;
+of a sum it tells who is in it.
 """
 
 from __future__ import annotations

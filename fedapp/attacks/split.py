@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import active_children, get_context
 from typing import Any
 
 import torch
@@ -26,6 +23,7 @@ from fedapp.attacks.split_parts import Parts
 from fedapp.attacks.split_transcript import Case, Outcome, Recording
 from fedapp.config.designs import DESIGNS
 from fedapp.config.experiment import Experiment
+from fedapp.studies.side_by_side import side_by_side
 from privacy.attacks.split import (
     Attacker,
     KnownStart,
@@ -191,27 +189,18 @@ def study(
         tell(f"{done} of {len(cases)} transcripts are on disk")
     bare, depths = baselines(scene, experiment.split, steps)
     tell("baselines: " + ", ".join(f"{name} {value:.1f} dB" for name, value in bare.items()))
-    context = get_context("spawn")  # a forked process would share torch's threads
-    pool = ProcessPoolExecutor(min(workers, len(cases)), mp_context=context)
-    try:
-        jobs = {
-            pool.submit(attack_case, case, scene, experiment.split, steps, depths): case
-            for case in cases
-            if case not in there
-        }
-        started = time.monotonic()
-        for number, job in enumerate(as_completed(jobs), 1):
-            found.append(job.result())
-            if kept:
-                kept.write(found[-1])
-            left = (time.monotonic() - started) / number * (len(jobs) - number) / 60
-            tell(f"transcript {done + number}/{len(cases)}: {jobs[job].name}, {left:.0f} min left")
-    except BaseException:  # an end that waited for all transcripts would be none
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in active_children():
-            child.terminate()
-        raise
-    pool.shutdown()
+    results = side_by_side(
+        attack_case,
+        [case for case in cases if case not in there],
+        lambda case: (case, scene, experiment.split, steps, depths),
+        tell,
+        lambda case: f"transcript {case.name}",
+        workers,
+    )
+    for _, outcome in results:
+        found.append(outcome)
+        if kept:
+            kept.write(outcome)
     return sorted(found, key=lambda outcome: cases.index(outcome.case)), bare
 
 

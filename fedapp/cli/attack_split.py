@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -28,13 +27,13 @@ def study_of(experiment: Experiment, place: RunFolder, asked: Asked) -> dict[str
     from fedapp.report.split import grouped
     from fedapp.report.split_figures import save_frontier
     from fedapp.store.kept import finite
+    from fedapp.studies.side_by_side import cores
 
     asked.refuse("split learning is attacked as a whole", "name", "method", "clients")
     steps = asked.steps or STEPS
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     kept = Parts(place.path / PARTS, experiment, steps)
     outcomes, bare = study(
-        experiment, lambda text: console.print(text, style="dim"), cores, steps, kept
+        experiment, lambda text: console.print(text, style="dim"), cores(), steps, kept
     )
     rows = list(rows_of(outcomes))
     chance = by_chance(rows)

@@ -7,26 +7,17 @@ from typing import Any
 
 from fedapp.report.families import Sentences, Shown
 from fedapp.report.media import Media
-from fedapp.report.plain_page import PLAIN_PAGE
 from fedapp.report.table import Column, Table
+from fedapp.report.template_page import TEMPLATE_PAGE
 from strategies.local import LOCAL
 
-PAGE = PLAIN_PAGE.replace(
-    "{% block attacks %}",
-    """{% block exhibits %}
-<h2>A newcomer</h2>
-<p class="note">Above the truth, in the middle the template (from the front, the side and behind), below the head after the newcomer's own steps.</p>
-{% for m in order %}{% if shown[m] %}<figure style="display:inline-block"><img src="{{ shown[m] }}" alt="truth, template, adapted"><figcaption style="color:{{ colours[m] }}">{{ titles[m] }}</figcaption></figure>{% endif %}{% endfor %}
-{% endblock %}
-{% block attacks %}""",
-)
 PUBLIC = "public template"
 
 
 class Templates:
     """The family of templates."""
 
-    template = PAGE
+    template = TEMPLATE_PAGE
     covers = frozenset(
         {
             "chamfer_face", "chamfer_head", "chamfer_face_start", "chamfer_head_start",

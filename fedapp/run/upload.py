@@ -7,7 +7,6 @@ nothing is left out, and the others go on.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from torch import Tensor
 from fedapp.config.pieces import Pieces
 from fedapp.config.uploads import kind_of
 from fedapp.run.lineup import Lineup, Run
+from fedapp.studies.side_by_side import cores
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import request_of
 from strategies.flower.legs import exchange
@@ -42,7 +42,6 @@ from tasks.types import Evaluation, Video
 log = logging.getLogger("flwr")
 TURN = 24  # pictures of a turntable
 EVERY = 20.0  # seconds between lines about a stage
-WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 UNITS = {  # of scores: distances are told in thousandths of a head height
     "chamfer_face": 1e3,
     "chamfer_head": 1e3,
@@ -256,7 +255,7 @@ class UploadArm:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # not one head over all cores
         try:
-            with ThreadPoolExecutor(WORKERS) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 jobs = [
                     pool.submit(fit.run, stage, _progress(self.method, client, stage))
                     for client, fit in fresh.items()

@@ -1,9 +1,9 @@
 r"""A template of heads: what shapes of a population have in common, small enough to be federated.
 
-Shapes are distances to the surface on a coarse lattice, cut off at ``CUT``. A template is a mean and
-K components; a head is the mean plus components times its own K coefficients (which stay personal)
-plus what no template says, a fine grid (which stays personal as well). A mean alone gains nothing
-from more people than a few; a basis does.
+Shapes are distances to the surface on a coarse lattice, cut off at ``CUT``. A template is a mean
+and K components; a head is the mean plus components times its own K coefficients (which stay
+personal) plus what no template says, a fine grid (which stays personal as well). A mean alone gains
+nothing from more people than a few; a basis does.
 """
 
 from __future__ import annotations

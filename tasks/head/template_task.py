@@ -1,8 +1,8 @@
-"""The task of a template of heads: devices fit their own person to their own pictures, and only what
-a template needs of that is summed.
+"""The task of a template of heads: devices fit their own person to their own pictures, and only
+what a template needs of that is summed.
 
-Nothing is uploaded. A device fits a head to *all* its pictures, in colour, as ``full_rgb`` does, and
-keeps it; its private data are the distances of that head on a coarse lattice
+Nothing is uploaded. A device fits a head to *all* its pictures, in colour, as ``full_rgb`` does,
+and keeps it; its private data are the distances of that head on a coarse lattice
 (:mod:`tasks.head.template`). Rounds of sums move the template, under any release. A newcomer starts
 from it: coefficients first, then the grid.
 """
@@ -149,8 +149,8 @@ class HeadTemplate(Trainable):
 
     # ------------------------------------------------------------------ judging
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
-        """Of people nobody trained on: what the template leaves unsaid of their true shapes, and (at
-        the end) their faces after ``template.local-steps`` of their own, from few views in
+        """Of people nobody trained on: what the template leaves unsaid of their true shapes, and
+        (at the end) their faces after ``template.local-steps`` of their own, from few views in
         colour."""
         mean, components = (part[0] for part in self.parts(model[None].cpu()))
         own = self.settings.template

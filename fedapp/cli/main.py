@@ -191,13 +191,17 @@ def doctor(target: JsonOption = "") -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="cohort, secagg, talking-head, fields or methods")],
+    name: Annotated[
+        str,
+        typer.Argument(help="cohort, secagg, talking-head, fields, methods, split-nerf or head"),
+    ],
     quick: Annotated[bool, typer.Option(help="the size for 2 cores and a few minutes")] = False,
     check: Annotated[
         bool, typer.Option(help="exit with status 1 where a target is held by neither way")
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="methods: where its runs lie; finished ones are kept")
+        Path | None,
+        typer.Option(help="methods, head: where results lie; finished ones are kept"),
     ] = None,
     seeds: Annotated[
         str, typer.Option(help="methods: seeds, separated by commas; default 0 (quick) or 0,1,2")
@@ -222,11 +226,13 @@ def bench(
         "rules": [part for part in rules.split(",") if part],
         "learners": [part for part in learners.split(",") if part],
     }
-    if name != "methods" and any(own.values()):
-        given = ", ".join(f"--{key}" for key, value in own.items() if value)
-        raise InputError(given, "(given)", f"bench {name} keeps no runs", "leave it out")
+    taken = {"methods": own, "head": {"folder": folder}}.get(name, {})
+    if given := [f"--{key}" for key, value in own.items() if value and key not in taken]:
+        raise InputError(
+            ", ".join(given), "(given)", f"bench {name} has no use for it", "leave it out"
+        )
     rows = []
-    for row in measure(quick=quick, **own) if name == "methods" else measure(quick=quick):
+    for row in measure(quick=quick, **taken):
         rows.append(row)
         console.print(escape(shown(row)), highlight=False, soft_wrap=True)
     if name != "methods":

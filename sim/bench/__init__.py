@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "talking-head": "sim.bench.talking_head:measure",
     "fields": "sim.bench.fields:measure",
     "methods": "fedapp.studies.matrix:measure",
+    "head": "fedapp.studies.heads:measure",
     "split-nerf": "fedapp.studies.split_speed:measure",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -226,7 +226,8 @@ def bench(
         "rules": [part for part in rules.split(",") if part],
         "learners": [part for part in learners.split(",") if part],
     }
-    taken = {"methods": own, "head": {"folder": folder}}.get(name, {})
+    takes: dict[str, dict[str, Any]] = {"methods": own, "head": {"folder": folder}}
+    taken = takes.get(name, {})
     if given := [f"--{key}" for key, value in own.items() if value and key not in taken]:
         raise InputError(
             ", ".join(given), "(given)", f"bench {name} has no use for it", "leave it out"

@@ -22,6 +22,7 @@ SIZE = LATTICE**3
 CUT = 0.2  # head heights: further away a distance says little about the shape
 RIDGE = 1.0  # prior of coefficients: components are in standard deviations
 NOISE = 0.01  # deviation, in head heights, of what a template does not say
+NECK = -0.5  # height below which a head is its neck: meshes and fits end there as they like
 POINTS = 40_000
 PUBLIC = 20_000  # number of the first person of the public population
 
@@ -42,12 +43,21 @@ def redistanced(mesh: Mesh, signs: Tensor, side: int) -> Tensor:
     return torch.where(signs > 0, apart, -apart)
 
 
+@lru_cache(1)
+def counted() -> Tensor:
+    """What of the lattice counts ``[SIZE]``: 1 above the cut of the neck, 0 below."""
+    return (corners(LATTICE)[..., 1].flatten() > NECK).float()
+
+
 def coefficients(mean: Tensor, components: Tensor, shape: Tensor) -> Tensor:
     r"""Coefficients ``[C, K]`` of shapes ``[C, N]`` under templates ``[C, N]`` and ``[C, K, N]``:
 
     .. math:: z = \arg\min_z \frac{1}{2 \nu^2} \|m + B^\top z - d\|^2 + \frac{\rho}{2} \|z\|^2
+
+    (over the corners that count: :func:`counted`).
     """
     count = components.shape[1]
+    components = components * counted()
     gram = components @ components.mT + RIDGE * NOISE**2 * torch.eye(count)
     right = components @ (shape - mean)[..., None]
     found: Tensor = torch.linalg.solve(gram, right)[..., 0]
@@ -64,13 +74,13 @@ def loss(mean: Tensor, components: Tensor, shape: Tensor) -> Tensor:
     what a population has in common, and the mean stays where it was (measured). Gradients of the
     components are those at the best z.
     """
-    rest = shape - mean
+    rest = (shape - mean) * counted()
     found = rest.square().sum(1) / 2
     if not components.shape[1]:
         return found
     rest = rest.detach()
     own = coefficients(mean.detach(), components, shape)
-    rest = rest - (own[:, None] @ components)[:, 0]
+    rest = rest - (own[:, None] @ components)[:, 0] * counted()
     return found + (rest.square().sum(1) + RIDGE * NOISE**2 * own.square().sum(1)) / 2
 
 

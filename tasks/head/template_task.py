@@ -24,6 +24,7 @@ from tasks.head import template
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh, compare, surface
 from tasks.head.shading import clay
+from tasks.head.remembered import remembered
 from tasks.head.stages import BASE, Stage, chosen
 from tasks.head.task import BACKGROUND, SHOWN, VIEWS, HeadData, HeadTask, turntable
 from tasks.head.views import Cameras, Coloured, Evidence
@@ -103,11 +104,17 @@ class HeadTemplate(Trainable):
         return self.layout.flatten({name: values[name] for name, _, _ in self.layout.entries})
 
     def _client_data(self, client: int) -> Shape:
+        head = self.settings.head
+        asked = [head.model_dump(), self.settings.data.size, client]
+        return Shape(f"person {client}", remembered(asked, lambda: self._fitted(client)))
+
+    def _fitted(self, client: int) -> Tensor:
+        """A client's head on the lattice, fitted on its own device to all its views."""
         data = self.people.client_data(client)
         fit = Fit(everything(data), self.budget, 0, side=self.stages[0].grids[0])
         for stage in self.stages:
             fit.run(stage)
-        return Shape(data.name, template.cut(distances_of(fit)))
+        return template.cut(distances_of(fit))
 
     @property
     def stages(self) -> list[Stage]:
@@ -157,13 +164,14 @@ class HeadTemplate(Trainable):
         if not self.count:  # everybody has the public ones
             components = template.public(own.people, own.style, own.components)[1]
         true = torch.stack([shape.truth for shape in self.held_out()])
+        above = template.counted()
         least = template.coefficients(
             mean.expand(len(true), -1), components.expand(len(true), -1, -1), true
         )
         rest = true - mean - least @ components
         metrics: dict[str, float | None] = {
-            "mean_residual": 1e3 * float((true - mean).abs().mean()),
-            "basis_residual": 1e3 * float(rest.abs().mean()),
+            "mean_residual": 1e3 * float(((true - mean) * above).abs().mean() / above.mean()),
+            "basis_residual": 1e3 * float((rest * above).abs().mean() / above.mean()),
         }
         pictures: dict[str, Tensor] = {}
         if tune:

@@ -298,6 +298,13 @@ class HeadSettings(Settings):
     style: Literal["short", "long", "mixed"] = Field(
         "mixed", description="procedural people: hair of the population"
     )
+    front: str = Field(
+        "", pattern=r"^([+-][xyz])?$", description="own photographs: axis along which faces look"
+    )
+    up: str = Field("+y", pattern=r"^[+-][xyz]$", description="own photographs: axis to the crown")
+    facing_neutral: bool = Field(
+        False, description="own photographs: views in neutral/ may show the face"
+    )
     grid: int = Field(64, ge=16, le=256, description="corners per axis of the distance field")
     first_steps: int = Field(400, ge=1, le=1_000_000, description="steps of the first stage")
     second_steps: int = Field(800, ge=1, le=1_000_000, description="steps of the second stage")

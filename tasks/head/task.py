@@ -14,6 +14,7 @@ from tasks.data.people.person import person
 from tasks.data.people.photograph import Portrait, photographs
 from tasks.errors import InputError
 from tasks.head.mesh import Mesh, visible
+from tasks.head.photographs import WHITE, Photographs
 from tasks.head.views import Cameras, Coloured
 from tasks.randomness import generator
 from tasks.render.raster import pinhole
@@ -66,7 +67,8 @@ class HeadData:
 
 
 class HeadTask(Task):
-    """A person per client, photographed from known cameras: procedural people."""
+    """A person per client, photographed from known cameras: procedural people, or own photographs
+    (:mod:`tasks.head.photographs`)."""
 
     workflow = "upload"
     family = "geometry"
@@ -75,20 +77,20 @@ class HeadTask(Task):
         self.data = settings.data
         self.head = settings.head
         self.client_data = lru_cache(CACHED)(self._client_data)  # type: ignore[method-assign]
-        if self.data.path:
-            raise InputError(
-                "data.path",
-                self.data.path,
-                "own photographs of heads cannot be read yet: only procedural people",
-                "leave it out",
-            )
         if not self.data.size:
             raise InputError("data.size", 0, "people have no native size", "set it to 64 or so")
+        self.photographs = Photographs(settings) if self.data.path else None
 
     def check(self, clients: int) -> None:
-        """Nothing to look at: people are made of numbers."""
+        """Own photographs are read once; people made of numbers need no look."""
+        if self.photographs is not None:
+            for client in self.data.hosts(clients):
+                self.client_data(client)
 
     def _client_data(self, client: int) -> HeadData:
+        if self.photographs is not None:
+            name, taken = self.photographs.person(self.data.place(client))
+            return HeadData(name, taken.neutral, taken.sensitive, taken.cover, WHITE, None)
         portrait = Portrait.of(person(client, self.head.style))
         size = self.data.size
         stream = generator("head cameras", client)

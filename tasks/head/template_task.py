@@ -23,8 +23,8 @@ from tasks.fields.sdf import smoothed
 from tasks.head import template
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh, compare, surface
-from tasks.head.shading import clay
 from tasks.head.remembered import remembered
+from tasks.head.shading import clay
 from tasks.head.stages import BASE, Stage, chosen
 from tasks.head.task import BACKGROUND, SHOWN, VIEWS, HeadData, HeadTask, turntable
 from tasks.head.views import Cameras, Coloured, Evidence
@@ -104,6 +104,8 @@ class HeadTemplate(Trainable):
         return self.layout.flatten({name: values[name] for name, _, _ in self.layout.entries})
 
     def _client_data(self, client: int) -> Shape:
+        if self.settings.data.path:  # somebody's own: in memory alone
+            return Shape(self.people.client_data(client).name, self._fitted(client))
         head = self.settings.head
         asked = [head.model_dump(), self.settings.data.size, client]
         return Shape(f"person {client}", remembered(asked, lambda: self._fitted(client)))
@@ -225,7 +227,9 @@ class HeadTemplate(Trainable):
         few = self.settings.head.model_copy(
             update={"sensitive_views": self.settings.template.views, "neutral_views": 0}
         )
-        return HeadTask(self.settings.model_copy(update={"head": few})).client_data(number)
+        data = self.settings.data.model_copy(update={"path": "", "hosted": ""})
+        made = self.settings.model_copy(update={"head": few, "data": data})
+        return HeadTask(made).client_data(number)
 
 
 def everything(data: HeadData) -> Evidence:

@@ -1,0 +1,272 @@
+"""Own photographs of heads: formats, what is neutral, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.data.people.person import person
+from tasks.data.people.photograph import Portrait, photographs
+from tasks.errors import InputError
+from tasks.head.formats import FLIP, taken_apart
+from tasks.head.task import HeadTask, looking
+from tasks.settings import DataSettings, HeadSettings, TaskSettings
+
+SIZE, WIDE, FOCAL = 48, 60, 80.0  # pictures of 60 x 48 pixels: the axis is off their centre
+AZIMUTHS = (-60.0, -20.0, 20.0, 60.0, 130.0, 180.0, 230.0)
+REAR = [4, 5, 6]
+
+
+@pytest.fixture(scope="module")
+def taken() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures ``[V, 48, 60, 3]``, masks and poses of a person."""
+    poses = looking(torch.tensor(AZIMUTHS), torch.full((len(AZIMUTHS),), 5.0), SIZE).poses
+    shots = photographs(Portrait.of(person(0)), poses, FOCAL, SIZE)
+    images = np.full((len(poses), SIZE, WIDE, 3), 1.0, np.float32)
+    images[:, :, :SIZE] = shots.images.numpy()
+    masks = np.zeros((len(poses), SIZE, WIDE), bool)
+    masks[:, :, :SIZE] = shots.cover.numpy() > 0.5
+    return images, masks, poses.double().numpy()
+
+
+def intrinsics() -> np.ndarray:
+    """Of the pictures, pixel centres at halves."""
+    return np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1.0]])
+
+
+def save(folder: Path, values: np.ndarray, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((values * 255).astype(np.uint8)).save(folder / name)
+
+
+def write_idr(root: Path, taken, scale: float = 40.0) -> Path:  # type: ignore[no-untyped-def]
+    """In millimetres about another place, with a scale matrix that undoes it."""
+    images, masks, poses = taken
+    place = root / "anna"
+    scaled = np.diag([scale, scale, scale, 1.0])
+    scaled[:3, 3] = (10, -20, 5)
+    listed = {}
+    for index, pose in enumerate(poses):
+        save(place / "image", images[index], f"{index:03d}.png")
+        save(place / "mask", masks[index], f"{index:03d}.png")
+        matrix = intrinsics()
+        matrix[:2, 2] -= 0.5
+        turn = FLIP @ pose[:3, :3].T
+        projection = np.eye(4)
+        projection[:3] = matrix @ np.c_[turn, -turn @ pose[:3, 3]]
+        listed[f"world_mat_{index}"] = projection @ np.linalg.inv(scaled)
+        listed[f"scale_mat_{index}"] = scaled
+    np.savez(place / "cameras.npz", **listed)
+    return place
+
+
+def write_facescape(root: Path, taken) -> Path:  # type: ignore[no-untyped-def]
+    images, masks, poses = taken
+    place = root / "anna"
+    listed = {}
+    for index, pose in enumerate(poses):
+        save(place, images[index], f"{index}.jpg")
+        save(place / "mask", masks[index], f"{index}.png")
+        matrix = intrinsics()
+        matrix[:2, 2] -= 0.5
+        turn = FLIP @ pose[:3, :3].T
+        listed |= {
+            f"{index}_K": matrix.tolist(),
+            f"{index}_Rt": np.c_[turn, -turn @ pose[:3, 3]].tolist(),
+            f"{index}_distortion": [0.0] * 5,
+            f"{index}_width": WIDE,
+            f"{index}_height": SIZE,
+            f"{index}_valid": True,
+        }
+    (place / "params.json").write_text(json.dumps(listed))
+    return place
+
+
+def write_views(root: Path, taken) -> Path:  # type: ignore[no-untyped-def]
+    images, masks, poses = taken
+    place = root / "anna"
+    frames: dict[str, list[dict[str, object]]] = {"neutral": [], "sensitive": []}
+    for index, pose in enumerate(poses):
+        side = "neutral" if index in REAR else "sensitive"
+        folder = place / side
+        folder.mkdir(parents=True, exist_ok=True)
+        both = np.concatenate([images[index], masks[index][..., None]], 2)
+        save(folder, both, f"{index}.png")
+        frames[side].append({"file_path": f"{index}.png", "transform_matrix": pose.tolist()})
+    for side, listed in frames.items():
+        scene = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": SIZE / 2, "cy": SIZE / 2, "w": WIDE,
+                 "h": SIZE, "frames": listed}  # fmt: skip
+        (place / side / "transforms.json").write_text(json.dumps(scene))
+    return place
+
+
+WRITERS = {"idr": write_idr, "facescape-photographs": write_facescape, "views": write_views}
+
+
+def read(root: Path, **head: object):  # type: ignore[no-untyped-def]
+    data = DataSettings(path=str(root), size=32)
+    settings = TaskSettings(data=data, head=HeadSettings(**{"front": "+z", **head}))  # type: ignore[arg-type]
+    return HeadTask(settings).client_data(0)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_all_formats_give_the_same_views_whatever_their_units(layout, taken, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    WRITERS[layout](tmp_path, taken)
+    data = read(tmp_path)
+    assert data.name == "anna" and data.neutral is not None
+    assert len(data.neutral.images) == len(REAR) and len(data.sensitive.images) == 4
+    # a pixel by hand: the middle of a camera's picture is seen along its axis, which is off the
+    # middle of the padded square; the square has 60 pixels per side, then 32
+    cameras = data.sensitive.cameras
+    right, down = SIZE / 2 * 32 / WIDE, (SIZE / 2 + (WIDE - SIZE) // 2) * 32 / WIDE
+    row, column = torch.tensor([down - 0.5]), torch.tensor([right - 0.5])
+    origin, ray = cameras.rays(torch.tensor([0]), row, column)
+    assert torch.allclose(ray[0], -cameras.poses[0, :3, 2], atol=1e-5)
+    assert float(cameras.intrinsics[0, 0, 0]) == pytest.approx(FOCAL * 32 / WIDE, rel=1e-6)
+    # cameras stand where they stood, up to where the masks put the middle and the size of the head
+    true = torch.from_numpy(taken[2][:4, :3, 3]).float()
+    own = cameras.poses[:, :3, 3]
+    ratio = (own - own.mean(0)).norm() / (true - true.mean(0)).norm()
+    assert torch.allclose((own - own.mean(0)) / ratio, true - true.mean(0), atol=2e-3)
+    assert 0.8 < float(ratio) < 1.3
+    cover = taken[1].mean((1, 2))[:4]
+    assert np.allclose(data.cover.mean((1, 2)).numpy() * WIDE / SIZE, cover, atol=5e-3)
+
+
+def test_axes_of_the_data_are_turned_to_ours(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    images, masks, poses = taken
+    turn = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # z -> x, y -> z
+    write_facescape(tmp_path, (images, masks, turn @ poses))
+    data = read(tmp_path, front="+x", up="+z")
+    assert data.neutral is not None and len(data.neutral.images) == len(REAR)
+    write_facescape(tmp_path / "plain", taken)
+    plain = read(tmp_path / "plain")
+    assert torch.allclose(data.sensitive.cameras.poses, plain.sensitive.cameras.poses, atol=1e-4)
+
+
+def test_nothing_is_neutral_before_somebody_says_where_faces_look(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    write_idr(tmp_path, taken)
+    with pytest.raises(InputError, match=r"head\.front"):
+        read(tmp_path, front="")
+    # looked at from the other side, what shows the face is sensitive still
+    data = read(tmp_path, front="-z")
+    assert len(data.sensitive.images) == len(AZIMUTHS) - 2  # azimuths of 20 are now behind
+
+
+def test_a_view_of_the_face_is_not_neutral_without_a_flag(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    images, masks, poses = taken
+    swapped = [4, 1, 2, 3, 0, 5, 6]  # a frontal view among the rear ones
+    write_views(tmp_path, (images[swapped], masks[swapped], poses[swapped]))
+    with pytest.raises(InputError, match=r"6\d degrees off the front(.|\n)*facing-neutral"):
+        read(tmp_path)
+    data = read(tmp_path, facing_neutral=True)
+    assert data.neutral is not None and len(data.neutral.images) == len(REAR)
+
+
+def test_a_projection_is_taken_apart() -> None:
+    stream = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(stream.normal(size=(3, 3)))
+    turn *= np.sign(np.linalg.det(turn))
+    matrix, eye = intrinsics(), stream.normal(size=3)
+    found, pose = taken_apart(7.5 * matrix @ np.c_[turn, -turn @ eye])
+    assert np.allclose(found, matrix) and np.allclose(pose[:3, 3], eye)
+    assert np.allclose(pose[:3, :3], turn.T @ FLIP)
+    mirrored = np.diag([-1.0, 1, 1]) @ turn
+    with pytest.raises(ValueError, match="mirrored"):
+        taken_apart(matrix @ np.c_[mirrored, -mirrored @ eye])
+
+
+# ---------------------------------------------------------------------- what can be wrong
+def without_cameras(place: Path) -> None:
+    (place / "cameras.npz").unlink()
+
+
+def without_one(place: Path) -> None:
+    listed = dict(np.load(place / "cameras.npz"))
+    del listed["world_mat_3"]
+    np.savez(place / "cameras.npz", **listed)
+
+
+def without_mask(place: Path) -> None:
+    (place / "mask" / "002.png").unlink()
+
+
+def of_other_size(place: Path) -> None:
+    file = place / "image" / "001.png"
+    Image.open(file).resize((30, 24)).save(file)
+
+
+def with_empty_mask(place: Path) -> None:
+    save(place / "mask", np.zeros((SIZE, WIDE)), "001.png")
+
+
+def with_other_mask(place: Path) -> None:
+    save(place / "mask", np.ones((SIZE // 2, WIDE)), "001.png")
+
+
+def mirrored(place: Path) -> None:
+    listed = dict(np.load(place / "cameras.npz"))
+    flip = np.diag([-1.0, 1, 1, 1])
+    listed["world_mat_0"] = flip @ listed["world_mat_0"]
+    np.savez(place / "cameras.npz", **listed)
+
+
+def elsewhere(place: Path) -> None:
+    """One camera's principal point is three pictures off."""
+    listed = dict(np.load(place / "cameras.npz"))
+    moved = np.eye(4)
+    moved[0, 2] = 3.0 * WIDE
+    listed["world_mat_0"] = moved @ listed["world_mat_0"]
+    np.savez(place / "cameras.npz", **listed)
+
+
+IDR_FAULTS = {
+    without_cameras: "nobody with cameras",
+    without_one: "no camera world_mat_3",
+    without_mask: "6 masks for 7 views",
+    of_other_size: r"30 x 24 pixels, but 000\.png has 60 x 48",
+    with_empty_mask: "mask is empty",
+    with_other_mask: "60 x 24, but its picture has 60 x 48",
+    mirrored: "camera 0: its axes are mirrored",
+    elsewhere: "head sizes from where the other cameras see the head",
+}
+
+
+@pytest.mark.parametrize("fault", IDR_FAULTS)
+def test_what_is_wrong_is_named_with_a_remedy(fault, taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    fault(write_idr(tmp_path, taken))
+    with pytest.raises(InputError, match=IDR_FAULTS[fault]) as found:
+        read(tmp_path)
+    assert found.value.key == "data.path" and "→" in str(found.value)
+
+
+def test_bent_lenses_skewed_poses_and_bare_pictures_are_named(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    place = write_facescape(tmp_path, taken)
+    listed = json.loads((place / "params.json").read_text())
+    for changes, reason in (
+        ({"1_distortion": [-0.3, 0, 0, 0, 0]}, r"lens of 1\.jpg bends"),
+        ({"2_Rt": (2 * np.array(listed["2_Rt"])).tolist()}, r"2\.jpg: its pose is not normalised"),
+        ({"2_K": None}, "no 2_K"),
+    ):
+        changed = {k: v for k, v in (listed | changes).items() if v is not None}
+        (place / "params.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=reason):
+            read(tmp_path)
+    (place / "params.json").write_text(json.dumps(listed))
+    (place / "mask" / "4.png").unlink()
+    with pytest.raises(InputError, match="a view without a mask"):
+        read(tmp_path)
+
+
+def test_more_clients_than_people_are_refused(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    write_idr(tmp_path, taken)
+    settings = TaskSettings(
+        data=DataSettings(path=str(tmp_path), size=32), head=HeadSettings(front="+z")
+    )
+    with pytest.raises(InputError, match="1 people, and client 1 is not among them"):
+        HeadTask(settings).check(2)

@@ -6,8 +6,8 @@ moved to the origin and scaled into the field by its masks, turned so that it lo
 (``head.front``, ``head.up``), pictures are padded to squares of ``data.size`` and put on white.
 
 A view is *neutral* if its camera stands behind the head (``NEUTRAL_FROM`` degrees from the front
-and more); all others are sensitive. An owner who sorts views into ``neutral/`` and ``sensitive/`` is
-believed about sensitive ones; a neutral one that faces the camera is refused unless
+and more); all others are sensitive. An owner who sorts views into ``neutral/`` and ``sensitive/``
+is believed about sensitive ones; a neutral one that faces the camera is refused unless
 ``head.facing-neutral`` says so.
 """
 
@@ -270,6 +270,18 @@ def _mask(shot: Shot) -> NDArray[np.bool_]:
     return np.asarray(alpha) > 127
 
 
+def shares(before: int, after: int) -> Matrix:
+    """How much of each of ``after`` pixels lies in each of ``before``, ``[after, before]``: exact
+    area means (libraries' "area" and "box" move edges by up to half a pixel where sizes do not
+    divide)."""
+    edges = np.arange(after + 1) * (before / after)
+    pixel = np.arange(before)
+    low = np.maximum(edges[:-1, None], pixel)
+    high = np.minimum(edges[1:, None], pixel + 1)
+    found: Matrix = np.clip(high - low, 0, None) * (after / before)
+    return found
+
+
 def _square(
     shot: Shot, mask: NDArray[np.bool_], size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -284,10 +296,9 @@ def _square(
     whole[top : top + height, left : left + width] = colours
     cover = np.zeros((side, side), np.float32)
     cover[top : top + height, left : left + width] = mask
+    weights = shares(side, size)
     small = [
-        torch.from_numpy(
-            np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BOX)).copy()
-        )
+        torch.from_numpy(weights @ part @ weights.T).float()
         for part in (*whole.transpose(2, 0, 1), cover)
     ]
     matrix = shot.intrinsics.copy()

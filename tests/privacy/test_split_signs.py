@@ -10,11 +10,11 @@ import torch
 
 from fedapp.attacks.split import attack_case, cases_of, study
 from fedapp.attacks.split_parts import Parts
-from fedapp.store.kept import finite
 from fedapp.attacks.split_signs import NAME
 from fedapp.attacks.split_transcript import Case, Outcome
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe
+from fedapp.store.kept import finite
 from privacy.attacks.split import Score
 from privacy.attacks.split_signs import SignSynchronisation, neighbours
 from tasks.errors import InputError

@@ -182,7 +182,7 @@ UPLOAD = WorkflowKind(
     node="fedapp.node.upload:UploadNode",
     check="fedapp.config.uploads:refuse_upload",
     own_limits=True,
-    reads=frozenset({"head."}),
+    reads=frozenset({"head.", "template."}),
     # Whose pictures it asks for, in which of the ways that methods of the run need; and in a
     # simulation which mesh is held against the truth
     choices=frozenset({"order.client", "order.kind", "order.run", "mesh.vertices", "mesh.faces"}),

@@ -45,6 +45,7 @@ DRAWS = 2  # of an operator's random parts, per picture that attackers learn fro
 PARTS = (0.25, 0.5, 1.0)  # of the training, after which recognition is measured
 DESCENDED = 8  # pictures that are made again by descent
 SHEET = 6  # people on the sheet
+SINGLE = "one picture, another day"
 NEAR_CHANCE, USEFUL = 2.0, 0.6  # times chance; of stage 1's distance
 
 
@@ -108,7 +109,7 @@ def frontier(rows: list[dict[str, Any]], chance: float) -> list[dict[str, Any]]:
     from the truth, in distances of stage 1. ``worth`` it: recognised at most twice as often as by
     chance, and at most 0.6 times as far. (The rear views, which leave in colour with every
     operator, are a row of their own: what they give away is given away whatever it does.)"""
-    found = []
+    found: list[dict[str, Any]] = []
     for operator in dict.fromkeys(row["operator"] for row in rows):
         own = [row for row in rows if row["operator"] == operator]
         ranks = [row for row in own if row["metric"] == "rank-1"]
@@ -116,10 +117,12 @@ def frontier(rows: list[dict[str, Any]], chance: float) -> list[dict[str, Any]]:
         if not ranks or ratio is None:
             continue
         best = max(ranks, key=lambda row: row["value"])
+        single = [row["value"] for row in ranks if row["attack"] == SINGLE]
         worth = best["value"] <= NEAR_CHANCE * chance and ratio <= USEFUL
         found.append(
             {"operator": operator, "rank1": best["value"], "low": best["low"],
-             "high": best["high"], "attack": best["attack"], "face_ratio": ratio, "worth": worth}
+             "high": best["high"], "attack": best["attack"],
+             "one_picture": single[0] if single else None, "face_ratio": ratio, "worth": worth}
         )  # fmt: skip
     return found
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from privacy.operators import Chain
 from tasks.errors import InputError
-from tasks.head.stages import OWN, Stage, chosen
+from tasks.head.stages import OWN, Stage, begins_with_template, chosen
 from tasks.head.task import HeadTask
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def refuse_upload(experiment: Experiment) -> None:
         )  # fmt: skip
     for method, stages in plans.items():
         neutral = any(stage.weight("neutral") and stage.colours == "neutral" for stage in stages)
+        neutral = neutral and not begins_with_template(stages)
         if neutral and not settings.neutral_views:
             raise InputError(
                 "head.neutral-views", 0, f"{method} is fitted to neutral views",

@@ -52,6 +52,7 @@ TITLES = {
     "stage2": "Stages 1 and 2",
     "stage2-published": "Stages 1 and 2, colours dropped",
     "full_rgb": "Full RGB",
+    "template": "Template, then frontal views",
     "neutral_rgb": "Rear views, equal steps",
     "joint": "Joint",
     "gradient_only": "Gradients only",

@@ -34,7 +34,7 @@ from tasks.errors import ReplyError, StoppedError
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh
 from tasks.head.shading import clay
-from tasks.head.stages import Stage, chosen, described
+from tasks.head.stages import Stage, begins_with_template, chosen, described
 from tasks.head.task import SHOWN, VIEWS, turntable
 from tasks.head.views import Evidence
 from tasks.types import Evaluation, Video
@@ -277,13 +277,30 @@ class UploadArm:
         for (kind, client), evidence in sorted(self.post.received.items(), key=lambda e: e[0][1]):
             if kind != self.kind or client in self.fits:
                 continue
-            first = self.stages[0].grids
-            side = first[0] if first else settings.grid
-            fit = Fit(evidence, budget, self.seed, side=side)
+            if why := unfit(self.stages, evidence):
+                failures[client] = why
+                continue
+            fit = self._begun(evidence, budget)
             if client in self.restored:
                 fit.restore(*self.restored.pop(client))
             self.fits[client] = fit
         return failures
+
+    def _begun(self, evidence: Evidence, budget: Budget) -> Fit:
+        """A fit at its start: a ball, or a public template."""
+        experiment = self.run.pieces.experiment
+        if not begins_with_template(self.stages):
+            first = self.stages[0].grids
+            side = first[0] if first else experiment.head.grid
+            return Fit(evidence, budget, self.seed, side=side)
+        from tasks.head import template
+
+        own, side = experiment.template, experiment.head.grid
+        mean, components = template.public(own.people, own.style, own.components)
+        return Fit(
+            evidence, budget, self.seed, template.start(mean, side), side,
+            template.basis(components),
+        )  # fmt: skip
 
     def _keep(self, meshes: dict[int, Mesh]) -> None:
         """Write the meshes into the run folder."""
@@ -293,6 +310,15 @@ class UploadArm:
         folder.mkdir(exist_ok=True)
         for client, mesh in meshes.items():
             write_ply(folder / f"{self.method}-{self.seed}-{client:04d}.ply", mesh)
+
+
+def unfit(stages: Sequence[Stage], evidence: Evidence) -> str:
+    """Why the first stage has nothing to be fitted to; empty if it has."""
+    first = stages[0]
+    has = {"neutral": evidence.neutral is not None, "operator": evidence.obscured is not None}
+    if any(first.weight(name) and there for name, there in has.items()):
+        return ""
+    return "it sent no neutral views, and the first stage is fitted to nothing else"
 
 
 def _progress(method: str, client: int, stage: Stage) -> Callable[[int], None]:

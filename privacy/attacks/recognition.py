@@ -57,6 +57,9 @@ class Matcher:
                 if tensor.dim() > 1:
                     deviation = (2 / tensor[0].numel()) ** 0.5
                     tensor.copy_(torch.randn(tensor.shape, generator=stream) * deviation)
+            for layer in self.network:
+                if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+                    layer.bias.zero_()
         self.stream = generator("matcher draws", seed)
         self.shift = torch.zeros(channels)
         self.scale = torch.ones(channels)

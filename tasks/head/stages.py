@@ -74,7 +74,8 @@ def methods(side: int, first: int, second: int, sharp: float) -> dict[str, list[
         sharp: width of the density at the very end.
 
     ``stage2`` is the paper's order, with neutral colours kept in the second stage (the paper sets
-    their weight to 0: ``stage2-published``).
+    their weight to 0: ``stage2-published``). ``template`` begins with a public template instead of
+    neutral views (it uses those there are).
     """
     total = first + second
     early = Stage(
@@ -93,6 +94,13 @@ def methods(side: int, first: int, second: int, sharp: float) -> dict[str, list[
         "stage2-published": [
             early, replace(late, losses=BASE | {"operator": 1.0, "lipschitz": 3e-10})
         ],
+        "template": [
+            replace(late, name="colours", steps=max(first // 4, 1), beta=(0.02, 0.02), warm=20,
+                    freeze="geometry"),
+            replace(late, name="coefficients", steps=max(first // 2, 1), rate=0.1, warm=20,
+                    beta=(0.02, 0.01), freeze="grid", losses=late.losses | {"prior": 1e-3}),
+            replace(late, beta=(0.01, sharp), grids=(side,)),
+        ],
         "full_rgb": [replace(whole, name="full RGB", colours="all")],
         "neutral_rgb": [replace(whole, name="neutral RGB")],
         "joint": [replace(whole, name="joint", losses=late.losses)],
@@ -100,6 +108,11 @@ def methods(side: int, first: int, second: int, sharp: float) -> dict[str, list[
             replace(whole, name="gradient only", losses=BASE | {"operator": 1.0})
         ],
     }  # fmt: skip
+
+
+def begins_with_template(stages: list[Stage]) -> bool:
+    """Whether a method has coefficients of a template to find."""
+    return any(stage.freeze == "grid" for stage in stages)
 
 
 def parse(text: str) -> list[Stage]:

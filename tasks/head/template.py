@@ -8,13 +8,14 @@ nothing from more people than a few; a basis does.
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from tasks.fields.sdf import FEATURES, corners, resized
-from tasks.head.mesh import Mesh, sampled
+from tasks.head.mesh import Mesh, sampled, surface
 from tasks.head.truth import of_person
 
 LATTICE = 16  # corners per axis
@@ -98,10 +99,13 @@ def public(people: int, style: str, count: int) -> tuple[Tensor, Tensor]:
     return mean, found
 
 
-def field(mean: Tensor, side: int) -> Tensor:
-    """A mean ``[SIZE]`` as the start of a fit ``[1 + F, side, side, side]``, without features."""
+def start(mean: Tensor, side: int) -> Tensor:
+    """A mean ``[SIZE]`` as the start of a fit ``[1 + F, side, side, side]``, without features, made
+    distances again (an average of distances that were cut off is none)."""
     found = torch.zeros(1 + FEATURES, side, side, side)
     found[0] = resized(mean.view(1, LATTICE, LATTICE, LATTICE), side)[0]
+    with contextlib.suppress(ValueError):  # no surface: noise has won; it is used as it is
+        found[0] = redistanced(surface(found[0]), found[0], side)
     return found
 
 

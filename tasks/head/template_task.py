@@ -9,7 +9,6 @@ from it: coefficients first, then the grid.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -193,16 +192,11 @@ class HeadTemplate(Trainable):
         return Evaluation(metrics, pictures)
 
     def start_of(self, mean: Tensor) -> Tensor:
-        """A fit's start ``[1 + F, S, S, S]`` from a released mean, made distances again (an average
-        of distances that were cut off is none), smoothed if the settings say so."""
-        side = self.settings.head.grid
-        coarse = mean.view((template.LATTICE,) * 3)
+        """A fit's start from a released mean (:func:`tasks.head.template.start`), smoothed if the
+        settings say so."""
         if self.settings.template.smooth:
-            coarse = smoothed(coarse)
-        found = template.field(coarse.flatten(), side)
-        with contextlib.suppress(ValueError):  # no surface: noise has won; it is used as it is
-            found[0] = template.redistanced(surface(found[0]), found[0], side)
-        return found
+            mean = smoothed(mean.view((template.LATTICE,) * 3)).flatten()
+        return template.start(mean, self.settings.head.grid)
 
     def adapted(self, data: HeadData, start: Tensor, components: Tensor) -> tuple[Mesh, Mesh]:
         """A newcomer's head after the local steps, and the mesh it began with: colours, then

@@ -11,6 +11,7 @@ import pytest
 import torch
 from device_kit import Town
 from flwr.app import ArrayRecord, Message
+from photograph_kit import AZIMUTHS, REAR, pictures_of, write_idr
 from split_kit import Run, apart, listening, rounds, state
 
 from fedapp.config.experiment import Experiment
@@ -45,6 +46,33 @@ def test_every_method_is_fitted_judged_and_reported(run: Run) -> None:
         assert row["chamfer_face"] > row["floor_face"] > 0 and row["watertight"] == 1
     assert len(list((folder.path / "meshes").glob("*.ply"))) == 14
     assert len(read_ply(folder.path / "meshes" / "stage2-0-0001.ply").faces) > 50
+
+
+def test_a_template_needs_no_neutral_views(run: Run) -> None:
+    folder = run(
+        **{**TINY, "methods": "template", "rounds": 3, "evaluation.every": 3,
+           "head.neutral-views": 0, "template.people": 3, "template.components": 2}
+    )  # fmt: skip
+    row = folder.read("result.json")["methods"]["template"]
+    assert row["chamfer_face"] > row["floor_face"]
+    with pytest.raises(InputError, match="stage2 is fitted to neutral views"):
+        run(**{**TINY, "head.neutral-views": 0})
+
+
+def test_own_photographs_are_fitted_and_a_person_without_rear_views_is_left_out(
+    run: Run, tmp_path: Path
+) -> None:
+    front = [index for index in range(len(AZIMUTHS)) if index not in REAR]
+    for name, chosen in (("anna", list(range(len(AZIMUTHS)))), ("bert", front)):
+        write_idr(tmp_path / "people", tuple(part[chosen] for part in pictures_of(0)), name=name)
+    own = {**TINY, "data.path": str(tmp_path / "people"), "head.front": "+z"}
+    folder = run(**own)
+    (event,) = [e for e in rounds(folder) if e["round"] == 1 and e["method"] == "stage2"]
+    assert event["clients"]["ok"] == 1 and "no neutral views" in event["failures"]["1"]
+    assert len(list((folder.path / "meshes").glob("stage2-*.ply"))) == 1
+    assert folder.read("result.json")["methods"]["stage2"]["chamfer_face"] is None
+    with pytest.raises(InputError, match=r"head\.front"):
+        run(**{**own, "head.front": ""})
 
 
 def test_the_report_shows_people_and_what_the_server_had(run: Run) -> None:

@@ -59,6 +59,9 @@ class Study:
         people: of the gallery, of whom each is also a probe.
         steps: of every matcher and inverter.
         fitted: people whose heads are fitted under every operator.
+        strangers: whom attackers learn from.
+        compared: operators; the configuration's own is added.
+        workers: processes; 0: as many as there are processors.
     """
 
     experiment: Experiment
@@ -66,24 +69,33 @@ class Study:
     people: int
     steps: int
     fitted: int
+    strangers: int = TRAINING
+    compared: tuple[str, ...] = OPERATORS
+    workers: int = 0
 
     @property
     def kept(self) -> Kept:
-        about = [self.experiment.digest, fingerprint(), str(self.people), str(self.steps)]
-        return Kept(self.place, *about)
+        about = [self.people, self.steps, self.strangers, *self.operators]
+        return Kept(self.place, self.experiment.digest, fingerprint(), *map(str, about))
+
+    def album(self, side: str, strangers: bool, tell: Callable[[str], None]) -> Album:
+        """Pictures of the people the study is about, or of strangers."""
+        first, count = (STRANGERS, self.strangers) if strangers else (0, self.people)
+        numbers = range(first, first + count)
+        return album(self.experiment, numbers, side, self.kept, tell, self.workers)
 
     @property
     def operators(self) -> list[str]:
         """Those that are compared, the configuration's own among them."""
-        return list(dict.fromkeys([*OPERATORS, self.experiment.head.operator]))
+        return list(dict.fromkeys([*self.compared, self.experiment.head.operator]))
 
 
 def study(asked: Study, tell: Callable[[str], None]) -> dict[str, Any]:
     """Rows, the frontier, and pictures; parts that are done are not done again."""
-    kept, numbers = asked.kept, range(asked.people)
+    kept = asked.kept
     for side in ("front", "rear"):
-        album(asked.experiment, numbers, side, kept, tell)
-        album(asked.experiment, range(STRANGERS, STRANGERS + TRAINING), side, kept, tell)
+        for strangers in (False, True):
+            asked.album(side, strangers, tell)
     jobs: list[tuple[str, Any]] = [("pictures", operator) for operator in asked.operators]
     jobs.append(("rear", geometry.REAR))
     jobs += [("fits", client) for client in range(asked.fitted)]
@@ -91,7 +103,12 @@ def study(asked: Study, tell: Callable[[str], None]) -> dict[str, Any]:
     if len(waiting) < len(jobs):
         tell(f"{len(jobs) - len(waiting)} of {len(jobs)} parts are on disk")
     parts = side_by_side(
-        _worked, waiting, lambda job: (asked, *job), tell, lambda job: f"{job[0]} {_told(job[1])}"
+        _worked,
+        waiting,
+        lambda job: (asked, *job),
+        tell,
+        lambda job: f"{job[0]} {_told(job[1])}",
+        asked.workers,
     )
     for _ in parts:  # each part writes its own result
         pass
@@ -154,10 +171,7 @@ def _worked(asked: Study, kind: str, what: Any) -> None:
         asked.kept.write((kind, what), {"rows": found})
         return
     side = "rear" if kind == "rear" else "front"
-    people, strangers = (
-        album(asked.experiment, numbers, side, asked.kept, _silent)
-        for numbers in (range(asked.people), range(STRANGERS, STRANGERS + TRAINING))
-    )
+    people, strangers = (asked.album(side, other, _silent) for other in (False, True))
     operator = COLOURS if kind == "rear" else what
     rows, sheet = Pictures(operator, people, strangers, asked.steps).attacked()
     asked.kept.write((kind, what), {"rows": list(rows)}, {"sheet": sheet})

@@ -52,6 +52,7 @@ def album(
     side: str,
     kept: Kept,
     tell: Callable[[str], None],
+    workers: int = 0,
 ) -> Album:
     """The pictures of people from one ``side``, ``front`` or ``rear``; made in parallel, once."""
     name = ["album", side, numbers[0], len(numbers)]
@@ -66,6 +67,7 @@ def album(
                 lambda index: (settings, groups[index], side),
                 _silent,
                 str,
+                workers,
             )
         )
         parts = [part for index in range(len(groups)) for part in results[index]]

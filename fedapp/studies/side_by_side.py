@@ -35,9 +35,14 @@ def side_by_side(
         arguments: of a job.
         tell: is told of every job that is done, and the time left.
         called: what a job is called.
-        workers: processes; 0: as many as there are processors.
+        workers: processes; 0: as many as there are processors; 1: none but this one.
     """
     if not jobs:
+        return
+    if workers == 1:
+        for number, job in enumerate(jobs, 1):
+            yield job, function(*arguments(job))
+            tell(f"{number} of {len(jobs)}: {called(job)}")
         return
     context = get_context("spawn")  # a forked process would share torch's threads
     pool = ProcessPoolExecutor(min(workers or cores(), len(jobs)), context, _alone)

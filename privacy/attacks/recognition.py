@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from privacy.attacks.networks import drawn
 from tasks.randomness import generator
 
 WIDTHS = (32, 64, 96, 128)
@@ -52,14 +53,7 @@ class Matcher:
             before, side = width, (side + 1) // 2
         layers += [nn.Flatten(), nn.Linear(before * side * side, CODE)]
         self.network = nn.Sequential(*layers)
-        with torch.no_grad():
-            for tensor in self.network.parameters():
-                if tensor.dim() > 1:
-                    deviation = (2 / tensor[0].numel()) ** 0.5
-                    tensor.copy_(torch.randn(tensor.shape, generator=stream) * deviation)
-            for layer in self.network:
-                if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
-                    layer.bias.zero_()
+        drawn(self.network, stream)
         self.stream = generator("matcher draws", seed)
         self.shift = torch.zeros(channels)
         self.scale = torch.ones(channels)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from privacy.attacks.networks import drawn
 from tasks.modulus import gradient_modulus
 from tasks.randomness import generator
 
@@ -41,21 +42,20 @@ class Inverter(nn.Module):
 
     def __init__(self, channels: int, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.down = nn.ModuleList(
-                Block(before, after)
-                for before, after in (
-                    (4 * channels, WIDTH), (WIDTH, 2 * WIDTH), (2 * WIDTH, 2 * WIDTH),
-                )
-            )  # fmt: skip
-            self.up = nn.ModuleList(
-                Block(before, after)
-                for before, after in (
-                    (4 * WIDTH, WIDTH), (2 * WIDTH, WIDTH),
-                )
-            )  # fmt: skip
-            self.last = nn.Conv2d(WIDTH, 4 * 3, 1)
+        self.down = nn.ModuleList(
+            Block(before, after)
+            for before, after in (
+                (4 * channels, WIDTH), (WIDTH, 2 * WIDTH), (2 * WIDTH, 2 * WIDTH),
+            )
+        )  # fmt: skip
+        self.up = nn.ModuleList(
+            Block(before, after)
+            for before, after in (
+                (4 * WIDTH, WIDTH), (2 * WIDTH, WIDTH),
+            )
+        )  # fmt: skip
+        self.last = nn.Conv2d(WIDTH, 4 * 3, 1)
+        drawn(self, generator("inverter", seed))
         self.stream = generator("inverter draws", seed)
 
     def forward(self, values: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from tasks.head.fit import Fit
 
 METHODS = ("stage1", "stage2", "neutral_rgb", "joint", "gradient_only", "full_rgb")
 FINER = {"grid 64": {"head.grid": 64}, "pictures of 128": {"data.size": 128}}
-PEOPLE, QUICK, FINE = 10, 2, 3  # people; of --quick; of the finer variants
+PEOPLE, QUICK, FINE = 10, 2, 2  # people; of --quick; of the finer variants
 STAGE2_OVER_STAGE1, STAGE2_OVER_FULL = 0.45, 1.25  # asked for
 SHOWN = ("case", "face", "face_half_width", "head", "head_half_width", "normals", "watertight")
 

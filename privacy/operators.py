@@ -75,6 +75,11 @@ class Erase:
     pixels: int
 
     def __call__(self, pictures: Pictures, draws: Entropy) -> Pictures:
+        if not pictures.kernel:  # the modulus would draw edges around what was erased
+            raise InputError(
+                "head.operator", "erase", "its edges would tell how bright the face is there",
+                "put it after modulus",
+            )  # fmt: skip
         if pictures.cover is None:
             raise InputError(
                 "head.operator", "erase", "a view has no mask", "add masks, or leave erase out"

@@ -76,7 +76,12 @@ class Study:
     @property
     def kept(self) -> Kept:
         about = [self.people, self.steps, self.strangers, *self.operators]
-        return Kept(self.place, self.experiment.digest, fingerprint(), *map(str, about))
+        return Kept(
+            self.place,
+            self.experiment.digest,
+            fingerprint(self.experiment.to_run_config()),
+            *map(str, about),
+        )
 
     def album(self, side: str, strangers: bool, tell: Callable[[str], None]) -> Album:
         """Pictures of the people the study is about, or of strangers."""
@@ -124,7 +129,8 @@ def study(asked: Study, tell: Callable[[str], None]) -> dict[str, Any]:
 def frontier(rows: list[dict[str, Any]], chance: float) -> list[dict[str, Any]]:
     """A point per operator: the rank-1 of the attack that does best, and how far the fitted face is
     from the truth, in distances of stage 1. ``worth`` it: recognised at most twice as often as by
-    chance, and at most 0.6 times as far. (The rear views, which leave in colour with every
+    chance (by the upper end of the interval: 60 people are too few to show it; a few hundred are
+    not), and at most 0.6 times as far. (The rear views, which leave in colour with every
     operator, are a row of their own: what they give away is given away whatever it does.)"""
     found: list[dict[str, Any]] = []
     for operator in dict.fromkeys(row["operator"] for row in rows):
@@ -135,7 +141,7 @@ def frontier(rows: list[dict[str, Any]], chance: float) -> list[dict[str, Any]]:
             continue
         best = max(ranks, key=lambda row: row["value"])
         single = [row["value"] for row in ranks if row["attack"] == SINGLE]
-        worth = best["value"] <= NEAR_CHANCE * chance and ratio <= USEFUL
+        worth = best["high"] <= NEAR_CHANCE * chance and ratio <= USEFUL
         found.append(
             {"operator": operator, "rank1": best["value"], "low": best["low"],
              "high": best["high"], "attack": best["attack"],

@@ -24,7 +24,9 @@ class Parts:
     """
 
     def __init__(self, folder: Path, experiment: Experiment, steps: int) -> None:
-        self.kept = Kept(folder, experiment.digest, str(steps), fingerprint())
+        self.kept = Kept(
+            folder, experiment.digest, str(steps), fingerprint(experiment.to_run_config())
+        )
 
     def write(self, outcome: Outcome) -> None:
         """Keep an outcome."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedapp.config.places import JUDGED, OF_NODE
+from fedapp.config.places import AS_TAKEN, JUDGED, OF_NODE
 from fedapp.workflows import kind_of
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
@@ -37,7 +37,7 @@ def _seeds(text: str) -> str:
     return text
 
 
-ELSEWHERE = (*OF_NODE, "run-dir", "resume", "data.hosted", "recipe")  # where, not what
+ELSEWHERE = (*OF_NODE, *AS_TAKEN, "run-dir", "resume", "data.hosted", "recipe")  # where, not what
 
 
 class ReportSettings(Settings):

@@ -1,7 +1,8 @@
-"""Config keys that name a file or folder, and whose places they are.
+"""Config keys that name a file or folder, or say how own photographs are to be read, and whose they
+are.
 
 A real node follows none of a server's: it has places of its own for some, and needs none for the
-others.
+others. (A server that said which way faces look would have them sent as the backs of heads.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ OF_SERVER = {  # key: its value on a real node
     "run-dir": "",
     "evaluation.lpips": "",
     "talking-head.judges": "{}",
+}
+AS_TAKEN = {  # how somebody's own photographs are to be read: key: (node-config key, if not said)
+    "head.front": ("front", ""),
+    "head.up": ("up", "+y"),
+    "head.facing-neutral": ("facing-neutral", False),
 }
 JUDGES = "talking-head.judges"  # a table of files; all others are one path
 JUDGED = ("evaluation.lpips", JUDGES)  # only the server measures with them

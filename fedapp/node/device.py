@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedapp import ROOT
 from fedapp.config.experiment import Experiment
-from fedapp.config.places import BUNDLED, OF_NODE, OF_SERVER
+from fedapp.config.places import AS_TAKEN, BUNDLED, OF_NODE, OF_SERVER
 from fedapp.identity import ForeignCodeError, references
 from privacy.releases import RELEASES
 from privacy.secagg.identity import (
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from tasks.types import Task
 
 log = logging.getLogger("flwr")
-OWN = ("data-path", "clients", "roster", "backbone", "state-dir")  # what only a real node has
+OWN = (  # what only a real node has
+    "data-path", "clients", "roster", "backbone", "state-dir",
+    *(name for name, _ in AS_TAKEN.values()),
+)  # fmt: skip
 NODE_KEYS = ("partition-id", "num-partitions", "objects", *OWN)
 
 
@@ -82,6 +85,9 @@ class Device:
         run_config |= OF_SERVER
         self._refuse_strangers({**run_config, **dict.fromkeys(OF_NODE, "")})
         run_config |= {key: str(own.get(name, "")) for key, name in OF_NODE.items()}
+        for key, (name, unsaid) in AS_TAKEN.items():
+            said = own.get(name, unsaid)
+            run_config[key] = str(said).lower() == "true" if unsaid is False else str(said)
         if own["data-path"] == BUNDLED:
             return run_config | {"data.path": "", "data.hosted": ""}
         self._refuse_other_people(run_config)

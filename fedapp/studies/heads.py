@@ -43,7 +43,10 @@ def measure(quick: bool, folder: Path | None = None) -> Iterator[dict[str, Any]]
         variants |= {name: (changes, FINE) for name, changes in FINER.items()}
     jobs = [(name, client) for name, (_, count) in variants.items() for client in range(count)]
     plans = {name: _experiment(changes, quick) for name, (changes, _) in variants.items()}
-    kept = {name: Kept(base, plan.digest, fingerprint()) for name, plan in plans.items()}
+    kept = {
+        name: Kept(base, plan.digest, fingerprint(plan.to_run_config()))
+        for name, plan in plans.items()
+    }
     waiting = [job for job in jobs if kept[job[0]].read(job[1]) is None]
     for (name, client), found in side_by_side(
         fitted, waiting, lambda job: (plans[job[0]], job[1]), _say, lambda job: f"person {job[1]}"

@@ -11,6 +11,7 @@ pixel centres lie at halves (IDR's and FaceScape's matrices put them at whole nu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import RootModel
 
-from tasks.data.layouts.reading import natural, read_json, unusable
+from tasks.data.layouts.reading import header, natural, read_json, unusable
 from tasks.data.layouts.transforms import Scene, photograph
 
 Matrix = NDArray[np.float64]
 PICTURES = (".png", ".jpg", ".jpeg")
+SKEW = 1e-3  # of the focal length
 RIGID = 1e-3  # by which axes may be off right angles and unit length
 BENT = 1e-3  # of a lens, at a corner, in picture widths
 FLIP = np.diag([1.0, -1.0, -1.0])  # OpenCV's camera axes to OpenGL's
@@ -65,6 +67,8 @@ def taken_apart(projection: Matrix) -> tuple[Matrix, Matrix]:
     # what the last row gives is depth: a mirrored camera has its depths the wrong way round
     if np.linalg.det(turn) < 0:
         raise ValueError("its axes are mirrored")
+    if abs(intrinsics[0, 1]) > SKEW * abs(intrinsics[0, 0]):
+        raise ValueError("its pixels are skewed, which is not modelled")
     pose = np.eye(4)
     pose[:3, :3] = turn.T @ FLIP
     pose[:3, 3] = -np.linalg.solve(whole, projection[:, 3])
@@ -74,28 +78,33 @@ def taken_apart(projection: Matrix) -> tuple[Matrix, Matrix]:
 def idr(folder: Path) -> list[Shot]:
     """Shots of ``cameras.npz``."""
     file = folder / "cameras.npz"
-    images = pictures(folder / "image")
-    masks = pictures(folder / "mask")
+    images = numbered(folder / "image")
+    masks = numbered(folder / "mask")
     with np.load(file) as listed:
         names = set(listed.files)
         found = []
-        if len(masks) != len(images):
+        cameras = {int(name[10:]) for name in names if re.fullmatch(r"world_mat_[0-9]+", name)}
+        if cameras != set(images):
+            odd = sorted(cameras ^ set(images))[0]
             raise unusable(
-                folder / "mask", f"{len(masks)} masks for {len(images)} views",
-                "add a mask for every view, of the same name",
+                file, f"no picture of camera world_mat_{odd}" if odd in cameras
+                else f"no camera world_mat_{odd} for {images[odd].name}",
+                "pictures bear the numbers of their cameras: bring back what is missing, or take "
+                "its camera out as well",
             )  # fmt: skip
-        for index, image in enumerate(images):
-            if f"world_mat_{index}" not in names:
+        for index, image in images.items():
+            if index not in masks:
                 raise unusable(
-                    file, f"no camera world_mat_{index} for {image.name}", "add its camera, or "
-                    "take the picture out",
+                    folder / "mask", f"no mask for {image.name}",
+                    "add a mask for every view, of the same number",
                 )  # fmt: skip
             scale = listed[f"scale_mat_{index}"] if f"scale_mat_{index}" in names else (
                 listed["scale_mat_0"] if "scale_mat_0" in names else np.eye(4)
             )  # fmt: skip
-            matrix = (listed[f"world_mat_{index}"] @ scale)[:3, :4].astype(np.float64)
             try:
-                intrinsics, pose = taken_apart(matrix)
+                refuse_uneven(scale)
+                whole = shaped(listed[f"world_mat_{index}"], 4, 4) @ scale
+                intrinsics, pose = taken_apart(whole[:3])
             except ValueError as error:
                 raise unusable(file, f"camera {index}: {error}", "write it as IDR does") from None
             found.append(Shot(image, masks[index], halved(intrinsics), pose))
@@ -118,9 +127,15 @@ def facescape(folder: Path) -> list[Shot]:
                 "picture out",
             )  # fmt: skip
         width, height = listed.get(f"{number}_width", 1), listed.get(f"{number}_height", 1)
-        intrinsics = np.asarray(listed[f"{number}_K"], float)
-        refuse_bent(file, image, listed.get(f"{number}_distortion", []), intrinsics, width, height)
-        moved = np.asarray(listed[f"{number}_Rt"], float)
+        try:
+            intrinsics = shaped(listed[f"{number}_K"], 3, 3)
+            moved = shaped(listed[f"{number}_Rt"], 3, 4)
+        except ValueError as error:
+            raise unusable(
+                file, f"camera {number}: {error}", "write it as FaceScape does"
+            ) from None
+        bends = listed.get(f"{number}_distortion") or []
+        refuse_bent(file, image, bends, intrinsics, width, height)
         pose = np.eye(4)
         pose[:3, :3] = moved[:3, :3].T @ FLIP
         pose[:3, 3] = -moved[:3, :3].T @ moved[:3, 3]
@@ -152,8 +167,16 @@ def views(folder: Path) -> list[Shot]:
         for frame in scene.frames:
             image = photograph(file, frame)
             refuse_bent(file, image, bends, intrinsics, width, height)
+            if header(image, upright=False) != (round(width), round(height)):
+                raise unusable(
+                    image, f"it is not {width:g} x {height:g} pixels as {file} says",
+                    "write the cameras of the pictures as they are",
+                )  # fmt: skip
             mask = folder / side / "masks" / f"{image.stem}.png"
-            pose = np.asarray(frame.transform_matrix, float)
+            try:
+                pose = shaped(frame.transform_matrix, 4, 4)
+            except ValueError as error:
+                raise unusable(file, f"{image.name}: {error}", "write 4 x 4 matrices") from None
             found.append(Shot(image, mask if mask.exists() else None, intrinsics, pose, side))
     return found
 
@@ -184,6 +207,37 @@ def refuse_bent(
         )
 
 
+def shaped(values: Any, rows: int, columns: int) -> Matrix:
+    """A finite matrix of that shape; raises ``ValueError`` for anything else."""
+    try:
+        found = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.shape != (rows, columns) or not np.isfinite(found).all():
+        raise ValueError(f"its matrix is not {rows} x {columns} finite numbers")
+    return found
+
+
+def refuse_uneven(scale: Any) -> None:
+    """Raise ``ValueError`` for a scale matrix that is no similarity."""
+    part = shaped(scale, 4, 4)[:3, :3]
+    gram = part @ part.T
+    if np.abs(gram - np.eye(3) * gram[0, 0]).max() > RIGID * gram[0, 0] or not gram[0, 0]:
+        raise ValueError("its scale matrix is no similarity")
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """Pictures of a folder by the last number in their names; raises ``InputError`` for one that
+    has none, or another's."""
+    found: dict[int, Path] = {}
+    for path in pictures(folder):
+        digits = re.findall(r"[0-9]+", path.stem)
+        if not digits or int(digits[-1]) in found:
+            raise unusable(path, "its name has no number of its own", "number pictures and cameras")
+        found[int(digits[-1])] = path
+    return found
+
+
 def pictures(folder: Path) -> list[Path]:
     """Picture files of a folder, in natural order."""
     if not folder.is_dir():
@@ -193,7 +247,10 @@ def pictures(folder: Path) -> list[Path]:
 
 
 READERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], list[Shot]]]] = {
+    "views": (
+        lambda folder: (folder / SENSITIVE).is_dir(),
+        views,
+    ),  # an owner's sorting comes first
     "idr": (lambda folder: (folder / "cameras.npz").is_file(), idr),
     "facescape-photographs": (lambda folder: (folder / "params.json").is_file(), facescape),
-    "views": (lambda folder: (folder / SENSITIVE).is_dir(), views),
 }

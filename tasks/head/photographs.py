@@ -5,23 +5,24 @@ Every subfolder of ``data.path`` (or the folder itself) is a person in one of th
 moved to the origin and scaled into the field by its masks, turned so that it looks along +z
 (``head.front``, ``head.up``), pictures are padded to squares of ``data.size`` and put on white.
 
-A view is *neutral* if its camera stands behind the head (``NEUTRAL_FROM`` degrees from the front
-and more); all others are sensitive. An owner who sorts views into ``neutral/`` and ``sensitive/``
-is believed about sensitive ones; a neutral one that faces the camera is refused unless
-``head.facing-neutral`` says so.
+A view is *neutral* if its camera stands behind the head (``NEUTRAL_FROM`` degrees in space from
+where the face looks, and more); all others are sensitive. An owner who sorts views into
+``neutral/`` and ``sensitive/`` is believed about sensitive ones; a neutral one that faces the
+camera is refused unless ``head.facing-neutral`` says so. On real devices all of this is the
+owner's to say (node-config ``front``, ``up``, ``facing-neutral``), never a run's.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from tasks.data.layouts.reading import folder, header, subfolders, unusable
+from tasks.data.layouts.reading import folder, header, opened, subfolders, unusable
 from tasks.data.pictures import flattened
 from tasks.errors import InputError, nearest
 from tasks.fields.sdf import BOX
@@ -33,6 +34,8 @@ NEUTRAL_FROM = 125.0  # degrees from the front, of views nobody sorted
 FACING = 105.0  # a view that was sorted as neutral is refused below
 REACH = 0.62  # of a head from its middle, once it is scaled: the field's cube ends at 0.70
 WHITE = 1.0
+MOST = 0.95  # of a picture that a head may cover
+SORTED = "views"
 AXES = {"x": 0, "y": 1, "z": 2}
 CLOSEST = 1.2 * BOX
 
@@ -79,8 +82,14 @@ class Photographs:
     def layout(self, place: Path) -> str:
         """The format a folder is in; empty if it is in none."""
         asked = self.settings.data.layout
-        names = list(READERS) if asked == "auto" else [asked]
-        return next((name for name in names if READERS[name][0](place)), "")
+        found = next((name for name, (there, _) in READERS.items() if there(place)), "")
+        if asked not in ("auto", found) and found == SORTED:
+            raise unusable(
+                place,
+                f"its views are sorted into neutral and sensitive, which {asked} does not read",
+                "leave data.layout out",
+            )
+        return found if asked in ("auto", found) else ""
 
     def person(self, index: int) -> tuple[str, Taken]:
         """The name and views of a person; raises ``InputError`` naming what is wrong."""
@@ -91,7 +100,12 @@ class Photographs:
                 "add people, or lower clients.total",
             )
         place = self.people[index]
-        shots = READERS[self.layout(place)][1](place)
+        try:
+            shots = READERS[self.layout(place)][1](place)
+        except (ValueError, KeyError, IndexError, TypeError, OSError, BadZipFile) as error:
+            raise unusable(
+                place, f"its cameras cannot be read ({error})", "write them anew (docs/heads.md)"
+            ) from error
         if not shots:
             raise unusable(place, "no photographs with cameras", "add some")
         return place.name, self._taken(place, shots)
@@ -109,7 +123,8 @@ class Photographs:
             images.append(image)
             covers.append(cover)
             intrinsics.append(matrix)
-        away = np.degrees(np.abs(np.arctan2(poses[:, 0, 3], poses[:, 2, 3])))
+        eyes = poses[:, :3, 3] / np.linalg.norm(poses[:, :3, 3], axis=1, keepdims=True)
+        away = np.degrees(np.arccos(np.clip(eyes[:, 2], -1, 1)))  # in space: above counts as well
         rear = np.array(
             [self._is_neutral(shot, float(a)) for shot, a in zip(shots, away, strict=True)]
         )
@@ -249,8 +264,14 @@ def placed(
 def _mask(shot: Shot) -> NDArray[np.bool_]:
     """Where the head is, ``[H, W]``."""
     if shot.mask is not None:
-        with Image.open(shot.mask) as opened:
-            found = np.asarray(opened.convert("L")) > 127
+        with opened(shot.mask) as image:
+            if image.has_transparency_data:
+                raise unusable(
+                    shot.mask,
+                    "a mask with an alpha channel of its own: which of the two is meant?",
+                    "save it as grey, white where the head is",
+                )
+            found = np.asarray(flattened(image, WHITE)[0].convert("L")) > 127
         width, height = header(shot.file, upright=False)
         if found.shape != (height, width):
             raise unusable(
@@ -258,16 +279,30 @@ def _mask(shot: Shot) -> NDArray[np.bool_]:
                 f"{found.shape[1]} x {found.shape[0]}, but its picture has {width} x {height}",
                 "make masks of the pictures' size",
             )
+        refuse_whole(shot.mask, found)
         return found
-    with Image.open(shot.file) as opened:
-        alpha = flattened(opened, WHITE)[1]
+    with opened(shot.file) as image:
+        alpha = flattened(image, WHITE)[1]
     if alpha is None:
         raise unusable(
             shot.file,
             "a view without a mask: neither a mask file nor an alpha channel",
             "add masks of the head (white on black), or save PNGs whose background is transparent",
         )
-    return np.asarray(alpha) > 127
+    there: NDArray[np.bool_] = np.asarray(alpha) > 127
+    refuse_whole(shot.file, there)
+    return there
+
+
+def refuse_whole(file: Path, mask: NDArray[np.bool_]) -> None:
+    """Raise ``InputError`` for a mask that leaves nothing out: the room would leave with the
+    head."""
+    if mask[0, [0, -1]].all() or mask.mean() > MOST:
+        raise unusable(
+            file,
+            "its mask covers both upper corners or nearly all of the picture: it marks no head",
+            "mark the head in white, everything else in black",
+        )
 
 
 def shares(before: int, after: int) -> Matrix:
@@ -286,8 +321,8 @@ def _square(
     shot: Shot, mask: NDArray[np.bool_], size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Picture on white ``[S, S, 3]``, cover ``[S, S]`` and intrinsics of the padded square."""
-    with Image.open(shot.file) as opened:
-        colours = np.asarray(flattened(opened, WHITE)[0], np.float32) / 255
+    with opened(shot.file) as image:
+        colours = np.asarray(flattened(image, WHITE)[0], np.float32) / 255
     colours = np.where(mask[..., None], colours, WHITE).astype(np.float32)
     height, width = mask.shape
     side = max(height, width)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,8 +37,13 @@ def cut(distances: Tensor) -> Tensor:
 def redistanced(mesh: Mesh, signs: Tensor, side: int) -> Tensor:
     """Distances ``[side, side, side]`` to a mesh, with the signs of another field of that size: a
     fitted field, an average or a noisy one is no distance any more."""
+    from scipy.ndimage import label
     from scipy.spatial import cKDTree
 
+    parts, count = label(signs.numpy() < 0)
+    if count > 1:  # islands that the mesh leaves out are no insides
+        largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
+        signs = torch.where(torch.from_numpy(parts == largest), -1.0, 1.0)
     samples, _ = sampled(mesh, POINTS, 5)
     points = corners(side).view(-1, 3).numpy()
     apart = torch.from_numpy(cKDTree(samples).query(points)[0]).float().view(side, side, side)

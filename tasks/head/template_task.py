@@ -1,10 +1,12 @@
 """The task of a template of heads: devices fit their own person to their own pictures, and only
 what a template needs of that is summed.
 
-Nothing is uploaded. A device fits a head to *all* its pictures, in colour, as ``full_rgb`` does,
+No picture leaves. A device fits a head to *all* its pictures, in colour, as ``full_rgb`` does,
 and keeps it; its private data are the distances of that head on a coarse lattice
-(:mod:`tasks.head.template`). Rounds of sums move the template, under any release. A newcomer starts
-from it: coefficients first, then the grid.
+(:mod:`tasks.head.template`). Rounds of sums move the template, under any release; under ``plain``
+an update *is* that lattice times a known factor, and a sum without noise is one linear system in
+who is in it (``fedapp attack`` measures both). A newcomer starts from the template: coefficients
+first, then the grid.
 """
 
 from __future__ import annotations

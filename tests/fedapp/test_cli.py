@@ -219,7 +219,8 @@ def test_help_says_what_an_argument_is() -> None:
     """click 8.5 loses these texts: whoever loosens the pin sees it here."""
     found = CliRunner().invoke(cli.app, ["bench", "--help"], env={"COLUMNS": "200"})
     assert (
-        found.exit_code == 0 and "cohort, secagg, talking-head, fields, methods, split-nerf or head" in found.output
+        found.exit_code == 0
+        and "cohort, secagg, talking-head, fields, methods, split-nerf or head" in found.output
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,42 @@ def test_a_device_sends_what_its_policy_names_and_judges_nothing(run: Run, tmp_p
     assert folder.read("result.json")["methods"]["stage2"]["chamfer_face"] is None
     with pytest.raises(StoppedError, match="full-rgb are not among"):
         town_run(run, town, methods="full_rgb", **{"run-dir": str(tmp_path / "c")})
+
+
+def test_no_run_says_which_side_of_a_head_is_its_back(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that turned the heads round would be sent faces in colour."""
+    from math import acos, degrees
+
+    write_idr(tmp_path / "photographs", pictures_of(0))
+    town = Town(tmp_path, 1, Policy(designs=("obscured",)))
+    said: dict[str, Any] = {"data-path": str(tmp_path / "photographs"), "front": "+z"}
+    before = Town.told
+    monkeypatch.setattr(Town, "told", lambda town, number: before(town, number) | said)
+
+    def rear(name: str, **changes: Any) -> list[float]:
+        """Degrees between where the face looks and the cameras of what is sent in colour."""
+        grid = listening()
+        run(
+            nodes=1,
+            grid=town.grid(grid),
+            **{**TINY, **town.changes("plain"), "methods": "stage2", "data.hosted": "none",
+               **changes, "run-dir": str(tmp_path / name)},
+        )  # fmt: skip
+        (reply,) = [r.content for _, r in grid.heard if "neutral" in r.content]
+        eyes = from_array(reply["neutral"]["poses"])[:, :3, 3]
+        return [degrees(acos(float(eye[2] / eye.norm()))) for eye in eyes]
+
+    lies = {"head.front": "-z", "head.up": "-y", "head.facing-neutral": True}
+    honest, lied = rear("a"), rear("b", **lies)
+    assert honest == lied and len(honest) == len(REAR) and min(honest) > 105
+    shutil.rmtree(town.home(0) / "uploaded")  # (its pictures have left in one way, for good)
+    said["front"] = "-z"  # the control: its owner can
+    assert len(rear("c")) == 2
+    del said["front"]
+    with pytest.raises(StoppedError, match=r"head\.front"):
+        rear("d", **lies)
 
 
 def test_pictures_leave_through_one_operator_for_good(run: Run, tmp_path: Path) -> None:

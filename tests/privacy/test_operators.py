@@ -101,6 +101,7 @@ def test_a_smaller_picture_is_the_mean_of_its_parts() -> None:
         ("modulus,levels=1", "not a whole number"),
         ("modulus,modulus", "no colours left"),
         ("modulus,smaller=2", "cannot repeat"),
+        ("erase=2,modulus", "how bright the face is"),
         ("smaller=5,modulus", "no multiple"),
         ("noise=0.1", "in colour"),
         ("operator_kit:brighten=0.1", "in colour"),

@@ -23,9 +23,11 @@ from photograph_kit import (
 )
 from PIL import Image
 
+from tasks.data.people.person import person
+from tasks.data.people.photograph import Portrait, photographs
 from tasks.errors import InputError
 from tasks.head.formats import FLIP, taken_apart
-from tasks.head.task import HeadTask
+from tasks.head.task import HeadTask, looking
 from tasks.settings import DataSettings, HeadSettings, TaskSettings
 
 
@@ -97,6 +99,39 @@ def test_a_view_of_the_face_is_not_neutral_without_a_flag(taken, tmp_path: Path)
     assert data.neutral is not None and len(data.neutral.images) == len(REAR)
 
 
+def test_a_mask_of_sixteen_bits_is_read_in_its_own_range(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    place = write_idr(tmp_path, taken)
+    file = place / "mask" / "000.png"
+    own = np.asarray(Image.open(file).convert("L"))
+    before = read(tmp_path).cover[0]
+    Image.fromarray(np.where(own > 127, 65535, 300).astype(np.uint16)).save(file)
+    assert torch.equal(read(tmp_path).cover[0], before)
+
+
+def test_from_above_and_below_nothing_is_taken_for_the_back_of_a_head(tmp_path: Path) -> None:
+    """130 degrees round but 70 up or 55 down: the forehead or the jaw is seen."""
+    images, masks, poses = pictures_of(0)
+    odd = looking(torch.tensor([130.0, 130.0]), torch.tensor([70.0, -55.0]), SIZE).poses
+    seen = photographs(Portrait.of(person(0)), odd, FOCAL, SIZE)
+    for index in (0, 1):
+        images[index, :, :SIZE] = seen.images[index].numpy()
+        masks[index, :, :SIZE] = seen.cover[index].numpy() > 0.5
+        poses[index] = odd[index].double().numpy()
+    write_idr(tmp_path, (images, masks, poses))
+    data = read(tmp_path)
+    assert data.neutral is not None and len(data.neutral.images) == len(REAR)
+
+
+def test_an_owners_sorting_is_read_whatever_else_lies_there(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    place = write_views(tmp_path, taken)
+    np.savez(place / "cameras.npz")
+    assert len(read(tmp_path).sensitive.images) == 4
+    data = DataSettings(path=str(tmp_path), size=32, layout="idr")
+    settings = TaskSettings(data=data, head=HeadSettings(front="+z"))
+    with pytest.raises(InputError, match="sorted into neutral and sensitive"):
+        HeadTask(settings)
+
+
 def test_a_projection_is_taken_apart() -> None:
     stream = np.random.default_rng(0)
     turn, _ = np.linalg.qr(stream.normal(size=(3, 3)))
@@ -123,6 +158,49 @@ def without_one(place: Path) -> None:
 
 def without_mask(place: Path) -> None:
     (place / "mask" / "002.png").unlink()
+
+
+def without_picture(place: Path) -> None:
+    """The others would take their neighbours' cameras, and a face a rear view's."""
+    (place / "image" / "000.png").unlink()
+    (place / "mask" / "000.png").unlink()
+
+
+def with_renamed_mask(place: Path) -> None:
+    (place / "mask" / "000.png").rename(place / "mask" / "007.png")
+
+
+def with_whole_mask(place: Path) -> None:
+    save(place / "mask", np.ones((SIZE, WIDE)), "001.png")
+
+
+def with_alpha_mask(place: Path) -> None:
+    file = place / "mask" / "001.png"
+    alpha = Image.open(file).convert("L")
+    whole = Image.new("RGBA", alpha.size, (255, 255, 255, 255))
+    whole.putalpha(alpha)
+    whole.save(file)
+
+
+def with_garbage(place: Path) -> None:
+    (place / "cameras.npz").write_bytes(b"PK no archive")
+
+
+def with_small_matrix(place: Path) -> None:
+    listed = dict(np.load(place / "cameras.npz"))
+    listed["world_mat_2"] = np.eye(3)
+    np.savez(place / "cameras.npz", **listed)
+
+
+def with_uneven_scale(place: Path) -> None:
+    listed = dict(np.load(place / "cameras.npz"))
+    listed["scale_mat_2"] = listed["scale_mat_2"] @ np.diag([1, 1.5, 1, 1])
+    np.savez(place / "cameras.npz", **listed)
+
+
+def with_broken_picture(place: Path) -> None:
+    file = place / "image" / "001.png"
+    file.write_bytes(file.read_bytes()[:400])
 
 
 def of_other_size(place: Path) -> None:
@@ -157,7 +235,15 @@ def elsewhere(place: Path) -> None:
 IDR_FAULTS = {
     without_cameras: "nobody with cameras",
     without_one: "no camera world_mat_3",
-    without_mask: "6 masks for 7 views",
+    without_mask: r"no mask for 002\.png",
+    without_picture: "no picture of camera world_mat_0",
+    with_renamed_mask: r"no mask for 000\.png",
+    with_whole_mask: "marks no head",
+    with_alpha_mask: "alpha channel of its own",
+    with_garbage: "cannot be read",
+    with_small_matrix: "not 4 x 4 finite numbers",
+    with_uneven_scale: "no similarity",
+    with_broken_picture: "cannot be decoded",
     of_other_size: r"30 x 24 pixels, but 000\.png has 60 x 48",
     with_empty_mask: "mask is empty",
     with_other_mask: "60 x 24, but its picture has 60 x 48",
@@ -181,6 +267,8 @@ def test_bent_lenses_skewed_poses_and_bare_pictures_are_named(taken, tmp_path: P
         ({"1_distortion": [-0.3, 0, 0, 0, 0]}, r"lens of 1\.jpg bends"),
         ({"2_Rt": (2 * np.array(listed["2_Rt"])).tolist()}, r"2\.jpg: its pose is not normalised"),
         ({"2_K": None}, "no 2_K"),
+        ({"2_K": [[1, 0], [0, 1]]}, "camera 2: its matrix is not 3 x 3"),
+        ({"2_Rt": "none"}, "camera 2: its matrix is not 3 x 4"),
     ):
         changed = {k: v for k, v in (listed | changes).items() if v is not None}
         (place / "params.json").write_text(json.dumps(changed))

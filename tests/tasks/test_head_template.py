@@ -77,6 +77,10 @@ def test_a_noisy_mean_becomes_distances_again() -> None:
     wanted = corners(32).norm(dim=-1) - 0.45
     assert float((found - wanted).abs().mean()) < 0.02  # where the lattice was cut off, too
     assert float(found.max()) > 2 * template.CUT
+    stream = torch.Generator().manual_seed(0)
+    noisy = template.start(true + 0.1 * torch.randn(template.SIZE, generator=stream), 32)[0]
+    outside = wanted > 0.2  # islands of noise there are no insides
+    assert bool((noisy[outside] > 0).all()) and float((noisy - wanted).abs().mean()) < 0.06
     nothing = template.start(torch.full((template.SIZE,), 0.1), 16)[0]
     assert torch.allclose(nothing, torch.full_like(nothing, 0.1))
 

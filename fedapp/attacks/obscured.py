@@ -123,6 +123,7 @@ def study(asked: Study, tell: Callable[[str], None]) -> dict[str, Any]:
     rows += [{"operator": geometry.REAR, **row} for row in _read(kept, "rear", geometry.REAR)]
     fits = [_read(kept, "fits", client) for client in range(asked.fitted)]
     rows += geometry.rows(fits, asked.operators, asked.people, _told)
+    rows = [{"method": "", "release": row["operator"], **row} for row in rows]
     return {"chance": 1 / asked.people, "rows": rows, "frontier": frontier(rows, 1 / asked.people)}
 
 

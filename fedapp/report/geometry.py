@@ -69,9 +69,18 @@ class Geometry:
 
     def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
         order = shown.order
+        from fedapp.report.geometry_figures import leak_frontier
+
         seed = shown.experiment.seed_list[0]
         views = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
+        attacks = media.folder.read("attack.json")
+        frontier = attacks.get("frontier") or []
+        chance = attacks.get("chance") or 0.0
         return {
+            "frontier": frontier,
+            "chance": chance,
+            "plot": leak_frontier(frontier, chance) if frontier else "",
+            "sheet": media("attack-sheet"),
             "people": [
                 {"name": view, "pictures": {m: media(f"{m}-{seed}-adapted-{view}") for m in order}}
                 for view in views

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fedapp.attacks.obscured import COLOURS, Study, frontier, pictures, study
 from fedapp.attacks.obscured_people import OTHER, SAME
 from fedapp.cli.attack_recipe import Asked, attack_recipe
 from fedapp.config.experiment import Experiment, known_keys
+from fedapp.store.runfolder import RunFolder
 from fedapp.workflows import UPLOAD
 from tasks.errors import InputError
 
@@ -61,9 +63,9 @@ def test_an_operator_is_worth_it_only_if_it_hides_and_serves() -> None:
     def rows(name: str, rank: float, ratio: float) -> list[dict[str, object]]:
         return [
             {"operator": name, "attack": "one picture, another day", "metric": "rank-1",
-             "value": rank / 2, "low": 0.0, "high": 1.0},
+             "value": rank / 2, "low": 0.0, "high": rank / 2},
             {"operator": name, "attack": "all pictures, same day", "metric": "rank-1",
-             "value": rank, "low": 0.0, "high": 1.0},
+             "value": rank, "low": 0.0, "high": rank},
             {"operator": name, "attack": "(use)", "metric": "face ratio", "value": ratio},
         ]  # fmt: skip
 
@@ -71,6 +73,22 @@ def test_an_operator_is_worth_it_only_if_it_hides_and_serves() -> None:
     assert [(p["operator"], p["worth"], p["rank1"]) for p in found] == [
         ("a", True, 0.04), ("b", False, 0.05), ("c", False, 0.04),
     ]  # fmt: skip
+
+
+def test_a_runs_report_shows_what_the_study_found(
+    run: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    from fedapp.report import write_report
+    from tasks.atomic import write_json
+
+    folder = run(**{**UPLOAD.smallest, "methods": "stage1", "rounds": 1, "clients.total": 2,
+                    "evaluation.every": 9, "run-dir": str(tmp_path / "run")})  # fmt: skip
+    assert "not measured in this run" in write_report(folder).read_text(encoding="utf-8")
+    found = study(small(tmp_path / "parts"), lambda _: None)
+    write_json(folder.path / "attack.json", found)
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "Whom the uploads name" in page and "<svg" in page
+    assert all(point["operator"] in page for point in found["frontier"])
 
 
 @pytest.mark.parametrize(

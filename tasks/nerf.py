@@ -3,8 +3,8 @@ renders to them.
 
 As in the 3-D experiments of FedMeNF (https://arxiv.org/abs/2508.06301): the field adapts on rays of
 the support views and is judged on rays of the query views, which it has not seen. Default objects
-are procedural cars or heads; ``data.path`` takes ShapeNet in the learnit layout, FaceScape, and
-folders with a ``transforms.json``.
+are procedural cars, heads or people; ``data.path`` takes ShapeNet in the learnit layout, FaceScape,
+and folders with a ``transforms.json``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tasks.types import Batch, Evaluation, Video
 RADIUS = 3.2
 NEAR = 2.0
 FAR = 4.4
+PERSON = 1.5  # units of a scene in a head height: people with their hair fill the unit sphere
 FIELD_OF_VIEW = 0.72  # picture side over focal length
 TURN = 48  # frames of a turntable: two seconds
 HULL_SHARE = 0.3  # of all samples, about how many lie in the visual hull of a few views
@@ -116,21 +117,28 @@ def solid_of(number: int, data: DataSettings) -> Solid:
 
 def procedural(number: int, data: DataSettings) -> Views:
     """Pictures of object ``number`` from random places on the upper half of a sphere."""
-    from tasks.data.shapes.raycast import render
-
     draw = generator("cameras", data.shape, number)
     poses = on_sphere(data.support_views + data.query_views, RADIUS, draw, lowest=5.0, highest=50.0)
-    return render(
-        solid_of(number, data),
-        poses,
-        data.size / FIELD_OF_VIEW,
-        data.size,
-        data.size,
-        NEAR,
-        FAR,
-        background=1.0,
-        samples=4,
-    )
+    return pictured(number, data, poses)
+
+
+def pictured(number: int, data: DataSettings, poses: torch.Tensor) -> Views:
+    """Pictures of object ``number`` from ``poses [V, 4, 4]``, on white."""
+    focal, side = data.size / FIELD_OF_VIEW, data.size
+    if data.shape == "people":
+        from tasks.data.people.person import person
+        from tasks.data.people.photograph import Portrait, photographs
+
+        nearer = poses.clone()
+        nearer[:, :3, 3] /= PERSON
+        shots = photographs(Portrait.of(person(number)), nearer, focal, side)
+        return Views(
+            f"person {number}", shots.images, poses, focal, NEAR, FAR, 1.0, shots.cover > 0
+        )
+    from tasks.data.shapes.raycast import render
+
+    solid = solid_of(number, data)
+    return render(solid, poses, focal, side, side, NEAR, FAR, background=1.0, samples=4)
 
 
 class NerfTask(FieldTask):
@@ -220,21 +228,9 @@ class NerfTask(FieldTask):
     def turntable(self, model: torch.Tensor, settings: EvaluationSettings) -> torch.Tensor:
         """``[T, H, W', 3]``: the object itself, the shared model, and the field adapted to the
         support views."""
-        from tasks.data.shapes.raycast import render
-
         signal = self.held_out()[0]
         side = self.data.size
-        poses = orbit(TURN, RADIUS)
-        truth = render(
-            solid_of(UNSEEN, self.data),
-            poses,
-            side / FIELD_OF_VIEW,
-            side,
-            side,
-            NEAR,
-            FAR,
-            samples=4,
-        )
+        truth = pictured(UNSEEN, self.data, orbit(TURN, RADIUS))
         around = rays_of(truth, torch.arange(TURN))
         if self.cut:
             views = procedural(UNSEEN, self.data)

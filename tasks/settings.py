@@ -118,7 +118,9 @@ class DataSettings(Settings):
         0.0, ge=0, description="Dirichlet concentration of how many a client holds; 0: all the same"
     )
     frames: int = Field(8, ge=0, le=10_000, description="video: frames of a clip; 0: all")
-    shape: Literal["cars", "heads"] = Field("cars", description="nerf: which procedural objects")
+    shape: Literal["cars", "heads", "people"] = Field(
+        "cars", description="nerf: which procedural objects"
+    )
     support_views: int = Field(4, ge=1, le=10_000, description="nerf: views a field is adapted on")
     query_views: int = Field(4, ge=1, le=10_000, description="nerf: other views it is judged on")
     views_alpha: float = Field(

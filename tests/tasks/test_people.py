@@ -172,3 +172,24 @@ def test_a_contact_sheet_is_drawn_and_nothing_is_overwritten(tmp_path) -> None: 
     assert Image.open(out).size == (2 * 5 * 16, 2 * 16)
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
+
+
+def test_people_are_objects_of_radiance_fields() -> None:
+    """A vertex at a scene's scale lies on the picture where the person is, and inside the sphere
+    that rays are sampled in."""
+    from tasks.data.people.photograph import Portrait
+    from tasks.nerf import FAR, NEAR, PERSON, procedural
+    from tasks.settings import DataSettings
+
+    views = procedural(3, DataSettings(shape="people", size=24, support_views=2, query_views=1))
+    assert views.masks is not None and views.images.shape == (3, 24, 24, 3)
+    points = PERSON * Portrait.of(person(3)).vertices
+    for pose, mask in zip(views.poses, views.masks, strict=True):
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        away = -local[:, 2]
+        assert float(away.min()) > NEAR and float(away.max()) < FAR
+        column = (local[:, 0] / away * views.focal + 12).floor().long()
+        row = (12 - local[:, 1] / away * views.focal).floor().long()
+        within = (row >= 0) & (row < 24) & (column >= 0) & (column < 24)
+        assert float(mask[row[within], column[within]].float().mean()) > 0.97
+        assert float(within.float().mean()) > 0.9 and 0.1 < float(mask.float().mean()) < 0.7

@@ -19,6 +19,7 @@ OF_SERVER = {  # key: its value on a real node
     "talking-head.judges": "{}",
 }
 AS_TAKEN = {  # how somebody's own photographs are to be read: key: (node-config key, if not said)
+    "data.layout": ("layout", "auto"),
     "head.front": ("front", ""),
     "head.up": ("up", "+y"),
     "head.facing-neutral": ("facing-neutral", False),

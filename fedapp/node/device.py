@@ -84,6 +84,8 @@ class Device:
             )
         run_config |= OF_SERVER
         self._refuse_strangers({**run_config, **dict.fromkeys(OF_NODE, "")})
+        if forbidden := self.policy.forbids_task(str(run_config.get("task", ""))):
+            raise RefusalError(forbidden)
         run_config |= {key: str(own.get(name, "")) for key, name in OF_NODE.items()}
         for key, (name, unsaid) in AS_TAKEN.items():
             said = own.get(name, unsaid)

@@ -137,6 +137,12 @@ class UploadNode:
         simulations compare chains.)"""
         if self.device.simulated:
             return
+        most = self.device.policy.pixels
+        if data.sensitive.cameras.width > most:
+            raise RefusalError(
+                f"pictures leave this node with up to {most} pixels per side (pixels in its "
+                f"policy), not {data.sensitive.cameras.width}"
+            )
         if way != self.device.policy.operator:
             raise RefusalError(
                 f"pictures leave this node through {self.device.policy.operator!r} (operator in "

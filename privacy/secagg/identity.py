@@ -113,11 +113,12 @@ NUMBERS: dict[str, Any] = {
     "min_noise": (int, float),
     "epsilon_max": (int, float),
     "looks": int,
+    "pixels": int,
     "delta": (int, float),
 }
 
 
-LISTS = ("releases", "designs", "plugins")
+LISTS = ("releases", "designs", "plugins", "tasks")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,6 +138,9 @@ def _names(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"expected a list of texts, got {values!r}")
     return tuple(values)
+
+
+HEADS = ("head", "head-template")
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,10 @@ class Policy:
             always allowed); pictures that were trained in another one have no guarantee left.
         operator: what frontal pictures go through before they are uploaded, exactly as written
             (``head.operator``): a server names another one for nothing.
+        pixels: side of uploaded pictures, at most: how well people are recognised depends on it.
+        tasks: what the data here may be used for; empty: anything, but where uploads of heads are
+            among ``designs``, heads alone (another task would read the same pictures without an
+            operator).
         looks: held-out views whose scores may be told, over all runs of this node's life.
         plugins: ``"package.module:Name"`` references that a run may have this node import, beside
             what fedapp brings and what is installed with entry points.
@@ -174,6 +182,8 @@ class Policy:
     delta: float = 1e-5
     designs: tuple[str, ...] = ("sealed",)
     operator: str = "modulus=sobel"
+    pixels: int = 64
+    tasks: tuple[str, ...] = ()
     looks: int = 0
     plugins: tuple[str, ...] = ()
 
@@ -214,6 +224,16 @@ class Policy:
         """Write all limits down, so that their owner sees what can be set; ``new``:
         ``FileExistsError`` where some are."""
         write_json(file, asdict(self), PRIVATE, new)
+
+    def forbids_task(self, task: str) -> str:
+        """Reason not to use this node's data for a task; empty if there is none."""
+        allowed = self.tasks or (HEADS if {"obscured", "full-rgb"} & set(self.designs) else ())
+        if allowed and task not in allowed:
+            return (
+                f"task {task} is not among those the data here are for: {', '.join(allowed)} "
+                "(tasks in its policy)"
+            )
+        return ""
 
     def forbids(self, release: str, own_noise: float, noised: bool) -> str:
         """Reason to take no part in a run; empty if there is none.

@@ -190,6 +190,20 @@ def test_no_run_says_which_side_of_a_head_is_its_back(
         rear("d", **lies)
 
 
+def test_data_of_heads_are_for_heads_and_leave_at_the_size_their_owner_says(
+    run: Run, tmp_path: Path
+) -> None:
+    town = Town(tmp_path, 2, Policy(designs=("obscured",), pixels=24))
+    with pytest.raises(StoppedError, match="task image is not among those the data here are for"):
+        run(nodes=2, grid=town.grid(), **town.changes("plain"))
+    with pytest.raises(StoppedError, match="up to 24 pixels per side"):
+        town_run(run, town, methods="stage2", **{"data.size": 32})
+    town_run(run, town, methods="stage2", **{"run-dir": str(tmp_path / "ok")})
+    town.limit(Policy(tasks=("nerf",)))
+    with pytest.raises(StoppedError, match="task image is not among"):
+        run(nodes=2, grid=town.grid(), **{**town.changes("plain"), "run-dir": str(tmp_path / "x")})
+
+
 def test_pictures_leave_through_one_operator_for_good(run: Run, tmp_path: Path) -> None:
     """Noise that is drawn anew for every operator would average out; the same one again is the same
     bits, in another run too."""

@@ -84,8 +84,6 @@ class Device:
             )
         run_config |= OF_SERVER
         self._refuse_strangers({**run_config, **dict.fromkeys(OF_NODE, "")})
-        if forbidden := self.policy.forbids_task(str(run_config.get("task", ""))):
-            raise RefusalError(forbidden)
         run_config |= {key: str(own.get(name, "")) for key, name in OF_NODE.items()}
         for key, (name, unsaid) in AS_TAKEN.items():
             said = own.get(name, unsaid)
@@ -146,7 +144,13 @@ class Device:
     def pieces(self) -> Pieces:
         """Pieces the configuration names, with what it has decoded: the same for all methods and
         seeds."""
+        self.obey_tasks()
         return pieces_of(self.frozen)
+
+    def obey_tasks(self) -> None:
+        """Raise :class:`RefusalError` where the data here are for another task."""
+        if not self.simulated and (no := self.policy.forbids_task(self.experiment.task)):
+            raise RefusalError(no)
 
     @property
     def task_type(self) -> type[Task]:

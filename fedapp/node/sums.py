@@ -98,6 +98,7 @@ class SumsNode:
         from strategies.types import Broadcast
 
         device = self.device
+        device.obey_tasks()
         state_dir = device.state_dir(order.state_dir, order.run)
         config = json.dumps(pinned(device, order), sort_keys=True)
         trainer, place = _trainer(

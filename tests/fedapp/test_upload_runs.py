@@ -197,7 +197,8 @@ def test_data_of_heads_are_for_heads_and_leave_at_the_size_their_owner_says(
     with pytest.raises(StoppedError, match="task image is not among those the data here are for"):
         run(nodes=2, grid=town.grid(), **town.changes("plain"))
     with pytest.raises(StoppedError, match="up to 24 pixels per side"):
-        town_run(run, town, methods="stage2", **{"data.size": 32})
+        changes = {"data.size": 32, "run-dir": str(tmp_path / "large")}
+        town_run(run, town, methods="stage2", **changes)
     town_run(run, town, methods="stage2", **{"run-dir": str(tmp_path / "ok")})
     town.limit(Policy(tasks=("nerf",)))
     with pytest.raises(StoppedError, match="task image is not among"):

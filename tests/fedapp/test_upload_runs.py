@@ -196,8 +196,8 @@ def test_data_of_heads_are_for_heads_and_leave_at_the_size_their_owner_says(
     town = Town(tmp_path, 2, Policy(designs=("obscured",), pixels=24))
     with pytest.raises(StoppedError, match="task image is not among those the data here are for"):
         run(nodes=2, grid=town.grid(), **town.changes("plain"))
+    changes = {"data.size": 32, "run-dir": str(tmp_path / "large")}
     with pytest.raises(StoppedError, match="up to 24 pixels per side"):
-        changes = {"data.size": 32, "run-dir": str(tmp_path / "large")}
         town_run(run, town, methods="stage2", **changes)
     town_run(run, town, methods="stage2", **{"run-dir": str(tmp_path / "ok")})
     town.limit(Policy(tasks=("nerf",)))

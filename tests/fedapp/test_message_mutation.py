@@ -316,7 +316,12 @@ def test_mutation_of_every_field_of_every_message(
     """By default a lie about each place that a leg accepted is followed to its end, told to one
     node and to all; ``-m exhaustive`` follows all lies under all releases."""
     kind: WorkflowKind = kind_of(workflow)
-    town = Town(tmp_path, NODES, Policy(plugins=(LINE, TOY), designs=(*DESIGNS, OBSCURED, COLOUR)))
+    limits = Policy(
+        plugins=(LINE, TOY),
+        designs=(*DESIGNS, OBSCURED, COLOUR),
+        tasks=("image", "split-nerf", "head", LINE),
+    )
+    town = Town(tmp_path, NODES, limits)
     changes = {**kind.smallest, **town.changes(release)}
     bench = Bench(run, town, changes, monkeypatch)
     bench.honest_run()

@@ -51,7 +51,7 @@ NEAR_CHANCE, USEFUL = 2.0, 0.6  # times chance; of stage 1's distance
 
 @dataclass(frozen=True)
 class Study:
-    """What a study is of.
+    """Subject and size of a study.
 
     Attributes:
         experiment: whose operator, views and sizes are attacked.
@@ -216,7 +216,7 @@ class Pictures:
         return found + rows, self._sheet(inverted)
 
     def left(self, people: Album, views: slice, draw: object) -> Tensor:
-        """What leaves of everybody's pictures ``[P, V, C, H, W]``: values and where they are valid,
+        """Everybody's pictures as they leave ``[P, V, C, H, W]``: values and where they are valid,
         or colours. Draws are per person: ``"upload"`` are the device's, others an attacker's."""
         images, covers = people.images(views), people.cover[:, views].float() / 255
         if self.chain is None:

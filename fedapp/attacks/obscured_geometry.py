@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fedapp.config.experiment import Experiment
-from fedapp.node.upload import coloured_evidence, obscured_evidence
+from fedapp.node.upload import obscured_evidence
 from privacy.attacks.recognition import rate
 from privacy.node_secret import NodeSecret
 from privacy.operators import Chain
@@ -54,7 +54,7 @@ def fitted(
     meshes = {REAR: _surface(rear)}
     for operator in operators:
         if operator == COLOURS:
-            found = fit(coloured_evidence(data), chosen("full_rgb", head), None)
+            found = fit(data.in_colour, chosen("full_rgb", head), None)
         else:
             evidence = obscured_evidence(data, Chain.parsed(operator), secret, client)
             found = fit(evidence, [late], rear)

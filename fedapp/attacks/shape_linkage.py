@@ -67,9 +67,11 @@ class ShapeLinkage(ReleaseAttack):
     def _solved(self, method: str, seed: int, update: Tensor, ridge: float) -> np.ndarray:
         """Weights ``[candidates]`` of shapes that together make a sum's mean, by ridge
         regression."""
+        from tasks.head import template
+
         away = self._away(self.view.model(method, seed)).double()
         task: HeadTemplate = self.view.pieces.task
-        mean = task.parts(update[None])[0][0].double() * template_counts()
+        mean = task.parts(update[None])[0][0].double() * template.counted()
         mean = mean / mean.norm().clamp(min=1e-12) * away.norm(dim=1).mean()
         gram = away @ away.T
         scale = ridge * float(gram.diagonal().mean())
@@ -89,7 +91,7 @@ class ShapeLinkage(ReleaseAttack):
         shapes = torch.stack(
             [template.cut(template.of_person(n, style, template.LATTICE)) for n in numbers]
         )
-        return (shapes - task.parts(model[None])[0]) * template_counts()
+        return (shapes - task.parts(model[None])[0]) * template.counted()
 
     def _scores(self, model: Tensor) -> Callable[[Tensor], np.ndarray]:
         """``update [P] -> scores [candidates]``."""
@@ -103,10 +105,3 @@ class ShapeLinkage(ReleaseAttack):
             return (own @ mean).double().numpy()
 
         return scored
-
-
-def template_counts() -> Tensor:
-    """What of the lattice counts (:func:`tasks.head.template.counted`)."""
-    from tasks.head.template import counted
-
-    return counted()

@@ -35,25 +35,10 @@ from tasks.data.people.photograph import photographs
 from tasks.head.mesh import Mesh, compare, floor, is_watertight
 from tasks.head.stages import chosen
 from tasks.head.task import FOCAL, SHOWN, VIEWS, HeadData, turntable
-from tasks.head.views import Cameras, Coloured, Evidence, Obscured
+from tasks.head.views import Cameras, Evidence, Obscured
 
 FOLDER = "uploaded"  # a file per client: how its pictures left
 RECORDS = {"upload": {"leg", "order"}, "judge": {"leg", "order", "mesh"}}
-
-
-def coloured_evidence(data: HeadData) -> Evidence:
-    """All views in colour (full RGB)."""
-    parts = [data.sensitive] if data.neutral is None else [data.neutral, data.sensitive]
-    everything = Coloured(
-        torch.cat([part.images for part in parts]),
-        Cameras(
-            torch.cat([part.cameras.poses for part in parts]),
-            torch.cat([part.cameras.intrinsics for part in parts]),
-            data.sensitive.cameras.height,
-            data.sensitive.cameras.width,
-        ),
-    )
-    return Evidence(everything, None, data.background)
 
 
 def obscured_evidence(data: HeadData, chain: Chain, secret: NodeSecret, client: int) -> Evidence:
@@ -120,7 +105,7 @@ class UploadNode:
     # ------------------------------------------------------------------ upload
     def _evidence(self, data: HeadData, order: UploadOrder) -> Evidence:
         if order.kind == COLOUR:
-            return coloured_evidence(data)
+            return data.in_colour
         assert order.kind == OBSCURED
         chain = Chain.parsed(self.experiment.head.operator)
         self._once(order.client, data, chain.text)

@@ -313,7 +313,7 @@ class UploadArm:
 
 
 def unfit(stages: Sequence[Stage], evidence: Evidence) -> str:
-    """Why the first stage has nothing to be fitted to; empty if it has."""
+    """Reason why the first stage has nothing to be fitted to; empty if it has."""
     first = stages[0]
     has = {"neutral": evidence.neutral is not None, "operator": evidence.obscured is not None}
     if any(first.weight(name) and there for name, there in has.items()):

@@ -78,7 +78,7 @@ def _experiment(changes: dict[str, Any], quick: bool) -> Experiment:
 def fitted(experiment: Experiment, client: int) -> dict[str, Any]:
     """One person by every method; stages that methods share are run once."""
     from fedapp.config.uploads import COLOUR, kind_of
-    from fedapp.node.upload import coloured_evidence, obscured_evidence
+    from fedapp.node.upload import obscured_evidence
     from privacy.node_secret import NodeSecret
     from privacy.operators import Chain
     from tasks.head.fit import Budget
@@ -99,7 +99,7 @@ def fitted(experiment: Experiment, client: int) -> dict[str, Any]:
     for method in experiment.method_list:
         stages = chosen(method, head)
         kind = kind_of(stages)
-        evidence = coloured_evidence(data) if kind == COLOUR else obscured
+        evidence = data.in_colour if kind == COLOUR else obscured
         fit = Fit(evidence, budget, 0, side=stages[0].grids[0] if stages[0].grids else head.grid)
         for number, stage in enumerate(stages, 1):
             same = kind + described(stages[:number])

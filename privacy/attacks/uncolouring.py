@@ -120,7 +120,7 @@ def descended(start: Tensor, values: Tensor, valid: Tensor, kernel: str, factor:
 
 
 class Likeness(NamedTuple):
-    """How like the true pictures others are, on the person: ``psnr`` in dB of colours, and the
+    """Likeness to the true pictures, on the person: ``psnr`` in dB of colours, and the
     correlation of ``luminance`` (its brightness and contrast do not matter)."""
 
     psnr: float

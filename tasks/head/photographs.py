@@ -262,7 +262,7 @@ def placed(
 
 
 def _mask(shot: Shot) -> NDArray[np.bool_]:
-    """Where the head is, ``[H, W]``."""
+    """Mask of the head ``[H, W]``."""
     if shot.mask is not None:
         with opened(shot.mask) as image:
             if image.has_transparency_data:

@@ -15,7 +15,7 @@ from tasks.data.people.photograph import Portrait, photographs
 from tasks.errors import InputError
 from tasks.head.mesh import Mesh, visible
 from tasks.head.photographs import WHITE, Photographs
-from tasks.head.views import Cameras, Coloured
+from tasks.head.views import Cameras, Coloured, Evidence
 from tasks.randomness import generator
 from tasks.render.raster import pinhole
 from tasks.settings import TaskSettings
@@ -59,6 +59,20 @@ class HeadData:
         if self.portrait is None:
             return None
         return visible(self.portrait.vertices, self.portrait.faces)
+
+    @property
+    def in_colour(self) -> Evidence:
+        """All views in colour, neutral ones first."""
+        parts = [self.sensitive] if self.neutral is None else [self.neutral, self.sensitive]
+        own = self.sensitive.cameras
+        cameras = Cameras(
+            torch.cat([part.cameras.poses for part in parts]),
+            torch.cat([part.cameras.intrinsics for part in parts]),
+            own.height,
+            own.width,
+        )
+        seen = Coloured(torch.cat([part.images for part in parts]), cameras)
+        return Evidence(seen, None, self.background)
 
     @property
     def examples(self) -> int:

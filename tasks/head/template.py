@@ -52,7 +52,7 @@ def redistanced(mesh: Mesh, signs: Tensor, side: int) -> Tensor:
 
 @lru_cache(1)
 def counted() -> Tensor:
-    """What of the lattice counts ``[SIZE]``: 1 above the cut of the neck, 0 below."""
+    """Mask of the corners that count ``[SIZE]``: 1 above the cut of the neck, 0 below."""
     return (corners(LATTICE)[..., 1].flatten() > NECK).float()
 
 

@@ -27,12 +27,11 @@ from tasks.head.mesh import Mesh, compare, surface
 from tasks.head.remembered import remembered
 from tasks.head.shading import clay
 from tasks.head.stages import BASE, Stage, chosen
-from tasks.head.task import BACKGROUND, SHOWN, VIEWS, HeadData, HeadTask, turntable
-from tasks.head.views import Cameras, Coloured, Evidence
+from tasks.head.task import SHOWN, VIEWS, HeadData, HeadTask, turntable
 from tasks.params import Layout
 from tasks.randomness import Key
 from tasks.settings import EvaluationSettings, TaskSettings
-from tasks.types import Episode, Evaluation, Trainable
+from tasks.types import ClientData, Episode, Evaluation, Trainable
 
 HELD_OUT = 5_000  # number of the first person that no client is
 KEPT = 2_048  # fitted heads a process remembers
@@ -40,7 +39,7 @@ SETTLE = 40  # steps for colours alone at the start: untrained ones would push a
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(ClientData):
     """One client's head on the lattice (a :class:`tasks.types.ClientData`).
 
     Attributes:
@@ -52,14 +51,6 @@ class Shape:
     name: str
     truth: Tensor
     examples: int = 1
-
-    @property
-    def units(self) -> int:
-        return self.examples
-
-    @property
-    def parts(self) -> int:
-        return 1
 
 
 class Shapes(NamedTuple):
@@ -114,7 +105,7 @@ class HeadTemplate(Trainable):
     def _fitted(self, client: int) -> Tensor:
         """A client's head on the lattice, fitted on its own device to all its views."""
         data = self.people.client_data(client)
-        fit = Fit(everything(data), self.budget, 0, side=self.stages[0].grids[0])
+        fit = Fit(data.in_colour, self.budget, 0, side=self.stages[0].grids[0])
         for stage in self.stages:
             fit.run(stage)
         return template.cut(distances_of(fit))
@@ -204,7 +195,7 @@ class HeadTemplate(Trainable):
         """A newcomer's head after the local steps, and the mesh it began with: colours, then
         coefficients, then the grid."""
         steps = self.settings.template.local_steps
-        fit = Fit(everything(data), self.budget, 0, start=start, basis=template.basis(components))
+        fit = Fit(data.in_colour, self.budget, 0, start=start, basis=template.basis(components))
         fit.beta = torch.tensor(0.02)
         before = surface(fit.volume.distances)
         losses = BASE | {"neutral": 1.0, "prior": 1e-3}
@@ -226,21 +217,6 @@ class HeadTemplate(Trainable):
         data = self.settings.data.model_copy(update={"path": "", "hosted": ""})
         made = self.settings.model_copy(update={"head": few, "data": data})
         return HeadTask(made).client_data(number)
-
-
-def everything(data: HeadData) -> Evidence:
-    """All of a person's views in colour, as their own device sees them."""
-    own = data.sensitive
-    if data.neutral is None:
-        return Evidence(own, None, BACKGROUND)
-    cameras, other = own.cameras, data.neutral.cameras
-    both = Cameras(
-        torch.cat([other.poses, cameras.poses]),
-        torch.cat([other.intrinsics, cameras.intrinsics]),
-        cameras.height,
-        cameras.width,
-    )
-    return Evidence(Coloured(torch.cat([data.neutral.images, own.images]), both), None, BACKGROUND)
 
 
 def distances_of(fit: Fit) -> Tensor:

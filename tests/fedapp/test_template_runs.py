@@ -91,7 +91,7 @@ def test_plain_updates_name_their_owners_and_a_sum_its_members_unless_there_is_n
         for said in (lambda name: name == "secagg", lambda name: name.startswith("central-dp"))
     )
     # without noise the sum tells exactly who of a known gallery is in it; noise of 20 clips hides
-    # them (0.95 and more happens to 1 % by chance). At z = 1 it does not: one round is epsilon 4.4
+    # them (0.95 and more happens to 1 % by chance).
     assert summed == 1.0 and noised < 0.95
 
 

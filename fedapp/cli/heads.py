@@ -113,19 +113,28 @@ def people(
 def export(
     path: Annotated[Path, typer.Argument(help="a run folder")],
     out: Annotated[Path, typer.Option(help="folder to write")],
-    method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
-    seed: Annotated[int, typer.Option(help="default: the first")] = -1,
+    method: Annotated[str, typer.Option(help="default: the first one trained; of meshes all")] = "",
+    seed: Annotated[int, typer.Option(help="default: the first; of meshes all")] = -1,
     client: Annotated[
         int | None,
-        typer.Option(help="also this client's personal adapter, if it is on this machine"),
+        typer.Option(
+            help="also this client's personal adapter, if it is on this machine; its mesh alone"
+        ),
     ] = None,
     target: JsonOption = "",
 ) -> None:
-    """Write a talking-head run's adapter as diffusers loads it, its backbone and a model card."""
-    from fedapp.export import export_run
+    """Write a talking-head run's adapter as diffusers loads it, its backbone and a model card; or
+    the meshes of fitted heads, as .ply, .obj and .glb."""
+    from fedapp.export_meshes import MESHES, export_meshes
     from fedapp.store.runfolder import RunFolder
 
     folder = RunFolder.open(path.resolve())
+    if (folder.path / MESHES).is_dir():
+        files = export_meshes(folder, out.resolve(), method, seed, client)
+        console.print(f"{len(files['files'])} files: {out}", **PLAIN)
+        return write_json(target, files)
+    from fedapp.export import export_run
+
     facts = export_run(folder, out.resolve(), method, seed, client)
     console.print(f"exported to {out}{_whose(folder, client)}", **PLAIN)
     write_json(target, facts)

@@ -21,6 +21,9 @@ def portraits(
     first: Annotated[int, typer.Option(min=0, help="number of the first one")] = 0,
     style: Annotated[str, typer.Option(help="hair: short, long or mixed")] = "mixed",
     size: Annotated[int, typer.Option(min=16, max=1024, help="pixels per side")] = 128,
+    visemes: Annotated[
+        bool, typer.Option("--visemes", help="one row a person: the fifteen shapes of a mouth")
+    ] = False,
     target: JsonOption = "",
 ) -> None:
     """Draw procedural people from four sides, and with a smile: two in a row."""
@@ -36,15 +39,24 @@ def portraits(
     from tasks.head.task import FOCAL, looking
 
     cameras = looking(torch.tensor(AZIMUTHS), torch.full((len(AZIMUTHS),), 6.0), size)
+    from tasks.data.people.visemes import VISEMES
+
     rows = []
     for number in range(first, first + count):
         someone = person(number, style)
+        if visemes:
+            shown = [Portrait.of(someone, units) for units in VISEMES.values()]
+            front = [photographs(one, cameras.poses[:1], FOCAL * size, size) for one in shown]
+            rows.append(torch.cat([one.images[0] for one in front], 1))
+            continue
         shots = photographs(Portrait.of(someone), cameras.poses, FOCAL * size, size).images
         smile = photographs(Portrait.of(someone, SMILE), cameras.poses[:1], FOCAL * size, size)
         rows.append(torch.cat([*shots, smile.images[0]], 1))
-    if len(rows) % 2 and count > 1:
+    if visemes:
+        console.print(f"from left to right: {' '.join(VISEMES)}", **PLAIN)
+    if len(rows) % 2 and count > 1 and not visemes:
         rows.append(torch.ones_like(rows[0]))
-    if count > 1:
+    if count > 1 and not visemes:
         rows = [torch.cat(pair, 1) for pair in zip(rows[::2], rows[1::2], strict=True)]
     Image.fromarray((torch.cat(rows, 0) * 255).byte().numpy()).save(out)
     console.print(f"{count} people: {out}", **PLAIN)

@@ -70,6 +70,7 @@ class Geometry:
     def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
         order = shown.order
         from fedapp.report.geometry_figures import leak_frontier
+        from fedapp.report.mesh_viewer import VIEWER, meshes
 
         seed = shown.experiment.seed_list[0]
         views = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
@@ -93,6 +94,8 @@ class Geometry:
                 if view.endswith("-1")
             },
             "films": {m: media.video(f"{m}-{seed}-tour") for m in order},
+            "meshes": meshes(media.folder.path, list(order), seed),
+            "viewer": VIEWER,
         }
 
 

@@ -26,6 +26,15 @@ pictures, or one, of the same day or another, or the fitted geometry. Rear views
 {% if not people %}<p class="note">No pictures: report.pictures is off, or the run ended before its last evaluation.</p>{% endif %}
 {% if seen %}<h2>What the server had of client 0</h2>
 {% for m in order %}{% if seen[m] %}<figure><img src="{{ seen[m] }}" alt="uploads" style="max-width:100%"><figcaption>{{ titles[m] }}</figcaption></figure>{% endif %}{% endfor %}{% endif %}
+{% if meshes %}<h2>Turn them</h2>
+<p class="note">Drag, scroll, or use the arrow keys: all turn together. The files lie in the run's folder meshes/; `fedapp export` writes them as .ply, .obj and .glb.</p>
+<section class="card" id="meshes">
+{% for one in meshes %}<figure style="display:inline-block"><canvas width="300" height="300" tabindex="0" style="max-width:100%;cursor:grab;touch-action:none"></canvas><figcaption style="color:{{ colours[one.method] }}">client {{ one.client }}: {{ titles[one.method] }}</figcaption></figure>{% endfor %}
+</section>
+<script>{{ viewer|safe }}
+const packed = {{ meshes|map(attribute="mesh")|list|tojson }};
+show([...document.querySelectorAll("#meshes canvas")].map((canvas, i) => ({ canvas, mesh: meshOf(packed[i]) })));
+</script>{% endif %}
 <h2>Turntable of client 0</h2><section class="card">
 {% for m in order %}{% if films[m] %}<figure class="film" style="display:inline-block">{% if films[m][0] == "mp4" %}<video src="{{ films[m][1] }}" controls loop autoplay muted></video>{% else %}<img src="{{ films[m][1] }}" alt="a turn around the head">{% endif %}<figcaption>{{ titles[m] }}</figcaption></figure>{% endif %}{% endfor %}</section>
 {% endblock %}

@@ -304,9 +304,10 @@ class UploadArm:
 
     def _keep(self, meshes: dict[int, Mesh]) -> None:
         """Write the meshes into the run folder."""
+        from fedapp.export_meshes import MESHES
         from tasks.head.export import write_ply
 
-        folder = self.run.folder.path / "meshes"
+        folder = self.run.folder.path / MESHES
         folder.mkdir(exist_ok=True)
         for client, mesh in meshes.items():
             write_ply(folder / f"{self.method}-{self.seed}-{client:04d}.ply", mesh)

@@ -193,3 +193,23 @@ def test_people_are_objects_of_radiance_fields() -> None:
         within = (row >= 0) & (row < 24) & (column >= 0) & (column < 24)
         assert float(mask[row[within], column[within]].float().mean()) > 0.97
         assert float(within.float().mean()) > 0.9 and 0.1 < float(mask.float().mean()) < 0.7
+
+
+def test_visemes_move_the_mouth_and_nothing_else() -> None:
+    from tasks.data.people.visemes import VISEMES, blended
+
+    someone = person(3)
+    still = someone.shape()
+    places = head().base
+    for name, units in VISEMES.items():
+        assert set(units) <= set(head().units)
+        moved = (someone.shape(units) - still).norm(dim=1)
+        if name == "sil":
+            assert moved.max() == 0
+            continue
+        assert moved.max() > 0.01
+        # brows, eyes and scalp stay
+        assert moved[places[:, 1] > 0.2].max() < 1e-6, name
+    half = blended({"aa": 0.5, "sil": 0.5})
+    assert half == {"jawOpen": 0.325}
+    assert blended({"aa": 2.0}) == {"jawOpen": 1.0}

@@ -58,6 +58,8 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
             "ok": sum(event["clients"]["ok"] for event in rounds),
             "failed": sum(event["clients"]["failed"] for event in rounds),
         },
+        "rounds_skipped": sum(bool(event.get("skipped")) for event in rounds),
+        "groups_skipped": sum(len(event.get("groups_skipped") or {}) for event in rounds),
         "fallbacks": sum(len(event.get("fallbacks", [])) for event in rounds),
         "unseen": sum(len(event.get("unseen", [])) for event in rounds),
         "remarks": _remarks(rounds),

@@ -1,17 +1,16 @@
 """Secrets of a node, and a channel between two nodes that the server between them cannot read.
 
-Everything random that a client's pictures pass through outside of ``plain`` (initial weights of its
-head, noise, shares) is derived from a secret of its node: a server that names the streams would
-take
-them off again. A stream is a function of what it is for, so that a repeated request gets the same
-bits and never a second draw of the same noise.
+Everything random that a client's data pass through outside of ``plain`` (batches, jitter, diffusion
+noise, attendance; initial weights of a head, shares) is derived from a secret of its node: a server
+that names the streams would take them off again. A stream is a function of what it is for, so that
+a repeated request gets the same bits and never a second draw of the same noise.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -36,6 +35,7 @@ from privacy.secagg.primitives import (
     is_small_order,
     public_bytes,
 )
+from tasks.randomness import Secret
 
 LABEL = "fedapp node secret 1"
 SEED_BYTES = 16
@@ -50,10 +50,10 @@ class SecretDraws(Entropy):
 
 
 @dataclass(frozen=True)
-class NodeSecret:
+class NodeSecret(Secret):
     """A node's own key for pseudo-random functions."""
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def of(cls, identity: Ed25519PrivateKey) -> NodeSecret:
@@ -65,6 +65,10 @@ class NodeSecret:
         """A node that only exists in a simulation has none: runs stay reproducible by their
         seed."""
         return cls(sha256(canonical(["simulated", *map(str, name)])).digest())
+
+    def apart(self, *purpose: object) -> NodeSecret:
+        """Another secret, for one purpose: it tells nothing of this one."""
+        return NodeSecret(self.bytes("apart", *purpose))
 
     def bytes(self, *purpose: object) -> bytes:
         """32 bytes for one purpose (HMAC-SHA256 over its canonical text)."""

@@ -55,6 +55,15 @@ class PrivacySettings(Settings):
         "auto",
         description="who masks with whom; auto: everybody up to 100 nodes, k neighbours above",
     )
+    exact: bool = Field(
+        False,
+        description="secagg in the provable mode: sums tell the sum of pictures and nothing else",
+    )
+    group_size: int = Field(
+        0,
+        ge=0,
+        description="nodes of a fixed group of an exact sum (secagg), at least; 0: one group",
+    )
     roster: str = Field(
         "", description="JSON file with the identity keys of nodes and server; empty: simulation"
     )

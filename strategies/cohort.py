@@ -29,7 +29,7 @@ from strategies.types import Bounds, Broadcast, Contribution, LocalResult, Paylo
 from strategies.uploads import Inspect, Shot, look
 from tasks.errors import InputError, UnusableDataError
 from tasks.params import is_finite
-from tasks.randomness import Key, generator
+from tasks.randomness import Key, Secret, generator
 from tasks.types import Trainable
 
 log = logging.getLogger("fedapp.cohort")
@@ -75,6 +75,18 @@ class CohortResult:
     unseen: list[str] = field(default_factory=list)
 
 
+def refuse_other_data(task: Trainable, cohort: Sequence[Any]) -> None:
+    """Raise :class:`UnusableDataError` for a client whose data a bound from the model alone is not
+    about: it holds one signal of as many numbers as the task says."""
+    for data in cohort:
+        signals = data.signals
+        if len(signals) != 1 or signals[0].support.stored.numel() != task.outputs_of_a_picture:
+            raise UnusableDataError(
+                f"privacy.exact is about one picture of {task.outputs_of_a_picture} numbers a "
+                "client (data.size): this one holds something else"
+            )
+
+
 def chunk_width(working_set: int, device: torch.device) -> int:
     """Number of clients that keep ``working_set`` bytes each and are trained at once."""
     need = max(working_set, 1)
@@ -94,6 +106,8 @@ class CohortTrainer:
         release: makes the sum.
         settings: of the local loop.
         store: keeps what clients remember; needed if the rule or the learner remembers anything.
+        secret: of the node, which all random choices that data pass through are derived from;
+            ``None``: they follow from the seed, which the server knows.
         inspect: scores uploads as a curious server would; ``None``: nobody looks.
         chunk: clients trained at once; 0: as memory allows.
         tell: turns a client's failure into the text that is reported.
@@ -107,6 +121,7 @@ class CohortTrainer:
         release: Release,
         settings: LearnerSettings,
         store: MemoryStore | None = None,
+        secret: Secret | None = None,
         inspect: Inspect | None = None,
         chunk: int = 0,
         tell: Callable[[BaseException], str] = describe,
@@ -116,6 +131,7 @@ class CohortTrainer:
         self.rule = rule
         self.release = release
         self.settings = settings
+        self.secret = secret
         self.inspect = inspect
         self.chunk = chunk
         self.tell = tell
@@ -126,6 +142,9 @@ class CohortTrainer:
         self, received: Broadcast, assignment: Assignment, pictures: bool = False
     ) -> CohortResult:
         """Train the assigned clients from the received model and add them up."""
+        if self.release.provable:
+            extra = {name: tensor.double() for name, tensor in received.extra.items()}
+            received = replace(received, model=received.model.double(), extra=extra)
         result = CohortResult()
         drawn = list(zip(assignment.clients, assignment.versions, strict=True))
         jobs = self._attending(received, assignment, drawn, result)
@@ -167,7 +186,7 @@ class CohortTrainer:
         for job in drawn:
             memory = self.memory.recall_or_blank(job, received.model)
             chance = float(self.rule.attendance(memory)[0])
-            coin = generator("attendance", assignment.seed, assignment.round, job[0])
+            coin = generator(*self._stream("attendance", assignment, job[0]))
             if float(torch.rand((), generator=coin)) < chance:
                 staying.append(job)
             else:
@@ -265,7 +284,10 @@ class CohortTrainer:
         """Raise ``ArithmeticError`` for an update that holds NaN or infinity."""
         # a sum is finite only if every summand is: reading it alone is enough, unless it is made of
         # integers
-        if is_finite(contribution.vector if self.release.private else payload.vector):
+        given = contribution.vector if self.release.private else payload.vector
+        # under an exact sum who has no weight would add zero, and be counted
+        weighs = not self.release.exact() or is_finite(contribution.weight)
+        if is_finite(given) and weighs:
             return
         if clients > 1:
             bad = int((~torch.isfinite(contribution.vector).all(dim=1)).sum())
@@ -277,15 +299,21 @@ class CohortTrainer:
     ) -> tuple[list[Any], dict[str, Tensor], LocalResult]:
         """The clients' data, their memories, and what they trained, in the model's dtype."""
         cohort = [self._data(client) for client, _ in chunk]
+        if self.release.provable:
+            refuse_other_data(self.task, cohort)
         memory = self.memory.recall(chunk, received.model)
-        keys: list[Key] = [
-            ("batches", assignment.seed, assignment.round, client) for client, _ in chunk
-        ]
+        keys = [self._stream("batches", assignment, client) for client, _ in chunk]
         local = self._fit(self.task, self.rule, received, cohort, memory, keys, self.settings)
         # weights are made of counts: one dtype, or a weighted sum of a chunk is not even defined
         delta = local.delta
         local = replace(local, steps=local.steps.to(delta), examples=local.examples.to(delta))
         return cohort, memory, local
+
+    def _stream(self, purpose: str, assignment: Assignment, client: int) -> Key:
+        """Name of a client's stream in a round. (The arm is not in it: methods are compared on the
+        same batches.)"""
+        name: Key = (purpose, assignment.seed, assignment.round, client)
+        return name if self.secret is None else (self.secret, *name)
 
     def _data(self, client: int) -> Any:
         """The data of a client; what is wrong with them is that client's failure, not

@@ -25,6 +25,8 @@ class Release:
         sensitivity: S, the largest norm of what a client adds; infinite where nothing bounds it.
         length: numbers in the vector that leaves a node.
         state: what the release itself adapts from round to round.
+        provable: nodes take part only where no clip can act (:mod:`privacy.exact`), in double
+            precision.
         metric_ranges: metrics that travel inside the sum, with the range they are bounded to.
     """
 
@@ -32,6 +34,7 @@ class Release:
     masked: ClassVar[bool] = False
     placement: ClassVar[Literal["none", "central", "distributed"]] = "none"
     multiplier: float = 0.0
+    provable: bool = False
     sensitivity: float = math.inf
     length: int
     state: dict[str, float]
@@ -41,6 +44,12 @@ class Release:
     def noised(self) -> bool:
         """Whether it is charged to a privacy budget."""
         return self.placement != "none"
+
+    @classmethod
+    def exact(cls) -> bool:
+        """Whether the server sees sums over nodes exactly, and nothing else: such sums are of fixed
+        groups, every one of them whole."""
+        return cls.masked and cls.placement == "none"
 
     @property
     def own_noise(self) -> float:

@@ -59,7 +59,9 @@ class LearnerSettings(Settings):
     )
     outer_rate: float = Field(0.006, gt=0, description="step size of the outer steps")
     outer_clip: float = Field(5.0, ge=0, description="norm limit of the outer gradient; 0: none")
-    batch_size: int = Field(64, ge=1, description="samples in a batch, drawn with replacement")
+    batch_size: int = Field(
+        64, ge=0, description="samples in a batch, drawn with replacement; 0: all, each once"
+    )
     options: Options = Field("{}", description="a JSON object for a learner of your own")
     fedmenf: FedMeNFSettings = Field(default_factory=lambda: FedMeNFSettings())
     meta_nsgd: MetaNsgdSettings = Field(default_factory=lambda: MetaNsgdSettings())

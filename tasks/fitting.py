@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tasks.adaptation import Adaptation
 from tasks.data.pictures import contact_sheet
+from tasks.errors import UnusableDataError
 from tasks.params import Layout
 from tasks.randomness import Key, generator
 from tasks.settings import EvaluationSettings
@@ -24,6 +25,7 @@ from tasks.types import Batch, Derivatives, Episode, Evaluation, Trainable
 
 # Rendering is cut into blocks of this many field evaluations, so that memory stays bounded.
 SAMPLES_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}
+WHOLE_PASS = 4096  # samples a whole pass is taken to have where memory is planned
 SAMPLES_HELD = 1 << 21  # of a cohort's coming steps, looked up together
 
 
@@ -72,6 +74,7 @@ class FieldTask(Trainable):
 
     family = "field"
     renders = True
+    whole_passes = True
 
     def __init__(
         self,
@@ -114,9 +117,11 @@ class FieldTask(Trainable):
         batch_size: int,
         device: torch.device,
     ) -> Callable[[int], Episode]:
+        passes = batch_size == 0
+        batch_size = batch_size or samples_of_each(cohort)
         shape = (count, inner_steps + 1, batch_size)
         draws = [
-            _ClientBatches(holding, shape, key, self.jitter)
+            _ClientBatches(holding, shape, key, self.jitter, passes)
             for holding, key in zip(cohort, keys, strict=True)
         ]
         width = max(1, SAMPLES_HELD // (len(cohort) * (inner_steps + 1) * batch_size))
@@ -140,7 +145,7 @@ class FieldTask(Trainable):
         return [Batch(*pair) for pair in zip(batches.inputs, batches.targets, strict=True)]
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:
-        return self.field.working_set(batch_size, inner_steps)
+        return self.field.working_set(batch_size or WHOLE_PASS, inner_steps)
 
     @torch.no_grad()
     def predict(self, params: Tensor, inputs: Tensor) -> Tensor:
@@ -172,6 +177,23 @@ class FieldTask(Trainable):
         return Adaptation(self, model, settings).evaluate(self.held_out(), tune)
 
 
+def samples_of_each(cohort: Sequence[ClientSignals]) -> int:
+    """Samples of a whole pass, which all of a cohort take together.
+
+    Raises:
+        UnusableDataError: a client holds several signals, or others than it is queried on, or not
+            as many samples as the rest.
+    """
+    first = len(cohort[0].signals[0].support)
+    for holding in cohort:
+        whole = len(holding.signals) == 1 and holding.signals[0].whole
+        if not whole or len(holding.signals[0].support) != first:
+            raise UnusableDataError(
+                "a whole pass (learner.batch-size = 0) needs one signal per client, all of one size"
+            )
+    return first
+
+
 class _ClientBatches:
     """Batches of one client by outer step: K from the support and one from the query of one signal.
 
@@ -182,15 +204,24 @@ class _ClientBatches:
         shape: ``(outer steps, K + 1, B)``.
         key: name of the client's own random stream.
         jitter: whether samples carry a random number as one more input.
+        passes: whether every batch is all samples in their order, instead of some drawn.
     """
 
     def __init__(
-        self, holding: ClientSignals, shape: tuple[int, int, int], key: Key, jitter: bool
+        self,
+        holding: ClientSignals,
+        shape: tuple[int, int, int],
+        key: Key,
+        jitter: bool,
+        passes: bool = False,
     ) -> None:
         self.signals = holding.signals
         stream = generator(*key)
         count, batches, width = shape
-        if len(self.signals) == 1 and self.signals[0].whole:
+        if passes:
+            self.signal = torch.zeros(count, dtype=torch.long)
+            self.index = torch.arange(width).expand(shape)
+        elif len(self.signals) == 1 and self.signals[0].whole:
             self.signal = torch.zeros(count, dtype=torch.long)
             self.index = torch.randint(len(self.signals[0].support), shape, generator=stream)
         else:

@@ -6,6 +6,9 @@ same pixels. Pictures of different clients may differ in size.
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from tasks.data import bundled
 from tasks.data.layouts import DatasetLayout, Holder
 from tasks.data.sources import DatasetFolder, PictureFolder, Procedural, is_picture_folder
@@ -14,7 +17,7 @@ from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.fitting import FieldTask, Source
 from tasks.settings import DataSettings, TaskSettings
-from tasks.signals import Signal, sampled
+from tasks.signals import Lattice, Signal, sampled
 
 
 def check_channels(data: DataSettings) -> None:
@@ -44,9 +47,21 @@ def source_of(data: DataSettings) -> Source:
 class ImageTask(FieldTask):
     """:class:`tasks.types.Task` for pictures, RGB or grey, of any size."""
 
+    bounds_gradients = True
+
     def __init__(self, settings: TaskSettings) -> None:
         data = settings.data
         shape = settings.field
         check_channels(data)
         field = Siren(2, data.channels, shape.width, shape.depth, shape.omega)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
+        self.siren = field
+        self.size = data.size
+
+    @property
+    def outputs_of_a_picture(self) -> int:
+        return self.size**2 * self.siren.outputs
+
+    def outputs(self, model: Tensor) -> tuple[Tensor, Tensor]:
+        places = Lattice((self.size, self.size))[torch.arange(self.size**2)]
+        return self.siren.linearised(model, places)

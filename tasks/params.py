@@ -104,5 +104,18 @@ def scaled_bmm(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 def clip(rows: Tensor, limit: float) -> Tensor:
-    """Each row of ``[C, P]`` scaled to L2 norm at most ``limit`` (0: unchanged)."""
-    return rows if limit == 0 else rows * clip_factor(norms(rows), limit)
+    """Each row of ``[C, P]`` scaled to L2 norm at most ``limit`` (0: unchanged).
+
+    Where the squares of a row overflow in single precision its norm is taken in double: by an
+    infinite one it would become zero, and its client would count without adding anything.
+    """
+    import torch
+
+    if limit == 0:
+        return rows
+    norm = norms(rows)
+    factor = clip_factor(norm, limit)
+    if rows.dtype == torch.float32:
+        wide = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float64)
+        factor = torch.where(torch.isinf(norm), clip_factor(wide, limit).float(), factor)
+    return rows * factor

@@ -171,6 +171,18 @@ class Trainable(Task):
 
     layout: Layout
     derivatives: Derivatives
+    whole_passes: ClassVar[bool] = False  # a batch of 0 samples stands for all of them, each once
+    bounds_gradients: ClassVar[bool] = False  # its loss is the mean squared error of `outputs`
+
+    @property
+    def outputs_of_a_picture(self) -> int:
+        """M, numbers of a client's data (tasks that bound gradients)."""
+        raise NotImplementedError(f"{type(self).__name__}.outputs_of_a_picture")
+
+    def outputs(self, model: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``model [P]`` says of all samples, ``[M]``, and its Jacobian ``[M, P]``, without any
+        data (tasks that bound gradients)."""
+        raise NotImplementedError(f"{type(self).__name__}.outputs")
 
     @property
     def most_examples(self) -> int:

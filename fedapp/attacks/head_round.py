@@ -16,6 +16,7 @@ from torch import Tensor
 from fedapp.attacks.next_round import NextRound, Row
 from fedapp.store.runfolder import RunFolder
 from tasks.errors import InputError
+from tasks.randomness import Key
 from tasks.talking_head.adapters import Adapters
 from tasks.talking_head.encoding import NoisedBatches, encode
 from tasks.talking_head.person import Person
@@ -77,12 +78,12 @@ class HeadRound(NextRound):
         alphas = self.model_.alphas
         pairs = max(1, PROBES // window)
         steps = torch.linspace(0.02, 0.4, pairs).mul(len(alphas)).long().view(1, 1, pairs)
-        picks = []
+        picks: list[tuple[Tensor, Tensor, Tensor, Key]] = []
         for data in self.public:
             clip = torch.arange(pairs) % len(data.mel)
             room = torch.tensor([len(data.mel[index]) - window for index in clip.tolist()])
             first = (torch.linspace(0, 1, pairs) * room).long()
-            picks.append((clip.view(1, 1, -1), first.view(1, 1, -1), steps, 0))
+            picks.append((clip.view(1, 1, -1), first.view(1, 1, -1), steps, (0,)))
         return NoisedBatches(self.public, picks, window, alphas).batch(0, 0)
 
     @torch.no_grad()

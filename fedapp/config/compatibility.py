@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fedapp.config.exact import refuse_exact
 from fedapp.metric_names import OURS
 from privacy.releases import RELEASES
 from privacy.sampling import Sampler
@@ -68,6 +69,8 @@ def refuse_sums(experiment: Experiment) -> None:
     refuse(learners, experiment.clients, experiment.learner, experiment.runtime)
     refuse_mismatched(experiment, task, learners, rule)
     refuse_attendance(release, experiment)
+    refuse_exact(experiment, task, learners, rule, release)
+    refuse_whole_passes(experiment, task)
     if rule.counts_steps:
         refuse_noised_steps(experiment.rule, release, experiment.release, experiment.learner)
     refuse_private(
@@ -201,6 +204,17 @@ def refuse_mismatched(
             True,
             f"an upload of task {experiment.task} renders to nothing by itself",
             "set it to false",
+        )
+
+
+def refuse_whole_passes(experiment: Experiment, task: type[Task]) -> None:
+    """A batch of all samples, where a task has no such thing."""
+    if experiment.learner.batch_size == 0 and not getattr(task, "whole_passes", False):
+        raise InputError(
+            "learner.batch-size",
+            0,
+            f"task {experiment.task} draws its batches",
+            "use 1 or more",
         )
 
 

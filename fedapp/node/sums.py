@@ -16,7 +16,7 @@ from flwr.app import RecordDict
 from fedapp.identity import fingerprint
 from fedapp.node.device import Device, offered_folder, pieces_of
 from fedapp.node.orders import pinned, refuse_order
-from privacy.secagg.identity import POLICY_FILE, Policy
+from privacy.secagg.identity import KEY_FILE, POLICY_FILE, Policy, load_identity
 from privacy.secagg.messages import RefusalError
 from strategies.failures import describe
 from tasks import TASKS
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from privacy.flower.node import SecureNode
+    from privacy.node_secret import NodeSecret
     from privacy.releases.lattice import LatticeRelease
     from strategies.cohort import CohortResult, CohortTrainer
     from strategies.flower.wire import Order
@@ -50,7 +51,8 @@ class SumsNode:
         node = self._secure_node(content)
         if name == "masked":
             order, received = self._order(content)
-            return node.masked(content, order, lambda: self._train(order, received))
+            release = self.device.release_type
+            return node.masked(content, order, release, lambda: self._train(order, received))
         if name == "share":
             return node.share(content, self.device.experiment.release, self._release(content))
         legs = {"advertise": node.advertise, "confirm": node.confirm, "unmask": node.unmask}
@@ -108,7 +110,9 @@ class SumsNode:
             state_dir,
             order.inspect,
             device.simulated,
+            self._secret(order),
         )
+        self._refuse_biting_clips(trainer, received)
         extra = {name: tensor.to(place) for name, tensor in received.extra.items()}
         received = Broadcast(received.model.to(place), extra, received.round)
         pictures = order.pictures and device.simulated
@@ -118,6 +122,29 @@ class SumsNode:
             for client, reason in result.failures.items():
                 log.warning("client %d abstains: %s", client, reason)
         return result
+
+    def _refuse_biting_clips(self, trainer: CohortTrainer, received: Broadcast) -> None:
+        """In the provable mode, raise :class:`RefusalError` for a model at which a clip could act,
+        before any data are read."""
+        if not trainer.release.provable:
+            return
+        from privacy.exact import Bounds, objection
+
+        learner = trainer.settings
+        clips = Bounds(learner.outer_clip, self.device.experiment.privacy.clip_norm)
+        if reason := objection(trainer.task, received.model, learner, clips):
+            raise RefusalError(reason)
+
+    def _secret(self, order: Order) -> NodeSecret | None:
+        """What this node's draws follow from: outside of ``plain`` its identity, so that no server
+        can make them again; another run has others."""
+        from privacy.node_secret import NodeSecret
+
+        device = self.device
+        if not device.release_type.private:
+            return None
+        identity = load_identity(device.key_folder(order.state_dir) / KEY_FILE)
+        return NodeSecret.of(identity).apart("draws of sums", order.run)
 
     # ------------------------------------------------------------------ secure sums
     def _secure_node(self, content: RecordDict, offer: str = "at") -> SecureNode:
@@ -168,7 +195,13 @@ class SumsNode:
 
 @lru_cache(maxsize=64)
 def _trainer(
-    config: str, method: str, seed: int, state_dir: str, inspect: bool, simulated: bool
+    config: str,
+    method: str,
+    seed: int,
+    state_dir: str,
+    inspect: bool,
+    simulated: bool,
+    secret: NodeSecret | None,
 ) -> tuple[CohortTrainer, torch.device]:
     """The trainer of one method at one seed, kept from round to round."""
     import torch
@@ -199,6 +232,7 @@ def _trainer(
         release,
         pieces.experiment.learner,
         store=ClientState(Path(state_dir) / f"{method}-{seed}") if memory else None,
+        secret=secret,
         inspect=render_attack if inspect else None,
         chunk=runtime.chunk,
         # a private release sends no failures at all: its node may say all in its own log

@@ -194,6 +194,7 @@ class Comparison:
             "seconds": report.seconds,
             "epsilon": report.epsilon,
             "skipped": report.skipped or None,
+            "groups_skipped": {str(g): why for g, why in sorted(report.groups_skipped.items())},
             "remarks": {str(n): what for n, what in sorted(report.remarks.items())},
             "metrics": report.metrics,
         }
@@ -206,6 +207,11 @@ class Comparison:
             name_of(arm), report.clients, len(report.failures),
             "".join(f"{part}, " for part in _known(report)), report.seconds,
         )  # fmt: skip
+        if report.skipped:
+            log.warning(
+                "round %d %s skipped, the model stays: %s",
+                report.number, name_of(arm), report.skipped,
+            )  # fmt: skip
         for client, reason in sorted(report.failures.items()):
             log.warning(
                 "round %d %s: client %d left out: %s",

@@ -141,9 +141,11 @@ class Sums:
         settings = self._settings(simulated=all(node.hosts is None for node in nodes))
         if not protection.masked:
             return FederatedRounds(self.federation, release, nodes, settings, **named)
+        from privacy.flower.exact_rounds import ExactRounds
         from privacy.flower.rounds import SecureRounds
 
-        return SecureRounds(
+        kind = ExactRounds if release.exact() else SecureRounds
+        return kind(
             self.federation,
             release,
             nodes,
@@ -199,6 +201,7 @@ class Sums:
             pictures=pictures,
             epsilon=self.run.protection.epsilon(),
             skipped=report.skipped,
+            groups_skipped=report.groups_skipped,
             remarks=report.remarks,
             fallbacks=report.fallbacks,
             unseen=report.unseen,

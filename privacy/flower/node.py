@@ -27,6 +27,7 @@ from privacy.flower.wire import (
 )
 from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.client import SecAggClient
+from privacy.secagg.groups import GroupPin, group_of
 from privacy.secagg.identity import (
     KEY_FILE,
     Policy,
@@ -41,6 +42,7 @@ from strategies.flower.records import record
 if TYPE_CHECKING:
     from strategies.cohort import CohortResult
     from strategies.flower.wire import Order
+    from strategies.release import Release
 
 
 class SecureNode:
@@ -72,6 +74,7 @@ class SecureNode:
         )
         limits = (self.policy.epsilon_max, self.policy.delta)
         self.witness = Witness(folder / "ledger-seen.json", self.roster.server, *limits)
+        self.groups = GroupPin(folder)
         self.member = member
         self.config = config
         self.hosts = hosts
@@ -91,6 +94,8 @@ class SecureNode:
             or release.objection(public, len(terms.prekeys), terms.least, self.policy.colluding)
             or self._objection(terms, public, work)
         )
+        if release.exact() and not objection:
+            objection = self._objection_to_exact(terms, work, release)
         if terms.degree < len(terms.prekeys) - 1 and release.placement == "distributed":
             objection = "distributed noise is counted over a complete graph"
         if objection:
@@ -100,6 +105,16 @@ class SecureNode:
                 raise RefusalError("noised work that names no entry of the budget's ledger")
             self.see_ledger(content, release.multiplier, work["ledger"])
         return RecordDict({RECORD: pack_table(b"", self.client.share(terms), "boxes")})
+
+    def _objection_to_exact(
+        self, terms: Terms, work: dict[str, Any], release: LatticeRelease
+    ) -> str:
+        """Reason to refuse a sum without noise: not of the whole group, or of another one."""
+        if self.policy.exact and not release.provable:
+            return "this node enters sums without noise in the provable mode alone"
+        if terms.least != len(terms.prekeys):
+            return f"a sum without noise is of all {len(terms.prekeys)} members or of none"
+        return self.groups.objection(group_of(work["clients"]))
 
     def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
         """Reason to refuse this work; empty if each client is named once, on one node, and as many
@@ -130,10 +145,14 @@ class SecureNode:
         return ""
 
     def masked(
-        self, content: RecordDict, order: Order, train: Callable[[], CohortResult]
+        self,
+        content: RecordDict,
+        order: Order,
+        release: type[Release],
+        train: Callable[[], CohortResult],
     ) -> RecordDict:
         """Train and mask, if this is what was agreed on: nothing is trained or remembered
-        otherwise."""
+        otherwise. Under an exact sum all clients add something, or the node is missing."""
         import torch
 
         from strategies.flower.wire import pack_sum
@@ -152,7 +171,13 @@ class SecureNode:
             raise RefusalError("the order or the model is not what was agreed on")
         if order.config != self.config:
             raise RefusalError("the server's configuration is not this node's")
+        if release.exact():
+            arm = f"{order.run} {order.method} {assignment.seed}"
+            self.groups.enter(group_of(work["clients"]), arm, assignment.round)
         result = train()
+        if release.exact() and result.failures:
+            # zero and counted, a member would be told apart by what the others add to
+            raise RefusalError("not all clients of this node can take part in a sum without noise")
         assert result.payload is not None, "a private release always closes with a vector"
         vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
         accused = self.client.mask(session, model, unpack_table(said, "boxes"), vector)

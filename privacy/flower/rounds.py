@@ -42,7 +42,7 @@ from privacy.settings import PrivacySettings
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.records import content_of
 from strategies.flower.roster import Node
-from strategies.flower.rounds import FederatedRounds, RoundReport
+from strategies.flower.rounds import FederatedRounds, RoundReport, Sum
 from strategies.flower.wire import Order, pack_broadcast, pack_order, unpack_sum
 from strategies.release import Release
 from strategies.types import Payload, Public
@@ -124,11 +124,13 @@ class SecureRounds(FederatedRounds):
 
     def _collect(
         self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
-    ) -> tuple[Payload | None, Public]:
+    ) -> list[Sum]:
         nodes = {node.partition: node for node, _ in orders}
         own = {node.partition: order for node, order in orders}
         try:
-            return self._secure_sum(grid, nodes, own, report)
+            total = self._secure_sum(grid, self._without_suspects(nodes, own, report), own, report)
+            self.sessions.spoilt = 0
+            return [total]
         except AbortedError as error:
             self.sessions.spoilt += 1
             if not error.spoilt or self.sessions.spoilt >= MOST_SPOILT:
@@ -141,7 +143,7 @@ class SecureRounds(FederatedRounds):
             report.remarks |= error.suspects
             report.skipped = str(error)
             report.clients.clear()
-            return None, {}
+            return []
         except ValueError as error:
             raise self._stopped(error, report) from error
 
@@ -155,8 +157,7 @@ class SecureRounds(FederatedRounds):
 
     def _secure_sum(
         self, grid: Grid, nodes: dict[int, Node], orders: dict[int, Order], report: RoundReport
-    ) -> tuple[Payload, Public]:
-        nodes = self._without_suspects(nodes, orders, report)
+    ) -> Sum:
         self._restock(grid, nodes, orders, report)
         ready = [member for member in sorted(nodes) if self.sessions.stock.get(member)]
         if not ready:
@@ -216,14 +217,15 @@ class SecureRounds(FederatedRounds):
         )
 
         total = server.finish()
-        self.sessions.spoilt = 0
+        counted = 0
         report.remarks |= server.remarks
         for member in survivors:  # in the sum, whatever became of the node afterwards
             clients = orders[member].assignment.clients
+            counted += len(clients)
             report.clients.extend(clients)
             for client in clients:
                 report.failures.pop(client, None)
-        return Payload(torch.from_numpy(total.view("int32")), 0.0, {}, len(report.clients)), public
+        return Sum(Payload(torch.from_numpy(total.view("int32")), 0.0, {}, counted), public)
 
     def _upload(
         self,
@@ -366,7 +368,8 @@ def graph_of(nodes: int, privacy: PrivacySettings, release: Release) -> Graph:
     unmask fewer.
     """
     threshold = privacy.threshold or default_threshold(nodes)
-    least = max(threshold, Policy().min_nodes)
+    # an exact sum is of the whole group
+    least = nodes if release.exact() else max(threshold, Policy().min_nodes)
     everybody = (
         privacy.graph == "complete" or nodes <= COMPLETE_UP_TO or release.placement == "distributed"
     )

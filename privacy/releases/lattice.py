@@ -59,6 +59,7 @@ class LatticeRelease(Release):
         self.length = self.joint.length + CHECK
         self.sensitivity = self.joint.sensitivity
         self.state = {"clip": settings.clip_norm}
+        self.provable = settings.exact
         self.multiplier = settings.noise_multiplier if self.noised else 0.0
 
     # ------------------------------------------------------------------ one round

@@ -168,6 +168,8 @@ class Policy:
             among ``designs``, heads alone (another task would read the same pictures without an
             operator).
         looks: held-out views whose scores may be told, over all runs of this node's life.
+        exact: this node enters sums without noise in the provable mode alone
+            (:mod:`privacy.exact`).
         plugins: ``"package.module:Name"`` references that a run may have this node import, beside
             what fedapp brings and what is installed with entry points.
     """
@@ -185,6 +187,7 @@ class Policy:
     pixels: int = 64
     tasks: tuple[str, ...] = ()
     looks: int = 0
+    exact: bool = False
     plugins: tuple[str, ...] = ()
 
     @classmethod
@@ -211,6 +214,8 @@ class Policy:
                     raise ValueError(f"{name} = {value!r}")
             if not isinstance(policy.operator, str):
                 raise ValueError(f"operator = {policy.operator!r}")
+            if not isinstance(policy.exact, bool):
+                raise ValueError(f"exact = {policy.exact!r}")
             return policy
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(

@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -69,6 +70,23 @@ class RoundSettings:
     config: str = ""
 
 
+class Sum(NamedTuple):
+    """A sum over nodes, and the public numbers it was made with."""
+
+    total: Payload
+    public: Public
+
+
+def together(parts: Sequence[Aggregate]) -> Aggregate:
+    """The aggregate of several sums of one round: means weighted, sums added."""
+    if len(parts) == 1:
+        return parts[0]
+    weight = sum(part.weight for part in parts)
+    mean = torch.stack([part.mean * (part.weight / weight) for part in parts]).sum(0)
+    scalars = {name: sum(part.scalars[name] for part in parts) for name in parts[0].scalars}
+    return Aggregate(mean, weight, scalars, sum(part.count for part in parts))
+
+
 @dataclass
 class RoundReport:
     """The outcome of a round: who was counted, who failed and why, metrics by client, its cost."""
@@ -84,6 +102,7 @@ class RoundReport:
     fallbacks: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     skipped: str = ""
+    groups_skipped: dict[int, str] = field(default_factory=dict)  # of a sum without noise, and why
     remarks: dict[int, str] = field(default_factory=dict)  # nodes, by number, and how
     bytes_up: int = 0
     bytes_down: int = 0
@@ -156,16 +175,16 @@ class FederatedRounds(Strategy):
             self.federation.skip(number)
         else:
             try:
-                total, public = self._collect(grid, orders, report)
+                sums = self._collect(grid, orders, report)
                 if report.skipped:
                     self.federation.skip(number)
                 else:
-                    self._close(total, public, report)
+                    self._close(sums, report)
             except StoppedError as error:
                 if self.charge:
                     self.charge.aborted(str(error))
                 raise
-            if self.charge and total is None:
+            if self.charge and not sums:
                 self.charge.aborted(report.skipped)
             elif self.charge:
                 self.charge.released(report.clients)
@@ -222,21 +241,24 @@ class FederatedRounds(Strategy):
 
     def _collect(
         self, grid: Grid, orders: Sequence[tuple[Node, Order]], report: RoundReport
-    ) -> tuple[Payload | None, Public]:
-        """One leg: train, and add up the answers as they come. Returns the sum and the numbers it
-        was made with."""
+    ) -> list[Sum]:
+        """One leg: train, and add up the answers as they come. Returns the round's sums (one) with
+        the numbers they were made with; none if the round is skipped."""
         fold = Fold()
         messages = self._messages(orders, report)
         for slot, reply in exchange(grid, messages, self.settings.timeout, self.settings.in_flight):
             self._take(slot, reply, orders[slot][1], fold, report)
-        return fold.total, orders[0][1].assignment.public if orders else {}
+        if fold.total is None:
+            return []
+        return [Sum(fold.total, orders[0][1].assignment.public if orders else {})]
 
-    def _close(self, total: Payload | None, public: Public, report: RoundReport) -> None:
-        if len(report.clients) < self.settings.min_clients or total is None:
+    def _close(self, sums: Sequence[Sum], report: RoundReport) -> None:
+        if len(report.clients) < self.settings.min_clients or not sums:
             raise StoppedError(self._too_few(report))
         report.clients.sort()
+        public = sums[0].public
         try:
-            aggregate = self.release.decode(total, public)
+            aggregate = together([self.release.decode(*each) for each in sums])
         except EmptySumError as error:
             report.skipped = str(error)
             self.federation.skip(report.round)
@@ -347,7 +369,8 @@ class FederatedRounds(Strategy):
         fold = Fold()
         for slot, (message, order) in enumerate(orders):
             self._take(slot, answers.get(message.metadata.message_id), order, fold, report)
-        self._close(fold.total, orders[0][1].assignment.public, report)
+        public = orders[0][1].assignment.public
+        self._close([Sum(fold.total, public)] if fold.total is not None else [], report)
         return self._judged(), _means(report)
 
     def configure_evaluate(

@@ -39,6 +39,7 @@ class TurnReport:
         pictures: images ``[H, W, 1 or 3]`` by file name.
         epsilon: spent by the population so far; ``None`` without a privacy budget.
         skipped: why nothing was learned; empty if something was.
+        groups_skipped: fixed groups of which no sum was made, and why.
         remarks: what was noticed of single nodes that does not fit the protocol, by node.
         fallbacks: what chunks of clients failed with before they were trained one by one.
         unseen: why uploads could not be looked at.
@@ -54,6 +55,7 @@ class TurnReport:
     pictures: dict[str, Tensor] = field(default_factory=dict)
     epsilon: float | None = None
     skipped: str = ""
+    groups_skipped: dict[int, str] = field(default_factory=dict)
     remarks: dict[int, str] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)

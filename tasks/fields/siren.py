@@ -83,6 +83,19 @@ class Siren:
         """Mean squared error over samples and channels, one value per client ``[C]``."""
         return (self(params, batch.inputs) - batch.targets).square().mean((1, 2))
 
+    def linearised(self, params: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """``params [P], inputs [N, i]`` -> outputs ``[N o]`` and their Jacobian ``[N o, P]``."""
+        count = len(inputs)
+        rows = params.expand(count, -1)  # every sample as a client of its own
+        inputs = inputs.to(params)[:, None]
+        parts = []
+        for channel in range(self.widths[-1]):
+            values, tape = self.network.forward(rows, inputs)
+            delta = torch.zeros_like(values)
+            delta[..., channel] = 1
+            parts.append(self.network.backward(rows, tape, delta))
+        return (values[:, 0] + 0.5).flatten(), torch.stack(parts, 1).flatten(0, 1)
+
 
 class SirenDerivatives(ByHand):
     r""":class:`tasks.types.Derivatives` of :meth:`Siren.loss`: :math:`\delta_L = \frac{2}{Bo}(y -
@@ -94,8 +107,9 @@ class SirenDerivatives(ByHand):
     def evaluate(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape]:
         count = batch.targets.shape[1] * batch.targets.shape[2]
         scale = 2 / count
-        scaled, tape = self.field.network.forward(params, batch.inputs, scale)
-        delta = scaled.sub_(batch.targets - 0.5, alpha=scale)
+        # the provable mode's step is in double precision
+        scaled, tape = self.field.network.forward(params, batch.inputs.to(params), scale)
+        delta = scaled.sub_(batch.targets.to(params) - 0.5, alpha=scale)
         flat = delta.flatten(1)
         loss = torch.bmm(flat[:, None], flat[:, :, None])[:, 0, 0] * (count / 4)
         return loss, self.field.network.backward(params, tape, delta), tape

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tasks.data.recordings.clips import Clip
-from tasks.randomness import Key, generator
+from tasks.randomness import Key, generator, secrets_of
 from tasks.talking_head.audio import tokens
 from tasks.talking_head.codec import Codec
 from tasks.talking_head.diffusion import noisy
@@ -92,7 +92,8 @@ def draw(
         room = (lengths[clip] - window + 1).clamp(min=1)
         first = (torch.rand(shape, generator=stream) * room).long()
         step = torch.randint(len(alphas), shape, generator=stream)
-        picks.append((clip, first, step, int(torch.randint(2**62, (), generator=stream))))
+        noise = int(torch.randint(2**62, (), generator=stream))
+        picks.append((clip, first, step, (*secrets_of(key), noise)))
     return NoisedBatches(cohort, picks, window, alphas)
 
 
@@ -102,7 +103,7 @@ class NoisedBatches:
 
     Args:
         cohort: C people.
-        picks: of each: clips, first frames, steps ``[count, batches, clips]``; seed of the noise.
+        picks: of each: clips, first frames, steps ``[count, batches, clips]``; name of the noise.
         window: consecutive frames of a clip.
         alphas: the schedule.
     """
@@ -110,7 +111,7 @@ class NoisedBatches:
     def __init__(
         self,
         cohort: Sequence[Encoded],
-        picks: list[tuple[Tensor, Tensor, Tensor, int]],
+        picks: list[tuple[Tensor, Tensor, Tensor, Key]],
         window: int,
         alphas: Tensor,
     ) -> None:
@@ -122,7 +123,7 @@ class NoisedBatches:
     def batch(self, step: int, index: int) -> Noised:
         """The cohort's samples ``[C, B, ...]`` of batch ``index`` in step ``step``."""
         rows = []
-        for data, (clip, first, steps, seed) in zip(self.cohort, self.picks, strict=True):
+        for data, (clip, first, steps, name) in zip(self.cohort, self.picks, strict=True):
             residual = []
             mel = []
             for which, start in zip(
@@ -132,7 +133,7 @@ class NoisedBatches:
                 residual.append(data.residual[which][span])
                 mel.append(data.mel[which][span])
             latents = torch.cat(residual)
-            stream = generator("noise", seed, step, index)
+            stream = generator("noise", *name, step, index)
             noise = torch.randn(latents.shape, generator=stream).to(latents)
             at = steps[step, index].repeat_interleave(self.window).to(latents.device)
             sample, target = noisy(latents, noise, self.alphas[at])

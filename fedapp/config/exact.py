@@ -1,0 +1,123 @@
+"""What exact sums, and their provable mode, do not go together with: refused before anything
+starts.
+
+The provable mode's claim is about one step of plain gradient descent on whole pictures, summed as
+it is (:mod:`privacy.exact`). Methods and rules are recognised by what they compute, not by their
+names: whoever derives from one and changes that is another method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from privacy.secagg.identity import Policy
+from strategies.local.erm import Erm
+from strategies.release import Release
+from strategies.rule import Rule
+from strategies.rules.fedavg import FedAvg
+from tasks.errors import InputError
+from tasks.types import Task
+
+if TYPE_CHECKING:
+    from fedapp.config.experiment import Experiment
+
+
+def refuse_exact(
+    experiment: Experiment,
+    task: type[Task],
+    learners: Mapping[str, Any],
+    rule: type[Rule],
+    release: type[Release],
+) -> None:
+    """Raise :class:`InputError` for the first thing that does not hold.
+
+    Args:
+        experiment: what was asked for.
+        task, rule, release: their classes.
+        learners: the methods' classes, by name.
+    """
+    privacy, clients = experiment.privacy, experiment.clients
+    if not release.exact():
+        for key, value in (("group-size", privacy.group_size), ("exact", privacy.exact)):
+            if value:
+                raise InputError(
+                    f"privacy.{key}",
+                    value,
+                    f"release {experiment.release} has no sums without noise",
+                    "leave it out, or use the release secagg",
+                )
+        return
+    if clients.per_round not in (0, clients.total):
+        raise InputError(
+            "clients.per-round",
+            clients.per_round,
+            "sums without noise of members that change tell them apart over a run; nodes refuse",
+            "use 0 (everybody), or noise: the release distributed-dp",
+        )
+    _refuse_groups(experiment)
+    if privacy.exact:
+        _refuse_unprovable(experiment, task, learners, rule)
+
+
+def _refuse_groups(experiment: Experiment) -> None:
+    privacy, nodes = experiment.privacy, experiment.runtime.nodes
+    least = Policy().min_nodes
+    if privacy.group_size and not least <= privacy.group_size <= nodes:
+        raise InputError(
+            "privacy.group-size",
+            privacy.group_size,
+            f"a group hides a node among {least} or more, and there are {nodes} nodes",
+            f"use 0 (one group), or {least} to {nodes}",
+        )
+    if privacy.group_size and privacy.adaptive_clip:
+        raise InputError(
+            "privacy.adaptive-clip",
+            True,
+            "several groups have no clip in common to adapt",
+            "set it to false, or privacy.group-size to 0",
+        )
+
+
+def _refuse_unprovable(
+    experiment: Experiment, task: type[Task], learners: Mapping[str, Any], rule: type[Rule]
+) -> None:
+    for method, kind in learners.items():
+        if getattr(kind, "step", None) is not Erm.step or kind.clips_itself:
+            raise InputError(
+                "methods",
+                method,
+                "privacy.exact proves something of one plain gradient step alone",
+                "use erm",
+            )
+    if rule.contribute is not FedAvg.contribute or rule.correct is not Rule.correct or rule.scalars:
+        raise InputError(
+            "rule",
+            experiment.rule,
+            "privacy.exact proves something of a plain sum of updates alone",
+            "use fedavg",
+        )
+    if not getattr(task, "bounds_gradients", False):
+        raise InputError(
+            "task",
+            experiment.task,
+            "privacy.exact needs a bound of its gradients from the model alone",
+            "use image",
+        )
+    learner, privacy, data = experiment.learner, experiment.privacy, experiment.data
+    wanted: list[tuple[str, Any, Any, str]] = [
+        ("learner.outer-steps", learner.outer_steps, 1, "second moments leak from more steps"),
+        ("learner.steps-by-examples", learner.steps_by_examples, False, "one step is one step"),
+        ("learner.batch-size", learner.batch_size, 0, "a step is on all of a picture, in order"),
+        ("privacy.max-examples", privacy.max_examples, 0, "all clients weigh the same"),
+        ("privacy.adaptive-clip", privacy.adaptive_clip, False, "no clip may act, or tell"),
+        ("privacy.metrics", privacy.metrics, "{}", "nothing travels beside the update"),
+        ("data.objects", data.objects, 1, "a client holds one picture"),
+        ("data.alpha", data.alpha, 0.0, "a client holds one picture"),
+        ("field.compiled", experiment.field.compiled, False, "the step is in double precision"),
+    ]
+    for key, value, needed, reason in wanted:
+        if value != needed:
+            raise InputError(
+                key, value, f"not with privacy.exact: {reason}", f"use {needed!r}".lower()
+            )

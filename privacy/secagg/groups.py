@@ -1,0 +1,104 @@
+"""Fixed groups: sums without noise are always of the same members.
+
+Two exact sums that differ by one member differ by what that member added: over rounds in which
+members change, a server that only remembers its sums takes them apart into everybody's picture. So
+a node enters exact sums with the same others only, all of them or none, in every run of its life;
+and it answers a round once. *Securing Secure Aggregation: Mitigating Multi-Round Privacy Leakage in
+Federated Learning*, J. So, R. E. Ali, B. Güler, J. Jiao, A. S. Avestimehr, AAAI 2023,
+https://arxiv.org/abs/2106.03328, proposes whole groups for the same reason; there the server keeps
+to them, here the nodes do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from privacy.secagg.messages import RefusalError
+from tasks.atomic import PRIVATE, make_folder, write_json
+
+FILE = "exact-sums.json"
+Group = dict[str, list[int]]  # clients of each member, by its number
+
+
+def group_of(clients: Mapping[str, Sequence[int]]) -> Group:
+    """The members of a sum and whose data each adds, in one order."""
+    return {member: sorted(clients[member]) for member in sorted(clients, key=int)}
+
+
+def groups(members: Sequence[int], size: int) -> list[list[int]]:
+    """Members cut into groups of ``size`` or more, as equal as can be; 0: all are one."""
+    members = sorted(members)
+    count = max(1, len(members) // size) if size else 1
+    each, more = divmod(len(members), count)
+    ends = [index * each + min(index, more) for index in range(count + 1)]
+    return [members[start:end] for start, end in pairwise(ends)]
+
+
+class GroupPin:
+    """A node's memory of whom it enters exact sums with, and which rounds it has answered.
+
+    Args:
+        folder: the node's own. Whoever deletes ``FILE`` in it starts a new group: the difference
+            between old sums and new ones is then for a server to see.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / FILE
+
+    def objection(self, group: Group) -> str:
+        """Reason not to enter a sum of this group; empty if there is none."""
+        pinned = self._read().get("group")
+        if pinned in (None, group):
+            return ""
+        gone, new = sorted(pinned.keys() - group.keys()), sorted(group.keys() - pinned.keys())
+        what = f"without {', '.join(gone)}" if gone else f"with {', '.join(new)}" if new else ""
+        return (
+            "this node enters sums without noise with the same members and clients only; this one "
+            f"is {'node ' + what if what else 'of other clients'}"
+        )
+
+    def enter(self, group: Group, arm: str, round: int) -> None:
+        """Write down that a round is answered, before it is. Of two at once one is refused.
+
+        Args:
+            group: of the sum.
+            arm: run, method and seed.
+            round: of the arm; they only grow.
+
+        Raises:
+            RefusalError: another group, or the round was answered before.
+        """
+        make_folder(self.file.parent, PRIVATE)
+        with self._locked():
+            if objection := self.objection(group):
+                raise RefusalError(objection)
+            said = self._read()
+            rounds = said.get("rounds", {})
+            if rounds.get(arm, 0) >= round:
+                raise RefusalError(
+                    f"round {round} without noise was answered before; this node answers it once"
+                )
+            write_json(self.file, {"group": group, "rounds": {**rounds, arm: round}}, PRIVATE)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, PRIVATE)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            said: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return said

@@ -141,6 +141,15 @@ def run(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
 
 
 @pytest.fixture
+def named_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes whose draws follow from the seed, as under ``plain``: to compare a private run with
+    another one number by number."""
+    from fedapp.node.sums import SumsNode
+
+    monkeypatch.setattr(SumsNode, "_secret", lambda self, order: None)
+
+
+@pytest.fixture
 def told(smoke: Callable[..., dict[str, Any]]) -> Callable[..., RunFolder]:
     """``told(events, **changes)``: the folder of a run that never was, with events written by
     hand."""

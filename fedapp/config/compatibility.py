@@ -69,7 +69,6 @@ def refuse_sums(experiment: Experiment) -> None:
     refuse(learners, experiment.clients, experiment.learner, experiment.runtime)
     refuse_mismatched(experiment, task, learners, rule)
     refuse_attendance(release, experiment)
-    refuse_exact(experiment, task, learners, rule, release)
     refuse_whole_passes(experiment, task)
     if rule.counts_steps:
         refuse_noised_steps(experiment.rule, release, experiment.release, experiment.learner)
@@ -81,6 +80,7 @@ def refuse_sums(experiment: Experiment) -> None:
         experiment.runtime,
         experiment.evaluation.uploads,
     )
+    refuse_exact(experiment, task, learners, rule, release)
 
 
 def refuse(

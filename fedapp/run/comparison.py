@@ -152,6 +152,19 @@ class Comparison:
             writer.flush()
         finally:
             writer.close()
+        self._refuse_nothing_learned()
+
+    def _refuse_nothing_learned(self) -> None:
+        """Raise ``StoppedError`` for an arm of which no turn counted: what is judged is its start,
+        and nobody is to take it for a trained model."""
+        events = [event for event in self.folder.events() if event["event"] == "round"]
+        for arm in self.arms:
+            own = [e for e in events if (e["method"], e["seed"]) == (arm.method, arm.seed)]
+            if own and all(event["skipped"] for event in own):
+                raise StoppedError(
+                    f"none of the {len(own)} rounds of {name_of(arm)} counted, its model is the "
+                    f"untrained one: {own[-1]['skipped']}"
+                )
 
     def _connect(self, nodes: list[Node]) -> None:
         self.nodes = nodes

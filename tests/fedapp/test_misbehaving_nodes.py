@@ -21,7 +21,13 @@ from tasks.errors import StoppedError
 
 Run = Callable[..., RunFolder]
 NODES, BAD = 7, 1002  # one client a node
-CHANGES = {**PRIVATE, "clients.total": NODES, "rounds": 3, "release": "secagg", "clients.min": 5}
+CHANGES = {
+    **PRIVATE,
+    "clients.total": NODES,
+    "rounds": 3,
+    "release": "distributed-dp",
+    "clients.min": 5,
+}
 
 
 def spoiling(leg: str, record: str, key: str, change: Callable[[Any], Any]) -> Any:

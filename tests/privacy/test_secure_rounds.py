@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from sim.inprocess import InProcessGrid
-from strategies.flower.rounds import TRAIN
 from strategies.flower.wire import to_array
 from tasks.errors import StoppedError
 
@@ -57,33 +56,59 @@ def failing(legs: set[str], nodes: set[int], spoil: Change | None = None) -> typ
     return Failing
 
 
-@pytest.mark.parametrize("leg", LEGS)
+@pytest.mark.usefixtures("named_streams")
+@pytest.mark.parametrize("leg", LEGS[2:])
 def test_the_mean_is_that_of_the_nodes_whose_vectors_arrived(
     run: Run, tmp_path: Path, leg: str
 ) -> None:
-    """Node 2 fails on one leg. Before its vector is there, it is as if it failed in the clear;
-    afterwards it is in the sum all the same."""
-    arrived = leg in ("query.confirm", "query.unmask")
-    plainly = failing(set() if arrived else {TRAIN}, {2})
-    plain = run(nodes=NODES, grid=plainly, **ONE_ROUND, **{"run-dir": str(tmp_path / "plain")})
+    """Node 2 fails after its vector is there: it is in the sum all the same."""
+    plain = run(nodes=NODES, **ONE_ROUND, **{"run-dir": str(tmp_path / "plain")})
     masked = run(
         nodes=NODES, grid=failing({leg}, {2}), release="secagg",
         **ONE_ROUND, **{"run-dir": str(tmp_path / "masked")},
     )  # fmt: skip
     assert float((model(plain) - model(masked)).abs().max()) < QUANTUM
     event = round_event(masked)
-    assert event["clients"] == round_event(plain)["clients"]
-    assert event["clients"]["ok"] == (NODES if arrived else NODES - 1)
-    assert event["failures"] == round_event(plain)["failures"]
-    assert ("the device went down" in json.dumps(event["failures"])) != arrived
+    assert event["clients"] == {"ok": NODES, "failed": 0} and not event["failures"]
+
+
+@pytest.mark.parametrize("leg", LEGS[:2])
+def test_an_exact_sum_that_lacks_a_node_is_not_made(run: Run, leg: str) -> None:
+    """Node 2 fails before its vector is there: nothing is unmasked, the next round is whole."""
+    legs: list[str] = []
+
+    class FailingOnce(failing({leg}, {2})):  # type: ignore[misc]
+        def deliver(self, message: Message) -> list[Message]:
+            kind = message.metadata.message_type
+            legs.append(kind)
+            if legs.count("query.share") > NODES:
+                return InProcessGrid.deliver(self, message)
+            if kind == "query.unmask":
+                raise AssertionError("nothing of an incomplete sum may be unmasked")
+            return super().deliver(message)
+
+    folder = run(nodes=NODES, grid=FailingOnce, release="secagg", **{**ONE_ROUND, "rounds": 2})
+    first, second = (event for event in folder.events() if event["event"] == "round")
+    assert first["clients"]["ok"] == 0 and "no group of nodes was whole" in first["skipped"]
+    assert "the device went down" in first["failures"]["2"]
+    assert second["clients"] == {"ok": NODES, "failed": 0} and not second["groups_skipped"]
+    assert folder.read("result.json")["rounds_skipped"] == 1
 
 
 @pytest.mark.parametrize("leg", LEGS)
-def test_with_fewer_than_the_threshold_nothing_is_unmasked(run: Run, leg: str) -> None:
-    """Threshold 5 of 6: two nodes too few, and the reason names them."""
+def test_with_fewer_than_the_threshold_nothing_is_unmasked(
+    run: Run, tmp_path: Path, leg: str
+) -> None:
+    """Threshold 5 of 6: two nodes too few, and the reason names them. Sums without noise give up
+    after four in a row."""
     with pytest.raises(StoppedError, match="no sum was unmasked") as stopped:
-        run(nodes=NODES, grid=failing({leg}, {1, 4}), release="secagg", **ONE_ROUND)
+        run(nodes=NODES, grid=failing({leg}, {1, 4}), release="distributed-dp", **ONE_ROUND)
     assert str(stopped.value).count("the device went down") == 2
+    with pytest.raises(StoppedError, match="no group of nodes was whole 4 times in a row"):
+        run(
+            nodes=NODES, grid=failing({leg}, {1, 4}), release="secagg",
+            **{**ONE_ROUND, "rounds": 6}, **{"run-dir": str(tmp_path / "exact")},
+        )  # fmt: skip
 
 
 def _other_vector(reply: Message) -> None:
@@ -105,7 +130,10 @@ def test_a_vector_that_is_not_what_was_asked_for_costs_its_node_only(
     run: Run, spoil: Change
 ) -> None:
     folder = run(
-        nodes=NODES, grid=failing({"train.masked"}, {0}, spoil), release="secagg", **ONE_ROUND
+        nodes=NODES,
+        grid=failing({"train.masked"}, {0}, spoil),
+        release="distributed-dp",
+        **ONE_ROUND,
     )
     event = round_event(folder)
     assert event["clients"] == {"ok": NODES - 1, "failed": 1} and list(event["failures"]) == ["0"]

@@ -25,7 +25,7 @@ from sim.inprocess import InProcessGrid, server_identity
 from strategies.federation import Federation, participants
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread, without_doubles
-from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
+from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings, Sum
 from strategies.flower.wire import from_array
 from strategies.learner import OBJECTIVE
 from strategies.types import Bounds, Contribution, Scalar
@@ -225,5 +225,5 @@ def test_metrics_in_a_private_sum_are_means_over_clients_not_over_weights(
     )
     public, report = strategy.release.open(2, 2.0, 2, 2), RoundReport(1, [0, 1])
     total = strategy.release.close(strategy.release.encode(contribution, public), public)
-    strategy._close(total, public, report)
+    strategy._close([Sum(total, public)], report)
     assert report.means["loss"] == pytest.approx((0.5 + 1.5) / 2, abs=1e-5)

@@ -1,0 +1,267 @@
+"""Sums without noise are of the same members, all of them or none: kept by the nodes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+from hypothesis import given
+from hypothesis import strategies as st
+from kit import NODES, PRIVATE
+from safetensors.torch import load_file
+
+from fedapp.store.checkpoint import list_checkpoints
+from fedapp.store.runfolder import RunFolder
+from privacy.node_secret import NodeSecret
+from privacy.secagg.groups import FILE, GroupPin, group_of, groups
+from privacy.secagg.messages import RefusalError
+from sim.inprocess import InProcessGrid
+from tasks.errors import StoppedError
+from tasks.randomness import generator, seed_of
+
+Run = Callable[..., RunFolder]
+SECAGG: dict[str, Any] = {**PRIVATE, "release": "secagg", "privacy.clip-norm": 10.0}
+
+
+def rounds(folder: RunFolder) -> list[dict[str, Any]]:
+    return [event for event in folder.events() if event["event"] == "round"]
+
+
+def model(folder: RunFolder) -> torch.Tensor:
+    return load_file(list_checkpoints(folder.checkpoints)[-1])["maml-0/model"]
+
+
+def without(leg: str, nodes: set[int], sums: set[int]) -> type[InProcessGrid]:
+    """A grid in which nodes do not answer a leg of the run's sums with these numbers."""
+    shares = dict.fromkeys(range(100), 0)
+
+    class Losing(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            node = message.metadata.dst_node_id - 1000
+            if message.metadata.message_type == "query.share":
+                shares[node] += 1
+            gone = node in nodes and shares[node] in sums
+            if gone and message.metadata.message_type == leg:
+                return []
+            return super().deliver(message)
+
+    return Losing
+
+
+# ---------------------------------------------------------------- groups
+@given(st.sets(st.integers(0, 1000), min_size=5, max_size=60), st.integers(0, 20))
+def test_groups_are_all_members_once_and_none_is_smaller_than_asked(
+    members: set[int], size: int
+) -> None:
+    found = groups(sorted(members), size)
+    assert sorted(itertools.chain(*found)) == sorted(members)
+    if size == 0 or len(members) < size:
+        assert len(found) == 1
+    else:
+        assert min(map(len, found)) >= size and max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_one_missing_node_costs_one_groups_round(run: Run) -> None:
+    grid = without("train.masked", {1}, {2})
+    changes = {"rounds": 3, "privacy.group-size": 5, "clients.total": 10, "runtime.timeout": 2.0}
+    folder = run(nodes=10, grid=grid, **{**SECAGG, **changes})
+    first, second, third = rounds(folder)
+    assert [event["clients"]["ok"] for event in (first, second, third)] == [10, 5, 10]
+    assert list(second["groups_skipped"]) == ["0"] and second["skipped"] is None
+    assert set(second["failures"]) == {"0", "1", "2", "3", "4"}
+    result = folder.read("result.json")
+    assert (result["rounds_skipped"], result["groups_skipped"]) == (0, 1)
+
+
+@pytest.mark.usefixtures("named_streams")
+def test_the_mean_of_several_groups_is_that_of_one(run: Run, tmp_path: Path) -> None:
+    changes = {**SECAGG, "clients.total": 11, "rounds": 1}
+    one = run(nodes=11, **changes, **{"run-dir": str(tmp_path / "one")})
+    two = run(nodes=11, **changes, **{"privacy.group-size": 5, "run-dir": str(tmp_path / "two")})
+    assert float((model(one) - model(two)).abs().max()) < 10.0 / 2**27 * 16
+
+
+def test_a_run_in_which_no_round_counts_is_not_finished(run: Run, tmp_path: Path) -> None:
+    grid = without("train.masked", {1}, {1, 2})
+    with pytest.raises(StoppedError, match="none of the 2 rounds of maml-0 counted"):
+        run(nodes=NODES, grid=grid, **SECAGG, **{"runtime.timeout": 1.0})
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read("status.json")["state"] == "stopped"
+    assert folder.read("status.json")["exit_code"] == 3
+    assert folder.read("result.json")["rounds_skipped"] == 2
+
+
+# ---------------------------------------------------------------- nodes
+def test_a_node_enters_sums_of_one_group_and_answers_a_round_once(tmp_path: Path) -> None:
+    pin = GroupPin(tmp_path)
+    whole = group_of({"2": [4], "10": [1, 0], "1": [3]})
+    assert list(whole) == ["1", "2", "10"] and whole["10"] == [0, 1]
+    assert pin.objection(whole) == ""
+    pin.enter(whole, "run maml 0", 1)
+    pin.enter(whole, "run maml 0", 3)
+    pin.enter(whole, "run erm 0", 1)
+    for number in (1, 2, 3):
+        with pytest.raises(RefusalError, match="answered before"):
+            pin.enter(whole, "run maml 0", number)
+    smaller = {"1": [3], "2": [4]}
+    assert "without 10" in pin.objection(smaller)
+    assert "with 7" in pin.objection({**whole, "7": [9]})
+    assert "of other clients" in pin.objection({**whole, "2": [5]})
+    with pytest.raises(RefusalError, match="the same members"):
+        GroupPin(tmp_path).enter(smaller, "another run", 1)
+    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+
+
+def test_of_two_processes_at_once_one_answers_a_round(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def ask() -> None:
+        try:
+            GroupPin(tmp_path).enter({"1": [1]}, "run", 1)
+        except RefusalError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7
+
+
+LIES = {
+    "fewer are enough": "of all 6 members or of none",
+    "one member less": "this one is node without 0",
+    "other clients": "this one is of other clients",
+    "a round again": "answered before",
+}
+
+
+@pytest.mark.parametrize("lie", list(LIES))
+def test_a_server_that_changes_members_or_repeats_a_round_gets_no_second_sum(
+    run: Run, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    """A server that lies to all nodes alike, with terms that fit together: in its second round it
+    lets one be missing, names another group, or asks for the first round anew."""
+    from privacy.flower import rounds as secure
+    from privacy.flower.exact_rounds import ExactRounds
+
+    orders, graph = ExactRounds._orders, secure.graph_of
+    asked = {"rounds": 0, "vectors": 0}
+
+    def lying(self: Any, number: int, *others: Any) -> Any:
+        asked["rounds"] += 1
+        found = orders(self, number, *others)
+        if number == 1:
+            return found
+        if lie == "one member less":
+            self.groups = [group[1:] for group in self.groups]
+        told = []
+        for (node, order), (_, other) in zip(found, [*found[1:], found[0]], strict=True):
+            work = order.assignment
+            if lie == "a round again":
+                work = replace(work, round=1, versions=(0,))
+            if lie == "other clients":
+                work = replace(work, clients=other.assignment.clients)
+            told.append((node, replace(order, assignment=work)))
+        return told
+
+    def fewer(nodes: int, *others: Any) -> Any:
+        found = graph(nodes, *others)
+        return found._replace(least=5) if asked["rounds"] > 1 else found
+
+    monkeypatch.setattr(ExactRounds, "_orders", lying)
+    if lie == "fewer are enough":
+        monkeypatch.setattr(secure, "graph_of", fewer)
+
+    class Counting(InProcessGrid):
+        def deliver(self, message: Message) -> list[Message]:
+            replies = super().deliver(message)
+            asked["vectors"] += "sum" in replies[0].content
+            return replies
+
+    folder = run(nodes=NODES, grid=Counting, **SECAGG)
+    first, second = rounds(folder)
+    assert first["clients"]["ok"] == NODES and asked["vectors"] == NODES
+    assert second["clients"]["ok"] == 0 and second["skipped"]
+    told = set(second["failures"].values())
+    assert any(LIES[lie] in reason for reason in told), told
+
+
+def test_a_round_that_was_summed_before_a_kill_is_lost_and_not_summed_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between unmasking and the checkpoint: the nodes answered round 2, and do not again,
+    whoever is there then."""
+    from fedapp.store.checkpoint import CheckpointWriter
+
+    save = CheckpointWriter.save
+    stopped: list[int] = []
+
+    def killed(self: CheckpointWriter, checkpoint: Any) -> None:
+        if checkpoint.round == 2 and not stopped:
+            stopped.append(2)
+            raise KeyboardInterrupt
+        save(self, checkpoint)
+
+    monkeypatch.setattr(CheckpointWriter, "save", killed)
+    changes = {**SECAGG, "rounds": 3}
+    with pytest.raises(KeyboardInterrupt):
+        run(nodes=NODES, **changes)
+    folder = run(nodes=NODES, **changes, resume=True)
+    again = [event for event in rounds(folder) if event["round"] == 2][-1]
+    assert again["skipped"] and "answered before" in json.dumps(again["failures"])
+    assert rounds(folder)[-1]["clients"]["ok"] == NODES
+
+
+# ---------------------------------------------------------------- streams
+def test_a_secret_stream_is_not_its_public_namesake_and_not_another_nodes() -> None:
+    one, other = NodeSecret(bytes(32)), NodeSecret(bytes([1]) * 32)
+    name = ("batches", 0, 1, 2)
+    drawn = [
+        torch.randint(1 << 30, (8,), generator=generator(*key)).tolist()
+        for key in (name, (one, *name), (other, *name), (one, "batches", 0, 1, 3), (one, *name))
+    ]
+    assert drawn[1] == drawn[4]
+    assert len({tuple(numbers) for numbers in drawn[:4]}) == 4
+    with pytest.raises(ValueError, match="too short"):
+        seed_of(one, *name)
+    assert "0" * 8 not in repr(one)
+
+
+def test_a_secret_stream_has_more_than_the_32_bits_of_a_seed() -> None:
+    """torch keeps 32 bits of a seed (two that differ above are one stream), so a secret fills the
+    whole state: that of seed 12345, set by its words, gives the same numbers."""
+    from tasks.randomness import WORDS, _twister
+
+    pair = [torch.Generator().manual_seed(seed) for seed in (7, 7 + (1 << 40))]
+    assert torch.equal(*(torch.rand(9, generator=g) for g in pair))
+    words = [12345]
+    for index in range(1, WORDS):
+        words.append((1812433253 * (words[-1] ^ (words[-1] >> 30)) + index) & 0xFFFFFFFF)
+    made = _twister(b"".join(word.to_bytes(4, "little") for word in words))
+    known = torch.Generator().manual_seed(12345)
+    for draw in (torch.rand, torch.randn):
+        assert torch.equal(draw(700, generator=made), draw(700, generator=known))
+
+
+def test_batches_of_private_runs_follow_from_the_nodes_keys(run: Run, tmp_path: Path) -> None:
+    """Two runs with one seed have other keys, so other batches; what rounding adds is far less."""
+    changes = {**SECAGG, "rounds": 1}
+    models = [model(run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / n)})) for n in "ab"]
+    assert float((models[0] - models[1]).abs().max()) > 100 * 10.0 / 2**27
+
+
+def test_a_nodes_draws_are_another_runs_too_and_packing_is_not_in_them() -> None:
+    secret = NodeSecret(bytes(32))
+    runs = [secret.apart("draws of sums", run) for run in ("a", "b", "a")]
+    numbers = [torch.rand(4, generator=generator(one, "batches", 0, 1, 2)) for one in runs]
+    assert torch.equal(numbers[0], numbers[2]) and not torch.equal(numbers[0], numbers[1])

@@ -15,7 +15,8 @@ RUNTIMES = {
 
 
 class RuntimeSettings(Settings):
-    """Device, threads and nodes. None of these changes what is computed, up to float summation."""
+    """Device, threads and nodes. None of these changes what is computed, up to float summation, but
+    ``miss_every``."""
 
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto, cpu, cuda or cuda:N"
@@ -36,6 +37,11 @@ class RuntimeSettings(Settings):
     )
     nodes: int = Field(
         2, ge=1, le=10_000, description="SuperNodes; each trains a cohort of clients"
+    )
+    miss_every: int = Field(
+        0,
+        ge=0,
+        description="simulation: in every so manyth round one node, in turns, is missing; 0: never",
     )
     cpus_per_actor: int = Field(1, ge=1, description="CPU cores Ray reserves for one actor")
     gpus_per_actor: float = Field(

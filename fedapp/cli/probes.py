@@ -73,6 +73,32 @@ def _tables(result: dict[str, Any]) -> list[Table]:
     return [epsilon, noise]
 
 
+def _attack_rounds(folder: RunFolder, method: str, clients: int | None, target: str) -> None:
+    """Attack a run's whole transcript, print the rows, write the object."""
+    from fedapp.attacks.rounds import attack_rounds
+    from fedapp.report.budget import show
+
+    if clients is not None:
+        raise InputError("--clients", clients, "sums are of all clients", "leave it out")
+    found = attack_rounds(folder, lambda text: console.print(text, style="dim", **PLAIN), method)
+    table = Table(box=None)
+    for column in ("attack", "method", "PSNR or AUC", "floor", "right client", "control", ""):
+        table.add_column(column, overflow="fold")
+    for row in found["rows"]:
+        reached = row["psnr"] if row["psnr"] is not None else row["auc"]
+        control = row["control"] or {}
+        right = row["right_client"]
+        table.add_row(
+            row["attack"], row["method"], show(reached), show(row["floor"]),
+            "" if right is None else f"{right} of {row['clients']}", show(control.get("psnr")),
+            "; ".join(part for part in (row.get("verdict", ""), row["note"]) if part),
+        )  # fmt: skip
+    console.print(found["says"], **PLAIN)
+    console.print(table)
+    _refresh(folder)
+    write_json(target, found)
+
+
 def attack(
     path: Annotated[
         Path,
@@ -83,8 +109,8 @@ def attack(
     name: Annotated[
         str,
         typer.Option(
-            help="fields: render, readout, inversion, membership, transcript; talking heads: "
-            "linkage, membership"
+            help="fields: render, readout, inversion, membership, transcript, and rounds (all sums "
+            "of a run together); talking heads: linkage, membership"
         ),
     ] = "all",
     clients: Annotated[
@@ -132,6 +158,8 @@ def attack(
         return write_json(target, found)
     if steps is not None:
         raise InputError("--steps", steps, "attacks on sums have their own", "leave it out")
+    if name == "rounds":
+        return _attack_rounds(folder, method, clients, target)
     rows = attack_run(
         folder, name, clients or 12, lambda text: console.print(text, style="dim"), method
     )

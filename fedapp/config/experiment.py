@@ -45,6 +45,9 @@ class ReportSettings(Settings):
     pictures: bool = Field(
         True, description="show private pictures in the report (simulation only)"
     )
+    transcript: bool = Field(
+        True, description="keep what the server sees of secure sums, for `fedapp attack`"
+    )
 
 
 class Experiment(TaskSettings):

@@ -94,7 +94,19 @@ class SumsNode:
 
         order, received = unpack_order(content)
         refuse_order(self.device, order)
+        self._be_missing(order.assignment.round)
         return order, received
+
+    def _be_missing(self, number: int) -> None:
+        """Raise :class:`RefusalError` where a simulation wants this node to be missing."""
+        runtime = self.device.experiment.runtime
+        if not runtime.miss_every:
+            return
+        if not self.device.simulated:
+            raise RefusalError("runtime.miss-every is for simulations")
+        turn, rest = divmod(number, runtime.miss_every)
+        if not rest and self.device.partition == (turn - 1) % runtime.nodes:
+            raise RefusalError("this node is missing: runtime.miss-every says so")
 
     def _train(self, order: Order, received: Broadcast) -> CohortResult:
         from strategies.types import Broadcast

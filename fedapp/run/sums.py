@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from fedapp.config.pieces import Pieces
 from fedapp.results import mean_and_max
 from fedapp.run.judging import judge
 from fedapp.run.lineup import Lineup, Run
+from fedapp.store.transcript import HeardRound, HeardSum, TranscriptFile
 from privacy.attacks import render
 from strategies.federation import Federation
 from strategies.flower.roster import Node
-from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
+from strategies.flower.rounds import FederatedRounds, Heard, RoundReport, RoundSettings
 from strategies.flower.workflow import TurnReport
 from strategies.learner import OBJECTIVE
 from strategies.local import LOCAL
-from strategies.types import Snapshot
+from strategies.types import Aggregate, Snapshot
 from tasks.types import Evaluation
+
+log = logging.getLogger("flwr")
 
 
 def build(run: Run) -> Lineup:
@@ -145,7 +150,7 @@ class Sums:
         from privacy.flower.rounds import SecureRounds
 
         kind = ExactRounds if release.exact() else SecureRounds
-        return kind(
+        rounds = kind(
             self.federation,
             release,
             nodes,
@@ -155,6 +160,28 @@ class Sums:
             sessions=protection.sessions,
             **named,
         )
+        if pieces.experiment.report.transcript:
+            rounds.heard = self._listener()
+        return rounds
+
+    def _listener(self) -> Heard | None:
+        """Writes down what the server sees of its sums; ``None`` where that would be too much."""
+        file = TranscriptFile(self.run.folder.path, self.name)
+        if not file.fits(self.federation.model.numel(), self.run.pieces.experiment.rounds):
+            log.info("the transcript of %s is not kept: it would be too large", self.name)
+            return None
+        size = self.federation.model.numel()
+
+        def heard(
+            number: int, model: Tensor, sums: list[tuple[tuple[int, ...], Aggregate]]
+        ) -> None:
+            totals = [
+                HeardSum(clients, (part.mean[:size].double() * part.count))
+                for clients, part in sums
+            ]
+            file.keep(HeardRound(number, model, tuple(totals)))
+
+        return heard
 
     @property
     def rule_size(self) -> int:

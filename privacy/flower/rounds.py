@@ -217,15 +217,16 @@ class SecureRounds(FederatedRounds):
         )
 
         total = server.finish()
-        counted = 0
+        counted: list[int] = []
         report.remarks |= server.remarks
         for member in survivors:  # in the sum, whatever became of the node afterwards
             clients = orders[member].assignment.clients
-            counted += len(clients)
+            counted += clients
             report.clients.extend(clients)
             for client in clients:
                 report.failures.pop(client, None)
-        return Sum(Payload(torch.from_numpy(total.view("int32")), 0.0, {}, counted), public)
+        payload = Payload(torch.from_numpy(total.view("int32")), 0.0, {}, len(counted))
+        return Sum(payload, public, tuple(counted))
 
     def _upload(
         self,

@@ -75,6 +75,11 @@ class Sum(NamedTuple):
 
     total: Payload
     public: Public
+    clients: tuple[int, ...] = ()
+
+
+# round, the model that was sent, whose sums they are and what they were decoded to
+Heard = Callable[[int, Tensor, list[tuple[tuple[int, ...], Aggregate]]], None]
 
 
 def together(parts: Sequence[Aggregate]) -> Aggregate:
@@ -147,6 +152,7 @@ class FederatedRounds(Strategy):
         self.sample = sample or self._draw
         self.expected = expected
         self.charge = charge
+        self.heard: Heard | None = None
         self._open: tuple[RoundReport, list[tuple[Message, Order]]] | None = None
 
     def _draw(self, number: int) -> list[int]:
@@ -258,11 +264,15 @@ class FederatedRounds(Strategy):
         report.clients.sort()
         public = sums[0].public
         try:
-            aggregate = together([self.release.decode(*each) for each in sums])
+            parts = [self.release.decode(each.total, each.public) for each in sums]
+            aggregate = together(parts)
         except EmptySumError as error:
             report.skipped = str(error)
             self.federation.skip(report.round)
             return
+        if self.heard is not None:
+            members = [each.clients for each in sums]
+            self.heard(report.round, self.federation.model, list(zip(members, parts, strict=True)))
         if self.release.private:
             self._keep_public(aggregate, public, report)
         self.federation.apply(aggregate, report.clients, report.round)

@@ -1,0 +1,384 @@
+"""Attacks on the transcript of a whole run: what a server that remembers all its sums makes of
+them (``fedapp attack RUN --name rounds``).
+
+Every row stands beside a control: the same attack where it is known to succeed (public draws,
+members that change, clips that act, norms that overflow), made of the run's own models and
+pictures. A row that fails beside a control that succeeds says "not recovered by this attack", and
+no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedapp.attacks.rounds_controls import Controls
+from fedapp.config.pieces import Pieces
+from fedapp.store.runfolder import RunFolder
+from fedapp.store.transcript import TranscriptFile
+from privacy.attacks import crafted
+from privacy.attacks import many_rounds as attacks
+from privacy.attacks.many_rounds import Sum, Training
+from privacy.attacks.membership import auc
+from privacy.exact import HIDES, Bounds, objection
+from tasks.atomic import write_json
+from tasks.errors import InputError, nearest
+from tasks.image import ImageTask
+from tasks.metrics import psnr
+
+Row = dict[str, Any]
+FILE = "attack-rounds.json"
+JOINT = 24  # sums that named batches are solved from: more do not help
+SMALL = 8  # side of the pictures that joint inversion and crafted models are tried at
+STEPS = 60  # of joint inversion, at most
+STARTS = 2  # of joint inversion
+BLOCKS = 4  # means of sums that joint inversion fits where draws are secret
+NOISE = 0.05  # of its start, beside the mean picture
+OTHERS = 60  # non-members that membership is judged against
+CLEAR = 3.0  # dB above the floor: recovered
+ATTACKS = (
+    "named batches", "attendance", "single draws", "joint inversion", "active clip", "overflow",
+    "membership",
+)  # fmt: skip
+
+
+@dataclass
+class Subject:
+    """One method of a run: what its server heard, and the truth it is scored by."""
+
+    pieces: Pieces
+    method: str
+    seed: int
+    sums: list[Sum]
+    truth: Tensor  # [K, M], for scoring alone
+    shape: tuple[int, ...]
+
+    @cached_property
+    def training(self) -> Training:
+        pieces = self.pieces
+        return Training(
+            pieces.task, pieces.learner(self.method), pieces.rule, pieces.experiment.learner,
+            self.shape,
+        )  # fmt: skip
+
+    @property
+    def clients(self) -> int:
+        return len(self.truth)
+
+    @cached_property
+    def floor(self) -> float:
+        """What the sum of everybody is good for: the mean picture, or each one's own mean colour
+        if that is nearer."""
+        flat = self.truth.mean(1, keepdim=True).expand_as(self.truth)
+        mean = self.truth.mean(0).expand_as(self.truth)
+        return max(
+            float(np.mean([psnr(one[k], self.truth[k]) for k in range(self.clients)]))
+            for one in (flat, mean)
+        )
+
+
+def attack_rounds(
+    folder: RunFolder, tell: Callable[[str], None], method: str = "", only: str = ""
+) -> dict[str, Any]:
+    """Try all attacks on a run's transcript; the outcome is kept in the run's folder.
+
+    Args:
+        folder: of a run of pictures under a masked release, with its transcript.
+        tell: shows progress.
+        method: of the run; empty: all that were trained.
+        only: one of ``ATTACKS``; empty: all.
+
+    Raises:
+        InputError: the run has no transcript, or is of something else.
+    """
+    rows: list[Row] = []
+    for subject in subjects(folder, method):
+        tell(f"{subject.method}: {len(subject.sums)} sums of {subject.clients} clients")
+        rows += Study(subject, tell).rows(only)
+    experiment = folder.experiment
+    found = {
+        "run": str(folder.path),
+        "release": experiment.release,
+        "rounds": experiment.rounds,
+        "exact": experiment.privacy.exact,
+        "says": _says(experiment),
+        "rows": rows,
+    }
+    write_json(folder.path / FILE, found)
+    return found
+
+
+def _says(experiment: Any) -> str:
+    if experiment.release != "secagg":
+        return "Noise protects what is here, as far as its epsilon says."
+    if experiment.privacy.exact:
+        return "Provable mode: sums tell the sum of the pictures, and nothing else."
+    return f"A sum without noise {HIDES}."
+
+
+def subjects(folder: RunFolder, method: str) -> list[Subject]:
+    """The trained methods of a run's first seed, with what was heard of them."""
+    pieces = Pieces.of(folder)
+    experiment, task = pieces.experiment, pieces.task
+    methods = experiment.trained_methods
+    if method and method not in methods:
+        raise InputError("--method", method, "the run did not train it", nearest(method, methods))
+    if not isinstance(task, ImageTask):
+        raise InputError(
+            "task", experiment.task, "these attacks are on pictures", "attack a run of task image"
+        )
+    if any(event.get("deployed") for event in folder.events() if event["event"] == "start"):
+        raise InputError(
+            "run", str(folder.path), "its clients' data are on their own devices",
+            "attack a simulated run of the same configuration",
+        )  # fmt: skip
+    holdings = [task.client_data(client) for client in range(experiment.clients.total)]
+    shapes = {tuple(holding.signals[0].shape) for holding in holdings}
+    if len(shapes) > 1 or any(len(holding.signals) > 1 for holding in holdings):
+        raise InputError(
+            "data", "pictures", "clients hold several, or of several sizes", "give each client one"
+        )
+    truth = torch.stack([h.signals[0].support.values.flatten() for h in holdings]).double()
+    found = []
+    seed = experiment.seed_list[0]
+    for one in [method] if method else methods:
+        heard = TranscriptFile(folder.path, f"{one}-{seed}").read()
+        sums = [
+            Sum(each.number, each.model, total.total, total.clients)
+            for each in heard
+            for total in each.sums
+        ]
+        if not sums:
+            raise InputError(
+                "run", str(folder.path), f"keeps no transcript of {one}",
+                "run it under secagg with report.transcript = true",
+            )  # fmt: skip
+        found.append(Subject(pieces, one, seed, sums, truth, shapes.copy().pop()))
+    return found
+
+
+class Study:
+    """All attacks on one method of a run."""
+
+    def __init__(self, subject: Subject, tell: Callable[[str], None]) -> None:
+        self.subject = subject
+        self.tell = tell
+        self.controls = Controls(subject.pieces, subject.sums, subject.truth, subject.shape)
+
+    def rows(self, only: str = "") -> list[Row]:
+        """A row of every attack, or of ``only`` one."""
+        found = []
+        for name in ATTACKS:
+            if only in ("", name):
+                self.tell(f"{self.subject.method}: {name}")
+                make: Callable[[], Row] = getattr(self, name.replace(" ", "_"))
+                found.append(self._row(name, self._tried(make)))
+        return found
+
+    def _tried(self, make: Callable[[], Row]) -> Row:
+        """What an attack finds; of one that this field has no place for, that it was not tried."""
+        if self.subject.pieces.experiment.learner.steps_by_examples:
+            return {"note": "not tried: learner.steps-by-examples"}
+        try:
+            return make()
+        except (NotImplementedError, ValueError) as error:
+            return {"note": f"not tried: {error}"}
+
+    def _row(self, name: str, own: Row) -> Row:
+        subject = self.subject
+        base: Row = {
+            "attack": name, "method": subject.method, "sums": len(subject.sums),
+            "clients": subject.clients, "psnr": None, "floor": subject.floor,
+            "right_client": None, "chance": 1.0, "auc": None, "control": None, "note": "",
+        }  # fmt: skip
+        row = base | own
+        if row["psnr"] is not None:
+            clear = row["psnr"] > row["floor"] + CLEAR
+            row["verdict"] = "recovered" if clear else "not recovered by this attack"
+        elif row["auc"] is not None:
+            told = row["auc"] > max(row["chance"], 0.5) + 0.2
+            row["verdict"] = "members are told apart" if told else "not told apart by this attack"
+        else:
+            row["verdict"] = "not tried"
+        return row
+
+    # ------------------------------------------------------------------ attacks by name
+    def _score(self, found: Tensor, truth: Tensor | None = None) -> Row:
+        return attacks.scored(found, self.subject.truth if truth is None else truth, psnr)
+
+    def named_batches(self) -> Row:
+        """Draws named by the run's seed."""
+        subject = self.subject
+        key = self.controls.public_key
+        found = attacks.named_batches(
+            subject.training, subject.sums[:JOINT], subject.clients, key, self.tell
+        )
+        training, sums = self.controls.public_draws(2 * JOINT)
+        control = attacks.named_batches(training, sums, subject.clients, key, self.tell)
+        return self._score(found) | {"control": self._score(control)}
+
+    def attendance(self) -> Row:
+        """Regression on who was there."""
+        subject = self.subject
+        found = attacks.attendance(subject.training, subject.sums, subject.clients)
+        training, sums = self.controls.changing_members(max(40, 5 * subject.clients))
+        control = attacks.attendance(training, sums, subject.clients)
+        return self._score(found) | {"control": self._score(control)}
+
+    def single_draws(self) -> Row:
+        """Pixels that one client alone drew: a set of values without names, matched to the truth
+        pixel by pixel for scoring (which flatters it: so is the floor's)."""
+        subject = self.subject
+        found = attacks.singles(subject.training, subject.sums, subject.clients)
+        training, sums = self.controls.sparse_draws(60)
+        control = attacks.singles(training, sums, subject.clients)
+        floor = self._nearest(subject.truth[:, torch.randperm(subject.truth.shape[1])])
+        return {
+            "psnr": self._nearest(found), "floor": floor,
+            "control": {"psnr": self._nearest(control)},
+            "note": "values matched to the nearest, pixel by pixel; the floor is another pixel's",
+        }  # fmt: skip
+
+    def _nearest(self, values: Tensor) -> float:
+        truth = self.subject.truth
+        near = (truth[:, None] - values).abs().argmin(1)
+        picked = values.gather(0, near)
+        return float(np.mean([psnr(picked[k], truth[k]) for k in range(len(truth))]))
+
+    def joint_inversion(self) -> Row:
+        """Damped Gauss-Newton from the mean picture: the set, without names."""
+        small = self.controls.at(SMALL)
+        own = small.training(self.subject.method)
+        whole = not own.settings.batch_size
+        if self.subject.shape[0] == SMALL:
+            sums = self.subject.sums[:2] if whole else self._blocks(self.subject.sums)
+        else:
+            sums = small.sums(own, 2 if whole else 48)
+            sums = sums if whole else self._blocks(sums)
+        found = self._inverted(own, sums, small.truth)
+        control = small.training("maml", **{"outer_steps": 1, "batch_size": 0})
+        right = self._inverted(control, small.sums(control, 1), small.truth)
+        return found | {
+            "control": {"psnr": right["psnr"]},
+            "note": f"pictures of {SMALL} x {SMALL}, a set without names; {len(sums)} sums"
+            + ("" if whole else f", means of {len(self.subject.sums)} with secret draws"),
+        }  # fmt: skip
+
+    def _blocks(self, sums: Sequence[Sum]) -> list[Sum]:
+        """Means of consecutive sums: secret draws average out, the model hardly moves."""
+        whole = [one for one in sums if len(one.clients) == self.subject.clients]
+        size = max(1, len(whole) // BLOCKS)
+        found = []
+        for start in range(0, size * (len(whole) // size), size):
+            part = whole[start : start + size]
+            model = torch.stack([one.model.double() for one in part]).mean(0)
+            total = torch.stack([one.total for one in part]).mean(0)
+            found.append(Sum(part[0].number, model, total, part[0].clients))
+        return found
+
+    def _inverted(self, training: Training, sums: Sequence[Sum], truth: Tensor) -> Row:
+        clients = len(truth)
+        mean = self._mean(training, sums, truth)
+        best: attacks.Inverted | None = None
+        for number in range(STARTS):
+            stream = torch.Generator().manual_seed(number)
+            start = mean + NOISE * torch.randn(truth.shape, generator=stream, dtype=torch.float64)
+            found = attacks.joint_inversion(training, sums, clients, start, STEPS, self.tell)
+            if best is None or found.misfit < best.misfit:
+                best = found
+        assert best is not None, "there is a start"
+        flat = truth.mean(1, keepdim=True).expand_as(truth)
+        floors = [flat, truth.mean(0).expand_as(truth)]
+        return {
+            "psnr": self._score(attacks.matched(best.pictures, truth), truth)["psnr"],
+            "floor": max(self._score(one, truth)["psnr"] for one in floors),
+        }
+
+    def _mean(self, training: Training, sums: Sequence[Sum], truth: Tensor) -> Tensor:
+        """The mean picture as the first sum tells it by the linear attack, kept in range."""
+        found, values = attacks.residuals(training, sums[0])
+        each = attacks.draws_of_a_sample(training, len(values))
+        return (found / each / len(truth) + values).clamp(0, 1)
+
+    # ------------------------------------------------------------------ a server that lies
+    def active_clip(self) -> Row:
+        """Crafted models and a clip that acts, on the run's own clients: refused in the provable
+        mode."""
+        small = self.controls.at(SMALL)
+        truth, learner = small.truth, self.subject.pieces.experiment.learner
+        naive = small.training("erm", **{"outer_steps": 1, "batch_size": 0, "outer_clip": 5.0})
+        rate = naive.learner.outer_rate
+        found = crafted.active_clip(naive.task, lambda m: self._asked(naive, m, truth), rate, 5.0)
+        control = self._alone(found, truth)
+        if self.subject.pieces.experiment.privacy.exact:
+            clips = Bounds(learner.outer_clip, self.subject.pieces.experiment.privacy.clip_norm)
+            model = crafted.model_of(naive.task, crafted.craft(naive.task), 0.5, 30.0)
+            reason = objection(naive.task, model, learner, clips)
+            mean = self._score(truth.mean(0).expand_as(truth), truth)
+            note = f"refused by every node before it reads its data: {reason}" if reason else ""
+            return mean | {"control": control, "note": note, "floor": mean["psnr"]}
+        return control | {"control": control, "note": control["note"]}
+
+    def _asked(self, training: Training, model: Tensor, truth: Tensor) -> Tensor:
+        return training.updates(model, truth, None).sum(0)
+
+    def _alone(self, found: Sequence[Tensor], truth: Tensor) -> Row:
+        """Each client's best candidate, the mean picture where none is better (for scoring)."""
+        candidates = [*found, truth.mean(0)]
+        best = [max(psnr(one.clamp(0, 1), each) for one in candidates) for each in truth]
+        mean = [psnr(truth.mean(0), each) for each in truth]
+        alone = sum(b > m + CLEAR for b, m in zip(best, mean, strict=True))
+        return {
+            "psnr": float(np.mean(best)), "floor": float(np.mean(mean)), "alone": alone,
+            "note": f"{alone} of {len(truth)} alone; pictures of {SMALL} x {SMALL}",
+        }  # fmt: skip
+
+    def overflow(self) -> Row:
+        """Norms that overflow in single precision: clients' own clip, and as control one that
+        overflows."""
+        small = self.controls.at(SMALL)
+        truth = small.truth
+        training = small.training("erm", **{"outer_steps": 1, "batch_size": 0, "outer_clip": 5.0})
+        rate = training.learner.outer_rate
+        rows = []
+        for naive in (False, True):
+            ask = small.single_precision(training, naive)
+            rows.append(self._alone(crafted.overflow(training.task, ask, rate), truth))
+        return rows[0] | {"control": rows[1]}
+
+    # ------------------------------------------------------------------ membership
+    def membership(self) -> Row:
+        """Likelihood ratio of a picture being in the first sum."""
+        subject = self.subject
+        found, values = attacks.residuals(subject.training, subject.sums[0])
+        each = attacks.draws_of_a_sample(subject.training, len(values))
+        members = list(subject.sums[0].clients)
+        total = found / each + len(members) * values
+        held = subject.pieces.task.non_members(2 * OTHERS)
+        others = torch.stack([one.signals[0].support.values.flatten().double() for one in held])
+        if len(others) < 8:
+            return {"note": "not computed: fewer than 8 non-members"}
+        half = len(others) // 2
+        known, judged = others[:half], others[half:]
+        scores = [
+            attacks.likelihood_ratio(total, one, known, len(members)).numpy()
+            for one in (subject.truth[members], judged)
+        ]
+        # a sum of others, in which neither are: what sets members apart there is what they look like
+        foreign = others[half - len(members) : half].sum(0)
+        null = [
+            attacks.likelihood_ratio(foreign, one, known[: -len(members)], len(members)).numpy()
+            for one in (subject.truth[members], judged)
+        ]
+        return {
+            "auc": float(auc(-scores[0], -scores[1])),
+            "chance": float(auc(-null[0], -null[1])),
+            "note": f"{len(members)} members, {len(judged)} others; by chance: in a sum that holds "
+            "neither",
+        }

@@ -45,6 +45,7 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
         "workflow": experiment.workflow_name,
         "rule": experiment.rule,
         "release": experiment.release,
+        "exact": experiment.privacy.exact,
         "rounds": max((event["round"] for event in rounds), default=0),
         "population": experiment.clients.total,
         "seeds": experiment.seed_list,

@@ -36,6 +36,10 @@ HIDES = (
     "hides who, not what: the set of pictures may be recoverable; noise protects it "
     "(release distributed-dp)"
 )
+PROVES = (
+    "tells the sum of the clients' pictures and nothing else, to one level of the lattice, in "
+    "every round (what that sum tells, such as who is in it, is told; docs/privacy.md has the conditions)"
+)
 
 
 class Bounds(NamedTuple):

@@ -9,9 +9,8 @@ no more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,19 @@ import torch
 from torch import Tensor
 
 from fedapp.attacks.rounds_controls import Controls
-from fedapp.config.pieces import Pieces
+from fedapp.attacks.rounds_subject import Subject, subjects
 from fedapp.store.runfolder import RunFolder
-from fedapp.store.transcript import TranscriptFile
 from privacy.attacks import crafted
 from privacy.attacks import many_rounds as attacks
 from privacy.attacks.many_rounds import Sum, Training
 from privacy.attacks.membership import auc
 from privacy.exact import HIDES, Bounds, objection
 from tasks.atomic import write_json
-from tasks.errors import InputError, nearest
-from tasks.image import ImageTask
 from tasks.metrics import psnr
 
 Row = dict[str, Any]
 FILE = "attack-rounds.json"
+SHEET = "attack-rounds"  # pictures of a run: what was found, a row each
 JOINT = 24  # sums that named batches are solved from: more do not help
 SMALL = 8  # side of the pictures that joint inversion and crafted models are tried at
 STEPS = 60  # of joint inversion, at most
@@ -46,41 +43,6 @@ ATTACKS = (
     "named batches", "attendance", "single draws", "joint inversion", "active clip", "overflow",
     "membership",
 )  # fmt: skip
-
-
-@dataclass
-class Subject:
-    """One method of a run: what its server heard, and the truth it is scored by."""
-
-    pieces: Pieces
-    method: str
-    seed: int
-    sums: list[Sum]
-    truth: Tensor  # [K, M], for scoring alone
-    shape: tuple[int, ...]
-
-    @cached_property
-    def training(self) -> Training:
-        pieces = self.pieces
-        return Training(
-            pieces.task, pieces.learner(self.method), pieces.rule, pieces.experiment.learner,
-            self.shape,
-        )  # fmt: skip
-
-    @property
-    def clients(self) -> int:
-        return len(self.truth)
-
-    @cached_property
-    def floor(self) -> float:
-        """What the sum of everybody is good for: the mean picture, or each one's own mean colour
-        if that is nearer."""
-        flat = self.truth.mean(1, keepdim=True).expand_as(self.truth)
-        mean = self.truth.mean(0).expand_as(self.truth)
-        return max(
-            float(np.mean([psnr(one[k], self.truth[k]) for k in range(self.clients)]))
-            for one in (flat, mean)
-        )
 
 
 def attack_rounds(
@@ -98,9 +60,13 @@ def attack_rounds(
         InputError: the run has no transcript, or is of something else.
     """
     rows: list[Row] = []
+    sheets: dict[str, list[str]] = {}
     for subject in subjects(folder, method):
         tell(f"{subject.method}: {len(subject.sums)} sums of {subject.clients} clients")
-        rows += Study(subject, tell).rows(only)
+        study = Study(subject, tell)
+        rows += study.rows(only)
+        folder.save_picture(f"{SHEET}-{subject.method}", torch.cat(list(study.shots.values()), 0))
+        sheets[subject.method] = list(study.shots)
     experiment = folder.experiment
     found = {
         "run": str(folder.path),
@@ -108,6 +74,7 @@ def attack_rounds(
         "rounds": experiment.rounds,
         "exact": experiment.privacy.exact,
         "says": _says(experiment),
+        "sheets": sheets,
         "rows": rows,
     }
     write_json(folder.path / FILE, found)
@@ -122,47 +89,6 @@ def _says(experiment: Any) -> str:
     return f"A sum without noise {HIDES}."
 
 
-def subjects(folder: RunFolder, method: str) -> list[Subject]:
-    """The trained methods of a run's first seed, with what was heard of them."""
-    pieces = Pieces.of(folder)
-    experiment, task = pieces.experiment, pieces.task
-    methods = experiment.trained_methods
-    if method and method not in methods:
-        raise InputError("--method", method, "the run did not train it", nearest(method, methods))
-    if not isinstance(task, ImageTask):
-        raise InputError(
-            "task", experiment.task, "these attacks are on pictures", "attack a run of task image"
-        )
-    if any(event.get("deployed") for event in folder.events() if event["event"] == "start"):
-        raise InputError(
-            "run", str(folder.path), "its clients' data are on their own devices",
-            "attack a simulated run of the same configuration",
-        )  # fmt: skip
-    holdings = [task.client_data(client) for client in range(experiment.clients.total)]
-    shapes = {tuple(holding.signals[0].shape) for holding in holdings}
-    if len(shapes) > 1 or any(len(holding.signals) > 1 for holding in holdings):
-        raise InputError(
-            "data", "pictures", "clients hold several, or of several sizes", "give each client one"
-        )
-    truth = torch.stack([h.signals[0].support.values.flatten() for h in holdings]).double()
-    found = []
-    seed = experiment.seed_list[0]
-    for one in [method] if method else methods:
-        heard = TranscriptFile(folder.path, f"{one}-{seed}").read()
-        sums = [
-            Sum(each.number, each.model, total.total, total.clients)
-            for each in heard
-            for total in each.sums
-        ]
-        if not sums:
-            raise InputError(
-                "run", str(folder.path), f"keeps no transcript of {one}",
-                "run it under secagg with report.transcript = true",
-            )  # fmt: skip
-        found.append(Subject(pieces, one, seed, sums, truth, shapes.copy().pop()))
-    return found
-
-
 class Study:
     """All attacks on one method of a run."""
 
@@ -170,6 +96,20 @@ class Study:
         self.subject = subject
         self.tell = tell
         self.controls = Controls(subject.pieces, subject.sums, subject.truth, subject.shape)
+        self.shots: dict[str, Tensor] = {"private pictures": self._shown(subject.truth)}
+
+    def _shown(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[K, M]`` of any size in a row ``[64, 64 K, channels]``."""
+        channels = self.subject.shape[-1]
+        side = math.isqrt(pictures.shape[1] // channels)
+        images = pictures.view(-1, side, side, channels).clamp(0, 1).permute(0, 3, 1, 2)
+        large = torch.nn.functional.interpolate(images, size=(64, 64), mode="nearest")
+        return large.permute(2, 0, 3, 1).reshape(64, -1, channels).float()
+
+    def _show(self, name: str, own: Tensor, control: Tensor) -> None:
+        """Keep what an attack found, and what its control did, to be looked at."""
+        self.shots[name] = self._shown(own)
+        self.shots[f"{name}, control"] = self._shown(control)
 
     def rows(self, only: str = "") -> list[Row]:
         """A row of every attack, or of ``only`` one."""
@@ -221,6 +161,7 @@ class Study:
         )
         training, sums = self.controls.public_draws(2 * JOINT)
         control = attacks.named_batches(training, sums, subject.clients, key, self.tell)
+        self._show("named batches", found, control)
         return self._score(found) | {"control": self._score(control)}
 
     def attendance(self) -> Row:
@@ -229,6 +170,7 @@ class Study:
         found = attacks.attendance(subject.training, subject.sums, subject.clients)
         training, sums = self.controls.changing_members(max(40, 5 * subject.clients))
         control = attacks.attendance(training, sums, subject.clients)
+        self._show("attendance", found, control)
         return self._score(found) | {"control": self._score(control)}
 
     def single_draws(self) -> Row:
@@ -261,9 +203,10 @@ class Study:
         else:
             sums = small.sums(own, 2 if whole else 48)
             sums = sums if whole else self._blocks(sums)
-        found = self._inverted(own, sums, small.truth)
+        found, pictures = self._inverted(own, sums, small.truth)
         control = small.training("maml", **{"outer_steps": 1, "batch_size": 0})
-        right = self._inverted(control, small.sums(control, 1), small.truth)
+        right, others = self._inverted(control, small.sums(control, 1), small.truth)
+        self._show("joint inversion", pictures, others)
         return found | {
             "control": {"psnr": right["psnr"]},
             "note": f"pictures of {SMALL} x {SMALL}, a set without names; {len(sums)} sums"
@@ -282,7 +225,9 @@ class Study:
             found.append(Sum(part[0].number, model, total, part[0].clients))
         return found
 
-    def _inverted(self, training: Training, sums: Sequence[Sum], truth: Tensor) -> Row:
+    def _inverted(
+        self, training: Training, sums: Sequence[Sum], truth: Tensor
+    ) -> tuple[Row, Tensor]:
         clients = len(truth)
         mean = self._mean(training, sums, truth)
         best: attacks.Inverted | None = None
@@ -295,10 +240,9 @@ class Study:
         assert best is not None, "there is a start"
         flat = truth.mean(1, keepdim=True).expand_as(truth)
         floors = [flat, truth.mean(0).expand_as(truth)]
-        return {
-            "psnr": self._score(attacks.matched(best.pictures, truth), truth)["psnr"],
-            "floor": max(self._score(one, truth)["psnr"] for one in floors),
-        }
+        pictures = attacks.matched(best.pictures, truth)
+        floor = max(self._score(one, truth)["psnr"] for one in floors)
+        return {"psnr": self._score(pictures, truth)["psnr"], "floor": floor}, pictures
 
     def _mean(self, training: Training, sums: Sequence[Sum], truth: Tensor) -> Tensor:
         """The mean picture as the first sum tells it by the linear attack, kept in range."""
@@ -370,7 +314,7 @@ class Study:
             attacks.likelihood_ratio(total, one, known, len(members)).numpy()
             for one in (subject.truth[members], judged)
         ]
-        # a sum of others, in which neither are: what sets members apart there is what they look like
+        # a sum of others, that holds neither: what sets members apart there is their looks
         foreign = others[half - len(members) : half].sum(0)
         null = [
             attacks.likelihood_ratio(foreign, one, known[: -len(members)], len(members)).numpy()

@@ -84,6 +84,12 @@ def show_result(result: dict[str, Any], folder: RunFolder, console: Console) -> 
             f"{result['delta']:g}, cohorts known",
             highlight=False,
         )
+    for key, what in (
+        ("rounds_skipped", "rounds were skipped: the model stayed"),
+        ("groups_skipped", "sums of fixed groups were not made: a node was missing"),
+    ):
+        if result[key]:
+            console.print(f"{result[key]} {what}; see metrics.jsonl", style="yellow")
     if result["fallbacks"]:
         console.print(
             f"{result['fallbacks']} times a chunk of clients failed together and was "

@@ -26,6 +26,7 @@ def view(folder: RunFolder) -> tuple[str, dict[str, Any]]:
     rounds = [event for event in events if event["event"] == "round"]
     shown = Shown.of(pieces, summarise(folder))
     family = family_of(pieces)
+    media = Media(folder)
     attacks = folder.read("attack.json").get("rows", [])
     colours = colours_of(shown.order)
     common = {
@@ -42,6 +43,8 @@ def view(folder: RunFolder) -> tuple[str, dict[str, Any]]:
         "dots": {shown.titles[name]: colour for name, colour in colours.items()},
         "steps": experiment.evaluation.step_list,
         "attacks": attacks,
+        "over_rounds": folder.read("attack-rounds.json"),
+        "round_sheets": {m: media(f"attack-rounds-{m}") for m in shown.trained},
         "audit": folder.read("audit.json"),
         "failures": [event for event in rounds if event["failures"]],
         "fallbacks": [event for event in rounds if event.get("fallbacks")],
@@ -52,7 +55,7 @@ def view(folder: RunFolder) -> tuple[str, dict[str, Any]]:
         "tables": tables_of(shown),
         "findings": attack_findings(attacks, shown.titles) + family.findings(shown),
     }
-    return family.template, common | family.exhibits(shown, events, Media(folder))
+    return family.template, common | family.exhibits(shown, events, media)
 
 
 def _command(folder: RunFolder, experiment: Experiment) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from privacy.exact import HIDES, PROVES
 from strategies.local import LOCAL
 
 USEFUL = 10.0  # an epsilon above which nobody here speaks of privacy
@@ -113,13 +114,11 @@ def attack_findings(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[
 def release_finding(result: dict[str, Any]) -> list[tuple[str, str]]:
     """The release's promise; ``epsilon`` is there only if noise was charged."""
     if result["epsilon"] is None:
-        text = (
-            "the server saw only sums over the nodes, without noise. One sum hides which node "
-            "sent what; sums of many "
-            "rounds together hide less, and what was sent may be recoverable. No epsilon is "
-            "claimed."
-        )
-        return [("plain", f"Release {result['release']}: {text}")]
+        if result.get("exact"):
+            return [("plain", f"Release {result['release']}, provable mode: a run {PROVES}.")]
+        return [
+            ("warning", f"Release {result['release']}, a sum without noise, {HIDES}. No epsilon.")
+        ]
     text = (
         f"Release {result['release']}: the clients have spent epsilon {result['epsilon']:.2f} "
         "at delta "

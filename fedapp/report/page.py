@@ -61,6 +61,16 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 </section>
 {% endblock %}
 {% block attacks %}{% endblock %}
+{% if over_rounds %}
+<h2>What all sums of the run give away together</h2>
+<p class="note">{{ over_rounds.says }} Every attack is beside a control: the same where it is known to succeed (public draws, members that change, a clip that acts, norms that overflow), on the
+same pictures. The floor is the mean picture or each picture's mean colour, whichever is nearer. “Not recovered by this attack” is no protection.</p>
+<section class="card"><table><tr><th>attack</th><th>method</th><th>PSNR, dB</th><th>floor</th><th>AUC</th><th>right client</th><th>by chance</th><th>control</th><th>verdict</th></tr>
+{% for row in over_rounds.rows %}<tr><td>{{ row.attack }}</td><td>{{ titles.get(row.method, row.method) }}</td><td>{{ number(row.psnr, 1) }}</td><td>{{ number(row.floor, 1) }}</td><td>{{ number(row.auc, 2) }}</td><td>{% if row.right_client is not none %}{{ row.right_client }} of {{ row.clients }}{% else %}–{% endif %}</td><td>{{ number(row.chance, 2) }}</td><td>{{ number((row.control or {}).get("psnr"), 1) }}</td><td style="text-align:left;white-space:normal">{{ row.verdict }}{% if row.note %}; {{ row.note }}{% endif %}</td></tr>
+{% endfor %}</table>
+{% for m, names in over_rounds.sheets.items() %}{% if round_sheets[m] %}<p class="note">{{ titles.get(m, m) }}, from top to bottom: {{ names|join(" · ") }}</p><img src="{{ round_sheets[m] }}" alt="pictures, and what attacks made of the sums" style="max-width:100%">{% endif %}{% endfor %}
+</section>
+{% endif %}
 {% if audit %}
 <h2>Audit: {{ audit.verdict }}</h2>
 <section class="card"><table><tr><th>test</th><th>estimate</th><th>lower bound (95 %)</th><th>claimed ε</th><th>verdict</th></tr>
@@ -75,7 +85,7 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 <h2>Cost and failures</h2>
 <section class="card">
 <p>{{ "{:,}".format(result.bytes_up) }} bytes up and {{ "{:,}".format(result.bytes_down) }} bytes down in node messages;
-{{ result.clients.ok }} client updates counted, {{ result.clients.failed }} left out{% if result.fallbacks %}; <b>{{ result.fallbacks }} times a chunk of clients failed together and was trained one by one</b> (code that depends on how clients are packed, or a client at fault){% endif %}{% if result.unseen %}; {{ result.unseen }} times uploads could not be looked at{% endif %}; {{ number(result.seconds, 0) }} s of rounds and evaluation.
+{{ result.clients.ok }} client updates counted, {{ result.clients.failed }} left out{% if result.fallbacks %}; <b>{{ result.fallbacks }} times a chunk of clients failed together and was trained one by one</b> (code that depends on how clients are packed, or a client at fault){% endif %}{% if result.unseen %}; {{ result.unseen }} times uploads could not be looked at{% endif %}{% if result.rounds_skipped %}; <b>{{ result.rounds_skipped }} rounds were skipped: the model stayed</b>{% endif %}{% if result.groups_skipped %}; {{ result.groups_skipped }} sums of fixed groups were not made (a node was missing){% endif %}; {{ number(result.seconds, 0) }} s of rounds and evaluation.
 {% if result.epsilon is not none %}Privacy budget: ε = {{ number(result.epsilon) }} at δ = {{ result.delta }} spent, cohorts known; the whole account is in <a href="privacy_report.html">privacy_report.html</a>.{% else %}Privacy budget ε: not computed (release {{ result.release }} adds no noise).{% endif %}</p>
 {% if result.remarks %}<table><tr><th>node</th><th>what was noticed (a fault between two members may name both)</th></tr>
 {% for node, what in result.remarks.items() %}<tr><td>{{ node }}</td><td style="text-align:left;white-space:normal">{{ what }}</td></tr>{% endfor %}</table>{% endif %}

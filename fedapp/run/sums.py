@@ -17,6 +17,7 @@ from fedapp.run.judging import judge
 from fedapp.run.lineup import Lineup, Run
 from fedapp.store.transcript import HeardRound, HeardSum, TranscriptFile
 from privacy.attacks import render
+from privacy.exact import HIDES, PROVES
 from strategies.federation import Federation
 from strategies.flower.roster import Node
 from strategies.flower.rounds import FederatedRounds, Heard, RoundReport, RoundSettings
@@ -32,6 +33,11 @@ log = logging.getLogger("flwr")
 def build(run: Run) -> Lineup:
     """Every learner at every seed, and the untrained start where ``local`` is among the methods."""
     experiment = run.pieces.experiment
+    if run.pieces.release_type.exact():
+        if experiment.privacy.exact:
+            log.info("release %s, provable mode: a run %s", experiment.release, PROVES)
+        else:
+            log.warning("release %s, a sum without noise, %s", experiment.release, HIDES)
     local = experiment.seed_list if LOCAL in experiment.method_list else []
     return Lineup(
         arms=[Sums(run, method, seed) for method, seed in run.pieces.arms],

@@ -67,7 +67,7 @@ class TranscriptFile:
 
         found = []
         for file in sorted(self.folder.glob("*.safetensors")):
-            with safe_open(file, "pt") as content:  # type: ignore[no-untyped-call]
+            with safe_open(file, "pt") as content:
                 members: Sequence[Sequence[int]] = json.loads(content.metadata()["clients"])
                 sums = tuple(
                     HeardSum(tuple(clients), content.get_tensor(f"sum.{index}"))

@@ -23,15 +23,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tasks.randomness import generator
-
-if TYPE_CHECKING:
-    from tasks.image import ImageTask
 
 WAVES = 40  # sets of waves that are drawn, of which the best conditioned is used
 GROWTH = 1.06  # of M from one sum to the next
@@ -52,7 +49,7 @@ class Craft(NamedTuple):
     waves: Tensor
 
 
-def craft(task: ImageTask) -> Craft:
+def craft(task: Any) -> Craft:
     """The best conditioned of some random waves on the pixels of a picture; W should be at least
     N."""
     side, field = task.size, task.siren
@@ -78,7 +75,7 @@ def craft(task: ImageTask) -> Craft:
     return best
 
 
-def model_of(task: ImageTask, made: Craft, level: float, scale: float) -> Tensor:
+def model_of(task: Any, made: Craft, level: float, scale: float) -> Tensor:
     """The crafted model ``[P]`` with output ``level`` and output weight ``scale``."""
     model = torch.zeros(task.layout.size)
     named = task.layout.unflatten(model)
@@ -90,19 +87,19 @@ def model_of(task: ImageTask, made: Craft, level: float, scale: float) -> Tensor
     return model
 
 
-def feature(task: ImageTask, total: Tensor) -> Tensor:
+def feature(task: Any, total: Tensor) -> Tensor:
     """What a sum says of the waves ``[W]``: its part of the second layer's first unit."""
     return task.layout.unflatten(total.double())["layers.1.weight"][0]
 
 
-def picture(task: ImageTask, made: Craft, level: float, along: Tensor) -> Tensor:
+def picture(task: Any, made: Craft, level: float, along: Tensor) -> Tensor:
     """The picture ``[N]`` of a member whose update, for M = 1 and step size 1, is ``along [W]``."""
     right = -along[:, None] / task.siren.omega
     delta = torch.linalg.lstsq(made.waves, right, driver="gelsd").solution[:, 0]
     return level - delta * made.waves.shape[1] / 2
 
 
-def active_clip(task: ImageTask, ask: Ask, rate: float, limit: float) -> list[Tensor]:
+def active_clip(task: Any, ask: Ask, rate: float, limit: float) -> list[Tensor]:
     """Pictures ``[N]`` of members that were alone in not being clipped, or alone beside members
     whose pictures are known by then.
 
@@ -136,7 +133,7 @@ class Step(NamedTuple):
 
 
 def _ladder(
-    task: ImageTask, ask: Ask, made: Craft, level: float, rate: float, limit: float
+    task: Any, ask: Ask, made: Craft, level: float, rate: float, limit: float
 ) -> list[Step]:
     """Differences of sums as M grows, from where nobody is clipped to where all are."""
     scale = limit / (task.siren.omega * 3.0)
@@ -151,7 +148,7 @@ def _ladder(
 
 
 def _alone(
-    task: ImageTask,
+    task: Any,
     made: Craft,
     level: float,
     steps: list[Step],
@@ -180,18 +177,18 @@ def _alone(
     return None
 
 
-def _added(task: ImageTask, made: Craft, level: float, one: Tensor) -> Tensor:
+def _added(task: Any, made: Craft, level: float, one: Tensor) -> Tensor:
     """What a member with picture ``one [N]`` adds to :func:`feature` for each unit of M ``[W]``."""
     return -task.siren.omega * (made.waves @ (2 / len(one) * (level - one)))
 
 
-def _length(task: ImageTask, made: Craft, level: float, one: Tensor) -> float:
+def _length(task: Any, made: Craft, level: float, one: Tensor) -> float:
     """Norm of its gradient for each unit of M: that of the waves and of the second layer's bias."""
     bias = task.siren.omega * float((2 / len(one) * (level - one)).sum())
     return math.hypot(float(_added(task, made, level, one).norm()), bias)
 
 
-def overflow(task: ImageTask, ask: Ask, rate: float) -> list[Tensor]:
+def overflow(task: Any, ask: Ask, rate: float) -> list[Tensor]:
     """Pictures of members whose norm overflowed and who added nothing, one at a time."""
     made = craft(task)
     level = 0.5

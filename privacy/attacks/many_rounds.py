@@ -283,7 +283,7 @@ def _misfit(
 
 def _slope(training: Training, model: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """``([P, K M], [P])``: derivative of the sum by all pictures, and the sum itself."""
-    clients, samples = pictures.shape
+    samples = pictures.shape[1]
     parts = []
     total = torch.zeros(len(model), dtype=torch.float64)
     for one in pictures:

@@ -38,7 +38,8 @@ HIDES = (
 )
 PROVES = (
     "tells the sum of the clients' pictures and nothing else, to one level of the lattice, in "
-    "every round (what that sum tells, such as who is in it, is told; docs/privacy.md has the conditions)"
+    "every round (what that sum tells, such as who is in it, is told; docs/privacy.md has the "
+    "conditions)"
 )
 
 

@@ -267,7 +267,7 @@ def test_models_of_300_honest_rounds_are_never_refused() -> None:
         ({"privacy.max-examples": 3}, "privacy.max-examples"),
         ({"privacy.adaptive-clip": True}, "privacy.adaptive-clip"),
         ({"release": "distributed-dp"}, "privacy.exact"),
-        ({"clients.per-round": 4, "clients.min": 2}, "clients.per-round"),
+        ({"clients.per-round": 5, "clients.total": 6, "runtime.nodes": 6}, "clients.per-round"),
         ({"privacy.group-size": 3}, "privacy.group-size"),
         ({"task": "video"}, "task"),
     ],

@@ -10,6 +10,7 @@ no more.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from fedapp.attacks.rounds_controls import Controls
 from fedapp.attacks.rounds_subject import Subject, subjects
+from fedapp.config.pieces import Pieces
 from fedapp.store.runfolder import RunFolder
 from privacy.attacks import crafted
 from privacy.attacks import many_rounds as attacks
@@ -26,12 +28,15 @@ from privacy.attacks.many_rounds import Sum, Training
 from privacy.attacks.membership import auc
 from privacy.exact import HIDES, Bounds, objection
 from tasks.atomic import write_json
+from tasks.errors import InputError
+from tasks.image import ImageTask
 from tasks.metrics import psnr
 
 Row = dict[str, Any]
 FILE = "attack-rounds.json"
 SHEET = "attack-rounds"  # pictures of a run: what was found, a row each
 JOINT = 24  # sums that named batches are solved from: more do not help
+UNKNOWNS = 6000  # of named batches: a matrix of 288 MB
 SMALL = 8  # side of the pictures that joint inversion and crafted models are tried at
 STEPS = 60  # of joint inversion, at most
 STARTS = 2  # of joint inversion
@@ -39,14 +44,37 @@ BLOCKS = 4  # means of sums that joint inversion fits where draws are secret
 NOISE = 0.05  # of its start, beside the mean picture
 OTHERS = 60  # non-members that membership is judged against
 CLEAR = 3.0  # dB above the floor: recovered
-ATTACKS = (
-    "named batches", "attendance", "single draws", "joint inversion", "active clip", "overflow",
-    "membership",
+ATTACKS = (  # the cheap ones first: a run's end has little time
+    "attendance", "membership", "active clip", "overflow", "joint inversion", "named batches",
+    "single draws",
 )  # fmt: skip
 
 
+def end_with_attacks(folder: RunFolder, tell: Callable[[str], None]) -> None:
+    """What a run of exact sums of pictures ends with: the attacks that apply to its own transcript,
+    for ``report.attack-seconds`` at most; of any other run, nothing."""
+    experiment = folder.experiment
+    seconds = experiment.report.attack_seconds
+    pieces = Pieces.of(folder)
+    deployed = any(event.get("deployed") for event in folder.events() if event["event"] == "start")
+    heard = (folder.path / "transcript").is_dir()
+    if not (seconds and heard and pieces.release_type.exact()) or deployed:
+        return
+    if not isinstance(pieces.task, ImageTask):
+        tell("its sums are not attacked: these attacks are on pictures")
+        return
+    try:
+        attack_rounds(folder, tell, seconds=seconds)
+    except InputError as error:
+        tell(f"its sums are not attacked: {error.reason}")
+
+
 def attack_rounds(
-    folder: RunFolder, tell: Callable[[str], None], method: str = "", only: str = ""
+    folder: RunFolder,
+    tell: Callable[[str], None],
+    method: str = "",
+    only: str = "",
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Try all attacks on a run's transcript; the outcome is kept in the run's folder.
 
@@ -55,15 +83,17 @@ def attack_rounds(
         tell: shows progress.
         method: of the run; empty: all that were trained.
         only: one of ``ATTACKS``; empty: all.
+        seconds: after so many no further attack is begun, and a search ends.
 
     Raises:
         InputError: the run has no transcript, or is of something else.
     """
+    until = time.monotonic() + seconds
     rows: list[Row] = []
     sheets: dict[str, list[str]] = {}
     for subject in subjects(folder, method):
         tell(f"{subject.method}: {len(subject.sums)} sums of {subject.clients} clients")
-        study = Study(subject, tell)
+        study = Study(subject, tell, until)
         rows += study.rows(only)
         folder.save_picture(f"{SHEET}-{subject.method}", torch.cat(list(study.shots.values()), 0))
         sheets[subject.method] = list(study.shots)
@@ -92,9 +122,12 @@ def _says(experiment: Any) -> str:
 class Study:
     """All attacks on one method of a run."""
 
-    def __init__(self, subject: Subject, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, subject: Subject, tell: Callable[[str], None], until: float = math.inf
+    ) -> None:
         self.subject = subject
         self.tell = tell
+        self.until = until
         self.controls = Controls(subject.pieces, subject.sums, subject.truth, subject.shape)
         self.shots: dict[str, Tensor] = {"private pictures": self._shown(subject.truth)}
 
@@ -125,10 +158,15 @@ class Study:
         """What an attack finds; of one that this field has no place for, that it was not tried."""
         if self.subject.pieces.experiment.learner.steps_by_examples:
             return {"note": "not tried: learner.steps-by-examples"}
+        if self._late():
+            return {"note": "not tried: no time left (report.attack-seconds; `fedapp attack`)"}
         try:
             return make()
         except (NotImplementedError, ValueError) as error:
             return {"note": f"not tried: {error}"}
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.until
 
     def _row(self, name: str, own: Row) -> Row:
         subject = self.subject
@@ -155,6 +193,8 @@ class Study:
     def named_batches(self) -> Row:
         """Draws named by the run's seed."""
         subject = self.subject
+        if subject.truth.numel() > UNKNOWNS:
+            raise ValueError(f"a system of {subject.truth.numel()} unknowns, {UNKNOWNS} at most")
         key = self.controls.public_key
         found = attacks.named_batches(
             subject.training, subject.sums[:JOINT], subject.clients, key, self.tell
@@ -168,7 +208,7 @@ class Study:
         """Regression on who was there."""
         subject = self.subject
         found = attacks.attendance(subject.training, subject.sums, subject.clients)
-        training, sums = self.controls.changing_members(max(40, 5 * subject.clients))
+        training, sums = self.controls.changing_members(5 * subject.clients)
         control = attacks.attendance(training, sums, subject.clients)
         self._show("attendance", found, control)
         return self._score(found) | {"control": self._score(control)}
@@ -234,7 +274,11 @@ class Study:
         for number in range(STARTS):
             stream = torch.Generator().manual_seed(number)
             start = mean + NOISE * torch.randn(truth.shape, generator=stream, dtype=torch.float64)
-            found = attacks.joint_inversion(training, sums, clients, start, STEPS, self.tell)
+            if best is not None and self._late():
+                break
+            found = attacks.joint_inversion(
+                training, sums, clients, start, STEPS, self.tell, self._late
+            )
             if best is None or found.misfit < best.misfit:
                 best = found
         assert best is not None, "there is a start"

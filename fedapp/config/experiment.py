@@ -45,6 +45,11 @@ class ReportSettings(Settings):
     pictures: bool = Field(
         True, description="show private pictures in the report (simulation only)"
     )
+    attack_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="attacks on its own exact sums at the end of a run, at most; 0: none",
+    )
     transcript: bool = Field(
         True, description="keep what the server sees of secure sums, for `fedapp attack`"
     )

@@ -125,6 +125,9 @@ class Comparison:
             return
         write_result(self.folder)
         if self.experiment.report.page:
+            from fedapp.attacks.rounds import end_with_attacks
+
+            end_with_attacks(self.folder, log.info)
             self._report()
 
     def _train(self) -> None:

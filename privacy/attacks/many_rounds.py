@@ -224,6 +224,7 @@ def joint_inversion(
     start: Tensor,
     steps: int,
     tell: Callable[[str], None],
+    late: Callable[[], bool] = lambda: False,
 ) -> Inverted:
     r"""The set of pictures that, trained on, give the sums: damped Gauss-Newton.
 
@@ -241,6 +242,7 @@ def joint_inversion(
             would move alike.
         steps: most iterations.
         tell: shows progress.
+        late: whether to end with what there is.
     """
     found, samples = start.double().clone(), start.shape[1]
     scales = [float(heard.total.norm().clamp(min=1e-30)) for heard in sums]
@@ -266,7 +268,7 @@ def joint_inversion(
             damping *= 4
         if turn % 10 == 9:
             tell(f"joint inversion: {turn + 1} of {steps} steps, misfit {cost:.1e}")
-        if not better or gained < 1e-6 * cost or cost < 1e-22:
+        if late() or not better or gained < 1e-6 * cost or cost < 1e-22:
             break
     return Inverted(found, cost)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_the_provable_mode_withstands_every_attack_whose_control_succeeds(run: R
         assert row["psnr"] <= row["floor"] + 1, row
         assert row["right_client"] in (None, 1), row
         assert row["control"]["psnr"] > row["floor"] + 3, row
-    assert "refused by every node" in said["rows"][4]["note"]
+    (refused,) = [row for row in said["rows"] if row["attack"] == "active clip"]
+    assert "refused by every node" in refused["note"]
     assert (folder.pictures / "attack-rounds-erm.png").exists()
     assert folder.read(FILE)["rows"] == said["rows"]
 
@@ -85,12 +87,24 @@ def test_a_run_without_a_transcript_is_refused_with_the_remedy(run: Run) -> None
         attack_rounds(folder, print)
 
 
+def test_an_exact_run_ends_with_attacks_on_its_own_sums_in_the_time_it_has(run: Run) -> None:
+    changes = {**PICTURES, "methods": "erm", "report.page": True, "report.attack-seconds": 4.0}
+    folder = run(nodes=CLIENTS, **changes)
+    found = folder.read(FILE)["rows"]
+    assert [row["attack"] for row in found] == list(ATTACKS)
+    assert found[0]["verdict"] == "not recovered by this attack"
+    assert found[-1]["verdict"] == "not tried" and "no time left" in found[-1]["note"]
+    page = folder.report_file.read_text(encoding="utf-8")
+    assert "What all sums of the run give away together" in page
+    assert "hides who, not what" in page
+
+
 def test_a_transcript_is_what_was_unmasked(run: Run) -> None:
     """The model moves by what the transcript says was summed."""
     folder = run(nodes=CLIENTS, **{**PICTURES, "methods": "erm", "privacy.exact": True})
     heard = TranscriptFile(folder.path, "erm-0").read()
     assert [one.number for one in heard] == [1, 2, 3]
-    for before, after in zip(heard, heard[1:], strict=False):
+    for before, after in itertools.pairwise(heard):
         (total,) = before.sums
         assert total.clients == tuple(range(CLIENTS))
         moved = before.model.double() + total.total / CLIENTS

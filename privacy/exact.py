@@ -13,22 +13,28 @@ it can, a node finds out from the model alone, before it reads any data:
     \big\lVert \max(|f|, |1 - f|) \big\rVert_2 \le G, \qquad
     \lambda \lVert g_k \rVert \le C
 
-for every picture with values in [0, 1]. Models that are not finite, or large enough that rounding
-could tell pictures apart (:data:`LARGEST`), are refused as well; the step is taken in double
-precision.
+for every picture with values in [0, 1]. The update is computed from the very J and f that the bound
+looked at, in double precision, and never added to weights (a difference of weights is rounded to
+their last digit, which is a threshold on what was added). What is left is rounding to the lattice,
+with a dither whose law does not depend on fractions (:func:`privacy.ring.add_dithered`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from strategies.learner import WholeFit
+from strategies.types import Broadcast, LocalResult, Memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from strategies.rule import Rule
     from strategies.settings import LearnerSettings
+    from tasks.randomness import Key
     from tasks.types import Trainable
 
-LARGEST = 1e3  # of a model's numbers: a field's own are below 10, and their products stay exact
 MARGIN = 1e-6  # of the bound: far more than double precision loses
 WHOLE_SPECTRUM = 1500  # rows up to which all eigenvalues are worked out
 SQUARINGS = 4  # beyond: the bound is too large by a factor of at most rows^(1/32)
@@ -75,13 +81,27 @@ def largest_singular_value(matrix: Tensor) -> float:
     return float((scale * torch.exp(torch.tensor(log, dtype=torch.float64))).sqrt())
 
 
-def largest_gradient(task: Trainable, model: Tensor) -> float:
-    """Norm that no client's gradient exceeds at ``model [P]``, whatever picture it holds."""
+class Linearised(NamedTuple):
+    """What a model says ``[M]``, its Jacobian ``[M, P]``, and the norm that no gradient exceeds."""
+
+    values: Tensor
+    jacobian: Tensor
+    bound: float
+
+
+def linearised(task: Trainable, model: Tensor) -> Linearised:
+    """A model ``[P]`` in double precision, without any data."""
     import torch
 
     values, jacobian = task.outputs(model.double())
     reach = torch.maximum(values.abs(), (1 - values).abs())
-    return 2 / len(values) * largest_singular_value(jacobian) * float(reach.norm()) * (1 + MARGIN)
+    bound = 2 / len(values) * largest_singular_value(jacobian) * float(reach.norm()) * (1 + MARGIN)
+    return Linearised(values, jacobian, bound)
+
+
+def largest_gradient(task: Trainable, model: Tensor) -> float:
+    """Norm that no client's gradient exceeds at ``model [P]``, whatever picture it holds."""
+    return linearised(task, model).bound
 
 
 def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: Bounds) -> str:
@@ -91,9 +111,6 @@ def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: B
 
     if not bool(torch.isfinite(model).all()):
         return "the model is not finite"
-    largest = float(model.abs().max())
-    if largest > LARGEST:
-        return f"the model holds a number of {largest:.3g}; a field's are below {LARGEST:g}"
     bound = largest_gradient(task, model)
     limits = {"learner.outer-clip": (bound, clips.gradient or float("inf"))}
     limits["privacy.clip-norm"] = (learner.outer_rate * bound, clips.update)
@@ -104,3 +121,46 @@ def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: B
                 "on it: the sum would be one of clipped updates"
             )
     return ""
+
+
+class ExactStep(WholeFit):
+    """The one step that the guarantee is about, in place of a learner's own.
+
+    Args:
+        rate: lambda, its size.
+        clips: that must not act.
+    """
+
+    metrics = ("loss",)
+
+    def __init__(self, rate: float, clips: Bounds) -> None:
+        self.outer_rate = rate
+        self.clips = clips
+
+    def fit(
+        self,
+        task: Trainable,
+        rule: Rule,
+        received: Broadcast,
+        cohort: Sequence[Any],
+        memory: Memory,
+        keys: Sequence[Key],
+        settings: LearnerSettings,
+    ) -> LocalResult:
+        import torch
+
+        # once more, where it counts: whoever calls this without having asked gets no update
+        if reason := objection(task, received.model, settings, self.clips):
+            raise ArithmeticError(reason)
+        values, jacobian, _ = linearised(task, received.model)
+        pictures = torch.stack([data.signals[0].support.values.flatten() for data in cohort])
+        apart = values - pictures.to(values)
+        delta = -self.outer_rate * 2 / len(values) * (apart @ jacobian)
+        count = delta.new_ones(len(cohort))
+        return LocalResult(
+            delta=delta,
+            steps=count,
+            step_size=self.outer_rate,
+            examples=count,
+            metrics={"loss": apart.square().mean(1)},
+        )

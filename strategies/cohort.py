@@ -142,9 +142,6 @@ class CohortTrainer:
         self, received: Broadcast, assignment: Assignment, pictures: bool = False
     ) -> CohortResult:
         """Train the assigned clients from the received model and add them up."""
-        if self.release.provable:
-            extra = {name: tensor.double() for name, tensor in received.extra.items()}
-            received = replace(received, model=received.model.double(), extra=extra)
         result = CohortResult()
         drawn = list(zip(assignment.clients, assignment.versions, strict=True))
         jobs = self._attending(received, assignment, drawn, result)

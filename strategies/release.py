@@ -47,9 +47,9 @@ class Release:
 
     @classmethod
     def exact(cls) -> bool:
-        """Whether the server sees sums over nodes exactly, and nothing else: such sums are of fixed
-        groups, every one of them whole."""
-        return cls.masked and cls.placement == "none"
+        """Whether the server sees sums over nodes exactly, whatever it adds to them afterwards:
+        such sums are of fixed groups, every one of them whole."""
+        return cls.masked and cls.placement != "distributed"
 
     @property
     def own_noise(self) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from privacy.secagg.identity import Policy
+from privacy.secagg.identity import LEAST_HONEST, Policy
 from strategies.local.erm import Erm
 from strategies.release import Release
 from strategies.rule import Rule
@@ -38,22 +38,38 @@ def refuse_exact(
         learners: the methods' classes, by name.
     """
     privacy, clients = experiment.privacy, experiment.clients
+    if privacy.exact and not (release.exact() and release.placement == "none"):
+        raise InputError(
+            "privacy.exact",
+            True,
+            f"release {experiment.release} is not one of sums without noise",
+            "leave it out, or use the release secagg",
+        )
     if not release.exact():
-        for key, value in (("group-size", privacy.group_size), ("exact", privacy.exact)):
-            if value:
-                raise InputError(
-                    f"privacy.{key}",
-                    value,
-                    f"release {experiment.release} has no sums without noise",
-                    "leave it out, or use the release secagg",
-                )
+        if privacy.group_size:
+            raise InputError(
+                "privacy.group-size",
+                privacy.group_size,
+                f"release {experiment.release} has no sums that a server sees exactly",
+                "leave it out, or use the release secagg",
+            )
         return
     if clients.per_round not in (0, clients.total):
         raise InputError(
             "clients.per-round",
             clients.per_round,
-            "sums without noise of members that change tell them apart over a run; nodes refuse",
-            "use 0 (everybody), or noise: the release distributed-dp",
+            f"under {experiment.release} the server sees sums exactly, and of members that change "
+            "they tell them apart over a run: nodes refuse",
+            "use 0 (everybody), or noise that nodes add: the release distributed-dp",
+        )
+    nodes = min(experiment.runtime.nodes, privacy.group_size or experiment.runtime.nodes)
+    if nodes - privacy.colluding < LEAST_HONEST:
+        raise InputError(
+            "privacy.colluding",
+            privacy.colluding,
+            f"of the {nodes} nodes of a sum that a server sees exactly, {LEAST_HONEST} must be "
+            "honest, or it is next to nobody's",
+            f"use {max(nodes - LEAST_HONEST, 0)} or fewer, or more nodes",
         )
     _refuse_groups(experiment)
     if privacy.exact:

@@ -25,6 +25,8 @@ from tasks.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from fedapp.config.experiment import Experiment
+    from privacy.exact import Bounds
     from privacy.flower.node import SecureNode
     from privacy.node_secret import NodeSecret
     from privacy.releases.lattice import LatticeRelease
@@ -124,6 +126,7 @@ class SumsNode:
             device.simulated,
             self._secret(order),
         )
+        self._refuse_other_shapes(trainer, received)
         self._refuse_biting_clips(trainer, received)
         extra = {name: tensor.to(place) for name, tensor in received.extra.items()}
         received = Broadcast(received.model.to(place), extra, received.round)
@@ -140,12 +143,28 @@ class SumsNode:
         before any data are read."""
         if not trainer.release.provable:
             return
-        from privacy.exact import Bounds, objection
+        from privacy.exact import objection
 
-        learner = trainer.settings
-        clips = Bounds(learner.outer_clip, self.device.experiment.privacy.clip_norm)
-        if reason := objection(trainer.task, received.model, learner, clips):
+        clips = _clips_of(self.device.experiment)
+        if reason := objection(trainer.task, received.model, trainer.settings, clips):
             raise RefusalError(reason)
+
+    def _refuse_other_shapes(self, trainer: CohortTrainer, received: Broadcast) -> None:
+        """Raise :class:`RefusalError` for a model that is not one vector of the task's numbers (of
+        a matrix every client of a chunk would get a row of its own), or beside which something
+        else is sent than the rule sends."""
+        import torch
+
+        wanted = (trainer.task.layout.size,)
+        blank = torch.zeros(wanted)
+        rule = trainer.rule
+        extra = rule.broadcast(blank, rule.init(blank), received.round).extra
+        told = {"model": received.model, **received.extra}
+        shapes = {name: tuple(tensor.shape) for name, tensor in told.items()}
+        if shapes != dict.fromkeys(("model", *extra), wanted) or any(
+            tensor.dtype != torch.float32 for tensor in told.values()
+        ):
+            raise RefusalError(f"not a model of {wanted[0]} numbers as rule and task have it")
 
     def _secret(self, order: Order) -> NodeSecret | None:
         """What this node's draws follow from: outside of ``plain`` its identity, so that no server
@@ -177,6 +196,7 @@ class SumsNode:
             replace(policy, colluding=max(policy.colluding, experiment.privacy.colluding)),
             experiment.digest,
             device.hosts,
+            _about(experiment),
         )
 
     def _release(self, content: RecordDict) -> LatticeRelease:
@@ -203,6 +223,21 @@ class SumsNode:
         make = device.release_type
         privacy = Pieces(device.experiment).privacy
         return make(privacy, known.size, known.scalars)  # type: ignore[call-arg,return-value]
+
+
+def _about(experiment: Experiment) -> str:
+    """What exact sums in the provable mode are about; empty in others."""
+    data = experiment.data
+    if not experiment.privacy.exact:
+        return ""
+    return f"task {experiment.task}, pictures of {data.size}, {data.channels} channels"
+
+
+def _clips_of(experiment: Experiment) -> Bounds:
+    """Clips in force on a client."""
+    from privacy.exact import Bounds
+
+    return Bounds(experiment.learner.outer_clip, experiment.privacy.clip_norm)
 
 
 @lru_cache(maxsize=64)
@@ -237,6 +272,10 @@ def _trainer(
             'start it with --node-config "state-dir=…"',
         )
     release = pieces.release_of(pieces.rule.size(pieces.task.layout.size))
+    if release.provable:
+        from privacy.exact import ExactStep
+
+        learner = ExactStep(learner.outer_rate, _clips_of(pieces.experiment))
     trainer = CohortTrainer(
         pieces.task,
         learner,

@@ -17,14 +17,16 @@ from fedapp.run.judging import judge
 from fedapp.run.lineup import Lineup, Run
 from fedapp.store.transcript import HeardRound, HeardSum, TranscriptFile
 from privacy.attacks import render
-from privacy.exact import HIDES, PROVES
+from privacy.exact import HIDES, PROVES, Bounds, objection
 from strategies.federation import Federation
 from strategies.flower.roster import Node
-from strategies.flower.rounds import FederatedRounds, Heard, RoundReport, RoundSettings
+from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
+from strategies.flower.totals import Heard
 from strategies.flower.workflow import TurnReport
 from strategies.learner import OBJECTIVE
 from strategies.local import LOCAL
 from strategies.types import Aggregate, Snapshot
+from tasks.errors import InputError
 from tasks.types import Evaluation
 
 log = logging.getLogger("flwr")
@@ -35,6 +37,7 @@ def build(run: Run) -> Lineup:
     experiment = run.pieces.experiment
     if run.pieces.release_type.exact():
         if experiment.privacy.exact:
+            _refuse_biting_clips(run.pieces)
             log.info("release %s, provable mode: a run %s", experiment.release, PROVES)
         else:
             log.warning("release %s, a sum without noise, %s", experiment.release, HIDES)
@@ -43,6 +46,21 @@ def build(run: Run) -> Lineup:
         arms=[Sums(run, method, seed) for method, seed in run.pieces.arms],
         baselines=[Untrained(run.pieces, seed) for seed in local],
     )
+
+
+def _refuse_biting_clips(pieces: Pieces) -> None:
+    """Raise :class:`InputError` where nodes would refuse the very first model of the provable mode:
+    a clip could act on a picture."""
+    experiment = pieces.experiment
+    clips = Bounds(experiment.learner.outer_clip, experiment.privacy.clip_norm)
+    for seed in experiment.seed_list:
+        if reason := objection(pieces.task, pieces.task.init(seed), experiment.learner, clips):
+            raise InputError(
+                "privacy.exact",
+                True,
+                f"every node would refuse: {reason}",
+                "raise that limit, or take a smaller field (field.depth = 2)",
+            )
 
 
 def identity(pieces: Pieces) -> dict[str, Any]:

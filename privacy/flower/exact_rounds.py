@@ -11,7 +11,8 @@ from privacy.flower.rounds import MOST_SPOILT, SecureRounds
 from privacy.secagg.groups import groups
 from privacy.secagg.messages import AbortedError
 from strategies.flower.roster import Node
-from strategies.flower.rounds import RoundReport, Sum
+from strategies.flower.rounds import RoundReport
+from strategies.flower.totals import Sum
 from strategies.flower.wire import Order
 
 

@@ -9,6 +9,7 @@ limits than the default ones, ``policy.json``. In simulation all nodes share a m
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from privacy.secagg.client import SecAggClient
 from privacy.secagg.groups import GroupPin, group_of
 from privacy.secagg.identity import (
     KEY_FILE,
+    LEAST_HONEST,
     Policy,
     Roster,
     load_identity,
@@ -55,6 +57,8 @@ class SecureNode:
         policy: its own limits, with as many hostile nodes as they or the configuration assume.
         config: hash of this node's configuration, which the server's must equal.
         hosts: ids of the clients it has; ``None``: whatever it is asked to train.
+        about: what exact sums of the provable mode are about (task and size of pictures): of
+            another size they would be another function of the same pictures.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class SecureNode:
         policy: Policy,
         config: str,
         hosts: frozenset[int] | None,
+        about: str = "",
     ) -> None:
+        self.about = about
         identity = load_identity(folder / KEY_FILE)
         self.roster = Roster.read(roster)
         self.policy = policy
@@ -90,7 +96,7 @@ class SecureNode:
         public = json.loads(terms.public)
         work = json.loads(terms.work)
         objection = (
-            self.policy.forbids(name, release.own_noise, release.noised)
+            self.policy.forbids(name, release.own_noise, release.noised, release.provable)
             or release.objection(public, len(terms.prekeys), terms.least, self.policy.colluding)
             or self._objection(terms, public, work)
         )
@@ -110,11 +116,15 @@ class SecureNode:
         self, terms: Terms, work: dict[str, Any], release: LatticeRelease
     ) -> str:
         """Reason to refuse a sum without noise: not of the whole group, or of another one."""
-        if self.policy.exact and not release.provable:
-            return "this node enters sums without noise in the provable mode alone"
         if terms.least != len(terms.prekeys):
             return f"a sum without noise is of all {len(terms.prekeys)} members or of none"
-        return self.groups.objection(group_of(work["clients"]))
+        honest = len(terms.prekeys) - self.policy.colluding
+        if honest < LEAST_HONEST:
+            return (
+                f"a sum without noise of {len(terms.prekeys)} members, of which "
+                f"{self.policy.colluding} may be hostile, is one of {honest}"
+            )
+        return self.groups.objection(group_of(work["clients"]), self.about)
 
     def _objection(self, terms: Terms, public: dict[str, Any], work: dict[str, Any]) -> str:
         """Reason to refuse this work; empty if each client is named once, on one node, and as many
@@ -173,13 +183,14 @@ class SecureNode:
             raise RefusalError("the server's configuration is not this node's")
         if release.exact():
             arm = f"{order.run} {order.method} {assignment.seed}"
-            self.groups.enter(group_of(work["clients"]), arm, assignment.round)
+            self.groups.enter(group_of(work["clients"]), arm, assignment.round, self.about)
         result = train()
-        if release.exact() and result.failures:
-            # zero and counted, a member would be told apart by what the others add to
-            raise RefusalError("not all clients of this node can take part in a sum without noise")
         assert result.payload is not None, "a private release always closes with a vector"
         vector = np.ascontiguousarray(result.payload.vector.numpy()).view(np.uint32)
+        if release.exact() and result.failures:
+            # With zero, and counted, a member would be told apart by what the others add up to; and
+            # if it said that it fails, by when. So the sum is spoilt, and nobody can say by whom.
+            vector = np.frombuffer(os.urandom(vector.nbytes), np.uint32).copy()
         accused = self.client.mask(session, model, unpack_table(said, "boxes"), vector)
         reply = pack_sum(torch.from_numpy(vector.view(np.int32)), order)
         reply[RECORD] = ConfigRecord({"accused": accused})

@@ -42,7 +42,8 @@ from privacy.settings import PrivacySettings
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.records import content_of
 from strategies.flower.roster import Node
-from strategies.flower.rounds import FederatedRounds, RoundReport, Sum
+from strategies.flower.rounds import FederatedRounds, RoundReport
+from strategies.flower.totals import Sum
 from strategies.flower.wire import Order, pack_broadcast, pack_order, unpack_sum
 from strategies.release import Release
 from strategies.types import Payload, Public

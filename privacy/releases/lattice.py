@@ -16,7 +16,7 @@ import numpy as np
 
 from privacy.entropy import BLOCK, Entropy
 from privacy.joint import CHECK, CLIP_MOVES, JointVector, adapt_clip
-from privacy.ring import add_rounded, levels, rounded_norm, signed
+from privacy.ring import DITHER_ROOM, add_dithered, add_rounded, levels, rounded_norm, signed
 from privacy.settings import PrivacySettings
 from strategies.release import Release
 from strategies.types import Aggregate, Bounds, Contribution, Payload, Public
@@ -89,7 +89,7 @@ class LatticeRelease(Release):
     def _levels(self, clients: int, nodes: int, honest: int) -> int:
         """K, which follows from the other public numbers, so that nobody chooses it."""
         if self.placement != "distributed":
-            return levels(clients, 0.0)
+            return levels(clients, 0.0) - (DITHER_ROOM if self.provable else 0)
         sensitivity = self.joint.sensitivity
         # h shares of noise are enough, but every node adds one: the ring must have room for all
         count = levels(clients, self.multiplier * sensitivity * math.sqrt(nodes / honest))
@@ -144,7 +144,9 @@ class LatticeRelease(Release):
         entropy = Entropy()
         bound = rounded_norm(count, self.joint.sensitivity, self.joint.length)
         for row in self.joint.pack(contribution, float(public["clip"])):
-            if not add_rounded(total, row, count, entropy) <= bound:
+            if self.provable:
+                add_dithered(total, row, count, entropy)
+            elif not add_rounded(total, row, count, entropy) <= bound:
                 raise ArithmeticError("a rounded contribution exceeds its bound")
         return Payload(torch.from_numpy(total.view(np.int32)), 0.0, {}, 0)
 

@@ -52,9 +52,17 @@ class GroupPin:
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
 
-    def objection(self, group: Group) -> str:
-        """Reason not to enter a sum of this group; empty if there is none."""
-        pinned = self._read().get("group")
+    def objection(self, group: Group, about: str = "") -> str:
+        """Reason not to enter a sum of this group; empty if there is none.
+
+        Args:
+            group: whose sum it is.
+            about: what it is about, where that matters: then always the same.
+        """
+        said = self._read()
+        pinned, known = said.get("group"), said.get("about", "")
+        if about and known and about != known:
+            return f"this node's sums without noise are about {known}, this one is about {about}"
         if pinned in (None, group):
             return ""
         gone, new = sorted(pinned.keys() - group.keys()), sorted(group.keys() - pinned.keys())
@@ -64,20 +72,21 @@ class GroupPin:
             f"is {'node ' + what if what else 'of other clients'}"
         )
 
-    def enter(self, group: Group, arm: str, round: int) -> None:
+    def enter(self, group: Group, arm: str, round: int, about: str = "") -> None:
         """Write down that a round is answered, before it is. Of two at once one is refused.
 
         Args:
             group: of the sum.
             arm: run, method and seed.
             round: of the arm; they only grow.
+            about: as in :meth:`objection`.
 
         Raises:
             RefusalError: another group, or the round was answered before.
         """
         make_folder(self.file.parent, PRIVATE)
         with self._locked():
-            if objection := self.objection(group):
+            if objection := self.objection(group, about):
                 raise RefusalError(objection)
             said = self._read()
             rounds = said.get("rounds", {})
@@ -85,7 +94,8 @@ class GroupPin:
                 raise RefusalError(
                     f"round {round} without noise was answered before; this node answers it once"
                 )
-            write_json(self.file, {"group": group, "rounds": {**rounds, arm: round}}, PRIVATE)
+            kept = {"group": group, "about": about or said.get("about", "")}
+            write_json(self.file, {**kept, "rounds": {**rounds, arm: round}}, PRIVATE)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

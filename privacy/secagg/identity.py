@@ -29,6 +29,7 @@ from tasks.errors import InputError
 KEY_FILE = "identity.key"
 ROSTER_FILE = "roster.json"
 POLICY_FILE = "policy.json"
+LEAST_HONEST = 3  # members of an exact sum that do not work with the server
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ class Policy:
             among ``designs``, heads alone (another task would read the same pictures without an
             operator).
         looks: held-out views whose scores may be told, over all runs of this node's life.
-        exact: this node enters sums without noise in the provable mode alone
-            (:mod:`privacy.exact`).
+        exact: without enough noise of the nodes' own (``min_noise``, or 1 where that is 0) this
+            node takes part in the provable mode alone (:mod:`privacy.exact`).
         plugins: ``"package.module:Name"`` references that a run may have this node import, beside
             what fedapp brings and what is installed with entry points.
     """
@@ -240,17 +241,23 @@ class Policy:
             )
         return ""
 
-    def forbids(self, release: str, own_noise: float, noised: bool) -> str:
+    def forbids(self, release: str, own_noise: float, noised: bool, provable: bool = False) -> str:
         """Reason to take no part in a run; empty if there is none.
 
         Args:
             release: its name.
             own_noise: multiplier of the noise that nodes add.
             noised: anybody adds noise, so that rounds cost a finite epsilon.
+            provable: it is in the provable mode.
         """
         if self.releases and release not in self.releases:
             allowed = ", ".join(self.releases)
             return f"release {release} is not among those this node takes part in: {allowed}"
+        if self.exact and not provable and not own_noise >= (self.min_noise or 1.0):
+            return (
+                f"release {release} with noise of multiplier {own_noise:g} from the nodes; without "
+                f"{self.min_noise or 1.0:g} this node takes part in the provable mode alone"
+            )
         if self.epsilon_max and not noised:
             return (
                 f"release {release} adds no noise, so its rounds cost infinitely much; this node "

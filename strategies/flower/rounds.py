@@ -11,9 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -24,6 +23,7 @@ from strategies.federation import Federation, Fold, participants
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.records import content_of
 from strategies.flower.roster import Node, spread
+from strategies.flower.totals import Heard, Sum, together
 from strategies.flower.wire import (
     Answer,
     Order,
@@ -35,7 +35,7 @@ from strategies.flower.wire import (
     unpack_sum,
 )
 from strategies.release import ROUND_METRICS, Charge, Release
-from strategies.types import Aggregate, Payload, Public
+from strategies.types import Aggregate, Public
 from tasks.errors import EmptySumError, ReplyError, StoppedError
 
 TRAIN = "train"
@@ -68,28 +68,6 @@ class RoundSettings:
     run: str = ""
     pins: str = "{}"
     config: str = ""
-
-
-class Sum(NamedTuple):
-    """A sum over nodes, and the public numbers it was made with."""
-
-    total: Payload
-    public: Public
-    clients: tuple[int, ...] = ()
-
-
-# round, the model that was sent, whose sums they are and what they were decoded to
-Heard = Callable[[int, Tensor, list[tuple[tuple[int, ...], Aggregate]]], None]
-
-
-def together(parts: Sequence[Aggregate]) -> Aggregate:
-    """The aggregate of several sums of one round: means weighted, sums added."""
-    if len(parts) == 1:
-        return parts[0]
-    weight = sum(part.weight for part in parts)
-    mean = torch.stack([part.mean * (part.weight / weight) for part in parts]).sum(0)
-    scalars = {name: sum(part.scalars[name] for part in parts) for name in parts[0].scalars}
-    return Aggregate(mean, weight, scalars, sum(part.count for part in parts))
 
 
 @dataclass

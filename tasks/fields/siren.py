@@ -107,7 +107,7 @@ class SirenDerivatives(ByHand):
     def evaluate(self, params: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tape]:
         count = batch.targets.shape[1] * batch.targets.shape[2]
         scale = 2 / count
-        # the provable mode's step is in double precision
+        # no copies in single precision; simulated attacks come in double
         scaled, tape = self.field.network.forward(params, batch.inputs.to(params), scale)
         delta = scaled.sub_(batch.targets.to(params) - 0.5, alpha=scale)
         flat = delta.flatten(1)

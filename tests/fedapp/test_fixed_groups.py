@@ -22,12 +22,18 @@ from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from privacy.node_secret import NodeSecret
 from privacy.secagg.groups import FILE, GroupPin, group_of, groups
+from privacy.secagg.identity import Policy
 from privacy.secagg.messages import RefusalError
 from sim.inprocess import InProcessGrid
-from tasks.errors import StoppedError
+from strategies.types import Broadcast
+from tasks.errors import InputError, StoppedError
 from tasks.randomness import generator, seed_of
 
 Run = Callable[..., RunFolder]
+PROVABLE: dict[str, Any] = {
+    "methods": "erm", "privacy.exact": True, "learner.batch-size": 0, "learner.outer-clip": 9.0,
+    "data.channels": 1,
+}  # fmt: skip
 SECAGG: dict[str, Any] = {**PRIVATE, "release": "secagg", "privacy.clip-norm": 10.0}
 
 
@@ -220,6 +226,117 @@ def test_a_round_that_was_summed_before_a_kill_is_lost_and_not_summed_again(
     again = [event for event in rounds(folder) if event["round"] == 2][-1]
     assert again["skipped"] and "answered before" in json.dumps(again["failures"])
     assert rounds(folder)[-1]["clients"]["ok"] == NODES
+
+
+@pytest.mark.parametrize("shape", ["a model for each client", "double precision", "something else"])
+def test_a_broadcast_that_is_not_one_model_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    """Of a matrix every client of a chunk got a row of its own: with zeros in all but one row, a
+    sum was of one client of each node."""
+    from strategies.federation import Federation
+
+    def broadcast(self: Federation, number: int) -> Broadcast:
+        if shape == "double precision":
+            return Broadcast(self.model.double(), {}, number)
+        if shape == "something else":
+            return Broadcast(self.model, {"control": self.model}, number)
+        rows = torch.zeros(2, self.model.numel())
+        rows[0] = self.model
+        return Broadcast(rows, {}, number)
+
+    monkeypatch.setattr(Federation, "broadcast", broadcast)
+    with pytest.raises(StoppedError):
+        run(nodes=NODES, **{**SECAGG, "clients.total": 2 * NODES, "rounds": 1})
+    monkeypatch.undo()
+
+
+def test_a_model_at_which_a_clip_could_act_is_refused_before_data_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fedapp.run import sums as server
+    from strategies.cohort import CohortTrainer
+    from tasks.image import ImageTask
+
+    read: list[int] = []
+    data = CohortTrainer._data
+
+    def noted(self: CohortTrainer, client: int) -> Any:
+        read.append(client)
+        return data(self, client)
+
+    def crafted(self: ImageTask, seed: int) -> torch.Tensor:
+        return torch.full((self.layout.size,), 3.0)
+
+    monkeypatch.setattr(CohortTrainer, "_data", noted)
+    changes = {**SECAGG, **PROVABLE, "rounds": 1}
+    run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "honest")})
+    assert len(read) == NODES
+    with pytest.MonkeyPatch.context() as lie:
+        lie.setattr(ImageTask, "init", crafted)
+        with pytest.raises(InputError, match="every node would refuse") as refused:
+            run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "clumsy")})
+        assert refused.value.remedy
+        lie.setattr(server, "_refuse_biting_clips", lambda pieces: None)
+        read.clear()
+        with pytest.raises(StoppedError):
+            run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "lying")})
+    (event,) = rounds(RunFolder(tmp_path / "lying"))
+    assert all("would act on it" in reason for reason in event["failures"].values())
+    assert read == []
+
+
+def test_sums_that_the_server_noises_are_of_fixed_groups_too(smoke: Any) -> None:
+    """It holds each before its noise."""
+    from fedapp.config.experiment import Experiment
+
+    changes = {**SECAGG, "release": "secagg-central-dp", "clients.total": 7, "clients.per-round": 6}
+    with pytest.raises(InputError) as refused:
+        Experiment.from_run_config(smoke(**changes, **{"runtime.nodes": 7}))
+    assert refused.value.key == "clients.per-round"
+
+
+@pytest.mark.parametrize(
+    ("release", "noise", "provable", "allowed"),
+    [
+        ("secagg", 0.0, True, True),
+        ("secagg", 0.0, False, False),
+        ("plain", 0.0, False, False),
+        ("central-dp", 0.0, False, False),
+        ("secagg-central-dp", 0.0, False, False),
+        ("distributed-dp", 0.01, False, False),
+        ("distributed-dp", 1.0, False, True),
+    ],
+)
+def test_a_node_that_wants_the_provable_mode_takes_part_in_nothing_weaker(
+    release: str, noise: float, provable: bool, allowed: bool
+) -> None:
+    noised = release not in ("secagg", "plain")
+    said = Policy(exact=True).forbids(release, noise, noised, provable)
+    assert (said == "") == allowed
+    assert Policy(exact=True, min_noise=0.01).forbids("distributed-dp", 0.01, True) == ""
+
+
+def test_members_that_may_be_hostile_do_not_hide_anybody() -> None:
+    """Five members of which four may be hostile are a sum of one."""
+    from fedapp.config.experiment import Experiment, known_keys
+    from fedapp.config.recipes import read_recipe
+
+    changes = {"runtime.nodes": NODES, "privacy.colluding": 4}
+    values = known_keys() | read_recipe("smoke") | SECAGG | changes
+    with pytest.raises(InputError) as refused:
+        Experiment.from_run_config(values)
+    assert refused.value.key == "privacy.colluding"
+
+
+def test_provable_sums_are_about_pictures_of_one_size(tmp_path: Path) -> None:
+    """Resized to bytes, pictures of another size are another function of the same photographs."""
+    pin = GroupPin(tmp_path)
+    pin.enter({"1": [1]}, "a", 1, "pictures of 16")
+    pin.enter({"1": [1]}, "b", 1)
+    with pytest.raises(RefusalError, match="about pictures of 16"):
+        pin.enter({"1": [1]}, "c", 1, "pictures of 32")
+    assert pin.objection({"1": [1]}, "pictures of 16") == ""
 
 
 # ---------------------------------------------------------------- streams

@@ -25,7 +25,8 @@ from sim.inprocess import InProcessGrid, server_identity
 from strategies.federation import Federation, participants
 from strategies.flower.legs import exchange, lifetime
 from strategies.flower.roster import Node, gather, spread, without_doubles
-from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings, Sum
+from strategies.flower.rounds import FederatedRounds, RoundReport, RoundSettings
+from strategies.flower.totals import Sum
 from strategies.flower.wire import from_array
 from strategies.learner import OBJECTIVE
 from strategies.types import Bounds, Contribution, Scalar

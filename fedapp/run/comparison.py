@@ -164,9 +164,12 @@ class Comparison:
         for arm in self.arms:
             own = [e for e in events if (e["method"], e["seed"]) == (arm.method, arm.seed)]
             if own and all(event["skipped"] for event in own):
+                reasons = "\n".join(
+                    f"  client {client}: {why}" for client, why in own[-1]["failures"].items()
+                )
                 raise StoppedError(
                     f"none of the {len(own)} rounds of {name_of(arm)} counted, its model is the "
-                    f"untrained one: {own[-1]['skipped']}"
+                    f"untrained one: {own[-1]['skipped']}\n{reasons}"
                 )
 
     def _connect(self, nodes: list[Node]) -> None:

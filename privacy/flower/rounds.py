@@ -371,7 +371,7 @@ def graph_of(nodes: int, privacy: PrivacySettings, release: Release) -> Graph:
     """
     threshold = privacy.threshold or default_threshold(nodes)
     # an exact sum is of the whole group
-    least = nodes if release.exact() else max(threshold, Policy().min_nodes)
+    least = max(nodes if release.exact() else threshold, Policy().min_nodes)
     everybody = (
         privacy.graph == "complete" or nodes <= COMPLETE_UP_TO or release.placement == "distributed"
     )

@@ -234,8 +234,8 @@ def test_a_device_that_restarted_takes_its_old_place(run: Run, tmp_path: Path) -
 def test_a_secure_sum_of_five_loses_nobody_and_says_so_before_anybody_trains(
     run: Run, tmp_path: Path, nodes: int
 ) -> None:
-    """Nodes insist on five vectors, so of six one may be missing. What was done before the end is
-    reported."""
+    """Nodes insist on five vectors, so under noise of six one may be missing. What was done before
+    the end is reported."""
     asked: list[str] = []
 
     class Failing(InProcessGrid):
@@ -248,7 +248,7 @@ def test_a_secure_sum_of_five_loses_nobody_and_says_so_before_anybody_trains(
 
     changes = {
         **PRIVATE,
-        "release": "secagg",
+        "release": "distributed-dp",
         "clients.total": nodes,
         "rounds": 2,
         "clients.min": 2,

@@ -46,6 +46,7 @@ from fedapp.workflows import SUMS, WORKFLOWS, WorkflowKind, kind_of
 from privacy.flower.rounds import SecureRounds
 from privacy.flower.wire import model_digest, pack_terms, unpack_terms
 from privacy.releases import RELEASES
+from privacy.secagg.groups import FILE as EXACT_SUMS
 from privacy.secagg.identity import Policy
 from privacy.secagg.messages import AbortedError, Terms
 from sim.inprocess import InProcessGrid
@@ -116,6 +117,8 @@ class Bench:
         folder = RunFolder(Path(self.changes["run-dir"]))
         for place in (folder.path, *(self.town.home(number) / "runs" for number in range(NODES))):
             shutil.rmtree(place, ignore_errors=True)
+        for number in range(NODES):  # a run of the same name, whose rounds were answered
+            (self.town.home(number) / EXACT_SUMS).unlink(missing_ok=True)
         self.drawn = 0
         self.patch.setattr(privacy.entropy, "fresh_key", self._key)
         # a run's name is part of what nodes derive their streams from

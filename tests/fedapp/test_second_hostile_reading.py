@@ -144,7 +144,9 @@ class Framing(InProcessGrid):
 
 
 def test_one_wrong_share_frames_nobody(run: Run) -> None:
-    changes = {**PRIVATE, "clients.total": 6, "release": "secagg", "clients.min": 5, "rounds": 4}
+    changes = {
+        **PRIVATE, "clients.total": 6, "release": "distributed-dp", "clients.min": 5, "rounds": 4,
+    }  # fmt: skip
     told = rounds(run(nodes=6, grid=Framing, **changes))
     assert [bool(event["skipped"]) for event in told] == [True, False, True, False]
     assert all("4" not in event["remarks"] and "4" not in event["failures"] for event in told)
@@ -169,7 +171,9 @@ class OnceBad(InProcessGrid):
 
 def test_a_bad_round_does_not_end_all_sums(run: Run) -> None:
     """Two of six were left out, too few remained for a sum, and absence is counted in sums."""
-    changes = {**PRIVATE, "clients.total": 6, "release": "secagg", "clients.min": 5, "rounds": 4}
+    changes = {
+        **PRIVATE, "clients.total": 6, "release": "distributed-dp", "clients.min": 5, "rounds": 4,
+    }  # fmt: skip
     told = rounds(run(nodes=6, grid=OnceBad, **changes))
     assert told[0]["skipped"]
     assert [event["clients"]["ok"] for event in told[1:]] == [6, 6, 6]
@@ -193,7 +197,7 @@ def test_a_greeting_is_believed_by_its_signature(run: Run, tmp_path: Path, claim
     def change(content: RecordDict) -> None:
         content["hello"].update(CLAIMS[claim])
 
-    changes = {**PRIVATE, **town.changes("secagg"), "rounds": 1, "clients.min": 5}
+    changes = {**PRIVATE, **town.changes("distributed-dp"), "rounds": 1, "clients.min": 5}
     told = rounds(run(nodes=7, grid=town.grid(lying("query.hello", change)), **changes))
     assert told[0]["clients"]["ok"] == 6, "all but the one that lied"
 

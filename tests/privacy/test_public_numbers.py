@@ -99,7 +99,9 @@ def test_above_a_hundred_nodes_only_noise_of_the_nodes_needs_everybody(
     majority = 2 * nodes // 3 + 1
     degree, threshold = harary(nodes, 3, dropouts(nodes))
     assert degree < nodes - 1, "else there is nothing to tell apart"
-    expected = (nodes - 1, majority, majority) if complete else (degree, threshold, majority)
+    # an exact sum is of everybody
+    least = nodes if kind is SecAgg else majority
+    expected = (nodes - 1, majority, least) if complete else (degree, threshold, least)
     assert graph_of(nodes, settings, release) == expected
 
 
@@ -107,6 +109,8 @@ def test_as_many_vectors_remain_as_nodes_insist_on_and_a_threshold_can_be_given(
     """Among four the default threshold is 3, but a node with the default policy wants five."""
     settings = PrivacySettings()
     assert graph_of(4, settings, SecAgg(settings, 50)) == (3, 3, 5)
+    assert graph_of(4, settings, DistributedDP(settings, 50)) == (3, 3, 5)
     settings = PrivacySettings(threshold=8)
-    assert graph_of(9, settings, SecAgg(settings, 50)) == (8, 8, 8)
+    assert graph_of(9, settings, DistributedDP(settings, 50)) == (8, 8, 8)
+    assert graph_of(9, settings, SecAgg(settings, 50)) == (8, 8, 9)
     assert graph_of(1, settings, SecAgg(settings, 50)).degree == 1

@@ -43,9 +43,8 @@ HIDES = (
     "(release distributed-dp)"
 )
 PROVES = (
-    "tells the sum of the clients' pictures and nothing else, to one level of the lattice, in "
-    "every round (what that sum tells, such as who is in it, is told; docs/privacy.md has the "
-    "conditions)"
+    "tells the sum of the clients' pictures and nothing else, in every round (what that sum tells, "
+    "such as whether a picture is in it, is told; docs/privacy.md has the conditions)"
 )
 
 

@@ -173,7 +173,8 @@ class Study:
         base: Row = {
             "attack": name, "method": subject.method, "sums": len(subject.sums),
             "clients": subject.clients, "psnr": None, "floor": subject.floor,
-            "right_client": None, "chance": 1.0, "auc": None, "control": None, "note": "",
+            "right_client": None, "chance": 1.0, "auc": None, "bound": None, "control": None,
+            "note": "",
         }  # fmt: skip
         row = base | own
         if row["psnr"] is not None:
@@ -364,7 +365,10 @@ class Study:
             attacks.likelihood_ratio(foreign, one, known[: -len(members)], len(members)).numpy()
             for one in (subject.truth[members], judged)
         ]
+        noise = subject.pieces.release.own_noise
         return {
+            # of any test on one sum of a Gaussian mechanism with multiplier z: Phi(1 / (z sqrt 2))
+            "bound": (1 + math.erf(0.5 / noise)) / 2 if noise else None,
             "auc": float(auc(-scores[0], -scores[1])),
             "chance": float(auc(-null[0], -null[1])),
             "note": f"{len(members)} members, {len(judged)} others; by chance: in a sum that holds "

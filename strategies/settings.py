@@ -6,6 +6,8 @@ to fields); here are only those that several share.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from strategies.local.adapters import AdapterSettings
@@ -53,6 +55,11 @@ class LearnerSettings(Settings):
     )
     inner_rate: float = Field(0.01, gt=0, description="step size of the inner steps")
     inner_clip: float = Field(5.0, ge=0, description="gradient norm limit of inner steps; 0: none")
+    inner_clip_derivative: Literal["exact", "stopped"] = Field(
+        "exact",
+        description="derivative of the inner clip in second-order learners: exact, or stopped, as "
+        "FedMeNF's release has it",
+    )
     outer_steps: int = Field(40, ge=1, description="E, outer steps a client takes in a round")
     steps_by_examples: bool = Field(
         False, description="take E steps for each example a client holds (its epochs)"

@@ -6,6 +6,7 @@ from strategies.local import LOCAL
 
 COLOURS = {
     "fedmenf": "#0f766e",
+    "fedmenf-published": "#be185d",
     "fedmenf-unbounded": "#7c3aed",
     "maml": "#dc2626",
     "fomaml": "#ea580c",

@@ -31,6 +31,7 @@ Sentences = list[tuple[str, str]]  # (good, plain or warning; the sentence)
 
 TITLES = {
     "fedmenf": "FedMeNF",
+    "fedmenf-published": "FedMeNF as published",
     "fedmenf-unbounded": "FedMeNF unbounded (exact clip)",
     "fedmenf-adaptive": "FedMeNF, γ from a budget",
     "fedmenf-first-order": "FedMeNF, first order",

@@ -12,6 +12,7 @@ LEARNERS: dict[str, str] = {
     "maml": "strategies.local.meta:Maml",
     "fomaml": "strategies.local.meta:Fomaml",
     "fedmenf": "strategies.local.meta:FedMeNF",
+    "fedmenf-published": "strategies.local.meta:FedMeNFPublished",
     "fedmenf-unbounded": "strategies.local.meta:FedMeNFUnbounded",
     "fedmenf-first-order": "strategies.local.meta:FedMeNFFirstOrder",
     "fedmenf-adaptive": "strategies.local.meta:FedMeNFAdaptive",

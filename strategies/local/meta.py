@@ -43,6 +43,9 @@ class FedMeNFSettings(Settings):
     total_steps: float = Field(
         0.0, ge=0, description="outer steps of a client in a run (T); 0: rounds x E x M / N"
     )
+    published_rate: float = Field(
+        0.0007, gt=0, description="fedmenf-published: its own outer step size, which suits gamma"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,14 @@ class Meta(Learner):
         \hat g_k = g_k / \lVert g_k \rVert
 
     so each inner step costs one Hessian-vector product at the point it started from, and no graph
-    is kept. (The authors' release scales a detached alias of :math:`g_k`, which drops :math:`c_k`
-    and the projection from this recursion; where the clip acts its steps differ from ours, and its
-    unbounded variant does not collapse as ours can.) ``order = 1`` takes :math:`v_0 = v_K`
+    is kept. ``stopped`` is the authors' release: it scales a detached alias of :math:`g_k`, which
+    drops :math:`c_k` and the projection from this recursion,
+
+    .. math:: v_k = v_{k+1} - \lambda\, H_k v_{k+1}
+
+    Where the clip never acts the two are one; where it acts they differ, and the unbounded variant
+    does not collapse under it as it can under the exact derivative. ``order = 1`` takes
+    :math:`v_0 = v_K`
     (FOMAML). ``gamma = 0`` is MAML. ``cap`` is :math:`\tau`; 0 means unbounded: the objective has
     no lower limit, and with this exact derivative of the clip, once :math:`L(w)` can grow faster
     than K inner steps undo, the shared field leaves the data range. Above the cap the subtracted
@@ -92,6 +100,7 @@ class Meta(Learner):
     cap: float = 0.0
     zeta: float = 0.0
     total_steps: float = 0.0
+    stopped: bool = False
 
     def __post_init__(self) -> None:
         if self.zeta and self.total_steps <= 0:
@@ -130,6 +139,10 @@ class Meta(Learner):
         losses, gradients = derivatives.gradient(at, query)
         adapted = losses[: len(params)]
         meta_gradient = gradients[: len(params)]
+        if self.stopped:
+            for _, _, hvp in reversed(back):
+                meta_gradient = meta_gradient.sub(hvp(meta_gradient), alpha=self.inner_rate)
+            back = []
         along = self._along([factor for _, factor, _ in back])
         for (gradient, factor, hvp), share in zip(reversed(back), reversed(along), strict=True):
             product = hvp(self._across(gradient, share, meta_gradient))
@@ -208,9 +221,21 @@ class FedMeNF(Meta):
         super().__init__(**_loop(settings), gamma=own.gamma, cap=own.cap)
 
 
+class FedMeNFPublished(Meta):
+    """FedMeNF as its authors run it: no cap, the release's derivative of the inner clip, and an
+    outer step size of its own (``learner.fedmenf.published-rate``): gamma and it interact."""
+
+    metrics = ("loss", "shared_loss")
+
+    def __init__(self, settings: Any) -> None:
+        own = settings.fedmenf
+        loop = _loop(settings) | {"outer_rate": own.published_rate, "stopped": True}
+        super().__init__(**loop, gamma=own.gamma)
+
+
 class FedMeNFUnbounded(Meta):
-    """FedMeNF with the configured gamma and no cap, with our exact derivative of the inner clip
-    (not the release's)."""
+    """FedMeNF with the configured gamma and no cap, at everybody's step size (with our exact
+    derivative of the inner clip, unless ``learner.inner-clip-derivative`` says otherwise)."""
 
     metrics = ("loss", "shared_loss")
 
@@ -254,4 +279,5 @@ def _loop(settings: Any) -> dict[str, Any]:
         "inner_rate": settings.inner_rate,
         "inner_clip": settings.inner_clip,
         "outer_rate": settings.outer_rate,
+        "stopped": settings.inner_clip_derivative == "stopped",
     }

@@ -4,6 +4,7 @@ objective."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from strategies.local.meta import (
     FedMeNF,
     FedMeNFAdaptive,
     FedMeNFFirstOrder,
+    FedMeNFPublished,
     FedMeNFUnbounded,
     Fomaml,
     Maml,
@@ -124,6 +126,39 @@ def test_dropping_the_clip_from_the_graph_would_be_noticed() -> None:
     (wrong,) = torch.autograd.grad(FIELD.loss(point, episode.query).sum(), detached)
     error = (wrong - exact).norm() / exact.norm()
     assert error > 0.01, f"the release's gradient is off by {error:.1%}"
+
+
+@pytest.mark.parametrize("clip", [INACTIVE, ACTIVE], ids=["clip inactive", "clip active"])
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 0.75, 1.0])
+def test_the_stopped_clip_is_the_releases(gamma: float, clip: float) -> None:
+    """A graph built as the authors' release does: gradients with a graph, an in-place clip of a
+    detached alias (values are scaled, the graph does not know), one backward pass."""
+    params, episode = problem()
+    learner = Meta(3, 0.05, clip, 1.0, gamma=gamma, stopped=True)
+    ours = learner.step(SirenDerivatives(FIELD), params, episode)
+    leaf = params.clone().requires_grad_()
+    point = leaf
+    for batch in episode.support:
+        (gradient,) = torch.autograd.grad(FIELD.loss(point, batch).sum(), point, create_graph=True)
+        norm = gradient.detach().norm(dim=1, keepdim=True)
+        alias = gradient.detach()
+        alias.mul_(torch.minimum(torch.ones_like(norm), clip / norm))
+        point = point - learner.inner_rate * gradient
+    value = FIELD.loss(point, episode.query) - gamma * FIELD.loss(leaf, episode.query)
+    (theirs,) = torch.autograd.grad(value.sum(), leaf)
+    torch.testing.assert_close(ours.gradient, theirs, rtol=1e-5, atol=1e-10)
+    torch.testing.assert_close(ours.objective, value.detach())
+    exact = replace(learner, stopped=False).step(SirenDerivatives(FIELD), params, episode)
+    same = torch.allclose(ours.gradient, exact.gradient, rtol=1e-9)
+    assert same == (clip == INACTIVE)
+
+
+def test_published_fedmenf_has_the_releases_clip_and_a_step_size_of_its_own() -> None:
+    own = FedMeNFPublished(SETTINGS)
+    assert own.stopped and own.cap == 0 and own.gamma == 0.75
+    assert own.outer_rate == SETTINGS.fedmenf.published_rate != SETTINGS.outer_rate
+    stopped = SETTINGS.model_copy(update={"inner_clip_derivative": "stopped"})
+    assert Maml(stopped).stopped and not Maml(SETTINGS).stopped
 
 
 @pytest.mark.parametrize("clip", [INACTIVE, ACTIVE])

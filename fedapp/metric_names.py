@@ -5,7 +5,15 @@ from __future__ import annotations
 from strategies.learner import OBJECTIVE
 from strategies.release import ROUND_METRICS
 
-EVALUATED = ("psnr", "ssim", "lpips", "psnr_tuned", "psnr_unseen_tuned", "rates_tuned", "diverged")
+EVALUATED = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "psnr_tuned",
+    "psnr_unseen_tuned",
+    "rates_tuned",
+    "outside_range",
+)
 UPLOADED = ("psnr_p", "psnr_p_affine", "correlation_p", "psnr_floor", "range_excess")
 ALWAYS = (*EVALUATED, *UPLOADED, "psnr_floor_held_out", OBJECTIVE)  # null where not computed
 GAP = ("member_minus_nonmember", "member_minus_nonmember_over_floor")

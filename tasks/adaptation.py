@@ -30,7 +30,7 @@ from tasks.types import Batch, Derivatives, Evaluation
 
 # Whole signals are large batches: more at once leave a CPU's cache.
 JOBS_AT_ONCE = {"cpu": 4, "cuda": 4096}
-DIVERGED = 0.5  # mean distance from the data range, in units of that range
+OUTSIDE = 0.5  # mean distance from the data range, in units of that range
 # dB below the constant-colour baseline, for fields whose output cannot leave the range.
 BLACKOUT = 5.0
 Table = dict[tuple[int, int, int], float]  # by (signal, rate index, step)
@@ -110,7 +110,7 @@ class Adaptation:
             ),
             "range_excess_held_out": excess,
         }
-        metrics["diverged"] = self._diverged(metrics, str(steps[0]))
+        metrics["outside_range"] = self._outside_range(metrics, str(steps[0]))
         if tune:
             choices = [rates.index(rate) for rate in searched]
             metrics["psnr_tuned"], chosen = self._tuned(found.quality, everyone, choices)
@@ -206,13 +206,13 @@ class Adaptation:
         )
         return lambda step: Batch(drawn.inputs[step], drawn.targets[step])
 
-    def _diverged(self, metrics: dict[str, Any], first: str) -> bool:
+    def _outside_range(self, metrics: dict[str, Any], first: str) -> bool:
         """Whether the field has left the data range; one that cannot is told by a start far below
         the constant-colour baseline."""
         excess = metrics["range_excess_held_out"]
         start = metrics["psnr"][first]
         floor = metrics["psnr_floor_held_out"]
-        if excess is None or excess > DIVERGED or start is None:
+        if excess is None or excess > OUTSIDE or start is None:
             return True
         return self.task.bounded and floor is not None and start < floor - BLACKOUT
 

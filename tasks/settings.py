@@ -359,6 +359,9 @@ class EvaluationSettings(Settings):
     uploads: bool = Field(
         True, description="judge each client's upload as a server that renders it would"
     )
+    uploads_every: int = Field(
+        1, ge=1, description="rounds from one look at uploads to the next; the last is looked at"
+    )
     lpips: str = Field(
         "", description="TorchScript file of an LPIPS network for fields; empty: not computed"
     )

@@ -90,6 +90,11 @@ class Experiment(TaskSettings):
     def trained_methods(self) -> list[str]:
         return [method for method in self.method_list if method != LOCAL]
 
+    def looks_at(self, round: int) -> bool:
+        """Whether the uploads of a round are looked at."""
+        own = self.evaluation
+        return own.uploads and (round % own.uploads_every == 0 or round == self.rounds)
+
     @property
     def seed_list(self) -> list[int]:
         return [int(part) for part in self.seeds.split(",")]

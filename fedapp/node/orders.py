@@ -40,7 +40,7 @@ def refuse_order(device: Device, order: Order) -> None:
         0 <= version < given.round for version in given.versions
     ):
         raise RefusalError("the order names memories that cannot be")
-    if order.inspect != experiment.evaluation.uploads:
+    if order.inspect != experiment.looks_at(given.round):
         raise RefusalError("whether uploads are looked at is not the server's to say")
     if order.pictures and not (device.simulated and experiment.report.pictures):
         raise RefusalError("this node shows no pictures")

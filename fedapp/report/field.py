@@ -63,7 +63,7 @@ class Fields:
             "psnr_tuned",
             "psnr_unseen_tuned",
             "rates_tuned",
-            "diverged",
+            "outside_range",
         }
     )
 
@@ -110,7 +110,10 @@ class Fields:
         ]
 
     def findings(self, shown: Shown) -> Sentences:
-        return findings(shown.result, shown.titles, shown.experiment.evaluation.rate_list)
+        experiment = shown.experiment
+        return findings(
+            shown.result, shown.titles, experiment.evaluation.rate_list, experiment.learner
+        )
 
     def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
         from fedapp.report import figures

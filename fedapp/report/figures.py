@@ -203,7 +203,7 @@ def frontier(
 
 def matrix_frontier(rows: list[dict[str, Any]]) -> str:
     """Every (rule, learner) of ``bench methods``: privacy against quality, one panel a modality;
-    hollow: diverged."""
+    hollow: outside the data range."""
     shapes = dict(zip(sorted({row["rule"] for row in rows}), "os^Dv*", strict=False))
     learners = sorted({row["learner"] for row in rows if row["learner"] != "local"})
     palette = dict(zip(learners, PALETTE, strict=False))
@@ -229,7 +229,7 @@ def matrix_frontier(rows: list[dict[str, Any]]) -> str:
                         s=34,
                         marker=shapes[row["rule"]],
                         edgecolors=colour,
-                        facecolors="none" if row["diverged"] else colour,
+                        facecolors="none" if row["outside_range"] else colour,
                         linewidths=1.2,
                     )
             panel.set_title(modality, loc="left")

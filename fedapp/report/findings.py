@@ -3,46 +3,36 @@ hold."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from privacy.exact import HIDES, PROVES
 from strategies.local import LOCAL
 
+if TYPE_CHECKING:
+    from strategies.settings import LearnerSettings
+
+CAPPED = ("fedmenf", "fedmenf-first-order")  # bounded from below by learner.fedmenf.cap
+BEHIND = 1.0  # dB below no federation: it does not adapt
 USEFUL = 10.0  # an epsilon above which nobody here speaks of privacy
 # dB above the constant-colour baseline from which a fitted rendering is said to show something
 AFFINE_MARGIN = 0.5
 
 
 def findings(
-    result: dict[str, Any], titles: dict[str, str], rates: list[float]
+    result: dict[str, Any],
+    titles: dict[str, str],
+    rates: list[float],
+    learner: LearnerSettings | None = None,
 ) -> list[tuple[str, str]]:
     """``(kind, sentence)`` with kind good, plain or warning; ``rates`` are the step sizes that were
-    searched."""
+    searched, ``learner`` the local loop's settings."""
     methods = result["methods"]
     sentences: list[tuple[str, str]] = []
     if "maml" in methods and "fedmenf" in methods:
         sentences += _fedmenf_against_maml(methods, titles)
     for name, row in methods.items():
-        if row["diverged"]:
-            lowest = row["objective_min"]
-            bottom = f" Its objective fell to {lowest:.2f}." if lowest and lowest < 0 else ""
-            sentences.append(
-                (
-                    "warning",
-                    f"{titles[name]} diverged: before adaptation its shared field lies outside "
-                    "the data range, so its "
-                    f"PSNR_p says little about what an upload holds.{bottom}",
-                )
-            )
-        elif row["objective_min"] is not None and row["objective_min"] < 0:
-            sentences.append(
-                (
-                    "warning",
-                    f"{titles[name]}: its objective fell to {row['objective_min']:.2f}. It has "
-                    "no lower limit; what it "
-                    "gains below zero it gains by making the shared field worse.",
-                )
-            )
+        sentences += _outside(name, row, titles[name], learner)
+        sentences += _does_not_adapt(row, methods.get(LOCAL), titles[name])
         sentences += _edge_of_the_search(row, titles[name], rates)
         sentences += _what_rendering_misses(row, titles[name])
     sentences += _tuned_local(methods, titles)
@@ -66,6 +56,55 @@ def findings(
         )
     )
     return sentences
+
+
+def _outside(
+    name: str, row: dict[str, Any], title: str, learner: LearnerSettings | None
+) -> list[tuple[str, str]]:
+    """What a server sees of a field outside the data range, and an objective below zero: a fact
+    about renderings, no verdict on how it adapts."""
+    lowest = row["objective_min"]
+    below = lowest is not None and lowest < 0
+    if row["outside_range"]:
+        bottom = f" Its objective fell to {lowest:.2f}." if below else ""
+        text = (
+            f"{title} renders outside the data range before adaptation: its PSNR_p says little "
+            f"about what an upload holds.{bottom}"
+        )
+        return [("warning", text)]
+    if not below:
+        return []
+    capped = name in CAPPED and learner is not None and learner.fedmenf.cap > 0
+    limit = (
+        f"Its cap keeps it above {-learner.fedmenf.gamma * learner.fedmenf.cap:.3f}."
+        if capped and learner is not None
+        else "It has no lower limit; what it gains below zero it gains by making the shared field "
+        "worse."
+    )
+    return [
+        ("plain" if capped else "warning", f"{title}: its objective fell to {lowest:.2f}. {limit}")
+    ]
+
+
+def _does_not_adapt(
+    row: dict[str, Any], local: dict[str, Any] | None, title: str
+) -> list[tuple[str, str]]:
+    """A verdict: with the step size tuned for both, it ends clearly below no federation at all on
+    pixels that nobody fitted (on fitted ones where there are no others)."""
+    for key, where in (("psnr_unseen_tuned", "unseen pixels"), ("psnr_tuned", "the fitted pixels")):
+        own, other = row.get(key) or {}, (local or {}).get(key) or {}
+        steps = [k for k in own if own[k] is not None and other.get(k) is not None]
+        if row is local or not steps:
+            continue
+        last = max(steps, key=int)
+        if own[last] < other[last] - BEHIND:
+            text = (
+                f"{title} does not adapt: after {last} steps at its tuned step size it has "
+                f"{own[last]:.1f} dB on {where}, no federation {other[last]:.1f}."
+            )
+            return [("warning", text)]
+        return []
+    return []
 
 
 def _edge_of_the_search(
@@ -203,11 +242,7 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
     for k, local in methods[LOCAL]["psnr_tuned"].items():
         if k == "0":  # no step, nothing to tune
             continue
-        rivals = [
-            _get(row["psnr_tuned"], k)
-            for name, row in methods.items()
-            if name != LOCAL and not row["diverged"]
-        ]
+        rivals = [_get(row["psnr_tuned"], k) for name, row in methods.items() if name != LOCAL]
         known = [value for value in rivals if value is not None]
         if local is not None and known and local > max(known):
             ahead.append(k)

@@ -28,7 +28,7 @@ class Geometry:
             "without_surface",
             "opacity_bound_held",
             "seconds_per_step",
-            "diverged",
+            "outside_range",
         }
     )
 

@@ -34,7 +34,7 @@ class Heads:
             "frechet",
             "face_similarity",
             "sync_confidence",
-            "diverged",
+            "outside_range",
         }
     )
 

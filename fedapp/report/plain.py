@@ -16,7 +16,7 @@ class Plain:
     """The family of tasks nothing is known about."""
 
     template = PLAIN_PAGE
-    covers: frozenset[str] = frozenset({"diverged", "psnr_p_quantiles"})
+    covers: frozenset[str] = frozenset({"outside_range", "psnr_p_quantiles"})
 
     def tables(self, shown: Shown) -> list[Table | None]:
         names = dict.fromkeys(name for row in shown.rows.values() for name in row)

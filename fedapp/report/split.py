@@ -30,7 +30,7 @@ class Split:
             "client_activation_bytes",
             "bytes_up_per_step",
             "bytes_down_per_step",
-            "diverged",
+            "outside_range",
         }
     )
 

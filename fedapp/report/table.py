@@ -94,8 +94,8 @@ def by_method(
             continue
         cells = [number(v, c.digits) for v, c in zip(values, columns, strict=True)]
         shown.append([labels[name], *cells])
-        if row.get("diverged"):
-            flags[labels[name]] = "diverged"
+        if row.get("outside_range"):
+            flags[labels[name]] = "renders outside the data range"
     if not shown:
         return None
     return Table(title, ["method", *(c.title for c in columns)], shown, note, flags)

@@ -21,7 +21,7 @@ class Templates:
     covers = frozenset(
         {
             "chamfer_face", "chamfer_head", "chamfer_face_start", "chamfer_head_start",
-            "mean_residual", "basis_residual", "diverged", "loss",
+            "mean_residual", "basis_residual", "outside_range", "loss",
         }
     )  # fmt: skip
 

@@ -126,7 +126,7 @@ class Sums:
         # real nodes refuse to be asked for pictures
         simulated = all(node.hosts is None for node in self.rounds.nodes)
         report = self.rounds.run_round(grid, number, pictures=show and simulated)
-        if self.run.pieces.experiment.evaluation.uploads:
+        if self.run.pieces.experiment.looks_at(number):
             # a score that could not be taken is none, not the one of the round before
             blank = dict.fromkeys(report.clients, math.nan)
             for name in render.METRICS:
@@ -225,7 +225,7 @@ class Sums:
             metrics=frozenset(told | (set(render.METRICS) if inspect else set())),
             # real nodes have folders of their own, and refuse to be told of another
             state_dir=str(folder.client_state) if simulated else "",
-            inspect=inspect,
+            inspect=experiment.looks_at,
             run=folder.read("run.json").get("id", ""),
             pins=json.dumps(self.run.pins),
             config=experiment.digest,

@@ -185,3 +185,13 @@ def test_missing_nodes_end_the_wait(run: Run, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("fedapp.run.comparison.PATIENCE", 0.2)
     with pytest.raises(StoppedError, match="0 of 2 nodes"):
         run(grid=Empty)
+
+
+def test_uploads_are_looked_at_in_the_rounds_that_were_asked_for(run: Run) -> None:
+    folder = run(methods="maml", rounds=5, **{"evaluation.uploads-every": 2, "report.page": True})
+    events = [event for event in folder.events() if event["event"] == "round"]
+    told = ["psnr_p" in event["metrics"] for event in events]
+    assert told == [False, True, True, True, True], "as last looked at; the last round is"
+    assert events[1]["metrics"]["psnr_p"] == events[2]["metrics"]["psnr_p"]
+    assert events[4]["metrics"]["psnr_p"] != events[3]["metrics"]["psnr_p"]
+    assert folder.experiment.looks_at(4) and not folder.experiment.looks_at(3)

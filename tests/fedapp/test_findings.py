@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fedapp.report.findings import AFFINE_MARGIN, USEFUL, attack_findings, findings
+from strategies.settings import FedMeNFSettings, LearnerSettings
 
 ROW: dict[str, Any] = {
-    "diverged": False,
+    "outside_range": False,
     "objective_min": None,
     "rates_tuned": None,
     "psnr": None,
@@ -52,6 +53,42 @@ def test_a_rendering_that_shows_more_than_psnr_p_says_is_pointed_out(
     row = ROW | {"psnr_p_affine": {"mean": fitted}, "psnr_p": ROW["psnr_p"] | {"mean": plain}}
     found = [kind for kind, text in said(row) if "PSNR_p understates" in text]
     assert found == (["warning"] if misleads else [])
+
+
+@pytest.mark.parametrize(
+    ("method", "cap", "limited"),
+    [("fedmenf", 0.1, True), ("fedmenf", 0.0, False), ("fedmenf-published", 0.1, False)],
+)
+def test_an_objective_below_zero_has_a_limit_where_it_is_bounded(
+    method: str, cap: float, limited: bool
+) -> None:
+    settings = LearnerSettings(fedmenf=FedMeNFSettings(cap=cap))
+    whole = {
+        "methods": {method: ROW | {"objective_min": -0.05}}, "release": "plain", "population": 4,
+        "epsilon": None, "delta": 1e-5,
+    }  # fmt: skip
+    text = " ".join(t for _, t in findings(whole, {method: "it"}, [], settings))
+    assert "fell to -0.05" in text
+    assert ("keeps it above -0.075" in text) == limited
+    assert ("no lower limit" in text) != limited
+
+
+@pytest.mark.parametrize(
+    ("own", "outside", "verdict"), [(21.5, True, False), (20.9, True, True), (20.9, False, True)]
+)
+def test_where_a_field_renders_is_no_verdict_on_how_it_adapts(
+    own: float, outside: bool, verdict: bool
+) -> None:
+    methods = {
+        "local": ROW | {"psnr_unseen_tuned": {"64": 22.0}},
+        "maml": ROW | {"psnr_unseen_tuned": {"0": 3.0, "64": own}, "outside_range": outside},
+    }
+    whole = {"methods": methods, "release": "plain", "population": 4, "epsilon": None,
+             "delta": 1e-5}  # fmt: skip
+    text = " ".join(t for _, t in findings(whole, {"local": "Local", "maml": "MAML"}, []))
+    assert ("MAML renders outside the data range" in text) == outside
+    assert ("MAML does not adapt" in text) == verdict
+    assert "Local does not adapt" not in text
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,17 @@ from tasks.atomic import write_json
 
 
 def row(
-    learner: str, delta: float | None, diverged: bool = False, rule: str = "fedavg"
+    learner: str, delta: float | None, rule: str = "fedavg", psnr_unseen: float = 23.0
 ) -> dict[str, Any]:
-    numbers = dict.fromkeys(
-        ("psnr_tuned", "psnr_unseen", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0
-    )
+    numbers = dict.fromkeys(("psnr_tuned", "psnr_floor", "member_minus_nonmember_over_floor"), 1.0)
     inversion = {"inversion_psnr": None if learner == "local" else 20.96, "inversion_floor": 12.25}
     return {
         "modality": "image",
         "rule": rule,
         "learner": learner,
         "delta": delta,
-        "diverged": diverged,
+        "outside_range": learner == "fedmenf-published",
+        "psnr_unseen": psnr_unseen,
         "psnr": 30.0,
         "psnr_half_width": 0.5,
         "psnr_p": None if learner == "local" else 10.0,
@@ -55,12 +54,13 @@ def test_every_case_is_a_valid_experiment(tmp_path: Path) -> None:
         assert ("local" in experiment.method_list) == (case.rule == "fedavg")
 
 
-def test_the_ordering_is_said_for_each_rule_and_leaves_out_what_diverged() -> None:
+def test_the_ordering_is_said_for_each_rule_and_leaves_out_what_outside_range() -> None:
     rows = [
+        row("local", None, psnr_unseen=22.0),
         row("maml", 5.0),
-        row("fedmenf", 7.0),
+        row("fedmenf", 7.0, psnr_unseen=21.1),
         row("reptile", 0.0),
-        row("fedmenf-unbounded", 20.0, diverged=True),
+        row("fedmenf-unbounded", 20.0, psnr_unseen=10.0),
         row("maml", 9.0, rule="fedacg"),
         row("fedmenf", 8.0, rule="fedacg"),
     ]
@@ -70,8 +70,15 @@ def test_the_ordering_is_said_for_each_rule_and_leaves_out_what_diverged() -> No
         and "fedmenf's, the paper's ordering but for its bounded variant" in first
         and "reptile 0.0" in first
     )
-    assert first.endswith("Outside the data range and not ranked: fedmenf-unbounded.")
+    assert first.endswith("Below no federation and not ranked: fedmenf-unbounded.")
     assert "fedacg" in second and "maml's, not the paper's ordering" in second
+
+
+def test_a_row_that_renders_outside_the_range_and_adapts_is_ranked() -> None:
+    rows = [row("local", None, psnr_unseen=22.0), row("maml", 5.0), row("fedmenf-published", 20.0)]
+    (sentence,) = ordering(rows)
+    assert "fedmenf-published's, the paper's ordering (" in sentence
+    assert "not ranked" not in sentence
 
 
 def test_the_table_shows_each_inversion_beside_its_own_floor() -> None:

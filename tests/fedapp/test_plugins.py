@@ -198,7 +198,7 @@ def test_anybodys_rules_and_learners_join_the_matrix(tmp_path: Path) -> None:
     blank = {
         **dict.fromkeys(numbers, 20.0),
         "member_minus_nonmember_over_floor": 0.0,
-        "diverged": False,
+        "outside_range": False,
     }
     rows = [
         {"modality": "image", "rule": rule, "learner": "maml", "delta": delta, **blank}

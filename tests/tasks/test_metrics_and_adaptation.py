@@ -125,7 +125,7 @@ def test_a_rate_is_chosen_by_the_other_signals_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounded", "excess", "start", "diverged"),
+    ("bounded", "excess", "start", "outside"),
     [
         (True, 0.0, 5.0, True),
         (False, 0.0, 5.0, False),
@@ -136,15 +136,16 @@ def test_a_rate_is_chosen_by_the_other_signals_alone() -> None:
         (False, 0.0, None, True),
     ],
 )
-def test_a_bounded_field_diverged_if_it_starts_far_below_a_constant_colour(
-    bounded: bool, excess: float | None, start: float | None, diverged: bool
+def test_a_bounded_field_is_outside_if_it_starts_far_below_a_constant_colour(
+    bounded: bool, excess: float | None, start: float | None, outside: bool
 ) -> None:
     """A constant colour has 12 dB here; more than 5 dB below it nothing is shown any more."""
     task = Plain()
     task.bounded = bounded
     metrics = {"range_excess_held_out": excess, "psnr": {"0": start}, "psnr_floor_held_out": 12.0}
     assert (
-        Adaptation(task, torch.zeros(1), EvaluationSettings())._diverged(metrics, "0") is diverged
+        Adaptation(task, torch.zeros(1), EvaluationSettings())._outside_range(metrics, "0")
+        is outside
     )
 
 
@@ -158,7 +159,7 @@ def test_evaluation_improves_with_steps_and_tunes_on_other_pictures() -> None:
     assert quality["0"] < quality["2"] < quality["16"]
     assert evaluation.metrics["rates_tuned"]["16"] == [0.03], "the useless rate must not be chosen"
     assert evaluation.metrics["psnr_tuned"]["16"] > quality["16"]
-    assert evaluation.metrics["diverged"] is False
+    assert evaluation.metrics["outside_range"] is False
     assert len(evaluation.pictures) == 3 * 3
 
 
@@ -175,7 +176,7 @@ def test_a_single_signal_is_not_tuned_on_itself() -> None:
     }
 
 
-def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
+def test_a_field_outside_the_data_range_is_reported_as_outside_range() -> None:
     task = ImageTask(
         TaskSettings(data=DataSettings(size=8, held_out=1), field=FieldSettings(width=8, depth=1))
     )
@@ -184,7 +185,7 @@ def test_a_field_outside_the_data_range_is_reported_as_diverged() -> None:
         9.0
     )  # the published objective's typical end: a constant near 10
     metrics = task.evaluate(model, EvaluationSettings(steps="0"), tune=False).metrics
-    assert metrics["diverged"] is True and metrics["range_excess_held_out"] > 5
+    assert metrics["outside_range"] is True and metrics["range_excess_held_out"] > 5
 
 
 def test_unseen_pixels_are_judged_apart_and_are_harder() -> None:

@@ -14,7 +14,8 @@ it can, a node finds out from the model alone, before it reads any data:
     \lambda \lVert g_k \rVert \le C
 
 for every picture with values in [0, 1]. The update is computed from the very J and f that the bound
-looked at, in double precision, and never added to weights (a difference of weights is rounded to
+looked at, in double precision, in which no two computers may differ by as much as the dither hides,
+and never added to weights (a difference of weights is rounded to
 their last digit, which is a threshold on what was added). What is left is rounding to the lattice,
 with a dither whose law does not depend on fractions (:func:`privacy.ring.add_dithered`).
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from privacy.ring import DITHER_ROOM, levels
 from strategies.learner import WholeFit
 from strategies.types import Broadcast, LocalResult, Memory
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.types import Trainable
 
 MARGIN = 1e-6  # of the bound: far more than double precision loses
+SHARE = 0.01  # of a level, in Euclidean norm: what computers may differ by; the dither has 4
 WHOLE_SPECTRUM = 1500  # rows up to which all eigenvalues are worked out
 SQUARINGS = 4  # beyond: the bound is too large by a factor of at most rows^(1/32)
 HIDES = (
@@ -49,10 +52,17 @@ PROVES = (
 
 
 class Bounds(NamedTuple):
-    """Clips that must not act: of the gradient (0: none), and of the update."""
+    """Clips that must not act: of the gradient (0: none), and of the update; and one ``level`` of
+    the lattice in an update, which no difference between computers may come near."""
 
     gradient: float
     update: float
+    level: float
+
+    @classmethod
+    def of(cls, gradient: float, update: float, clients: int) -> Bounds:
+        """Of a run's settings and number of clients."""
+        return cls(gradient, update, update / (levels(clients, 0.0) - DITHER_ROOM))
 
 
 def largest_singular_value(matrix: Tensor) -> float:
@@ -81,21 +91,48 @@ def largest_singular_value(matrix: Tensor) -> float:
 
 
 class Linearised(NamedTuple):
-    """What a model says ``[M]``, its Jacobian ``[M, P]``, and the norm that no gradient exceeds."""
+    """What a model says ``[M]``, its Jacobian ``[M, P]``, the norm that no gradient exceeds, and
+    how far apart two computers may be in what they make of one picture."""
 
     values: Tensor
     jacobian: Tensor
     bound: float
+    apart: float
+
+
+class _Last:
+    """The model looked at last: what is bounded and what is stepped with are the same numbers."""
+
+    task: Any = None
+    model: Tensor | None = None
+    found: Linearised | None = None
 
 
 def linearised(task: Trainable, model: Tensor) -> Linearised:
-    """A model ``[P]`` in double precision, without any data."""
+    r"""A model ``[P]`` in double precision, without any data.
+
+    Two computers differ in J's last digits, and :math:`\sum_k J_k^\top x_k` is then more than a
+    function of the sum. With :math:`\rho` the distance of two rows
+    (:meth:`tasks.fields.siren.Siren.jacobian_error`) and u the unit of rounding, gradients of one
+    picture are at most
+
+    .. math:: 2\rho + 2u\, \big\lVert |J|^\top \max(|f|, |1 - f|) \big\rVert_2
+
+    apart, which a crafted model can make large.
+    """
     import torch
 
+    if _Last.task is task and _Last.model is not None and torch.equal(_Last.model, model):
+        assert _Last.found is not None, "kept together"
+        return _Last.found
     values, jacobian = task.outputs(model.double())
     reach = torch.maximum(values.abs(), (1 - values).abs())
     bound = 2 / len(values) * largest_singular_value(jacobian) * float(reach.norm()) * (1 + MARGIN)
-    return Linearised(values, jacobian, bound)
+    summed = float((reach @ jacobian.abs()).norm()) * 2 * torch.finfo(torch.float64).eps
+    apart = 2 * task.outputs_error(model) + summed
+    _Last.task, _Last.model = task, model.clone()
+    _Last.found = Linearised(values, jacobian, bound, apart)
+    return _Last.found
 
 
 def largest_gradient(task: Trainable, model: Tensor) -> float:
@@ -110,7 +147,7 @@ def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: B
 
     if not bool(torch.isfinite(model).all()):
         return "the model is not finite"
-    bound = largest_gradient(task, model)
+    _, _, bound, apart = linearised(task, model)
     limits = {"learner.outer-clip": (bound, clips.gradient or float("inf"))}
     limits["privacy.clip-norm"] = (learner.outer_rate * bound, clips.update)
     for name, (reached, limit) in limits.items():
@@ -119,6 +156,12 @@ def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: B
                 f"at this model a picture may reach {reached:.3g} and {name} = {limit:g} would act "
                 "on it: the sum would be one of clipped updates"
             )
+    differ = learner.outer_rate * apart / clips.level
+    if not differ <= SHARE:
+        return (
+            f"at this model computers may differ by {differ:.2g} levels in what they make of a "
+            f"picture, and {SHARE:g} is hidden by the dither: the sum would be of other functions"
+        )
     return ""
 
 
@@ -151,7 +194,7 @@ class ExactStep(WholeFit):
         # once more, where it counts: whoever calls this without having asked gets no update
         if reason := objection(task, received.model, settings, self.clips):
             raise ArithmeticError(reason)
-        values, jacobian, _ = linearised(task, received.model)
+        values, jacobian, _, _ = linearised(task, received.model)
         pictures = torch.stack([data.signals[0].support.values.flatten() for data in cohort])
         apart = values - pictures.to(values)
         delta = -self.outer_rate * 2 / len(values) * (apart @ jacobian)

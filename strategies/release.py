@@ -93,6 +93,11 @@ class Release:
         part)."""
         return payload
 
+    def held(self, total: Payload, public: Public) -> Tensor:
+        """On the server: the sum over clients as it came, before anything is added to it, ``[V]``
+        in double precision (for transcripts that attacks are tried on)."""
+        raise NotImplementedError(f"{type(self).__name__}.held")
+
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: what the rule is given."""
         raise NotImplementedError(f"{type(self).__name__}.decode")

@@ -17,7 +17,7 @@ from tasks.errors import InputError
 from tasks.fields.siren import Siren, SirenDerivatives
 from tasks.fitting import FieldTask, Source
 from tasks.settings import DataSettings, TaskSettings
-from tasks.signals import Lattice, Signal, sampled
+from tasks.signals import Signal, sampled
 
 
 def check_channels(data: DataSettings) -> None:
@@ -63,5 +63,11 @@ class ImageTask(FieldTask):
         return self.size**2 * self.siren.outputs
 
     def outputs(self, model: Tensor) -> tuple[Tensor, Tensor]:
-        places = Lattice((self.size, self.size))[torch.arange(self.size**2)]
-        return self.siren.linearised(model, places)
+        # from whole numbers by one division: the same bits on every computer
+        steps = 2 * torch.arange(self.size, dtype=torch.float64) - (self.size - 1)
+        line = steps / max(self.size - 1, 1)
+        rows, columns = torch.meshgrid(line, line, indexing="ij")
+        return self.siren.linearised(model, torch.stack([rows.flatten(), columns.flatten()], 1))
+
+    def outputs_error(self, model: Tensor) -> float:
+        return self.siren.jacobian_error(model)

@@ -184,6 +184,11 @@ class Trainable(Task):
         data (tasks that bound gradients)."""
         raise NotImplementedError(f"{type(self).__name__}.outputs")
 
+    def outputs_error(self, model: Tensor) -> float:
+        """How far apart two computers may be in a row of that Jacobian (tasks that bound
+        gradients)."""
+        raise NotImplementedError(f"{type(self).__name__}.outputs_error")
+
     @property
     def most_examples(self) -> int:
         """Examples that no client holds more of; 0: unknown."""

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedapp.attacks import rounds_crafted as lying
 from fedapp.attacks.rounds_controls import Controls
 from fedapp.attacks.rounds_subject import Subject, subjects
 from fedapp.config.pieces import Pieces
 from fedapp.store.runfolder import RunFolder
-from privacy.attacks import crafted
 from privacy.attacks import many_rounds as attacks
 from privacy.attacks.many_rounds import Sum, Training
 from privacy.attacks.membership import auc
-from privacy.exact import HIDES, Bounds, objection
+from privacy.exact import HIDES, PROVES
 from tasks.atomic import write_json
 from tasks.errors import InputError
 from tasks.image import ImageTask
@@ -103,7 +103,7 @@ def attack_rounds(
         "release": experiment.release,
         "rounds": experiment.rounds,
         "exact": experiment.privacy.exact,
-        "says": _says(experiment),
+        "says": _says(Pieces.of(folder)),
         "sheets": sheets,
         "rows": rows,
     }
@@ -111,12 +111,13 @@ def attack_rounds(
     return found
 
 
-def _says(experiment: Any) -> str:
-    if experiment.release != "secagg":
-        return "Noise protects what is here, as far as its epsilon says."
-    if experiment.privacy.exact:
-        return "Provable mode: sums tell the sum of the pictures, and nothing else."
-    return f"A sum without noise {HIDES}."
+def _says(pieces: Pieces) -> str:
+    """What the release of a run promises, in a sentence."""
+    if pieces.experiment.privacy.exact:
+        return f"Provable mode: a run {PROVES}."
+    if pieces.release_type.exact():
+        return f"A sum that the server sees exactly {HIDES}."
+    return "Noise of the nodes protects what is here, as far as its epsilon says."
 
 
 class Study:
@@ -221,7 +222,10 @@ class Study:
         found = attacks.singles(subject.training, subject.sums, subject.clients)
         training, sums = self.controls.sparse_draws(60)
         control = attacks.singles(training, sums, subject.clients)
-        floor = self._nearest(subject.truth[:, torch.randperm(subject.truth.shape[1])])
+        stream = torch.Generator().manual_seed(0)
+        floor = self._nearest(
+            subject.truth[:, torch.randperm(subject.truth.shape[1], generator=stream)]
+        )
         return {
             "psnr": self._nearest(found), "floor": floor,
             "control": {"psnr": self._nearest(control)},
@@ -297,49 +301,12 @@ class Study:
 
     # ------------------------------------------------------------------ a server that lies
     def active_clip(self) -> Row:
-        """Crafted models and a clip that acts, on the run's own clients: refused in the provable
-        mode."""
-        small = self.controls.at(SMALL)
-        truth, learner = small.truth, self.subject.pieces.experiment.learner
-        naive = small.training("erm", **{"outer_steps": 1, "batch_size": 0, "outer_clip": 5.0})
-        rate = naive.learner.outer_rate
-        found = crafted.active_clip(naive.task, lambda m: self._asked(naive, m, truth), rate, 5.0)
-        control = self._alone(found, truth)
-        if self.subject.pieces.experiment.privacy.exact:
-            clips = Bounds(learner.outer_clip, self.subject.pieces.experiment.privacy.clip_norm)
-            model = crafted.model_of(naive.task, crafted.craft(naive.task), 0.5, 30.0)
-            reason = objection(naive.task, model, learner, clips)
-            mean = self._score(truth.mean(0).expand_as(truth), truth)
-            note = f"refused by every node before it reads its data: {reason}" if reason else ""
-            return mean | {"control": control, "note": note, "floor": mean["psnr"]}
-        return control | {"control": control, "note": control["note"]}
-
-    def _asked(self, training: Training, model: Tensor, truth: Tensor) -> Tensor:
-        return training.updates(model, truth, None).sum(0)
-
-    def _alone(self, found: Sequence[Tensor], truth: Tensor) -> Row:
-        """Each client's best candidate, the mean picture where none is better (for scoring)."""
-        candidates = [*found, truth.mean(0)]
-        best = [max(psnr(one.clamp(0, 1), each) for one in candidates) for each in truth]
-        mean = [psnr(truth.mean(0), each) for each in truth]
-        alone = sum(b > m + CLEAR for b, m in zip(best, mean, strict=True))
-        return {
-            "psnr": float(np.mean(best)), "floor": float(np.mean(mean)), "alone": alone,
-            "note": f"{alone} of {len(truth)} alone; pictures of {SMALL} x {SMALL}",
-        }  # fmt: skip
+        """Crafted models and a clip that acts."""
+        return lying.active_clip(self.subject.pieces, self.controls.at(SMALL), CLEAR)
 
     def overflow(self) -> Row:
-        """Norms that overflow in single precision: clients' own clip, and as control one that
-        overflows."""
-        small = self.controls.at(SMALL)
-        truth = small.truth
-        training = small.training("erm", **{"outer_steps": 1, "batch_size": 0, "outer_clip": 5.0})
-        rate = training.learner.outer_rate
-        rows = []
-        for naive in (False, True):
-            ask = small.single_precision(training, naive)
-            rows.append(self._alone(crafted.overflow(training.task, ask, rate), truth))
-        return rows[0] | {"control": rows[1]}
+        """Crafted models, and norms that overflow in single precision."""
+        return lying.overflow(self.subject.pieces, self.controls.at(SMALL), CLEAR)
 
     # ------------------------------------------------------------------ membership
     def membership(self) -> Row:

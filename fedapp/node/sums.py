@@ -237,7 +237,9 @@ def _clips_of(experiment: Experiment) -> Bounds:
     """Clips in force on a client."""
     from privacy.exact import Bounds
 
-    return Bounds(experiment.learner.outer_clip, experiment.privacy.clip_norm)
+    return Bounds.of(
+        experiment.learner.outer_clip, experiment.privacy.clip_norm, experiment.clients.total
+    )
 
 
 @lru_cache(maxsize=64)

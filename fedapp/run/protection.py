@@ -125,6 +125,15 @@ class Protection:
                     "names another server key than this population's ledger.key",
                     f"the server's public key is {self.ledger.public.hex()}",
                 )
+            there = self.experiment.runtime.nodes
+            if self.pieces.release_type.exact() and len(self.roster.members) != there:
+                raise InputError(
+                    "runtime.nodes",
+                    there,
+                    f"sums without noise are of all members, and the roster has "
+                    f"{len(self.roster.members)}",
+                    "wait for all of them, or use a roster of those that take part",
+                )
         elif all(node.hosts is None for node in nodes):
             numbers = [node.partition for node in nodes]
             self.roster = enrol_simulated(self.folder.client_state, numbers, self.ledger.public)

@@ -25,7 +25,7 @@ from strategies.flower.totals import Heard
 from strategies.flower.workflow import TurnReport
 from strategies.learner import OBJECTIVE
 from strategies.local import LOCAL
-from strategies.types import Aggregate, Snapshot
+from strategies.types import Snapshot
 from tasks.errors import InputError
 from tasks.types import Evaluation
 
@@ -52,7 +52,9 @@ def _refuse_biting_clips(pieces: Pieces) -> None:
     """Raise :class:`InputError` where nodes would refuse the very first model of the provable mode:
     a clip could act on a picture."""
     experiment = pieces.experiment
-    clips = Bounds(experiment.learner.outer_clip, experiment.privacy.clip_norm)
+    clips = Bounds.of(
+        experiment.learner.outer_clip, experiment.privacy.clip_norm, experiment.clients.total
+    )
     for seed in experiment.seed_list:
         if reason := objection(pieces.task, pieces.task.init(seed), experiment.learner, clips):
             raise InputError(
@@ -196,13 +198,8 @@ class Sums:
             return None
         size = self.federation.model.numel()
 
-        def heard(
-            number: int, model: Tensor, sums: list[tuple[tuple[int, ...], Aggregate]]
-        ) -> None:
-            totals = [
-                HeardSum(clients, (part.mean[:size].double() * part.count))
-                for clients, part in sums
-            ]
+        def heard(number: int, model: Tensor, sums: list[tuple[tuple[int, ...], Tensor]]) -> None:
+            totals = [HeardSum(clients, held[:size]) for clients, held in sums]
             file.keep(HeardRound(number, model, tuple(totals)))
 
         return heard

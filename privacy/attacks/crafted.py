@@ -37,7 +37,7 @@ FINE = 1.01  # the same near an overflow
 LEVELS = tuple(0.05 + 0.1 * index for index in range(10))  # outputs f
 OVERFLOW = 1.8447e19  # the root of the largest number in single precision
 ALIKE = 1e-3  # of two differences that are one member's
-Ask = Callable[[Tensor], Tensor]  # a model [P] -> the unmasked sum [P] of updates
+Ask = Callable[[Tensor], Tensor | None]  # a model [P] -> the sum [P] of updates; None: refused
 
 
 class Craft(NamedTuple):
@@ -138,10 +138,15 @@ def _ladder(
     """Differences of sums as M grows, from where nobody is clipped to where all are."""
     scale = limit / (task.siren.omega * 3.0)
     steps: list[Step] = []
-    before = feature(task, ask(model_of(task, made, level, scale))) / rate
+    first = ask(model_of(task, made, level, scale))
+    before = None if first is None else feature(task, first) / rate
     for _ in range(RUNGS):
         high = scale * GROWTH
-        now = feature(task, ask(model_of(task, made, level, high))) / rate
+        total = ask(model_of(task, made, level, high))
+        now = None if total is None else feature(task, total) / rate
+        if before is None or now is None:  # refused: with it, what it would be told apart by
+            scale, before = high, now
+            continue
         steps.append(Step(scale, high, (now - before) / (high - scale)))
         scale, before = high, now
     return steps
@@ -158,7 +163,11 @@ def _alone(
     """The picture of whoever is left when all others are clipped, or known."""
     added = [_added(task, made, level, one) for one in known]
     lengths = [_length(task, made, level, one) for one in known]
+    if not steps:
+        return None
     first = float(steps[0].slope.norm().clamp(min=1e-30))
+    if float(steps[-1].slope.norm()) > 1e-3 * first:
+        return None  # not all are clipped even at the last: whoever is left is not alone
     rest: list[Tensor | None] = []
     for step in steps:
         own = step.slope.clone()
@@ -194,10 +203,15 @@ def overflow(task: Any, ask: Ask, rate: float) -> list[Tensor]:
     level = 0.5
     found = []
     scale = OVERFLOW / (task.siren.omega * 3.0)
-    before = feature(task, ask(model_of(task, made, level, scale)))
+    first = ask(model_of(task, made, level, scale))
+    before = None if first is None else feature(task, first)
     for _ in range(700):
         scale *= FINE
-        now = feature(task, ask(model_of(task, made, level, scale)))
+        total = ask(model_of(task, made, level, scale))
+        now = None if total is None else feature(task, total)
+        if before is None or now is None:
+            before = now
+            continue
         gone = before - now
         if float(gone.norm()) > 1e-3 * float(before.norm().clamp(min=1e-30)):
             length = OVERFLOW / scale

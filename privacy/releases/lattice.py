@@ -180,6 +180,14 @@ class LatticeRelease(Release):
         count = int(public["levels"])
         return self.multiplier * rounded_norm(count, self.joint.sensitivity, self.joint.length)
 
+    def held(self, total: Payload, public: Public) -> Tensor:
+        import torch
+
+        values = total.vector.numpy().view(np.uint32)
+        whole = signed(values[:-CHECK] if len(values) == self.length else values)
+        sums = self.joint.unpack(whole / int(public["levels"]))
+        return torch.from_numpy(sums.vector * float(public["clip"]))
+
     def decode(self, total: Payload, public: Public) -> Aggregate:
         """On the server: noise if it is central, then back to real numbers and the mean."""
         import torch

@@ -169,8 +169,9 @@ class Policy:
             among ``designs``, heads alone (another task would read the same pictures without an
             operator).
         looks: held-out views whose scores may be told, over all runs of this node's life.
-        exact: without enough noise of the nodes' own (``min_noise``, or 1 where that is 0) this
-            node takes part in the provable mode alone (:mod:`privacy.exact`).
+        exact: of rounds of sums, without enough noise of the nodes' own (``min_noise``, or 1 where
+            that is 0) and an ``epsilon_max``, this node takes part in the provable mode alone
+            (:mod:`privacy.exact`). (Split learning and uploads are by ``designs``.)
         plugins: ``"package.module:Name"`` references that a run may have this node import, beside
             what fedapp brings and what is installed with entry points.
     """
@@ -253,10 +254,12 @@ class Policy:
         if self.releases and release not in self.releases:
             allowed = ", ".join(self.releases)
             return f"release {release} is not among those this node takes part in: {allowed}"
-        if self.exact and not provable and not own_noise >= (self.min_noise or 1.0):
+        enough = own_noise >= (self.min_noise or 1.0) and self.epsilon_max > 0
+        if self.exact and not provable and not enough:
             return (
                 f"release {release} with noise of multiplier {own_noise:g} from the nodes; without "
-                f"{self.min_noise or 1.0:g} this node takes part in the provable mode alone"
+                f"{self.min_noise or 1.0:g}, and a limit of its own to what that costs "
+                "(epsilon_max), this node takes part in the provable mode alone"
             )
         if self.epsilon_max and not noised:
             return (

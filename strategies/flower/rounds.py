@@ -249,8 +249,8 @@ class FederatedRounds(Strategy):
             self.federation.skip(report.round)
             return
         if self.heard is not None:
-            members = [each.clients for each in sums]
-            self.heard(report.round, self.federation.model, list(zip(members, parts, strict=True)))
+            held = [(one.clients, self.release.held(one.total, one.public)) for one in sums]
+            self.heard(report.round, self.federation.model, held)
         if self.release.private:
             self._keep_public(aggregate, public, report)
         self.federation.apply(aggregate, report.clients, report.round)

@@ -19,8 +19,8 @@ class Sum(NamedTuple):
     clients: tuple[int, ...] = ()
 
 
-# round, the model that was sent, whose sums they are and what they were decoded to
-Heard = Callable[[int, Tensor, list[tuple[tuple[int, ...], Aggregate]]], None]
+# round, the model that was sent, whose sums they are, and the sums as they came
+Heard = Callable[[int, Tensor, list[tuple[tuple[int, ...], Tensor]]], None]
 
 
 def together(parts: Sequence[Aggregate]) -> Aggregate:

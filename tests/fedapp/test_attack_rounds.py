@@ -67,6 +67,8 @@ def test_the_provable_mode_withstands_every_attack_whose_control_succeeds(run: R
         assert row["control"]["psnr"] > row["floor"] + 3, row
     (refused,) = [row for row in said["rows"] if row["attack"] == "active clip"]
     assert "refused by every node" in refused["note"]
+    asked = [int(word) for word in refused["note"].split() if word.isdigit()]
+    assert asked[1] >= 1000 and asked[0] > 0.5 * asked[1]
     assert (folder.pictures / "attack-rounds-erm.png").exists()
     assert folder.read(FILE)["rows"] == said["rows"]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from device_kit import Town
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +29,7 @@ from privacy.secagg.identity import Policy
 from privacy.secagg.messages import RefusalError
 from sim.inprocess import InProcessGrid
 from strategies.types import Broadcast
-from tasks.errors import InputError, StoppedError
+from tasks.errors import InputError, StoppedError, UnusableDataError
 from tasks.randomness import generator, seed_of
 
 Run = Callable[..., RunFolder]
@@ -312,9 +315,15 @@ def test_a_node_that_wants_the_provable_mode_takes_part_in_nothing_weaker(
     release: str, noise: float, provable: bool, allowed: bool
 ) -> None:
     noised = release not in ("secagg", "plain")
+    limits = {"exact": True, "epsilon_max": 8.0}
+    said = Policy(**limits).forbids(release, noise, noised, provable)  # type: ignore[arg-type]
+    assert (said == "") == (allowed and noised)  # a limit alone keeps it out of all without noise
     said = Policy(exact=True).forbids(release, noise, noised, provable)
-    assert (said == "") == allowed
-    assert Policy(exact=True, min_noise=0.01).forbids("distributed-dp", 0.01, True) == ""
+    assert (said == "") == provable, "noise without a limit to its cost is none"
+    assert (
+        Policy(exact=True, min_noise=0.01, epsilon_max=8).forbids("distributed-dp", 0.01, True)
+        == ""
+    )
 
 
 def test_members_that_may_be_hostile_do_not_hide_anybody() -> None:
@@ -327,6 +336,62 @@ def test_members_that_may_be_hostile_do_not_hide_anybody() -> None:
     with pytest.raises(InputError) as refused:
         Experiment.from_run_config(values)
     assert refused.value.key == "privacy.colluding"
+
+
+def test_real_nodes_keep_to_their_own_limits(run: Run, tmp_path: Path) -> None:
+    """Policy ``exact``, hostile members, pictures of one size: as messages find them."""
+    town = Town(tmp_path / "a", NODES, Policy(exact=True))
+
+    def go(name: str, **changes: Any) -> list[dict[str, Any]]:
+        place = tmp_path / name
+        shutil.copytree(town.folder / "populations", place / "populations")
+        values = {**SECAGG, **town.changes("secagg"), "rounds": 1, **changes}
+        values["run-dir"] = str(place / "run")
+        return rounds(run(nodes=NODES, grid=town.grid(), **values))
+
+    with pytest.raises(StoppedError, match="the provable mode alone"):
+        go("weaker")
+    (event,) = go("provable", **PROVABLE)
+    assert event["clients"]["ok"] == NODES
+    with pytest.raises(StoppedError, match="are about task image, pictures of 16, 1 channels"):
+        go("larger", **PROVABLE, **{"data.size": 20})
+    town = Town(tmp_path / "b", NODES, Policy(colluding=4))
+    with pytest.raises(StoppedError, match="is one of 2"):
+        go("hostile", **PROVABLE)
+
+
+def test_a_spoilt_sum_holds_nothing_of_the_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a server unmasks of a sum in which somebody abstained is random in every number: zeros
+    with a wrong check block would leave the sum of the others to it."""
+    from privacy.secagg.server import SecAggServer
+    from strategies.cohort import CohortTrainer
+
+    totals: list[np.ndarray] = []
+    finish = SecAggServer.finish
+
+    def kept(self: SecAggServer) -> Any:
+        try:
+            return finish(self)
+        finally:
+            totals.append(self.total.copy().view(np.int32))
+
+    def failing(self: CohortTrainer, client: int) -> Any:
+        if client == 2 and failing_now:
+            raise UnusableDataError("no picture")
+        return data(self, client)
+
+    data, failing_now = CohortTrainer._data, True
+    monkeypatch.setattr(SecAggServer, "finish", kept)
+    monkeypatch.setattr(CohortTrainer, "_data", failing)
+    with pytest.raises(StoppedError, match="masks did not cancel"):
+        run(nodes=NODES, **{**SECAGG, "rounds": 1})
+    failing_now = False
+    run(nodes=NODES, **{**SECAGG, "rounds": 1}, **{"run-dir": str(tmp_path / "sound")})
+    spoilt, sound = (np.abs(total[:-4].astype(float) / 2**31) for total in totals)
+    assert 0.45 < spoilt.mean() < 0.55 and (spoilt > 0.01).mean() > 0.95
+    assert sound.mean() < 0.1
 
 
 def test_provable_sums_are_about_pictures_of_one_size(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def export_run(
         for name, vector in vectors.items():
             write_adapter(task, name, vector, out / name)
         shutil.copytree(backbone_folder(task.settings), out / "backbone")
-        (out / "README.md").write_text(card(facts))
-        (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (out / "README.md").write_text(card(facts), encoding="utf-8")
+        (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     except BaseException:
         shutil.rmtree(
             out

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fedapp.export import trained
 from fedapp.store.runfolder import RunFolder
-from tasks.data.pictures import prepare
+from tasks.data.pictures import UNREADABLE, prepare
 from tasks.data.recordings.clips import SAMPLES_PER_FRAME, Clip, UnusableClipError
 from tasks.data.recordings.reading import read_sound
 from tasks.data.recordings.writing import write_clip
@@ -41,7 +41,7 @@ def speak(
     try:
         with Image.open(picture) as image:
             reference = prepare(image, task.settings.data.size, 3)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (*UNREADABLE, SyntaxError, ValueError) as error:
         raise InputError(
             "--picture", str(picture), f"not a readable image ({error})", "give a picture of a face"
         ) from error

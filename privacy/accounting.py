@@ -155,9 +155,11 @@ def prv(events: Sequence[Event], delta: float) -> float | None:
     accountant.history = [tuple(event) for event in events]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's divide warning at sample rate 1, which is handled
-        return max(
-            0.0, float(accountant.get_epsilon(delta=check_delta(delta), eps_error=PRV_ERROR))
-        )
+        try:
+            found = accountant.get_epsilon(delta=check_delta(delta), eps_error=PRV_ERROR)
+        except ValueError:  # below a delta of about 1e-13 its discretisation gives up
+            return None
+        return max(0.0, float(found))
 
 
 def _opacus(module: str) -> Any:
@@ -201,9 +203,22 @@ def pld(events: Sequence[Event], delta: float) -> float | None:
 
 
 def epsilon(events: Sequence[Event], delta: float) -> float:
-    """The number that counts: PRV's upper bound, RDP's where PRV cannot work."""
+    """The number that counts: the least of the upper bounds there are, PRV's, RDP's where PRV
+    cannot work, and the exact one of the same events without sampling, which helps where noise is
+    so large that PRV's own error is all that is left."""
     found = prv(events, delta)
-    return rdp(events, delta)[0] if found is None else found
+    bound = rdp(events, delta)[0] if found is None else found
+    precision = sum(
+        event.steps / event.multiplier**2 if event.multiplier else math.inf
+        for event in check_events(events)
+    )
+    return min(bound, gaussian_epsilon(math.sqrt(precision), delta))
+
+
+def check_target(target: float) -> None:
+    """Raise :class:`InputError` for an epsilon that is none."""
+    if not (target > 0 and math.isfinite(target)):
+        raise InputError("target-epsilon", target, "must be above 0 and finite", "for example 8")
 
 
 def calibrate(target: float, delta: float, rate: float, rounds: int) -> float:
@@ -215,8 +230,9 @@ def calibrate(target: float, delta: float, rate: float, rounds: int) -> float:
         rate: probability of each client in each round, in (0, 1].
         rounds: number of releases.
     """
-    if not target > 0:
-        raise InputError("target-epsilon", target, "must be above 0", "for example 8")
+    check_target(target)
+    if rate == 1:
+        return calibrate_known_cohort(target, delta, rounds)
     low = 0.0
     high = 1.0
     while epsilon([Event(high, rate, rounds)], delta) > target:
@@ -241,6 +257,5 @@ def calibrate(target: float, delta: float, rate: float, rounds: int) -> float:
 def calibrate_known_cohort(target: float, delta: float, participations: int) -> float:
     """The exact z for which ``participations`` rounds cost ``target``, the server knowing who was
     in them."""
-    if not target > 0:
-        raise InputError("target-epsilon", target, "must be above 0", "for example 8")
+    check_target(target)
     return math.sqrt(participations) / gaussian_mu(target, check_delta(delta))

@@ -61,7 +61,7 @@ class Witness:
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = {"seq": -1, "precision": 0.0}
             if self.file.exists():
-                known = json.loads(self.file.read_text())
+                known = json.loads(self.file.read_text(encoding="utf-8"))
             if seq <= known["seq"]:
                 raise ValueError(
                     f"the ledger went back: entry {seq} is shown, entry {known['seq']} was seen"

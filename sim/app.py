@@ -31,4 +31,6 @@ def default_config(app_dir: Path = OURS) -> dict[str, Any]:
 
 
 def _declared(app_dir: Path) -> dict[str, Any]:
-    return tomllib.loads((app_dir / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    return tomllib.loads((app_dir / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"][
+        "app"
+    ]

@@ -39,6 +39,9 @@ from tasks.errors import FedappError
 
 START_PATIENCE = 90.0  # seconds for the SuperLink to answer
 STOP_PATIENCE = 3.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LONGEST = 40  # bytes of a folder that Ray adds 66 to, of 107 that a socket's path may have
+NOT_OURS = ("RAY_ADDRESS", "RAY_TMPDIR")  # of the caller's: they belong to another Ray
 
 
 class LaunchError(FedappError):
@@ -58,8 +61,16 @@ class Ending:
 def environment(home: Path, runtime: RuntimeSettings, ports: tuple[int, int]) -> dict[str, str]:
     """The environment a SuperLink must be *started* with; later shells cannot change it."""
     bin_folder = str(Path(sys.executable).parent)
+    caller = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
+    known = caller.get("no_proxy") or caller.get("NO_PROXY") or ""
+    direct = ",".join(part for part in (known, *LOOPBACK) if part)
     return {
-        **os.environ,
+        **caller,
+        # all traffic of a simulation is on loopback, which no proxy knows
+        "no_proxy": direct,
+        "NO_PROXY": direct,
+        # its sockets lie below, and a path of theirs has at most 107 bytes
+        "RAY_TMPDIR": _short_folder(),
         "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(home / "flower"),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports[0]),
@@ -71,6 +82,12 @@ def environment(home: Path, runtime: RuntimeSettings, ports: tuple[int, int]) ->
         "OMP_NUM_THREADS": str(runtime.threads),
         "OMP_WAIT_POLICY": "passive",
     }
+
+
+def _short_folder() -> str:
+    """A folder for Ray whose path is short, wherever the caller's temporary files go."""
+    wanted = tempfile.gettempdir()
+    return wanted if len(wanted) <= LONGEST else "/tmp"
 
 
 def federation_config(runtime: RuntimeSettings) -> str:
@@ -85,8 +102,13 @@ def federation_config(runtime: RuntimeSettings) -> str:
 
 
 def as_toml(run_config: Mapping[str, Any]) -> str:
-    """A flat run config as TOML with dotted keys (JSON strings and numbers are TOML too)."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in run_config.items())
+    """A flat run config as TOML with dotted keys (JSON numbers, and JSON strings without escapes of
+    surrogates, are TOML too; of control characters JSON leaves one as it is, which TOML does
+    not)."""
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
+        for key, value in run_config.items()
+    )
 
 
 def flwr_run(
@@ -116,7 +138,7 @@ def flwr_run(
         neutral = home / "neutral"
         neutral.mkdir()
         config_file = home / "run-config.toml"
-        config_file.write_text(as_toml(run_config))
+        config_file.write_text(as_toml(run_config), encoding="utf-8")
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with open(log_file, "ab") as log, _superlink(home, neutral, env, log_file):
             command = [
@@ -177,21 +199,33 @@ def _superlink(home: Path, cwd: Path, env: Mapping[str, str], log_file: Path) ->
                 _append(home / "superlink.log", kept)
 
 
+def direct(url: str) -> contextlib.AbstractContextManager[Any]:
+    """An answer of this machine itself, which no proxy is asked for."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    answer: contextlib.AbstractContextManager[Any] = opener.open(url, timeout=1)
+    return answer
+
+
 def await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise LaunchError(
-                f"the SuperLink ended with status {process.returncode}:\n{_tail(log.read_text())}"
+                f"the SuperLink ended with status {process.returncode}:\n{_tail(_text(log))}"
             )
         try:
-            with urllib.request.urlopen(url, timeout=1):
+            with direct(url):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     raise LaunchError(
-        f"the SuperLink did not answer within {START_PATIENCE:.0f} s:\n{_tail(log.read_text())}"
+        f"the SuperLink did not answer within {START_PATIENCE:.0f} s:\n{_tail(_text(log))}"
     )
+
+
+def _text(log: Path) -> str:
+    """A log of other programs, in whatever encoding they wrote it."""
+    return log.read_bytes().decode("utf-8", errors="replace")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

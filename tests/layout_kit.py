@@ -43,7 +43,7 @@ def around(index: int, distance: float = 4.0) -> list[list[float]]:
 
 def write(path: Path, content: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
@@ -66,7 +66,7 @@ def scene(parent: Path, views: int = 3, prefix: str = "./train/", **keys: Any) -
 def shapenet(root: Path) -> None:
     for name in (CAR, OTHER_CAR):
         file = scene(root / "cars" / "02958343" / name, prefix="", model=name)
-        meta = json.loads(file.read_text())
+        meta = json.loads(file.read_text(encoding="utf-8"))
         for frame in meta["frames"]:
             frame["file_path"] = f"/home/somebody/renders/{frame['file_path']}.png"
         write(file, meta)

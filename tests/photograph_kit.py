@@ -79,7 +79,7 @@ def write_facescape(root: Path, taken) -> Path:  # type: ignore[no-untyped-def]
             f"{index}_height": SIZE,
             f"{index}_valid": True,
         }
-    (place / "params.json").write_text(json.dumps(listed))
+    (place / "params.json").write_text(json.dumps(listed), encoding="utf-8")
     return place
 
 
@@ -97,5 +97,5 @@ def write_views(root: Path, taken) -> Path:  # type: ignore[no-untyped-def]
     for side, listed in frames.items():
         scene = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": SIZE / 2, "cy": SIZE / 2, "w": WIDE,
                  "h": SIZE, "frames": listed}  # fmt: skip
-        (place / side / "transforms.json").write_text(json.dumps(scene))
+        (place / side / "transforms.json").write_text(json.dumps(scene), encoding="utf-8")
     return place

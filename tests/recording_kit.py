@@ -21,7 +21,7 @@ def put(root: Path, *names: str, content: str = "") -> None:
     """Files that are merely there: a listing opens none."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content)
+        (root / name).write_text(content, encoding="utf-8")
 
 
 def names(people: dict[str, list[Recording]]) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob(
 
 def imports(file: Path, top_level_only: bool = False) -> set[str]:
     """Root names of all modules a file imports (``from x.y import z`` gives ``x``)."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
@@ -54,7 +54,7 @@ def file_graph() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for name, file in modules.items():
         named: set[str] = set()
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 named |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -118,7 +118,7 @@ def test_heavy_packages_are_imported_lazily(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_stay_small_and_documented(file: Path) -> None:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "every module says what it is"
     assert file.name != "utils.py"
@@ -139,7 +139,7 @@ def test_every_published_method_cites_its_paper() -> None:
     cited += [ROOT / "tasks/optimise.py", ROOT / "privacy/attacks/split.py"]
     cited += [ROOT / f"tasks/split_nerf/{name}.py" for name in ("__init__", "grids")]
     for file in cited:
-        docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         assert "https://" in docstring, f"{file} does not link its paper"
 
 
@@ -147,7 +147,7 @@ def test_protecting_code_draws_nothing_from_ordinary_generators() -> None:
     for file in (ROOT / "privacy").rglob("*.py"):
         if "attacks" in file.parts:  # attackers protect nothing, and are to be repeatable
             continue
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         for forbidden in (
             "np.random",
             "numpy.random",
@@ -200,13 +200,15 @@ def test_commands_and_legs_that_do_not_compute_import_no_torch(code: str) -> Non
 
 
 def test_pyproject_holds_every_key_with_its_default() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"][
+        "app"
+    ]["config"]
     assert flatten(declared) == known_keys()
 
 
 def test_the_configuration_block_is_generated() -> None:
     """``make config`` would change nothing."""
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert with_block(text) == text
     assert with_block(text.replace("rounds = 10", "rounds = 11")) == text
 
@@ -219,8 +221,23 @@ def test_every_key_says_what_it_means() -> None:
 
 def test_every_test_that_the_docs_name_is_there() -> None:
     """A cell of the table of protection with a test behind it that nobody wrote protects nobody."""
-    text = (ROOT / "docs" / "privacy.md").read_text()
+    text = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
     section = text.split("### Behind each cell")[1].split("\n## ")[0]
     named = set(re.findall(r"(\w+)\.py", section))
     assert len(named) > 10
     assert named <= {file.stem for file in (ROOT / "tests").rglob("*.py")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_text_is_read_and_written_in_one_encoding_whatever_the_locale(file: Path) -> None:
+    """``read_text()`` and ``open()`` take the locale's encoding, in which our own files may be
+    no text at all."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+            continue
+        called = node.func
+        if isinstance(called, ast.Attribute):
+            assert called.attr not in ("read_text", "write_text"), f"line {node.lineno}"
+        elif isinstance(called, ast.Name) and called.id == "open":
+            mode = node.args[1] if len(node.args) > 1 else None
+            assert isinstance(mode, ast.Constant) and "b" in mode.value, f"line {node.lineno}"

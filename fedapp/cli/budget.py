@@ -3,6 +3,7 @@ ledger is intact."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,15 @@ def plan(
             raise InputError(
                 option, value, "a recipe says so itself", f"change it with -o {_KEYS[option]}=…"
             )
+    for option, number in (
+        ("--sample-rate", sample_rate),
+        ("--noise-multiplier", noise_multiplier),
+        ("--target-epsilon", target_epsilon),
+        ("--delta", delta),
+        ("--clients", clients),
+    ):
+        if number is not None and not math.isfinite(number):
+            raise InputError(option, number, "is no finite number", "give one")
     values: dict[str, Any] = _from_recipe(recipe, overrides) if recipe else {}
     values |= {key: value for key, value in given.items() if value is not None}
     if sample_rate is not None:

@@ -131,9 +131,11 @@ def _flower_home() -> Finding:
 def _superlink() -> Finding:
     """A SuperLink that somebody else started is used by plain ``flwr run``, with its directory and
     environment."""
+    from sim.launch import direct
+
     port = int(os.environ.get("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", FLOWER_PORT))
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+        with direct(f"http://127.0.0.1:{port}/health"):
             pass
     except (urllib.error.URLError, OSError):
         return Finding("ok", "local SuperLink", f"none on port {port}")

@@ -218,6 +218,6 @@ def ablate(
         lambda name: console.print(f"[bold]{name}[/]"),
     )
     table = markdown(result)
-    (base / "ablation.md").write_text(table + "\n")
+    (base / "ablation.md").write_text(table + "\n", encoding="utf-8")
     console.print(table, highlight=False, soft_wrap=True, markup=False)
     write_json(target, result)

@@ -57,4 +57,4 @@ def write_json(target: str, value: dict[str, Any]) -> None:
     if target == "-":
         sys.stdout.write(text + "\n")
     else:
-        Path(target).expanduser().write_text(text + "\n")
+        Path(target).expanduser().write_text(text + "\n", encoding="utf-8")

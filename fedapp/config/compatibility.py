@@ -14,6 +14,7 @@ from fedapp.config.exact import refuse_exact
 from fedapp.metric_names import OURS
 from privacy.releases import RELEASES
 from privacy.sampling import Sampler
+from privacy.secagg.graph import default_threshold
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
@@ -301,6 +302,8 @@ def refuse_private(
             f"a secure sum hides a node among {least} or more, {nodes} would take part",
             f"set runtime.nodes (and clients) to {least} or more",
         )
+    if release.masked:
+        _check_threshold(privacy, nodes)
     _check_metrics(privacy)
     noised = release.placement != "none"
     if sampled and not noised:
@@ -333,6 +336,20 @@ def refuse_private(
         )
     if noised:
         _check_budget(privacy)
+
+
+def _check_threshold(privacy: PrivacySettings, nodes: int) -> None:
+    """A threshold that nodes would refuse, or that nobody could meet."""
+    members = min(nodes, privacy.group_size or nodes)
+    least = default_threshold(members)
+    if privacy.threshold and not least <= privacy.threshold <= members:
+        raise InputError(
+            "privacy.threshold",
+            privacy.threshold,
+            f"of {members} nodes in a sum at least {least} must be asked for, and no more than "
+            "there are",
+            f"use 0 ({least}), or {least} to {members}",
+        )
 
 
 def _check_budget(privacy: PrivacySettings) -> None:

@@ -22,7 +22,7 @@ def recipe_names() -> dict[str, str]:
     """Recipe names and the first line of comment in each file."""
     names = {}
     for file in sorted(FOLDER.glob("*.toml")):
-        first = file.read_text().splitlines()[0]
+        first = file.read_text(encoding="utf-8").splitlines()[0]
         names[file.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return names
 
@@ -35,7 +35,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         other = ", or a .toml file, or a run's config.json"
         raise InputError("recipe", name, "no such recipe", nearest(name, recipe_names()) + other)
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
         values = json.loads(text) if file.suffix == ".json" else flatten(tomllib.loads(text))
         if not isinstance(values, dict):
             raise ValueError("not a table of keys")

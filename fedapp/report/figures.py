@@ -68,8 +68,8 @@ def over_rounds(
         for method in methods:
             points: dict[int, list[float]] = {}
             for event in events:
-                if event.get("method") != method:
-                    continue
+                if event.get("method") != method or "metrics" not in event:
+                    continue  # an early end tells single clients' values in an event of their own
                 value = lookup(event["metrics"], path)
                 if value is not None:
                     points.setdefault(event["round"], []).append(value)

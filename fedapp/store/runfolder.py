@@ -98,7 +98,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Nobody else runs this folder meanwhile; raises :class:`InputError` if somebody does."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "w") as lock:
+        with open(self.path / "lock", "w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -112,7 +112,7 @@ class RunFolder:
         damaged."""
         file = self.path / name
         try:
-            return json.loads(file.read_text())
+            return json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -142,14 +142,14 @@ class RunFolder:
     def append(self, event: dict[str, Any]) -> None:
         """Add one event; numbers that are not finite become null, which JSON has."""
         line = json.dumps(_finite(event), allow_nan=False)
-        with open(self.events_file, "a") as file:
+        with open(self.events_file, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All complete events (the last line of a killed run may be torn)."""
         if not self.events_file.exists():
             return
-        for line in self.events_file.read_text().splitlines():
+        for line in self.events_file.read_text(encoding="utf-8").splitlines():
             try:
                 yield json.loads(line)
             except ValueError:

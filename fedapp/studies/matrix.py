@@ -242,11 +242,13 @@ def write_outcome(base: Path, rows: list[dict[str, Any]]) -> None:
     import importlib.util
 
     write_json(base / OUTCOME, {"rows": rows, "ordering": ordering(rows)})
-    (base / "methods.md").write_text(markdown(rows) + "\n\n" + "\n".join(ordering(rows)) + "\n")
+    (base / "methods.md").write_text(
+        markdown(rows) + "\n\n" + "\n".join(ordering(rows)) + "\n", encoding="utf-8"
+    )
     if importlib.util.find_spec("matplotlib"):
         from fedapp.report.figures import matrix_frontier
 
-        (base / "methods.svg").write_text(matrix_frontier(rows))
+        (base / "methods.svg").write_text(matrix_frontier(rows), encoding="utf-8")
 
 
 def ordering(rows: list[dict[str, Any]]) -> list[str]:

@@ -44,7 +44,7 @@ class Roster:
     def read(cls, file: Path) -> Roster:
         """Raises :class:`InputError` if the file is missing or is not a roster."""
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             members = {
                 int(number): bytes.fromhex(key) for number, key in content["members"].items()
             }

@@ -133,12 +133,14 @@ def grown(clients: int) -> float:
     torch.set_num_threads(1)
     ours = batched(images(256, 5, clients, 128), MAML)
     batched(images(256, 5, 1, 128), MAML)()  # libraries warm up
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew from here
+    Path("/proc/self/clear_refs").write_text(
+        "5", encoding="utf-8"
+    )  # the high-water mark starts anew from here
     before = _status("VmRSS")
     ours()
     return _status("VmHWM") - before
 
 
 def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024

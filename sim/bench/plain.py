@@ -159,7 +159,10 @@ def _measure_rounds(folder: str, release: str) -> None:
         "privacy.epsilon-max": 1000.0,
     }
     run_in_process(*load_components(), config, RuntimeSettings().nodes)
-    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)
+        for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     seconds = sorted(event["seconds"] for event in events if event["event"] == "round")
     sys.stdout.write(f"{seconds[0]}\n")
 

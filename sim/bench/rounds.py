@@ -89,8 +89,10 @@ def stock_on_ray(clients: int, parameters: int, rounds: int) -> float:
         config = {"parameters": parameters, "rounds": rounds, "out": str(out)}
         ending = flwr_run(STOCK, config, RuntimeSettings(nodes=clients), log)
         if not out.exists():
-            raise FedappError(f"the stock run failed: {ending.details}\n{log.read_text()[-2000:]}")
-        found = json.loads(out.read_text())
+            raise FedappError(
+                f"the stock run failed: {ending.details}\n{log.read_text(encoding='utf-8')[-2000:]}"
+            )
+        found = json.loads(out.read_text(encoding="utf-8"))
         if found["failed"]:
             raise FedappError(f"stock rounds {found['failed']} lost replies: no ratio")
         return median_gap(found["clock"])
@@ -166,7 +168,11 @@ def clock_of(run_dir: Path, rounds: int, clients: int, details: str) -> list[flo
         details: said of the run in the refusal.
     """
     file = run_dir / "metrics.jsonl"
-    events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    events = (
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        if file.exists()
+        else []
+    )
     clock = [
         e["clock"]
         for e in events

@@ -51,7 +51,7 @@ def print_peak(side: str) -> None:
     clear_refs)."""
 
     def kilobytes(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def print_peak(side: str) -> None:
     step = problem.step if side == "ours" else problem.reference
     step()
     before = kilobytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     for _ in range(4):
         step()
     sys.stdout.write(f"{(kilobytes('VmHWM') - before) / 1024}\n")

@@ -148,8 +148,10 @@ def _stock(config: dict[str, Any]) -> tuple[float, np.ndarray]:
             log,
         )
         if not out.exists():
-            raise FedappError(f"the stock run failed: {ending.details}\n{log.read_text()[-2000:]}")
-        found = json.loads(out.read_text())
+            raise FedappError(
+                f"the stock run failed: {ending.details}\n{log.read_text(encoding='utf-8')[-2000:]}"
+            )
+        found = json.loads(out.read_text(encoding="utf-8"))
         if found["failed"]:
             raise FedappError(f"stock rounds {found['failed']} lost replies: no ratio")
         return median_gap(found["clock"]), np.load(out.with_suffix(".npy"))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from tasks.data.pictures import prepare
+from tasks.data.pictures import UNREADABLE, prepare
 from tasks.errors import InputError
 from tasks.signals import Signal, sampled
 
@@ -37,7 +37,7 @@ def image_files(path: str) -> tuple[Path, ...]:
         try:
             with Image.open(file) as image:
                 image.verify()
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (*UNREADABLE, SyntaxError) as error:
             raise InputError(
                 "data.path",
                 str(file),
@@ -83,7 +83,7 @@ def load(file: Path, size: int, channels: int) -> Signal:
     try:
         with Image.open(file) as image:
             return sampled(file.stem, prepare(image, size, channels))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (*UNREADABLE, SyntaxError, ValueError) as error:
         raise InputError(
             "data.path", str(file), f"cannot be decoded ({error})", "replace the file"
         ) from error

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+# what opening a file as a picture raises: 200 megapixels are taken for an attack
+UNREADABLE = (UnidentifiedImageError, OSError, Image.DecompressionBombError)
 
 
 def prepare(

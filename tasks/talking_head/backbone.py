@@ -113,7 +113,9 @@ class Backbone(torch.nn.Module):
             "channels": self.codec.channels,
             "residual_scale": self.codec.residual_scale,
         }
-        (folder / ABOUT).write_text(json.dumps({**self.about, "codec": shape}, indent=2) + "\n")
+        (folder / ABOUT).write_text(
+            json.dumps({**self.about, "codec": shape}, indent=2) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Backbone:
@@ -130,7 +132,7 @@ class Backbone(torch.nn.Module):
         if not (folder / ABOUT).is_file():
             return cls.adopt(folder)
         try:
-            about = json.loads((folder / ABOUT).read_text())
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             unet = _read_unet(folder, about["unet"])
             shape = about.pop("codec")
             codec: PatchPCA | KLCodec

@@ -55,7 +55,9 @@ def _longest(settings: TaskSettings) -> int | None:
     if not settings.talking_head.backbone:
         return LONGEST if settings.talking_head.unet == "motion" else None
     try:
-        config = json.loads((backbone_folder(settings) / "unet" / "config.json").read_text())
+        config = json.loads(
+            (backbone_folder(settings) / "unet" / "config.json").read_text(encoding="utf-8")
+        )
     except (OSError, ValueError):
         return None
     return config.get("motion_max_seq_length") if isinstance(config, dict) else None

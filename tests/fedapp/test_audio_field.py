@@ -37,9 +37,9 @@ def test_a_field_of_sound_is_trained_scored_and_reported(
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert [event["clients"] for event in rounds] == [{"ok": CLIENTS, "failed": 0}] * 2
     assert not folder.pictures.exists()
-    methods = json.loads((folder.path / "result.json").read_text())["methods"]
-    page = (folder.path / "report.html").read_text()
-    assert page == write_report(folder).read_text()
+    methods = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))["methods"]
+    page = (folder.path / "report.html").read_text(encoding="utf-8")
+    assert page == write_report(folder).read_text(encoding="utf-8")
     for found in (methods["maml"]["psnr"]["4"], methods["maml"]["psnr_p"]["mean"]):
         assert 10 < found < 40
         assert f"{found:.2f}" in page or f"{found:.1f}" in page

@@ -108,6 +108,6 @@ def test_the_report_says_what_the_canaries_do_not_test(run: Run) -> None:
     folder = run(nodes=NODES, **{**CHANGES, "release": "distributed-dp", "report.page": True})
     said = CliRunner().invoke(app, ["audit", str(folder.path), "--canaries", "60"])
     assert "not what the run's nodes did" in " ".join(said.stderr.split())
-    assert json.loads((folder.path / "audit.json").read_text())["noise"]
+    assert json.loads((folder.path / "audit.json").read_text(encoding="utf-8"))["noise"]
     for page in ("report.html", "privacy_report.html"):
-        assert "shortest over its noise" in (folder.path / page).read_text()
+        assert "shortest over its noise" in (folder.path / page).read_text(encoding="utf-8")

@@ -53,7 +53,7 @@ def test_the_small_backbone_is_made_once_and_pinned(
     again, _ = verbs.prepare("talking-head", [*given, *SMALL], tmp_path / "more", "in-process")
     assert again.talking_head.digest == experiment.talking_head.digest
     assert (made / "unet" / "config.json").stat().st_mtime_ns == written, "made once"
-    about = json.loads((made / "talking_head.json").read_text())
+    about = json.loads((made / "talking_head.json").read_text(encoding="utf-8"))
     assert about["trained"].startswith("3 steps on 4 parametric people")
 
 
@@ -74,7 +74,7 @@ def test_pretraining_is_reproducible_and_refuses_to_overwrite(tmp_path: Path) ->
             ],
         )
         assert done.exit_code == 0, done.output
-        digests.append(json.loads((tmp_path / "j").read_text())["digest"])
+        digests.append(json.loads((tmp_path / "j").read_text(encoding="utf-8"))["digest"])
     assert digests[0] == digests[1]
     over = CliRunner().invoke(
         cli, ["pretrain", "talking-head", "--out", str(tmp_path / "a"), *options]
@@ -235,7 +235,7 @@ def test_weights_remember_what_they_came_from(tmp_path: Path) -> None:
             start=tmp_path / str(number),
         )
         assert done.exit_code == 0, done.output
-    about = json.loads((tmp_path / "2" / "talking_head.json").read_text())
+    about = json.loads((tmp_path / "2" / "talking_head.json").read_text(encoding="utf-8"))
     recipe = about["recipe"]
     assert (recipe["factor"], recipe["channels"], recipe["widths"], recipe["unet"]) == (
         2,
@@ -259,7 +259,10 @@ def test_clips_are_no_longer_than_the_named_backbone_knows(
 
     fresh(PatchPCA(4, 6), "motion", (8, 8), {"trained": "no: a test"}).save(tmp_path / "motion")
     config = tmp_path / "motion" / "unet" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"motion_max_seq_length": 24}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"motion_max_seq_length": 24}),
+        encoding="utf-8",
+    )
     motion = {**head, "talking-head.backbone": str(tmp_path / "motion")}
 
     def task(changes: dict[str, Any], frames: int) -> None:

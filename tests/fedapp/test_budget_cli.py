@@ -170,7 +170,9 @@ def test_the_report_has_its_twelve_parts_and_recomputes_epsilon_from_the_ledger(
         "checklist",
     ]
     assert list(found) == ["schema", *parts]
-    lines = (private_run.path / "population" / "ledger.jsonl").read_text().splitlines()
+    lines = (
+        (private_run.path / "population" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     times: dict[int, int] = {}
     for entry in map(json.loads, lines):
         for client in entry["clients"] if entry["type"] == "cohort" else []:
@@ -280,7 +282,7 @@ def test_attack_rows_have_their_stable_shape_and_pictures(run: Callable[..., Run
     assert seen["inversion", "plain", "psnr"] > seen["inversion", "secagg", "psnr"] + 2
     assert seen["inversion", "plain", "psnr"] > seen["render", "plain", "psnr"] + 2
     assert len(list(folder.pictures.glob("attack-maml-inversion-plain-*.png"))) == 4
-    assert "Attacks on the updates" in (folder.path / "report.html").read_text()
+    assert "Attacks on the updates" in (folder.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_one_gradient_of_a_field_gives_the_picture_away() -> None:
@@ -327,3 +329,28 @@ def test_enrolling_nodes_gives_a_roster_everybody_can_read(tmp_path: Path) -> No
         cli("enrol", "--roster", str(tmp_path / "r.json"), *pairs[:2])
     with pytest.raises(InputError, match="repeated"):
         cli("enrol", "--roster", str(tmp_path / "r.json"), pairs[0], f"1={pairs[0][2:]}", pairs[2])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--clients", "nan"), ("--target-epsilon", "inf"), ("--noise-multiplier", "inf")],
+)
+def test_numbers_that_are_none_are_refused_by_name(option: str, value: str) -> None:
+    given = ["--noise-multiplier", "1"] if "z" not in option and "noise" not in option else []
+    command = ["budget", "plan", "--rounds", "10", "--delta", "1e-5", *given, option, value]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, InputError) and done.exception.key == option
+
+
+@pytest.mark.parametrize("threshold", [2, 6])
+def test_a_threshold_that_no_round_could_have_is_refused_before_one(
+    smoke: Callable[..., dict[str, Any]], threshold: int
+) -> None:
+    from fedapp.config.experiment import Experiment
+
+    changes = {"release": "distributed-dp", "runtime.nodes": 5, "clients.total": 10,
+               "evaluation.uploads": False, "privacy.epsilon-max": 9.0}  # fmt: skip
+    Experiment.from_run_config(smoke(**changes, **{"privacy.threshold": 4}))
+    with pytest.raises(InputError) as refused:
+        Experiment.from_run_config(smoke(**changes, **{"privacy.threshold": threshold}))
+    assert refused.value.key == "privacy.threshold"

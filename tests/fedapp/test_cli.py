@@ -85,7 +85,7 @@ def test_report_is_one_self_contained_page(
     folder = run(methods="fedmenf,maml,local")
     status, _, _ = fedapp("report", folder.path)
     assert status == 0
-    page = folder.report_file.read_text()
+    page = folder.report_file.read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 4 * 3 + 2 + 2 * 3 * 2
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert "<script" not in page and page.count("<svg") == 4
@@ -127,7 +127,7 @@ def test_a_non_image_in_the_folder_is_named(fedapp: Callable[..., Any], tmp_path
     pictures.mkdir()
     for index in range(6):
         Image.new("RGB", (20, 20), (index * 40, 0, 0)).save(pictures / f"{index}.png")
-    (pictures / "letter.doc").write_text("no image")
+    (pictures / "letter.doc").write_text("no image", encoding="utf-8")
     status, _, text = fedapp(*SMOKE, "--runs", tmp_path / "runs", "-o", f"data.path={pictures}")
     assert (
         status == 2

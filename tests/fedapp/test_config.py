@@ -85,7 +85,9 @@ def test_overrides_are_typed_and_checked() -> None:
 
 
 def test_recipes_are_found_by_name_and_by_path(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("rounds = 3\n[learner]\ninner-steps = 2\n")
+    (tmp_path / "mine.toml").write_text(
+        "rounds = 3\n[learner]\ninner-steps = 2\n", encoding="utf-8"
+    )
     assert read_recipe(str(tmp_path / "mine.toml")) == {
         "rounds": 3,
         "learner.inner-steps": 2,
@@ -93,7 +95,7 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="did you mean 'quickstart'"):
         read_recipe("quickstar")
-    (tmp_path / "bad.toml").write_text("rounds = = 3")
+    (tmp_path / "bad.toml").write_text("rounds = = 3", encoding="utf-8")
     with pytest.raises(InputError, match="not valid TOML"):
         read_recipe(str(tmp_path / "bad.toml"))
 

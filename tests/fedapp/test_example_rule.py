@@ -56,5 +56,5 @@ def test_it_runs_and_the_package_names_it(run: Callable[..., RunFolder]) -> None
     folder = run(rule="fedadam:FedAdam", methods="maml", rounds=2)
     events: list[dict[str, Any]] = [e for e in folder.events() if e["event"] == "round"]
     assert [event["clients"]["failed"] for event in events] == [0, 0]
-    project = tomllib.loads(Path(EXAMPLE / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(Path(EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["fedapp.rule"] == {"fedadam": "fedadam:FedAdam"}

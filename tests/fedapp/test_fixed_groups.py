@@ -101,11 +101,13 @@ def test_the_mean_of_several_groups_is_that_of_one(run: Run, tmp_path: Path) -> 
 def test_a_run_in_which_no_round_counts_is_not_finished(run: Run, tmp_path: Path) -> None:
     grid = without("train.masked", {1}, {1, 2})
     with pytest.raises(StoppedError, match="none of the 2 rounds of maml-0 counted"):
-        run(nodes=NODES, grid=grid, **SECAGG, **{"runtime.timeout": 1.0})
+        run(nodes=NODES, grid=grid, **SECAGG, **{"runtime.timeout": 1.0, "report.page": True})
     folder = RunFolder(tmp_path / "run")
     assert folder.read("status.json")["state"] == "stopped"
     assert folder.read("status.json")["exit_code"] == 3
     assert folder.read("result.json")["rounds_skipped"] == 2
+    page = folder.report_file.read_text(encoding="utf-8")
+    assert "2 rounds were skipped: the model stayed" in page and "stopped" in page
 
 
 # ---------------------------------------------------------------- nodes

@@ -164,7 +164,7 @@ def test_a_node_stops_at_its_own_limit_whoever_adds_the_noise(
     for number in range(NODES):
         file = folder.client_state / f"node-{number:04d}" / "policy.json"
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"epsilon_max": limit, "delta": 1e-5}))
+        file.write_text(json.dumps({"epsilon_max": limit, "delta": 1e-5}), encoding="utf-8")
     with pytest.raises(StoppedError, match="this node allows"):
         run(
             nodes=NODES,

@@ -126,7 +126,7 @@ def test_an_early_end_tells_every_client_once(run: Run, smoke: Callable[..., Any
         "by_client" in event for event in folder.events() if event["event"] == "round"
     )
     scores = sorted(told_last["by_client"]["psnr_p"].values())
-    row = json.loads((folder.path / "result.json").read_text())["methods"]["maml"]
+    row = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))["methods"]["maml"]
     middle = (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2
     assert row["psnr_p_quantiles"]["0.5"] == pytest.approx(middle)
 
@@ -167,4 +167,4 @@ def test_an_evaluation_may_measure_words(run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(toy_workflow.Gradients, "evaluate", wordy)
     folder = run(**TOY, **{"report.page": True})
-    assert "verdict" in (folder.path / "report.html").read_text()
+    assert "verdict" in (folder.path / "report.html").read_text(encoding="utf-8")

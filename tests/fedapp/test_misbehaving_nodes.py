@@ -136,7 +136,7 @@ def test_a_node_cannot_write_a_claim_into_a_report(run: Run, name: str, value: f
     (event,) = rounds(folder)
     assert list(event["failures"]) == ["2"] and "declared are" in event["failures"]["2"]
     assert event["epsilon"] is None and name not in event["metrics"]
-    result = json.loads((folder.path / "result.json").read_text())
+    result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
     assert result["epsilon"] is None and name not in result["methods"]["maml"]
     assert result["rounds"] == 1
 

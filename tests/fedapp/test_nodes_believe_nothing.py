@@ -153,8 +153,8 @@ def test_a_configuration_imports_nothing_on_a_real_node(
 ) -> None:
     """Not in a leg, not in the look at a fingerprint, not while an error is put into words."""
     (tmp_path / "mischief").mkdir()
-    (tmp_path / "mischief" / "__init__.py").write_text("")
-    (tmp_path / "mischief" / "inside.py").write_text("class Thing: pass")
+    (tmp_path / "mischief" / "__init__.py").write_text("", encoding="utf-8")
+    (tmp_path / "mischief" / "inside.py").write_text("class Thing: pass", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     town = Town(tmp_path, 1)
     around = "modulus,{}=1" if key == "head.operator" else "{}"  # a link with what it is told

@@ -89,7 +89,7 @@ def test_a_task_of_numbers_is_trained_shown_and_attacked(run: Run) -> None:
     assert result["erm"]["mse"] < 0.5 * result["local"]["mse"], "the line is learned"
     assert result["erm"]["worst"]["mse"] >= result["erm"]["mse"]
     assert not folder.pictures.exists(), "a table is no picture"
-    page = write_report(folder).read_text()
+    page = write_report(folder).read_text(encoding="utf-8")
     assert f"{result['erm']['mse']:.4f}" in page and f"{result['local']['mse']:.4f}" in page
     assert "neural field" not in page and "PSNR" not in page
     assert {row["attack"] for row in attack_run(folder, "all", 3, quiet)} == {"transcript"}
@@ -154,7 +154,7 @@ def test_the_code_of_a_plug_in_is_part_of_what_must_agree(
     missing = fingerprint(config)
     (tmp_path / "elsewhere").mkdir()
     for name, text in (("__init__.py", ""), ("rules.py", "class Mine: sign = 1\n")):
-        (tmp_path / "elsewhere" / name).write_text(text)
+        (tmp_path / "elsewhere" / name).write_text(text, encoding="utf-8")
     sys.path_importer_cache.clear()
     from fedapp import identity
 
@@ -162,7 +162,7 @@ def test_the_code_of_a_plug_in_is_part_of_what_must_agree(
     here = fingerprint(config)
     assert here.split(" ")[0] == ours and here != missing
     refuse_foreign(here, "/server", config)
-    (tmp_path / "elsewhere" / "rules.py").write_text("class Mine: sign = -1\n")
+    (tmp_path / "elsewhere" / "rules.py").write_text("class Mine: sign = -1\n", encoding="utf-8")
     identity._of_package.cache_clear()
     with pytest.raises(ForeignCodeError, match="the code of elsewhere differs"):
         refuse_foreign(here, "/server", config)

@@ -84,7 +84,7 @@ def test_a_field_page_shows_what_the_server_sees_under_its_headings(told: Told) 
     }
     psnr = {"psnr": {"0": 10.01, "1": 10.11, "4": 10.41}, "ssim": {"0": 0.1, "1": 0.2, "4": 0.3}}
     folder = told([told_round(1, **tables), told_evaluation(1, **psnr)], methods="maml")
-    page = write_report(folder).read_text()
+    page = write_report(folder).read_text(encoding="utf-8")
     assert under_headings(page, "what rendering an upload shows", "MAML")[1:] == [
         ("PSNR_p mean ↓", "11.11"),
         ("worst client ↓", "22.22"),
@@ -134,7 +134,7 @@ def test_a_talking_head_page_shows_the_right_speech_and_the_wrong_one(
         told_round(1, method="adapters"),
         told_evaluation(1, method="adapters", psnr={"0": 25.25, "1": 26.26}, **own),
     ]
-    page = write_report(told(events, **head)).read_text()
+    page = write_report(told(events, **head)).read_text(encoding="utf-8")
     assert under_headings(page, "unseen people, before any adaptation", "LoRA adapters")[1:] == [
         ("mouth correlation ↑", "0.910"),
         ("with wrong speech → 0", "0.120"),

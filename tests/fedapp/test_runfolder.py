@@ -14,10 +14,10 @@ def test_new_events_are_read_once_and_torn_lines_wait(tmp_path: Path) -> None:
     folder.append({"round": 2})
     events, offset = folder.events_since(0)
     assert events == [{"round": 1, "loss": None}, {"round": 2}]
-    with open(folder.events_file, "a") as file:
+    with open(folder.events_file, "a", encoding="utf-8") as file:
         file.write('{"round": 3')
     assert folder.events_since(offset) == ([], offset)
-    with open(folder.events_file, "a") as file:
+    with open(folder.events_file, "a", encoding="utf-8") as file:
         file.write("}\n")
     assert folder.events_since(offset)[0] == [{"round": 3}]
 

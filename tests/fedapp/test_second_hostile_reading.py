@@ -59,7 +59,7 @@ def test_what_the_allow_list_does_not_see_is_not_imported(
     folder = tmp_path / "modules"
     folder.mkdir()
     for module in ("mischief", "mis-chief", "2chief"):
-        (folder / f"{module}.py").write_text("class Thing: ...\n")
+        (folder / f"{module}.py").write_text("class Thing: ...\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
     module = name.split(":")[0]
     sys.modules.pop(module, None)
@@ -235,6 +235,6 @@ def test_a_nodes_words_are_one_line(run: Run) -> None:
     "text", ['{"epsilon_max": 1, "epsilon_max": 0}', '{"min_noise": Infinity}', '{"delta": NaN}']
 )
 def test_a_policy_says_one_thing(tmp_path: Path, text: str) -> None:
-    (tmp_path / POLICY_FILE).write_text(text)
+    (tmp_path / POLICY_FILE).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="not a policy"):
         Policy.read(tmp_path / POLICY_FILE)

@@ -34,13 +34,13 @@ def run(run: Run, tmp_path: Path) -> Run:  # type: ignore[no-redef]
 # ---------------------------------------------------------------------- whole runs
 def test_every_design_trains_is_judged_and_reported(run: Run) -> None:
     folder = run(**{**SMALL, "methods": ALL, "report.page": True, "report.pictures": True})
-    result = json.loads((folder.path / "result.json").read_text())
+    result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
     for method in DESIGNS:
         row = result["methods"][method]
         assert 3 < row["psnr"] < 60 and len(row["views"]) == 3
         assert row["client_parameters"] > 0
     assert result["methods"]["unsplit"]["bytes_up_per_step"] < 2000, "orders, and nothing else"
-    page = (folder.path / "report.html").read_text()
+    page = (folder.path / "report.html").read_text(encoding="utf-8")
     assert "Held-out views" in page and "shares of the table on two holders" in page
     assert (folder.pictures / "sealed-0-adapted-0000-0.png").exists()
     assert list(folder.videos.glob("sealed-0-tour.gif"))
@@ -110,7 +110,7 @@ def test_no_message_holds_pixels_colours_densities_or_losses(run: Run) -> None:
 
 def test_metrics_are_told_only_where_the_configuration_says_so(run: Run) -> None:
     folder = run(**{**SMALL, "methods": "split", "split.metrics": False})
-    result = json.loads((folder.path / "result.json").read_text())
+    result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
     assert result["methods"]["split"]["psnr"] is None
 
 

@@ -51,7 +51,7 @@ def test_a_folder_of_recordings_runs_without_code(
         (root / who.name).mkdir(parents=True)
         for index, clip in enumerate((*who.train, *who.held_out)):
             write_clip(root / who.name / f"{index}.mp4", clip)
-    (root / "person-0001" / "9.mp4").write_text("not a video")
+    (root / "person-0001" / "9.mp4").write_text("not a video", encoding="utf-8")
     changes = {**head, "data.path": str(root), "clients.total": 3, "rounds": 1}
     folder = run(**changes)
     (event,) = [event for event in folder.events() if event["event"] == "round"]
@@ -82,7 +82,7 @@ def test_an_exported_adapter_is_loaded_by_the_lines_on_its_card(
         head = {**head, "talking-head.backbone": str(tmp_path / "motion")}
     folder = run(**{**head, "rounds": 1})
     facts = export_run(folder, tmp_path / "out", "", -1, client)
-    card = (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert (
         facts["epsilon"] is None
         and "None is claimed" in card
@@ -169,11 +169,13 @@ def test_the_ablation_command_makes_its_table(tmp_path: Path, head: dict[str, An
     ]
     done = CliRunner().invoke(cli, [*command, "--json", str(tmp_path / "a.json")])
     assert done.exit_code == 0, done.output
-    result = json.loads((tmp_path / "a.json").read_text())
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert result["rows"][0]["variant"] == "adapters only" and len(result["rows"]) == 7
     private = {row["variant"]: row["epsilon"] for row in result["rows"]}
     assert private["adapters only"] is None and private["+ DP, z = 1"] < private["+ DP, z = 0.1"]
-    assert (tmp_path / "abl" / "ablation.md").read_text().strip() == markdown(result)
+    assert (tmp_path / "abl" / "ablation.md").read_text(encoding="utf-8").strip() == markdown(
+        result
+    )
 
 
 NOISED = {

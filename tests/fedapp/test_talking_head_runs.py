@@ -223,7 +223,7 @@ def test_the_result_stands_beside_its_controls(run: Run, head: dict[str, Any]) -
             and row["frechet"] is None
             and set(row["personalised"]["mouth_error"]) == {"0", "1"}
         )
-    page = folder.report_file.read_text()
+    page = folder.report_file.read_text(encoding="utf-8")
     assert (
         "not computed" in page
         and "video/mp4" in page

@@ -41,10 +41,10 @@ def test_a_workflow_of_anybodys_trains_is_judged_and_reported(run: Run) -> None:
     assert [event["round"] for event in judged] == [2, 4, 6]
     losses = [event["metrics"]["mse"] for event in judged]
     assert losses[0] > losses[1] > losses[2]
-    result = json.loads((folder.path / "result.json").read_text())
+    result = json.loads((folder.path / "result.json").read_text(encoding="utf-8"))
     assert result["workflow"] == "toy_workflow:GRADIENTS"
     assert result["methods"]["fast"]["mse"] == losses[-1] < result["methods"]["slow"]["mse"]
-    page = (folder.path / "report.html").read_text()
+    page = (folder.path / "report.html").read_text(encoding="utf-8")
     assert f"{losses[-1]:.4f}" in page and "gradient norm" in page
     assert "with the rule" not in page, "neither rule nor release applies"
     tables = tables_of(Shown.of(Pieces.of(folder), result))
@@ -98,7 +98,7 @@ def test_a_release_that_would_protect_nothing_is_refused(
 def test_shapes_that_cannot_be_read_count_as_unknown(tmp_path: Path) -> None:
     shapes = Shapes(tmp_path / "shapes.json")
     for text in ("", "[]", '{"d": 5}', '{"d": {"size": 3}}', '{"d": {"size": "x", "scalars": {}}}'):
-        shapes.file.write_text(text)
+        shapes.file.write_text(text, encoding="utf-8")
         assert shapes.get("d") is None
     bounds = {"steps": Bounds(0.0, 9.0, weighted=True)}
     assert shapes.put("d", 7, bounds) == shapes.get("d") == (7, bounds)

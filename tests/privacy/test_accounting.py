@@ -133,3 +133,31 @@ def test_calibration_meets_its_target_closely(target: float, q: float, rounds: i
 def test_calibration_with_known_cohorts_is_exact() -> None:
     z = calibrate_known_cohort(4.0, 1e-5, 9)
     assert gaussian_epsilon(3.0 / z, 1e-5) == pytest.approx(4.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("delta", [1e-13, 1e-14, 2e-15])
+def test_where_one_accountant_gives_up_another_speaks(delta: float) -> None:
+    events = [Event(0.5, 0.5, 5)]
+    found = epsilon(events, delta)
+    assert math.isfinite(found) and found <= gaussian_epsilon(math.sqrt(5) / 0.5, delta) + 1e-9
+
+
+def test_so_much_noise_that_prvs_own_error_is_all_that_is_left_costs_nothing() -> None:
+    assert epsilon([Event(1e6, 0.1, 10)], 1e-5) == 0.0
+
+
+@pytest.mark.parametrize("target", [0.001, 0.009, 0.5])
+def test_small_targets_are_reached(target: float) -> None:
+    z = calibrate(target, 1e-5, 0.1, 10)
+    assert epsilon([Event(z, 0.1, 10)], 1e-5) <= target
+
+
+def test_everybody_in_a_million_rounds_is_closed_form() -> None:
+    z = calibrate(8.0, 1e-5, 1.0, 1_000_000)
+    assert gaussian_epsilon(1000 / z, 1e-5) == pytest.approx(8.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("target", [math.inf, math.nan, 0.0, -1.0])
+def test_a_target_that_is_no_epsilon_is_refused(target: float) -> None:
+    with pytest.raises(InputError):
+        calibrate(target, 1e-5, 0.1, 10)

@@ -123,7 +123,7 @@ def test_a_limit_on_epsilon_alone_stops_rounds_without_noise() -> None:
 def test_a_policy_that_says_something_else_than_meant_is_refused(tmp_path: Path, text: str) -> None:
     """One text for a list would be taken letter by letter, and none of its letters is a release."""
     file = tmp_path / "policy.json"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="not a policy"):
         Policy.read(file)
 

@@ -146,6 +146,9 @@ def test_every_noised_round_shows_the_nodes_a_longer_ledger(run: Run, tmp_path: 
             nodes=NODES, release=release, **{**ONE_ROUND, "rounds": 2},
             **{"run-dir": str(tmp_path / release)},
         )  # fmt: skip
-        seen = [json.loads(file.read_text()) for file in folder.path.rglob("ledger-seen.json")]
+        seen = [
+            json.loads(file.read_text(encoding="utf-8"))
+            for file in folder.path.rglob("ledger-seen.json")
+        ]
         assert len(seen) == NODES and len({entry["seq"] for entry in seen}) == 1
         assert all(entry["precision"] == pytest.approx(2.0) for entry in seen)

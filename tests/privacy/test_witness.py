@@ -35,7 +35,7 @@ def test_rounds_of_any_noise_add_their_inverse_squares(
     file = tmp_path_factory.mktemp("node") / "seen.json"
     for seq, multiplier in enumerate(multipliers):
         Witness(file, SERVER).see(shown(seq), multiplier)
-    kept = json.loads(file.read_text())
+    kept = json.loads(file.read_text(encoding="utf-8"))
     assert kept["precision"] == pytest.approx(sum(z**-2 for z in multipliers))
     assert (kept["seq"], kept["head"]) == (len(multipliers) - 1, f"{len(multipliers) - 1:064d}")
 
@@ -47,10 +47,10 @@ def test_a_limit_is_reached_exactly_and_not_passed(tmp_path: Path, multiplier: f
     node = Witness(tmp_path / "seen.json", SERVER, limit, DELTA)
     for seq in range(3):
         node.see(shown(seq), multiplier)
-    before = node.file.read_text()
+    before = node.file.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="this node allows"):
         node.see(shown(3), multiplier)
-    assert node.file.read_text() == before
+    assert node.file.read_text(encoding="utf-8") == before
     node.see(shown(3), 1e6)  # next to nothing is still allowed
 
 

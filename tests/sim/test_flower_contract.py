@@ -47,17 +47,16 @@ def test_the_actor_pool_has_the_names_the_guard_patches() -> None:
 
     source = find_spec("flwr.simulation.ray_transport.ray_actor")
     assert source is not None and source.origin is not None
-    text = Path(source.origin).read_text()
+    text = Path(source.origin).read_text(encoding="utf-8")
     assert "class BasicActorPool" in text and "def pool_size_from_resources" in text
     assert (
         "self.create_actor_fn = lambda" in text
         and "def __init__(\n        self,\n        actor_type" in text
     )
     driver = find_spec("flwr.server.superlink.fleet.vce.vce_api")
-    assert (
-        driver is not None
-        and "from .backend.raybackend import RayBackend" in Path(str(driver.origin)).read_text()
-    )
+    assert driver is not None and "from .backend.raybackend import RayBackend" in Path(
+        str(driver.origin)
+    ).read_text(encoding="utf-8")
 
 
 def test_error_replies_of_a_raising_client_look_like_flowers() -> None:

@@ -76,7 +76,9 @@ def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(
     thread.start()
     out, err = process.communicate(timeout=280)
     thread.join()
-    assert process.returncode == 0, err + (folder.path / "flower.log").read_text()[-3000:]
+    assert process.returncode == 0, (
+        err + (folder.path / "flower.log").read_text(encoding="utf-8")[-3000:]
+    )
     assert killed, "no actor was found to kill"
     result = json.loads(out)
     assert result["rounds"] == 30 and result["run"] == str(folder.path)
@@ -92,7 +94,7 @@ def test_an_actor_killed_in_mid_round_comes_back_and_nothing_is_left_running(
     gone = psutil.wait_procs(family, timeout=20)[1]
     assert not gone, f"left running: {gone}"
     assert len(list_checkpoints(folder.checkpoints)) == 2
-    log = (folder.path / "flower.log").read_text()
+    log = (folder.path / "flower.log").read_text(encoding="utf-8")
     assert "uv sync" not in log, "no dependency installation at run time"
 
 

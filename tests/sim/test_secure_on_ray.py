@@ -70,7 +70,7 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     log = folder.path / "flower.log"
     assert done.returncode == 0, done.stderr[-3000:] + (
-        log.read_text()[-3000:] if log.exists() else ""
+        log.read_text(encoding="utf-8")[-3000:] if log.exists() else ""
     )
     module = saboteur()
     assert {grave.name for grave in graves.iterdir()} == {
@@ -104,7 +104,7 @@ def test_sums_survive_two_killed_nodes_at_every_leg(tmp_path: Path) -> None:
     assert abs(float((noise * direction).sum())) < 5, "noise is not independent of the sum"
 
     # epsilon is what anyone can recompute from the ledger
-    lines = (folder.path / "population" / "ledger.jsonl").read_text().splitlines()
+    lines = (folder.path / "population" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
     multipliers = [entry["multiplier"] for entry in entries if entry["type"] == "reserve"]
     mu = math.sqrt(sum(z**-2 for z in multipliers))

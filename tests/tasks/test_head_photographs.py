@@ -262,7 +262,7 @@ def test_what_is_wrong_is_named_with_a_remedy(fault, taken, tmp_path: Path) -> N
 
 def test_bent_lenses_skewed_poses_and_bare_pictures_are_named(taken, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     place = write_facescape(tmp_path, taken)
-    listed = json.loads((place / "params.json").read_text())
+    listed = json.loads((place / "params.json").read_text(encoding="utf-8"))
     for changes, reason in (
         ({"1_distortion": [-0.3, 0, 0, 0, 0]}, r"lens of 1\.jpg bends"),
         ({"2_Rt": (2 * np.array(listed["2_Rt"])).tolist()}, r"2\.jpg: its pose is not normalised"),
@@ -271,10 +271,10 @@ def test_bent_lenses_skewed_poses_and_bare_pictures_are_named(taken, tmp_path: P
         ({"2_Rt": "none"}, "camera 2: its matrix is not 3 x 4"),
     ):
         changed = {k: v for k, v in (listed | changes).items() if v is not None}
-        (place / "params.json").write_text(json.dumps(changed))
+        (place / "params.json").write_text(json.dumps(changed), encoding="utf-8")
         with pytest.raises(InputError, match=reason):
             read(tmp_path)
-    (place / "params.json").write_text(json.dumps(listed))
+    (place / "params.json").write_text(json.dumps(listed), encoding="utf-8")
     (place / "mask" / "4.png").unlink()
     with pytest.raises(InputError, match="a view without a mask"):
         read(tmp_path)

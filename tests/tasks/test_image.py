@@ -100,7 +100,10 @@ def test_draws_depend_on_the_client_not_on_the_cohort() -> None:
     ("prepare", "reason"),
     [
         (lambda path: None, "holds no files"),
-        (lambda path: (path / "notes.txt").write_text("hello"), "not a readable image"),
+        (
+            lambda path: (path / "notes.txt").write_text("hello", encoding="utf-8"),
+            "not a readable image",
+        ),
         (lambda path: write(path / "only.png", 8, 8), "too few"),
     ],
 )

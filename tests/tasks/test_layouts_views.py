@@ -108,7 +108,7 @@ MIRROR = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.
 )
 def test_a_matrix_that_is_no_pose(tmp_path: Path, matrix: Any, word: str) -> None:
     file = scene(tmp_path)
-    meta = json.loads(file.read_text())
+    meta = json.loads(file.read_text(encoding="utf-8"))
     meta["frames"][2]["transform_matrix"] = matrix
     write(file, meta)
     with pytest.raises(InputError) as error:

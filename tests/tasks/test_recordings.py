@@ -332,7 +332,7 @@ def sound_only(path: Path) -> None:
 
 
 UNUSABLE: list[tuple[str, Callable[[Path], object]]] = [
-    ("unreadable", lambda path: path.write_text("not a video")),
+    ("unreadable", lambda path: path.write_text("not a video", encoding="utf-8")),
     ("unreadable", truncated),
     ("no video", sound_only),
     ("no audio", lambda path: write_clip(path, speaking(20)._replace(audio=torch.zeros(0)))),

@@ -98,7 +98,7 @@ def test_a_wrong_backbone_is_one_named_error(tmp_path: Path, spoil: str) -> None
         save_sd(tmp_path, 5)
     if spoil == "torn":
         save_sd(tmp_path, 4)
-        (tmp_path / "unet" / "config.json").write_text("{")
+        (tmp_path / "unet" / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError) as caught:
         Backbone.load(tmp_path)
     assert caught.value.key == "talking-head.backbone" and caught.value.remedy

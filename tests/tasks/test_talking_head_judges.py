@@ -79,7 +79,7 @@ def test_judges_are_used_where_given_and_absent_scores_are_none(tmp_path: Path) 
 def test_a_wrong_judge_is_one_named_error(
     tmp_path: Path, tiny_backbone: Path, settings: dict[str, Any]
 ) -> None:
-    (tmp_path / "not.pt").write_text("no network")
+    (tmp_path / "not.pt").write_text("no network", encoding="utf-8")
     for text in ('{"lpipps": "x"}', json.dumps({"lpips": str(tmp_path / "not.pt")})):
         with pytest.raises(InputError, match=r"talking-head\.judges"):
             Judges.of(text)

@@ -51,7 +51,7 @@ def test_a_written_manifest_lists_the_same_and_notices_changes(
     with caplog.at_level(logging.WARNING, "flwr"):
         file = manifest.write(tmp_path, people)
     assert "ann/bad.mp4: unreadable" in caplog.text
-    (entry,) = json.loads(file.read_text())["people"]["ann"]
+    (entry,) = json.loads(file.read_text(encoding="utf-8"))["people"]["ann"]
     assert (entry["path"], entry["audio"], entry["fps"], entry["size"]) == (
         "ann/a.mp4",
         "ann/a.wav",

@@ -166,7 +166,7 @@ def test_the_same_files_give_the_same_person(load: Callable) -> None:
 def spoil(folder: Path) -> None:
     """One recording for every reason but "no video"; silence in the middle one of three windows."""
     clip = speaking(1)
-    (folder / "1.mp4").write_text("not a video")
+    (folder / "1.mp4").write_text("not a video", encoding="utf-8")
     write_clip(folder / "2.mp4", clip._replace(audio=torch.zeros(0)))
     write_clip(folder / "3.mp4", Clip("short", clip.frames[:-1], clip.audio[:-SAMPLES_PER_FRAME]))
     partly = speaking(3)

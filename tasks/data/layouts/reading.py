@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,11 +12,11 @@ from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from tasks.data.pictures import flattened, prepare
+from tasks.data.pictures import UNREADABLE, flattened, prepare
 from tasks.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -91,7 +92,7 @@ def _parsed(path: Path, model: type[BaseModel], changed: int, length: int) -> Ba
 def parse_json(path: Path, model: type[Model]) -> Model:
     """As :func:`read_json`, keeping nothing: for a pass over many files."""
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes().removeprefix(BOM_UTF8))
     except OSError as error:
         raise unusable(path, f"cannot be read ({error.strerror})", "restore the file") from error
     except ValidationError as error:
@@ -109,13 +110,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
+    except (*UNREADABLE, SyntaxError, ValueError) as error:
         raise unusable(
             path, f"cannot be decoded ({error})", "replace the file or take it out"
         ) from error

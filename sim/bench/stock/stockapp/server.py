@@ -34,4 +34,6 @@ def main(grid: Grid, context: Context) -> None:
         r for r in range(1, int(config["rounds"]) + 1) if r not in result.train_metrics_clientapp
     ]
     np.save(Path(str(config["out"])).with_suffix(".npy"), result.arrays["model"].numpy())
-    Path(str(config["out"])).write_text(json.dumps({"clock": clock, "failed": failed}))
+    Path(str(config["out"])).write_text(
+        json.dumps({"clock": clock, "failed": failed}), encoding="utf-8"
+    )

@@ -296,13 +296,66 @@ def cameras(flip: float, count: int = 6) -> torch.Tensor:
 
 def test_cameras_that_cannot_see_what_they_stand_around_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "transforms.json"
-    refuse_impossible(file, cameras(1.0), 2.0)
+    refuse_impossible(file, cameras(1.0), 2.0, 6.0)
     with pytest.raises(InputError, match="look away"):
-        refuse_impossible(file, cameras(-1.0), 2.0)
+        refuse_impossible(file, cameras(-1.0), 2.0, 6.0)
     with pytest.raises(InputError, match=r"near = 3\.5"):
-        refuse_impossible(file, cameras(1.0), 3.5)
+        refuse_impossible(file, cameras(1.0), 3.5, 6.0)
+    with pytest.raises(InputError, match=r"far = 2\.5"):
+        refuse_impossible(file, cameras(1.0), 2.0, 2.5)
     beside = torch.eye(4).repeat(
         5, 1, 1
     )  # side by side, all looking along -z: their axes never cross
     beside[:, 0, 3] = torch.arange(5.0)
-    refuse_impossible(file, beside, 2.0)
+    refuse_impossible(file, beside, 2.0, 6.0)
+
+
+def own(file: Path, **said: Any) -> Path:
+    """The json with what the second photograph says of its own camera."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["frames"][1] |= said
+    return write(file, content)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"is_fisheye": True}, "fisheye"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model is EQUIRECTANGULAR"),
+        ({"k4": -1.0}, "k4 bends"),
+        ({"camera_angle_y": 2.5}, "camera_angle_y"),
+        ({"fl_y": 100.0}, "fl_y differs"),
+        ({"k1": -0.9}, "k1"),
+        ({"cx": 1.0}, "cx is off"),
+        ({"fl_x": 1.0, "camera_angle_x": None}, "focal length"),
+    ],
+)
+@pytest.mark.parametrize("whose", ["all", "one"])
+def test_what_a_camera_says_of_itself_is_used_or_refused_by_name(
+    tmp_path: Path, said: dict[str, Any], words: str, whose: str
+) -> None:
+    """In the json, or beside one photograph of it."""
+    if whose == "all" and "fl_x" in said:
+        pytest.skip("then all are alike")
+    file = scene(tmp_path / "one", **(said if whose == "all" else {}))
+    if whose == "one":
+        own(file, **said)
+    with pytest.raises(InputError) as error:
+        open_layout("transforms").load_views(file, 4)
+    refused(error, file, words)
+
+
+def test_numbers_that_stand_in_every_frame_are_those_of_the_scene(tmp_path: Path) -> None:
+    file = scene(tmp_path / "one")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    del content["camera_angle_x"]
+    for frame in content["frames"]:
+        frame |= {"fl_x": 12.0, "fl_y": 12.0, "cx": 4, "cy": 4, "w": 8, "h": 8}
+    assert open_layout("transforms").load_views(write(file, content), 4).focal == 6.0
+
+
+def test_masks_in_files_of_their_own_are_refused_by_name(tmp_path: Path) -> None:
+    file = own(scene(tmp_path / "one"), mask_path="masks/1.png")
+    with pytest.raises(InputError) as error:
+        open_layout("transforms").load_views(file, 4)
+    refused(error, file, "mask_path", "alpha")

@@ -24,11 +24,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor
 
 from tasks.data.cameras import Views
 from tasks.data.layouts import DatasetLayout, Holder
+from tasks.data.layouts.lens import Lens, focal_length
 from tasks.data.layouts.reading import (
     MOST_VALUES,
     PICTURES,
@@ -51,108 +52,27 @@ FAR = 6.0
 WHITE = 1.0  # grey level of the background
 RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
 CROSSING = 0.02  # of the cameras' axes: below that they are all but parallel
-PINHOLE = 0.02  # of the width, how far off a plain pinhole camera a pixel may be
+SAME_FOCAL = 0.01  # by which focal lengths of one object may differ
 
 
-class Frame(BaseModel):
-    """One photograph. ``transform_matrix`` is read loosely here and held to its form by
-    :func:`poses`."""
+class Frame(Lens):
+    """One photograph, with what its own camera says of itself. ``transform_matrix`` is read loosely
+    here and held to its form by :func:`poses`."""
 
     file_path: str
     transform_matrix: list[list[float]]
+    mask_path: str = ""
 
 
-class Scene(BaseModel):
-    """The parts of ``transforms.json`` that matter here; ``fl_*``, ``cx``, ``cy`` in pixels of
-    ``w`` x ``h``."""
+class Scene(Lens):
+    """The parts of ``transforms.json`` that matter here."""
 
     frames: Sequence[Frame] = Field(min_length=1)
-    camera_angle_x: float | None = None
-    fl_x: float | None = None
-    fl_y: float | None = None
-    cx: float | None = None
-    cy: float | None = None
-    w: float | None = Field(None, gt=0)
-    h: float | None = Field(None, gt=0)
-    k1: float = 0.0
-    k2: float = 0.0
-    k3: float = 0.0
-    p1: float = 0.0
-    p2: float = 0.0
-    camera_model: str = "OPENCV"
     near: float = Field(NEAR, gt=0)
     far: float = FAR
 
 
 # ---------------------------------------------------------------------- cameras
-def focal_length(file: Path, scene: Scene, native: tuple[int, int]) -> float:
-    """Focal length in pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5
-    camera_angle_x)``, or ``fl_x``.
-
-    Raises :class:`InputError` for a camera that one focal length does not describe.
-    """
-    width = native[0]
-    if scene.camera_angle_x is not None:
-        if not 0 < scene.camera_angle_x < math.pi:
-            raise unusable(
-                file,
-                f"camera_angle_x = {scene.camera_angle_x} is no opening angle in radians between "
-                "0 and pi",
-                "write the horizontal opening angle of the camera in radians",
-            )
-        focal = 0.5 * width / math.tan(0.5 * scene.camera_angle_x)
-        if scene.fl_x and abs(scene.fl_x * width / (scene.w or width) / focal - 1) > PINHOLE:
-            raise unusable(
-                file,
-                f"fl_x = {scene.fl_x} and camera_angle_x = {scene.camera_angle_x} contradict each "
-                "other",
-                "leave the one out that is not the photographs'",
-            )
-    elif scene.fl_x is not None:
-        if not 0 < scene.fl_x < math.inf:
-            raise unusable(
-                file, f"fl_x = {scene.fl_x} is no focal length", "write the focal length in pixels"
-            )
-        focal = scene.fl_x * width / (scene.w or width)
-    else:
-        raise unusable(
-            file,
-            "has neither camera_angle_x nor fl_x",
-            "add camera_angle_x in radians, or fl_x in pixels",
-        )
-
-    for flaw, share in _flaws(scene, native, focal).items():
-        if not share <= PINHOLE:
-            reason = f"not a plain pinhole camera: {flaw} ({100 * share:.0f} % of the width)"
-            raise unusable(
-                file, reason, "undistort and crop the photographs, and write the json for those"
-            )
-    return focal
-
-
-def _flaws(scene: Scene, native: tuple[int, int], focal: float) -> dict[str, float]:
-    """Largest error of a plain pinhole camera, as a share of the picture's width, by its cause."""
-    width, height = native
-    whole_width = scene.w or width
-    whole_height = scene.h or height
-    found: dict[str, float] = {}
-    if scene.fl_y and scene.fl_x:
-        found["fl_y differs from fl_x"] = 0.5 * abs(1 - scene.fl_y / scene.fl_x)
-    if scene.cx is not None:
-        found["cx is off the centre"] = abs(scene.cx / whole_width - 0.5)
-    if scene.cy is not None:
-        found["cy is off the centre"] = abs(scene.cy / whole_height - 0.5)
-    # OpenCV's distortion at a corner, the point farthest from the optical axis.
-    radius = 0.5 * math.hypot(width, height) / focal
-    bent = abs(scene.k1 * radius**3 + scene.k2 * radius**5 + scene.k3 * radius**7)
-    sheared = 3 * (abs(scene.p1) + abs(scene.p2)) * radius**2
-    found["k1, k2 and k3 bend the corners"] = bent * focal / width
-    found["p1 and p2 shear the corners"] = sheared * focal / width
-    if "FISHEYE" in scene.camera_model.upper():
-        found["it is a fisheye"] = 1.0
-    return found
-
-
 def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
     """``[V, 4, 4]``, camera-to-world, translations divided by ``scale``; each has to be a finite
     rigid motion."""
@@ -177,8 +97,8 @@ def poses(file: Path, frames: Sequence[Frame], scale: float = 1.0) -> Tensor:
     return matrices.float()
 
 
-def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
-    """Cameras around an object see it in front of them, farther away than ``near``; raises
+def refuse_impossible(file: Path, every: Tensor, near: float, far: float) -> None:
+    """Cameras around an object see it in front of them, between ``near`` and ``far``; raises
     :class:`InputError`.
 
     The object is taken to be where the optical axes come closest to each other (least squares).
@@ -199,11 +119,12 @@ def refuse_impossible(file: Path, every: Tensor, near: float) -> None:
             reason,
             "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed",
         )
-    if float(distance.median()) < near:
+    away = float(distance.median())
+    if not near <= away <= far:
         raise unusable(
             file,
-            f"near = {near:g}, but the cameras stand about {float(distance.median()):.3g} from "
-            "what they look at",
+            f"near = {near:g} and far = {far:g}, but the cameras stand about {away:.3g} from what "
+            "they look at",
             "write near and far of the scene into the json",
         )
 
@@ -272,6 +193,13 @@ def load(
         raise unusable(
             file, f"near = {near} and far = {far} enclose nothing", "write 0 < near < far"
         )
+    for frame in scene.frames:
+        if frame.mask_path:
+            raise unusable(
+                file,
+                f"mask_path of {frame.file_path!r}: masks in files of their own are not read",
+                "put them into the photographs' alpha channels",
+            )
     every = poses(file, scene.frames, scale)
     count = len(scene.frames)
     chosen = (
@@ -291,14 +219,22 @@ def load(
                 file, f"{len(chosen)} photographs at their own size are too many", "set data.size"
             )
         one = view(path, size, background)
-        length = focal_length(file, scene, one.native) * (size / one.side if size else 1.0)
+        lens = scene.seen_by(scene.frames[index])
+        length = focal_length(file, lens, one.native) * (size / one.side if size else 1.0)
         if not taken:
             first = path
             focal = length
         # Scaling makes squares of one size of anything, but photographs of unlike proportions lose
         # unlike margins.
-        elif size == 0 or abs(length - focal) > 0.01 * focal:
+        elif size == 0 or abs(length - focal) > SAME_FOCAL * focal:
             refuse_other_size(first, taken[0].native, path, one.native, f"of {name!r}")
+        if abs(length - focal) > SAME_FOCAL * focal:
+            raise unusable(
+                file,
+                f"{scene.frames[index].file_path!r} has a focal length of {length:.4g} pixels, the "
+                f"first photograph {focal:.4g}: one is read for all",
+                "give every camera an object of its own, or take the others out",
+            )
         taken.append(one)
     masks: Tensor | None = None
     if any(one.mask is not None for one in taken):
@@ -363,5 +299,5 @@ class Transforms(DatasetLayout):
     def load_views(self, item: Path, size: int, most: int = 0) -> Views:
         scene = read_json(item, Scene)
         views = load(item, item.parent.name, scene, size, most, near=scene.near, far=scene.far)
-        refuse_impossible(item, poses(item, scene.frames), scene.near)
+        refuse_impossible(item, poses(item, scene.frames), scene.near, scene.far)
         return views

@@ -8,7 +8,9 @@ import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +27,7 @@ from tasks.data.recordings.clips import (
     UnusableClipError,
 )
 from tasks.data.recordings.reading import probe, read_clip
+from tasks.data.recordings.upright import upright
 from tasks.data.recordings.writing import write_clip, write_gif, write_wav
 from tasks.errors import InputError
 from tasks.talking_head.people import clip_of, identity
@@ -389,3 +392,25 @@ def test_videos_side_by_side_have_a_white_gap() -> None:
     joined = beside([left, right], gap=3)
     assert joined.shape == (2, 4, 6 + 3 + 8, 3)
     assert joined[0, 0, :, 0].tolist() == [0.0] * 6 + [1.0] * 3 + [0.5] * 8
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(("a", "b"), [(1, 0), (0, 1), (-1, 0), (0, -1)])
+def test_a_film_is_shown_as_its_display_matrix_says(a: int, b: int, mirrored: bool) -> None:
+    """All four quarters, and mirrored as front cameras store them: a stored pixel (x, y) is shown
+    at (a x + c y, b x + d y), moved into the picture."""
+    c, d = (b, -a) if mirrored else (-b, a)
+    stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    numbers = np.array([a, b, 0, c, d, 0, 0, 0, 0], "<i4") * (1 << 16)
+
+    class Frame:
+        side_data: ClassVar[dict[str, bytes]] = {"DISPLAYMATRIX": numbers.tobytes()}
+
+        def to_ndarray(self, format: str) -> Any:
+            return stored
+
+    shown = upright(Frame())  # type: ignore[arg-type]
+    places = {(x, y): (a * x + c * y, b * x + d * y) for x in range(3) for y in range(2)}
+    left, top = (min(place[axis] for place in places.values()) for axis in (0, 1))
+    for (x, y), (right, down) in places.items():
+        assert (shown[down - top, right - left] == stored[y, x]).all()

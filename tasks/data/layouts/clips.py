@@ -17,7 +17,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageSequence
 from torch import Tensor
 
@@ -36,6 +35,7 @@ from tasks.data.layouts.reading import (
 )
 from tasks.data.pictures import prepare
 from tasks.data.recordings.pyav import pyav
+from tasks.data.recordings.upright import upright
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -68,7 +68,7 @@ def _upright(path: Path) -> Iterator[Image.Image]:
         if first is None:
             raise unusable(path, "has no frames", "replace the file or take it out")
         for frame in chain([first], frames):
-            yield Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+            yield Image.fromarray(upright(frame))
 
 
 # ---------------------------------------------------------------------- any clip

@@ -25,6 +25,7 @@ from tasks.data.recordings.clips import (
     is_silent,
 )
 from tasks.data.recordings.pyav import pyav
+from tasks.data.recordings.upright import upright
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, VideoFrame, VideoStream
@@ -103,7 +104,7 @@ def probe(path: Path) -> VideoHeader:
 def _picture(frame: VideoFrame, size: int) -> Tensor:
     """``[size, size, 3]`` in [0, 1]: upright (telephones store a rotation), centre square,
     antialiased."""
-    image = torch.rot90(torch.from_numpy(frame.to_ndarray(format="rgb24")), frame.rotation // 90)
+    image = torch.from_numpy(upright(frame))
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -154,6 +154,8 @@ class Adapters:
         self.personal = Layout.of({key: tuple(t.shape) for key, t in self._start[PERSONAL].items()})
 
     def _take_over(self, layer: Any, path: str, name: str, seed: int) -> None:
+        """Our adapters in place of PEFT's, in single precision whatever the frozen weights have:
+        small steps are added to them, and they travel."""
         for part in ("lora_A", "lora_B"):
             old = getattr(layer, part)[name].weight
             key = f"{path}.{part}"
@@ -161,9 +163,9 @@ class Adapters:
                 # Kaiming-uniform with a = sqrt 5, as PEFT does, but from a named stream
                 bound = 1 / math.sqrt(old.shape[1])
                 draw = torch.rand(old.shape, generator=generator("lora", seed, name, path))
-                start = ((2 * draw - 1) * bound).to(old)
+                start = ((2 * draw - 1) * bound).to(old.device)
             else:
-                start = torch.zeros_like(old)
+                start = torch.zeros_like(old, dtype=torch.float32)
             module = Grouped(start.detach())
             getattr(layer, part)[name] = module
             self._start[name][key] = start.detach()

@@ -251,3 +251,33 @@ def test_bad_settings_are_one_named_error(smoke: Any, head: dict[str, Any]) -> N
         with pytest.raises(InputError) as caught:
             start()
         assert caught.value.key == key and caught.value.remedy
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"talking-head.precision": "bfloat16"},
+    {"talking-head.checkpointing": True},
+    {"talking-head.lora": "ab"},
+    {"talking-head.lora": "alternating"},
+    {"talking-head.tdc": 0.5, "talking-head.window": 2},
+    {"talking-head.identity": 0.1},
+    {"talking-head.min-snr": 5.0},
+    {"talking-head.noise": 1.0, "talking-head.shared-noise": 0.0},
+    {"talking-head.guidance": 2.0},
+]
+
+
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda o: " ".join(f"{k}={v}" for k, v in o.items())
+)
+def test_every_option_goes_through_a_round_and_changes_something(
+    run: Run, head: dict[str, Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    """As a unit each is tested elsewhere; here the model that travels, the sum and the judges."""
+    changes = {**head, "clients.total": 2, "rounds": 1}
+    plain = run(**changes, **{"run-dir": str(tmp_path / "plain")})
+    other = run(**changes, **options, **{"run-dir": str(tmp_path / "other")})
+    one, two = model(plain), model(other)
+    assert two.dtype == torch.float32 and bool(torch.isfinite(two).all())
+    judged = [folder.read("result.json")["methods"]["adapters"] for folder in (plain, other)]
+    same = one.shape == two.shape and torch.equal(one, two) and judged[0] == judged[1]
+    assert same == ("talking-head.checkpointing" in options)

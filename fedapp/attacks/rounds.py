@@ -253,7 +253,7 @@ class Study:
         if self.subject.shape[0] == SMALL:
             sums = self.subject.sums[:2] if whole else self._blocks(self.subject.sums)
         else:
-            sums = small.sums(own, 2 if whole else 48)
+            sums = small.sums(own, 2 if whole else 48, noised=True)
             sums = sums if whole else self._blocks(sums)
         found, pictures = self._inverted(own, sums, small.truth)
         if self._late():

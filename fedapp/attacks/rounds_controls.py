@@ -41,6 +41,14 @@ class Controls:
     shape: tuple[int, ...]
 
     @property
+    def noise(self) -> float:
+        """Deviation of the noise in each number of a sum that nodes add."""
+        release = self.pieces.release
+        if release.placement != "distributed":
+            return 0.0
+        return float(release.least_deviation(self.pieces.privacy.clip_norm, 1.0))
+
+    @property
     def seed(self) -> int:
         return self.pieces.experiment.seed_list[0]
 
@@ -113,8 +121,9 @@ class Controls:
 class Small(Controls):
     """The run's clients with smaller pictures, whose sums have to be made again."""
 
-    def sums(self, training: Training, rounds: int) -> list[Sum]:
-        """Sums of everybody, draws secret, at models near the start of the run."""
+    def sums(self, training: Training, rounds: int, noised: bool = False) -> list[Sum]:
+        """Sums of everybody, draws secret, at models near the start of the run; ``noised``: with
+        the noise that the run's nodes add."""
         start = self.pieces.task.init(self.seed).double()
         everybody = tuple(range(len(self.truth)))
         found = []
@@ -122,6 +131,11 @@ class Small(Controls):
         for number in range(1, rounds + 1):
             names = [self.secret_key(number, client) for client in everybody]
             total = training.updates(model, self.truth, names).sum(0)
+            if noised:
+                stream = torch.Generator().manual_seed(number)
+                total = total + self.noise * torch.randn(
+                    total.shape, generator=stream, dtype=torch.float64
+                )
             found.append(Sum(number, model, total, everybody))
             model = model + total / len(everybody)
         return found

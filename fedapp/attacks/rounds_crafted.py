@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedapp.attacks.rounds_controls import Small
@@ -35,6 +36,10 @@ def active_clip(pieces: Pieces, small: Small, clear: float) -> Row:
         return training.updates(model, small.truth, None).sum(0)
 
     control = _alone(crafted.active_clip(training.task, ask, rate, LIMIT), small.truth, clear)
+    if small.noise:
+        noised = _noised(small, ask)
+        found = crafted.active_clip(training.task, noised, rate, LIMIT)
+        return _alone(found, small.truth, clear) | {"control": control}
     if not pieces.experiment.privacy.exact:
         return control | {"control": control}
     return _asked_first(pieces, small, crafted.active_clip, (LIMIT,), clear, control)
@@ -44,17 +49,28 @@ def overflow(pieces: Pieces, small: Small, clear: float) -> Row:
     """Members whose norm overflows; the control clips by norms in single precision."""
     training = _step_of(small)
     rate = training.learner.outer_rate
+    mine, naive = small.single_precision(training, False), small.single_precision(training, True)
+    asks = (_noised(small, mine) if small.noise else mine, naive)
     own, control = (
-        _alone(
-            crafted.overflow(training.task, small.single_precision(training, naive), rate),
-            small.truth,
-            clear,
-        )
-        for naive in (False, True)
+        _alone(crafted.overflow(training.task, ask, rate), small.truth, clear) for ask in asks
     )
     if not pieces.experiment.privacy.exact:
         return own | {"control": control}
     return _asked_first(pieces, small, crafted.overflow, (), clear, control)
+
+
+def _noised(small: Small, ask: crafted.Ask) -> crafted.Ask:
+    """Sums with the noise that the run's nodes add."""
+    stream = torch.Generator().manual_seed(0)
+
+    def noised(model: Tensor) -> Tensor | None:
+        total = ask(model)
+        if total is None:
+            return None
+        draw = torch.randn(total.shape, generator=stream, dtype=torch.float64)
+        return total + small.noise * draw
+
+    return noised
 
 
 def _step_of(small: Small) -> Training:
@@ -99,5 +115,6 @@ def _alone(found: Sequence[Tensor], truth: Tensor, clear: float) -> Row:
     alone = sum(b > m + clear for b, m in zip(best, mean, strict=True))
     return {
         "psnr": float(np.mean(best)), "floor": float(np.mean(mean)), "alone": alone,
-        "note": f"{alone} of {len(truth)} alone; pictures of 8 x 8",
+        "note": f"{alone} of {len(truth)} alone; pictures of 8 x 8, and a configuration of one whole "
+        "step, which is the server's to set",
     }  # fmt: skip

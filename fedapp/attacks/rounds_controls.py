@@ -15,6 +15,7 @@ from fedapp.config.pieces import Pieces
 from privacy.attacks.crafted import Ask
 from privacy.attacks.many_rounds import Sum, Training, naive_clip
 from privacy.node_secret import NodeSecret
+from privacy.releases.lattice import LatticeRelease
 from tasks.params import clip
 from tasks.randomness import Key
 from tasks.signals import sampled
@@ -44,7 +45,7 @@ class Controls:
     def noise(self) -> float:
         """Deviation of the noise in each number of a sum that nodes add."""
         release = self.pieces.release
-        if release.placement != "distributed":
+        if not isinstance(release, LatticeRelease) or release.placement != "distributed":
             return 0.0
         return float(release.least_deviation(self.pieces.privacy.clip_norm, 1.0))
 

@@ -115,6 +115,6 @@ def _alone(found: Sequence[Tensor], truth: Tensor, clear: float) -> Row:
     alone = sum(b > m + clear for b, m in zip(best, mean, strict=True))
     return {
         "psnr": float(np.mean(best)), "floor": float(np.mean(mean)), "alone": alone,
-        "note": f"{alone} of {len(truth)} alone; pictures of 8 x 8, one whole step (the server's to "
-        "set)",
+        "note": f"{alone} of {len(truth)} alone; pictures of 8 x 8, one whole step (a server sets "
+        "it)",
     }  # fmt: skip

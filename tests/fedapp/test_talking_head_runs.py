@@ -253,6 +253,7 @@ def test_bad_settings_are_one_named_error(smoke: Any, head: dict[str, Any]) -> N
         assert caught.value.key == key and caught.value.remedy
 
 
+UNCHANGED: list[tuple[torch.Tensor, Any]] = []  # what a run without options comes to, made once
 OPTIONS: list[dict[str, Any]] = [
     {"talking-head.precision": "bfloat16"},
     {"talking-head.checkpointing": True},
@@ -274,10 +275,14 @@ def test_every_option_goes_through_a_round_and_changes_something(
 ) -> None:
     """As a unit each is tested elsewhere; here the model that travels, the sum and the judges."""
     changes = {**head, "clients.total": 2, "rounds": 1}
-    plain = run(**changes, **{"run-dir": str(tmp_path / "plain")})
-    other = run(**changes, **options, **{"run-dir": str(tmp_path / "other")})
-    one, two = model(plain), model(other)
+
+    def outcome(name: str, **more: Any) -> tuple[torch.Tensor, Any]:
+        folder = run(**changes, **more, **{"run-dir": str(tmp_path / name)})
+        return model(folder), folder.read("result.json")["methods"]["adapters"]
+
+    if not UNCHANGED:
+        UNCHANGED.append(outcome("plain"))
+    (one, first), (two, second) = UNCHANGED[0], outcome("other", **options)
     assert two.dtype == torch.float32 and bool(torch.isfinite(two).all())
-    judged = [folder.read("result.json")["methods"]["adapters"] for folder in (plain, other)]
-    same = one.shape == two.shape and torch.equal(one, two) and judged[0] == judged[1]
+    same = one.shape == two.shape and torch.equal(one, two) and first == second
     assert same == ("talking-head.checkpointing" in options)

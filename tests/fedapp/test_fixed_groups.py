@@ -406,6 +406,27 @@ def test_provable_sums_are_about_pictures_of_one_size(tmp_path: Path) -> None:
     assert pin.objection({"1": [1]}, "pictures of 16") == ""
 
 
+def test_a_resumed_run_draws_what_it_would_have_drawn(run: Run, tmp_path: Path) -> None:
+    """From the checkpoint of round 1, with the nodes' keys and the run's name: the same model, but
+    for rounding; and so with clients trained one by one."""
+    changes = {**SECAGG, "clients.total": 2 * NODES, "rounds": 3}
+    whole = run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "whole")})
+    for name, chunk in (("resumed", 0), ("one-by-one", 1)):
+        again = tmp_path / name
+        shutil.copytree(whole.path, again)
+        for file in list_checkpoints(again / "checkpoints")[1:]:
+            file.unlink()
+        for seen in again.rglob(FILE):  # else the nodes refuse, as they should
+            seen.unlink()
+        folder = run(
+            nodes=NODES, **changes, resume=True,
+            **{"run-dir": str(again), "runtime.chunk": chunk},
+        )  # fmt: skip
+        assert [e["round"] for e in rounds(folder)] == [1, 2, 3]
+        apart = float((model(whole) - model(folder)).abs().max())
+        assert apart < 10.0 / 2**27 * 16, apart
+
+
 # ---------------------------------------------------------------- streams
 def test_a_secret_stream_is_not_its_public_namesake_and_not_another_nodes() -> None:
     one, other = NodeSecret(bytes(32)), NodeSecret(bytes([1]) * 32)

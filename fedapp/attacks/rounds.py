@@ -43,6 +43,7 @@ STARTS = 2  # of joint inversion
 BLOCKS = 4  # means of sums that joint inversion fits where draws are secret
 NOISE = 0.05  # of its start, beside the mean picture
 OTHERS = 60  # non-members that membership is judged against
+NULLS = 39  # sums that hold none of those judged: one in forty is above all by chance
 NO_CONTROL: Row = {"control": None, "note": "no time left for its control"}
 CLEAR = 3.0  # dB above the floor: recovered
 ATTACKS = (  # in this order at a run's end, where there is little time
@@ -130,7 +131,9 @@ class Study:
         self.subject = subject
         self.tell = tell
         self.until = until
-        self.controls = Controls(subject.pieces, subject.sums, subject.truth, subject.shape)
+        self.controls = Controls(
+            subject.pieces, subject.sums, subject.truth, subject.shape, subject.method
+        )
         self.shots: dict[str, Tensor] = {"private pictures": self._shown(subject.truth)}
 
     def _shown(self, pictures: Tensor) -> Tensor:
@@ -183,7 +186,7 @@ class Study:
             clear = row["psnr"] > row["floor"] + CLEAR
             row["verdict"] = "recovered" if clear else "not recovered by this attack"
         elif row["auc"] is not None:
-            told = row["auc"] > max(row["chance"], 0.5) + 0.2
+            told = row["auc"] > row["most_by_chance"]
             row["verdict"] = "members are told apart" if told else "not told apart by this attack"
         else:
             row["verdict"] = "not tried"
@@ -319,34 +322,39 @@ class Study:
 
     # ------------------------------------------------------------------ membership
     def membership(self) -> Row:
-        """Likelihood ratio of a picture being in the first sum."""
-        subject = self.subject
-        found, values = attacks.residuals(subject.training, subject.sums[0])
-        each = attacks.draws_of_a_sample(subject.training, len(values))
-        members = list(subject.sums[0].clients)
-        total = found / each + len(members) * values
+        """Likelihood ratio of a picture being in the first sum, beside sums that hold none of those
+        who are judged: what sets members apart there is their looks, and the draw of noise."""
+        subject, training, heard = self.subject, self.subject.training, self.subject.sums[0]
+        members = list(heard.clients)
         held = subject.pieces.task.non_members(2 * OTHERS)
         others = torch.stack([one.signals[0].support.values.flatten().double() for one in held])
-        if len(others) < 8:
-            return {"note": "not computed: fewer than 8 non-members"}
         half = len(others) // 2
         known, judged = others[:half], others[half:]
-        scores = [
-            attacks.likelihood_ratio(total, one, known, len(members)).numpy()
-            for one in (subject.truth[members], judged)
-        ]
-        # a sum of others, that holds neither: what sets members apart there is their looks
-        foreign = others[half - len(members) : half].sum(0)
-        null = [
-            attacks.likelihood_ratio(foreign, one, known[: -len(members)], len(members)).numpy()
-            for one in (subject.truth[members], judged)
-        ]
+        if half < len(members) + 8:
+            return {"note": f"not computed: {len(others)} non-members are too few"}
+
+        def told(total: Tensor, public: Tensor) -> float:
+            found, values = attacks.residuals(training, heard._replace(total=total))
+            each = attacks.draws_of_a_sample(training, len(values))
+            pictures = found / each + len(members) * values
+            inside, outside = (
+                attacks.likelihood_ratio(pictures, one, public, len(members)).numpy()
+                for one in (subject.truth[members], judged)
+            )
+            return float(auc(-inside, -outside))
+
+        nulls = []
+        for number in range(5 if math.isfinite(self.until) else NULLS):
+            order = torch.randperm(half, generator=torch.Generator().manual_seed(number))
+            summed, public = known[order[: len(members)]], known[order[len(members) :]]
+            nulls.append(told(self.controls.of_others(heard, summed, number), public))
         noise = subject.pieces.release.own_noise
         return {
             # of any test on one sum of a Gaussian mechanism with multiplier z: Phi(1 / (z sqrt 2))
             "bound": (1 + math.erf(0.5 / noise)) / 2 if noise else None,
-            "auc": float(auc(-scores[0], -scores[1])),
-            "chance": float(auc(-null[0], -null[1])),
-            "note": f"{len(members)} members, {len(judged)} others; by chance: in a sum that holds "
-            "neither",
+            "auc": told(heard.total, known[len(members) :]),
+            "chance": sum(nulls) / len(nulls),
+            "most_by_chance": max(nulls),
+            "note": f"{len(members)} members, {len(judged)} others; by chance: {len(nulls)} sums "
+            f"that hold neither, up to {max(nulls):.2f}",
         }

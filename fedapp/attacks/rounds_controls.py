@@ -34,12 +34,14 @@ class Controls:
         heard: its own sums: their models are used.
         truth: the pictures, ``[K, M]``.
         shape: of a picture.
+        method: of the run that is attacked.
     """
 
     pieces: Pieces
     heard: Sequence[Sum]
     truth: Tensor
     shape: tuple[int, ...]
+    method: str = ""
 
     @property
     def noise(self) -> float:
@@ -104,6 +106,16 @@ class Controls:
         names = [key(number, client) for client in present]
         total = training.updates(model, self.truth[list(present)], names).sum(0)
         return Sum(number, model, total, present)
+
+    # ------------------------------------------------------------------ of others
+    def of_others(self, heard: Sum, pictures: Tensor, number: int) -> Tensor:
+        """The update ``[P]`` of a sum over other people's ``pictures [K, M]`` at a round's model,
+        with draws that are not known and the noise that nodes add."""
+        training = self.training(self.method)
+        names = [self.secret_key(number, client) for client in range(len(pictures))]
+        total = training.updates(heard.model, pictures, names).sum(0)
+        stream = torch.Generator().manual_seed(number)
+        return total + self.noise * torch.randn(total.shape, generator=stream, dtype=torch.float64)
 
     # ------------------------------------------------------------------ at another size
     def at(self, side: int) -> Small:

@@ -216,14 +216,17 @@ def test_adaptive_participation_is_refused_where_absence_or_a_lone_presence_show
 
 
 def test_a_masked_sum_of_nothing_is_a_skipped_round(
-    run: Run, head: dict[str, Any], monkeypatch: Any
+    run: Run, head: dict[str, Any], monkeypatch: Any, tmp_path: Path
 ) -> None:
+    """All members fail: their sum is random, nobody is named, and the run is none."""
     from tasks.talking_head.task import TalkingHeadTask
 
     monkeypatch.setattr(TalkingHeadTask, "client_data", lambda *_: 1 / 0)
-    folder = run(nodes=5, **{**head, **PRIVATE, "rounds": 2})
+    with pytest.raises(StoppedError, match="none of the 2 rounds of adapters-0 counted"):
+        run(nodes=5, **{**head, **PRIVATE, "rounds": 2})
+    folder = RunFolder(tmp_path / "run")
     rounds = [event for event in folder.events() if event["event"] == "round"]
-    assert ["nothing to average" in event["skipped"] for event in rounds] == [True, True]
+    assert ["masks did not cancel" in event["skipped"] for event in rounds] == [True, True]
     task = Pieces(Experiment.from_run_config(folder.config)).task
     assert torch.equal(model(folder), task.init(0))
 

@@ -97,6 +97,7 @@ def test_under_a_sum_neither_score_nor_count_nor_loss_leaves(
     assert names <= set(OUTGOING) and not any(m.content.metric_records for m in replies)
 
 
+@pytest.mark.usefixtures("named_streams")
 def test_the_weighted_secure_sum_is_the_clear_one(
     smoke: Any, run: Run, head: dict[str, Any], tmp_path: Path
 ) -> None:

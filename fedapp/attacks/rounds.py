@@ -24,7 +24,7 @@ from fedapp.attacks.rounds_subject import Subject, subjects
 from fedapp.config.pieces import Pieces
 from fedapp.store.runfolder import RunFolder
 from privacy.attacks import many_rounds as attacks
-from privacy.attacks.many_rounds import Sum, Training
+from privacy.attacks.many_rounds import NotApplicableError, Sum, Training
 from privacy.attacks.membership import auc
 from privacy.exact import HIDES, PROVES
 from tasks.atomic import write_json
@@ -53,7 +53,7 @@ ATTACKS = (  # in this order at a run's end, where there is little time
 
 
 def end_with_attacks(folder: RunFolder, tell: Callable[[str], None]) -> None:
-    """What a run of exact sums of pictures ends with: the attacks that apply to its own transcript,
+    """The end of a run of exact sums of pictures: the attacks that apply to its own transcript,
     for ``report.attack-seconds`` at most; of any other run, nothing."""
     experiment = folder.experiment
     seconds = experiment.report.attack_seconds
@@ -114,7 +114,7 @@ def attack_rounds(
 
 
 def _says(pieces: Pieces) -> str:
-    """What the release of a run promises, in a sentence."""
+    """The promise of a run's release, in a sentence."""
     if pieces.experiment.privacy.exact:
         return f"Provable mode: a run {PROVES}."
     if pieces.release_type.exact():
@@ -160,14 +160,14 @@ class Study:
         return found
 
     def _tried(self, make: Callable[[], Row]) -> Row:
-        """What an attack finds; of one that this field has no place for, that it was not tried."""
+        """Findings of an attack; of one that has no place for this field, that it was not tried."""
         if self.subject.pieces.experiment.learner.steps_by_examples:
             return {"note": "not tried: learner.steps-by-examples"}
         if self._late():
             return {"note": "not tried: no time left (report.attack-seconds; `fedapp attack`)"}
         try:
             return make()
-        except (NotImplementedError, ValueError) as error:
+        except NotApplicableError as error:
             return {"note": f"not tried: {error}"}
 
     def _late(self) -> bool:
@@ -200,7 +200,9 @@ class Study:
         """Draws named by the run's seed."""
         subject = self.subject
         if subject.truth.numel() > UNKNOWNS:
-            raise ValueError(f"a system of {subject.truth.numel()} unknowns, {UNKNOWNS} at most")
+            raise NotApplicableError(
+                f"a system of {subject.truth.numel()} unknowns, {UNKNOWNS} at most"
+            )
         key = self.controls.public_key
         found = attacks.named_batches(
             subject.training, subject.sums[:JOINT], subject.clients, key, self.tell

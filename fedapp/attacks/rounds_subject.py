@@ -44,8 +44,8 @@ class Subject:
 
     @cached_property
     def floor(self) -> float:
-        """What the sum of everybody is good for: the mean picture, or each one's own mean colour
-        if that is nearer."""
+        """PSNR that the sum of everybody is good for: of the mean picture, or of each one's own
+        mean colour if that is nearer."""
         flat = self.truth.mean(1, keepdim=True).expand_as(self.truth)
         mean = self.truth.mean(0).expand_as(self.truth)
         return max(

@@ -210,7 +210,9 @@ def refuse_mismatched(
 
 def refuse_whole_passes(experiment: Experiment, task: type[Task]) -> None:
     """A batch of all samples, where a task has no such thing."""
-    if experiment.learner.batch_size == 0 and not getattr(task, "whole_passes", False):
+    if experiment.learner.batch_size == 0 and not (
+        issubclass(task, Trainable) and task.whole_passes
+    ):
         raise InputError(
             "learner.batch-size",
             0,

@@ -17,7 +17,7 @@ from strategies.release import Release
 from strategies.rule import Rule
 from strategies.rules.fedavg import FedAvg
 from tasks.errors import InputError
-from tasks.types import Task
+from tasks.types import Task, Trainable
 
 if TYPE_CHECKING:
     from fedapp.config.experiment import Experiment
@@ -113,7 +113,7 @@ def _refuse_unprovable(
             "privacy.exact proves something of a plain sum of updates alone",
             "use fedavg",
         )
-    if not getattr(task, "bounds_gradients", False):
+    if not (issubclass(task, Trainable) and task.bounds_gradients):
         raise InputError(
             "task",
             experiment.task,

@@ -167,7 +167,7 @@ class SumsNode:
             raise RefusalError(f"not a model of {wanted[0]} numbers as rule and task have it")
 
     def _secret(self, order: Order) -> NodeSecret | None:
-        """What this node's draws follow from: outside of ``plain`` its identity, so that no server
+        """Root of this node's draws: outside of ``plain`` its identity, so that no server
         can make them again; another run has others."""
         from privacy.node_secret import NodeSecret
 

@@ -44,6 +44,10 @@ DAMPING = 1e-3  # of joint inversion, at the start
 SAME = 0.012  # values of a pixel closer than this are one client's
 
 
+class NotApplicableError(ValueError):
+    """An attack has no place for what it is asked to attack: it was not tried."""
+
+
 class Sum(NamedTuple):
     """What a server holds of one sum: the model it sent ``[P]``, the total ``[P]`` and whose it
     is."""

@@ -307,6 +307,9 @@ class HeadSettings(Settings):
     facing_neutral: bool = Field(
         False, description="own photographs: views in neutral/ may show the face"
     )
+    field: str = Field(
+        "grid", description="representation of the distance: grid, hash[=LxT] or mlp[=DxW]"
+    )
     grid: int = Field(64, ge=16, le=256, description="corners per axis of the distance field")
     first_steps: int = Field(400, ge=1, le=1_000_000, description="steps of the first stage")
     second_steps: int = Field(800, ge=1, le=1_000_000, description="steps of the second stage")

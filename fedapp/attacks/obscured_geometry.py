@@ -19,6 +19,7 @@ from privacy.node_secret import NodeSecret
 from privacy.operators import Chain
 from tasks.data.people.person import person
 from tasks.data.people.photograph import Portrait
+from tasks.fields.distance import representation
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import FACE, Mesh, compare, inside, sampled
 from tasks.head.stages import Stage, chosen
@@ -43,7 +44,7 @@ def fitted(
 
     def fit(evidence: Evidence, stages: Sequence[Stage], after: Fit | None) -> Fit:
         side = stages[0].grids[0] if stages[0].grids else head.grid
-        found = Fit(evidence, budget, 0, side=side)
+        found = Fit(evidence, budget, 0, side=side, representation=representation(head.field))
         if after is not None:
             found.restore(after.tensors(), after.stage)
         for stage in stages:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from privacy.operators import Chain
 from tasks.errors import InputError
+from tasks.fields.distance import DenseGrid, representation
 from tasks.head.stages import OWN, Stage, begins_with_template, chosen
 from tasks.head.task import HeadTask
 
@@ -54,6 +55,13 @@ def refuse_upload(experiment: Experiment) -> None:
             "clients.per-round", experiment.clients.per_round, "every head is fitted by itself",
             "set it to 0",
         )  # fmt: skip
+    kind = representation(settings.field)
+    for method, stages in plans.items():
+        if begins_with_template(stages) and not isinstance(kind, DenseGrid):
+            raise InputError(
+                "head.field", settings.field, f"{method} begins with a template of lattices",
+                "set it to grid, or leave the method out",
+            )  # fmt: skip
     Chain.parsed(settings.operator)
     finest = max(
         [settings.grid, *(side for stages in plans.values() for s in stages for side in s.grids)]

@@ -31,6 +31,7 @@ from strategies.flower.wire import from_array, to_array
 from strategies.flower.workflow import TurnReport, pack_leg
 from strategies.types import Snapshot
 from tasks.errors import ReplyError, StoppedError
+from tasks.fields.distance import representation
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh
 from tasks.head.shading import clay
@@ -292,7 +293,8 @@ class UploadArm:
         if not begins_with_template(self.stages):
             first = self.stages[0].grids
             side = first[0] if first else experiment.head.grid
-            return Fit(evidence, budget, self.seed, side=side)
+            kind = representation(experiment.head.field)
+            return Fit(evidence, budget, self.seed, side=side, representation=kind)
         from tasks.head import template
 
         own, side = experiment.template, experiment.head.grid

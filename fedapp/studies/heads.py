@@ -81,6 +81,7 @@ def fitted(experiment: Experiment, client: int) -> dict[str, Any]:
     from fedapp.node.upload import obscured_evidence
     from privacy.node_secret import NodeSecret
     from privacy.operators import Chain
+    from tasks.fields.distance import representation
     from tasks.head.fit import Budget
     from tasks.head.mesh import compare, floor, is_watertight, surface
     from tasks.head.stages import chosen, described
@@ -100,7 +101,8 @@ def fitted(experiment: Experiment, client: int) -> dict[str, Any]:
         stages = chosen(method, head)
         kind = kind_of(stages)
         evidence = data.in_colour if kind == COLOUR else obscured
-        fit = Fit(evidence, budget, 0, side=stages[0].grids[0] if stages[0].grids else head.grid)
+        side = stages[0].grids[0] if stages[0].grids else head.grid
+        fit = Fit(evidence, budget, 0, side=side, representation=representation(head.field))
         for number, stage in enumerate(stages, 1):
             same = kind + described(stages[:number])
             if same in done:
@@ -128,7 +130,7 @@ def fitted(experiment: Experiment, client: int) -> dict[str, Any]:
 
 
 def _copy(fit: Fit, evidence: Any, budget: Any) -> Fit:
-    found = Fit(evidence, budget, fit.seed)
+    found = Fit(evidence, budget, fit.seed, representation=fit.representation)
     found.restore(fit.tensors(), fit.stage)
     return found
 

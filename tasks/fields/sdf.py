@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 BOX = 0.70  # half the side of the cube: a head with its hair is inside
 START = 0.48  # radius of the ball that an untrained field is
 FEATURES = 6  # numbers of a corner that colours are made of
+NEAR_SURFACE = 0.05  # curvature counts within
 BLUR = 0.6  # deviation, in cells, of what distances are smoothed by before they are read
 
 
@@ -101,6 +102,29 @@ class Volume:
         found = _grid_sample(self.distances[None, None], points.reshape(-1, 3))
         return found[0].view(points.shape[:-1])
 
+    def lattice(self) -> Tensor:
+        """Distances ``[S, S, S]`` at the corners."""
+        return self.distances
+
+    def eikonal(self, stream: torch.Generator) -> Tensor:
+        """Mean of ``(|grad f| - 1)^2`` over all corners; nothing is drawn."""
+        length = self.slopes.square().sum(0).clamp(min=1e-12).sqrt()
+        return (length - 1).square().mean()
+
+    def curvature(self, stream: torch.Generator) -> Tensor:
+        """Mean absolute Laplacian of the corners near the surface, times a cell's width; nothing
+        is drawn."""
+        distances = self.distances
+        cell = 2 * BOX / (distances.shape[-1] - 1)
+        inner = distances[1:-1, 1:-1, 1:-1]
+        laplacian = (
+            distances[2:, 1:-1, 1:-1] + distances[:-2, 1:-1, 1:-1]
+            + distances[1:-1, 2:, 1:-1] + distances[1:-1, :-2, 1:-1]
+            + distances[1:-1, 1:-1, 2:] + distances[1:-1, 1:-1, :-2] - 6 * inner
+        ) / cell  # fmt: skip
+        near = (inner.detach().abs() < NEAR_SURFACE).float()
+        return (laplacian.abs() * near).sum() / near.sum().clamp(min=1)
+
 
 def _grid_sample(table: Tensor, points: Tensor) -> Tensor:
     """``[C, P]``; outside the cube the nearest face."""
@@ -126,6 +150,13 @@ def density(sdf: Tensor, beta: Tensor | float) -> Tensor:
 
 
 # ---------------------------------------------------------------------- sampling
+class Distances(Protocol):
+    """What a sampler asks of a field."""
+
+    def sdf(self, points: Tensor) -> Tensor:
+        """Distances ``[...]`` at ``points [..., 3]``."""
+
+
 class Samples(NamedTuple):
     """Along B rays: ``distance [B, S]`` increasing and ``spacing [B, S]``."""
 
@@ -143,7 +174,7 @@ def reach(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def sample(
-    volume: Volume,
+    volume: Distances,
     origins: Tensor,
     directions: Tensor,
     beta: float,

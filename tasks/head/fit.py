@@ -17,18 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.fields.sdf import (
-    BOX,
-    FEATURES,
-    LipschitzNet,
-    Reading,
-    Volume,
-    ball,
-    density,
-    opacity_error,
-    resized,
-    sample,
-)
+from tasks.fields.distance import DenseGrid, Readable, Representation
+from tasks.fields.sdf import FEATURES, LipschitzNet, Reading, density, opacity_error, sample
 from tasks.head.mesh import Mesh, surface
 from tasks.head.stages import Stage
 from tasks.head.views import Cameras, Coloured, Evidence, Obscured
@@ -40,7 +30,6 @@ WIDTH = 48
 LEARNED = 1e-4  # floor of a learned beta
 FINAL = 0.2  # of the rate, at the end of a stage
 OPAQUE = 2.0  # widths of the density
-NEAR_SURFACE = 0.05  # curvature counts within
 
 
 @dataclass(frozen=True)
@@ -68,9 +57,13 @@ class Fit:
         evidence: what may be seen.
         budget: work per step.
         seed: of draws.
-        start: a template's field ``[1 + F, S, S, S]``; ``None``: a ball.
+        start: a template's field ``[1 + F, S, S, S]`` (of a dense grid); ``None``: a ball.
         side: corners per axis at the start.
         basis: a template's components ``[K, L, L, L]``, whose coefficients are fitted as well.
+        representation: of the distance.
+
+    Raises:
+        ValueError: a template under another representation than a dense grid.
     """
 
     def __init__(
@@ -81,11 +74,18 @@ class Fit:
         start: Tensor | None = None,
         side: int = 24,
         basis: Tensor | None = None,
+        representation: Representation | None = None,
     ) -> None:
+        self.representation = representation or DenseGrid()
+        if not isinstance(self.representation, DenseGrid) and not start is basis is None:
+            raise ValueError("a template starts dense grids alone")
         self.evidence = evidence
         self.budget = budget
         self.seed = seed
-        self.field = (ball(side, FEATURES) if start is None else start.clone()).requires_grad_()
+        self.side = side if start is None else start.shape[-1]
+        if start is None:
+            start = self.representation.start(side, generator("head field", seed))
+        self.field = start.clone().requires_grad_()
         self.colours = LipschitzNet(
             (FEATURES + 6, WIDTH, WIDTH, 3), generator("head colours", seed)
         )
@@ -102,8 +102,10 @@ class Fit:
         for step in range(stage.steps):
             if stage.grids:
                 part = min(int(step / stage.steps * 2 * len(stage.grids)), len(stage.grids) - 1)
-                if self.field.shape[-1] != stage.grids[part]:
-                    self.field = resized(self.field.detach(), stage.grids[part]).requires_grad_()
+                if self.side != stage.grids[part]:
+                    self.side = stage.grids[part]
+                    finer = self.representation.refined(self.field.detach(), self.side)
+                    self.field = finer.requires_grad_()
                     optimiser = self._optimiser(stage)
             if stage.beta[1]:
                 share = step / max(stage.steps - 1, 1)
@@ -121,16 +123,17 @@ class Fit:
         self.stage += 1
 
     @property
-    def volume(self) -> Volume:
-        """The field as it is read: its grid, and what the template's components add to it."""
+    def volume(self) -> Readable:
+        """The field as it is read, and what the template's components add to it."""
         if not len(self.basis):
-            return Volume(self.field)
-        side = self.field.shape[-1]
+            return self.representation.ready(self.field, self.side)
+        side = self.side
         grown = torch.nn.functional.interpolate(
             self.basis[None], size=(side,) * 3, mode="trilinear", align_corners=True
         )[0]
         added = torch.einsum("k,kzyx->zyx", self.coefficients, grown)
-        return Volume(torch.cat([(self.field[0] + added)[None], self.field[1:]]))
+        whole = torch.cat([(self.field[0] + added)[None], self.field[1:]])
+        return self.representation.ready(whole, side)
 
     def _optimiser(self, stage: Stage) -> torch.optim.Adam:
         own = list(self.colours.tensors)
@@ -157,7 +160,7 @@ class Fit:
             total = total + stage.weight("operator") * term
             read.append(reading)
         if stage.freeze == "":
-            total = total + self._shape_terms(stage, volume, read)
+            total = total + self._shape_terms(stage, volume, read, stream)
         if stage.weight("prior") and len(self.basis):
             total = total + stage.weight("prior") * self.coefficients.square().mean()
         if stage.weight("lipschitz"):
@@ -165,7 +168,7 @@ class Fit:
         return total
 
     def _colour_term(
-        self, volume: Volume, views: Coloured, stream: torch.Generator
+        self, volume: Readable, views: Coloured, stream: torch.Generator
     ) -> tuple[Tensor, Reading]:
         count, height, width = views.images.shape[:3]
         pixel = torch.randint(count * height * width, (self.budget.rays,), generator=stream)
@@ -176,7 +179,7 @@ class Fit:
         return (shown - views.images[view, row, column]).abs().mean(), reading
 
     def _operator_term(
-        self, volume: Volume, views: Obscured, stream: torch.Generator
+        self, volume: Readable, views: Obscured, stream: torch.Generator
     ) -> tuple[Tensor, Reading]:
         side, patches = self.budget.patch, self.budget.patches
         count, height, width = views.values.shape
@@ -199,7 +202,7 @@ class Fit:
 
     def _render(
         self,
-        volume: Volume,
+        volume: Readable,
         origins: Tensor,
         directions: Tensor,
         stream: torch.Generator | None,
@@ -220,26 +223,17 @@ class Fit:
         colour = self.colours(inputs).view(*shape, 3)
         return composite(colour, weight, self.evidence.background), reading
 
-    def _shape_terms(self, stage: Stage, volume: Volume, read: list[Reading]) -> Tensor:
-        """Eikonal term on the grid and along rays, and curvature near the surface."""
-        length = volume.slopes.square().sum(0).clamp(min=1e-12).sqrt()
-        eikonal = (length - 1).square().mean()
+    def _shape_terms(
+        self, stage: Stage, volume: Readable, read: list[Reading], stream: torch.Generator
+    ) -> Tensor:
+        """Eikonal term over the cube and along rays, and curvature near the surface."""
+        eikonal = volume.eikonal(stream)
         for reading in read:
             own = reading.normal.square().sum(1).clamp(min=1e-12).sqrt()
             eikonal = eikonal + (own - 1).square().mean()
         total = stage.weight("eikonal") * eikonal
         if stage.weight("curvature"):
-            distances = volume.distances
-            cell = 2 * BOX / (distances.shape[-1] - 1)
-            inner = distances[1:-1, 1:-1, 1:-1]
-            laplacian = (
-                distances[2:, 1:-1, 1:-1] + distances[:-2, 1:-1, 1:-1]
-                + distances[1:-1, 2:, 1:-1] + distances[1:-1, :-2, 1:-1]
-                + distances[1:-1, 1:-1, 2:] + distances[1:-1, 1:-1, :-2] - 6 * inner
-            ) / cell  # fmt: skip
-            near = (inner.detach().abs() < NEAR_SURFACE).float()
-            bent = (laplacian.abs() * near).sum() / near.sum().clamp(min=1)
-            total = total + stage.weight("curvature") * bent
+            total = total + stage.weight("curvature") * volume.curvature(stream)
         return total
 
     # ------------------------------------------------------------------ afterwards
@@ -262,7 +256,11 @@ class Fit:
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of all it needs to go on with its next stage."""
-        found = {"field": self.field.detach().clone(), "beta": self.beta.detach().clone()}
+        found = {
+            "field": self.field.detach().clone(),
+            "side": torch.tensor(self.side),
+            "beta": self.beta.detach().clone(),
+        }
         for index, tensor in enumerate(self.colours.tensors):
             found[f"colours.{index}"] = tensor.detach().clone()
         if len(self.basis):
@@ -273,6 +271,7 @@ class Fit:
     def restore(self, tensors: Mapping[str, Tensor], stage: int) -> None:
         """Inverse of :meth:`tensors`, after ``stage`` stages."""
         self.field = tensors["field"].clone().requires_grad_()
+        self.side = int(tensors["side"])
         self.beta = tensors["beta"].clone()
         self.colours.tensors = [
             tensors[f"colours.{index}"].clone().requires_grad_()
@@ -300,4 +299,4 @@ class Fit:
         Raises:
             ValueError: there is no surface.
         """
-        return surface(self.volume.distances, OPAQUE * float(self.beta.abs()))
+        return surface(self.volume.lattice(), OPAQUE * float(self.beta.abs()))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tasks.derivatives import Autograd
+from tasks.errors import InputError
 from tasks.fields.sdf import smoothed
 from tasks.head import template
 from tasks.head.fit import Budget, Fit
@@ -65,6 +66,11 @@ class HeadTemplate(Trainable):
     family = "template"
 
     def __init__(self, settings: TaskSettings) -> None:
+        if settings.head.field != "grid":
+            raise InputError(
+                "head.field", settings.head.field, "a template is made of lattices",
+                "leave it at grid",
+            )  # fmt: skip
         self.people = HeadTask(settings)
         self.settings = settings
         own = settings.template
@@ -197,7 +203,7 @@ class HeadTemplate(Trainable):
         steps = self.settings.template.local_steps
         fit = Fit(data.in_colour, self.budget, 0, start=start, basis=template.basis(components))
         fit.beta = torch.tensor(0.02)
-        before = surface(fit.volume.distances)
+        before = surface(fit.volume.lattice())
         losses = BASE | {"neutral": 1.0, "prior": 1e-3}
         sharp = self.settings.head.sharp
         stages = [
@@ -225,7 +231,7 @@ def distances_of(fit: Fit) -> Tensor:
     Raises:
         ValueError: it has no surface.
     """
-    values = fit.volume.distances.detach()
+    values = fit.volume.lattice().detach()
     return template.redistanced(fit.surface(), values, values.shape[-1])
 
 

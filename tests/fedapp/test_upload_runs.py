@@ -283,6 +283,8 @@ def test_lies_about_an_upload_are_refused_and_the_others_go_on(run: Run) -> None
         ({"head.neutral-views": 0, "methods": "stage2"}, "head.neutral-views"),
         ({"head.operator": "noise=1,colour"}, "head.operator"),
         ({"head.patch": 60}, "head.patch"),
+        ({"head.field": "sphere"}, "head.field"),
+        ({"head.field": "hash", "methods": "template", "rounds": 3}, "head.field"),
         ({"clients.per-round": 1}, "clients.per-round"),
         ({"task": "image", "workflow": "upload"}, "task"),
         ({"release": "secagg"}, "release"),
@@ -303,6 +305,8 @@ def test_what_cannot_be_fitted_is_refused(
         {"head.operator": "smaller=2,modulus=central,erase=1,noise=0.01,levels=16"},
         {"head.operator": "tone=0.3,modulus"},
         {"head.style": "long"},
+        {"head.field": "hash=3x8"},
+        {"head.field": "mlp=1x16"},
         {"head.neutral-views": 0, "methods": "gradient_only"},
         {
             "methods": "own",

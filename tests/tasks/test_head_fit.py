@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tasks.fields.sdf import ball
+from tasks.errors import InputError
+from tasks.fields.distance import representation
+from tasks.fields.sdf import BOX, START, Volume, ball
 from tasks.head.fit import Budget, Fit
 from tasks.head.mesh import Mesh, compare, surface
 from tasks.head.stages import BASE, Stage
@@ -66,6 +68,63 @@ def test_a_shape_is_recovered_from_colours_and_from_magnitudes(name: str) -> Non
         # the ball it starts as is 0.08 away; a cell of the grid is 0.06
         assert floor < apart < most and apart < start
         volume = fit.volume
+        assert isinstance(volume, Volume)
         near = volume.distances.abs() < 0.05
         slope = volume.slopes.detach().square().sum(0).sqrt()[near]
         assert float((slope - 1).abs().mean()) < 0.2  # the eikonal residual at the surface
+
+
+@pytest.mark.parametrize(("name", "rate"), [("hash=5x11", 1e-2), ("mlp=2x64", 3e-3)])
+def test_networks_begin_as_a_ball_and_become_the_shape(name: str, rate: float) -> None:
+    points = (torch.rand(500, 3, generator=generator("ball", 0)) * 2 - 1) * BOX
+    true = points.norm(dim=1) - START
+    whole = representation(name.partition("=")[0])  # a narrow network is a rough ball
+    begun = whole.ready(whole.start(24, generator("start", 0)), 24)
+    assert float((begun.sdf(points) - true).abs().mean()) < 0.5 * float(true.abs().mean())
+    kind = representation(name)
+    begun = kind.ready(kind.start(24, generator("start", 0)), 24)
+    mesh = solid(SHAPES["ellipsoid"])
+    fit = Fit(Evidence(views(mesh, 8), None, 1.0), Budget(96, 3, 8, 16, 8), 0, None, 16, None, kind)
+    before = compare(surface(begun.lattice()), mesh, samples=4000)["chamfer_head"]
+    fit.run(Stage("all", 60, rate, (0.1, 0.01), BASE | {"neutral": 1.0}, (16, 24), 10))
+    after = compare(fit.surface(), mesh, samples=4000)["chamfer_head"]
+    assert after < 0.5 * before
+    # what is kept goes on as the same field
+    again = Fit(fit.evidence, fit.budget, 0, representation=kind)
+    again.restore(fit.tensors(), 1)
+    assert torch.equal(again.volume.lattice(), fit.volume.lattice()) and again.side == 24
+
+
+@pytest.mark.parametrize("name", ["hash=5x11", "mlp=3x32"])
+def test_normals_of_networks_are_the_slopes_of_their_distances(name: str) -> None:
+    kind = representation(name)
+    field = kind.start(24, generator("start", 1))
+    field += 0.02 * torch.randn(field.shape, generator=generator("bumps", 1))
+    volume = kind.ready(field.double(), 64)
+    points = (torch.rand(40, 3, generator=generator("places", 1)) * 2 - 1).double() * 0.6
+    step = 1e-6
+    found = volume.read(points)
+    for axis in range(3):
+        offset = torch.zeros(3, dtype=torch.float64)
+        offset[axis] = step
+        slope = (volume.sdf(points + offset) - volume.sdf(points - offset)) / (2 * step)
+        assert torch.allclose(found.normal[:, axis], slope, atol=2e-4)
+
+
+def test_fine_levels_of_a_hash_grid_are_silent_until_their_turn() -> None:
+    kind = representation("hash=4x12")
+    field = kind.start(24, generator("start", 2))
+    tables = field[: 4 * 2**12 * 2].view(4, -1)
+    points = (torch.rand(50, 3, generator=generator("places", 2)) * 2 - 1) * 0.6
+    # columns of the features are zero at the start: give them some weight
+    field[tables.numel() :] += 0.1
+    early, late = kind.ready(field, 16).sdf(points), kind.ready(field, 256).sdf(points)
+    tables[3] += 1.0  # the finest level, of 128 cells
+    assert torch.equal(kind.ready(field, 16).sdf(points), early)
+    assert not torch.allclose(kind.ready(field, 256).sdf(points), late)
+
+
+@pytest.mark.parametrize("name", ["sphere", "grid=2x2", "hash=99x4", "mlp=0x64", "mlp=2x4"])
+def test_a_representation_that_cannot_be_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InputError, match=r"head\.field"):
+        representation(name)

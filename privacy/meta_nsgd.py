@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from privacy.entropy import Entropy
 from strategies.learner import Learner
@@ -64,6 +64,11 @@ class MetaNsgd(Learner):
         self.proximal = own.proximal
         self.clip = own.clip
         self.noise_multiplier = own.noise_multiplier
+
+    @classmethod
+    def at_rate(cls, settings: Any, rate: float) -> Any:
+        own = settings.meta_nsgd.model_copy(update={"outer_rate": rate})
+        return settings.model_copy(update={"meta_nsgd": own})
 
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
         import torch

@@ -65,6 +65,11 @@ class Learner(LearnerTraits):
     outer_rate: float
     inverts = True
 
+    @classmethod
+    def at_rate(cls, settings: Any, rate: float) -> Any:
+        """Learner settings in which its outer step size is ``rate``."""
+        return settings.model_copy(update={"outer_rate": rate})
+
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
         """The pseudo-gradient of each client at ``params [C, P]``."""
         raise NotImplementedError(f"{type(self).__name__}.step")

@@ -6,9 +6,10 @@ to fields); here are only those that several share.
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from strategies.local.adapters import AdapterSettings
 from strategies.local.meta import FedMeNFSettings
@@ -20,6 +21,21 @@ from strategies.rules.fedprox import FedProxSettings
 from strategies.rules.isfa import IsfaSettings
 from strategies.rules.scaffold import ScaffoldSettings
 from tasks.settings import Options, Settings
+
+
+def _by_method(text: str) -> str:
+    """``name=number`` by comma; raises ``ValueError`` for anything else."""
+    seen: set[str] = set()
+    for part in text.split(",") if text.strip() else ():
+        name, _, number = part.strip().rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name or not 0 < value < math.inf or name in seen:
+            raise ValueError("must be one method=step size each by comma, such as maml=0.006")
+        seen.add(name)
+    return text
 
 
 class ClientsSettings(Settings):
@@ -65,6 +81,9 @@ class LearnerSettings(Settings):
         False, description="take E steps for each example a client holds (its epochs)"
     )
     outer_rate: float = Field(0.006, gt=0, description="step size of the outer steps")
+    outer_rates: Annotated[str, AfterValidator(_by_method)] = Field(
+        "", description="outer step sizes of single methods: fedmenf-published=0.0007,maml=0.006"
+    )
     outer_clip: float = Field(5.0, ge=0, description="norm limit of the outer gradient; 0: none")
     batch_size: int = Field(
         64, ge=0, description="samples in a batch, drawn with replacement; 0: all, each once"
@@ -74,6 +93,12 @@ class LearnerSettings(Settings):
     meta_nsgd: MetaNsgdSettings = Field(default_factory=lambda: MetaNsgdSettings())
     reptile: ReptileSettings = Field(default_factory=lambda: ReptileSettings())
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings())
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Outer step sizes of methods that have their own."""
+        parts = [part.strip().rpartition("=") for part in self.outer_rates.split(",") if part]
+        return {name: float(number) for name, _, number in parts}
 
 
 class RuleSettings(Settings):

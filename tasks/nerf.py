@@ -230,10 +230,10 @@ class NerfTask(FieldTask):
         support views."""
         signal = self.held_out()[0]
         side = self.data.size
-        truth = pictured(UNSEEN, self.data, orbit(TURN, RADIUS))
+        truth = pictured(UNSEEN + self.data.skip, self.data, orbit(TURN, RADIUS))
         around = rays_of(truth, torch.arange(TURN))
         if self.cut:
-            views = procedural(UNSEEN, self.data)
+            views = procedural(UNSEEN + self.data.skip, self.data)
             around = bounded(around, hull_of(views, dealt(views, self.data)[0]), truth)
         shown = [truth.images]
         last = max(settings.step_list)

@@ -108,6 +108,13 @@ class DataSettings(Settings):
     held_out: int = Field(
         6, ge=1, le=1000, description="signals no client holds, for test-time optimisation"
     )
+    skip: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="bundled or procedural: clients (and held-out signals) passed over at the "
+        "start; fedapp tune looks at those a run does not",
+    )
     objects: int = Field(
         1,
         ge=1,

@@ -21,6 +21,7 @@ from fedapp.cli.heads import ablate, export, people, pretrain, speak
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
 from fedapp.cli.portraits import portraits
 from fedapp.cli.probes import attack, audit
+from fedapp.cli.tune import tune
 from tasks.errors import FedappError, InputError, nearest
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command()(export)
 app.command()(speak)
 app.command()(people)
 app.command()(portraits)
+app.command()(tune)
 
 
 def entry() -> None:

@@ -18,7 +18,7 @@ from privacy.secagg.graph import default_threshold
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
-from strategies.learner import OBJECTIVE, LearnerTraits
+from strategies.learner import OBJECTIVE, Learner, LearnerTraits
 from strategies.local import LEARNERS, LOCAL
 from strategies.release import ROUND_METRICS, Release
 from strategies.rule import Rule
@@ -181,6 +181,23 @@ def refuse_mismatched(
                 f"{method} reports no such metric",
                 nearest(unknown[0], (*kind.metrics, OBJECTIVE)),
             )
+    if experiment.data.skip and (task.family != "field" or experiment.data.path):
+        raise InputError(
+            "data.skip",
+            experiment.data.skip,
+            "only signals that are bundled or made of numbers can be passed over",
+            "set it to 0",
+        )
+    for method in experiment.learner.rates:  # of a recipe: not all of them need be run
+        if method not in learners and method not in LEARNERS and ":" not in method:
+            raise InputError(
+                "learner.outer-rates", method, "no such method", nearest(method, LEARNERS)
+            )
+        if method in learners and not issubclass(learners[method], Learner):
+            raise InputError(
+                "learner.outer-rates", method, "it takes no outer steps of ours",
+                "set its own step size",
+            )  # fmt: skip
     wanted = set(rule.signals)
     silent = [method for method, kind in learners.items() if not wanted <= set(kind.measures)]
     if wanted and (silent or not task.personalised):

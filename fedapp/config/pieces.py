@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedapp.config.experiment import Experiment
 from privacy.releases import RELEASES
 from privacy.sampling import Sampler
+from strategies.learner import Learner
 from strategies.local import LEARNERS
 from strategies.rule import RunFacts
 from strategies.rules import RULES
@@ -76,7 +77,11 @@ class Pieces:
 
     def learner(self, method: str) -> Any:
         """The learner a method name stands for."""
-        return self.learner_type(method).configured(self.experiment.learner, self.facts)
+        kind, settings = self.learner_type(method), self.experiment.learner
+        if method in settings.rates:
+            assert issubclass(kind, Learner)  # compatibility.py has seen to it
+            settings = kind.at_rate(settings, settings.rates[method])
+        return kind.configured(settings, self.facts)
 
     @cached_property
     def privacy(self) -> PrivacySettings:

@@ -7,7 +7,6 @@ seeds and every rule on all modalities.
 
 from __future__ import annotations
 
-import logging
 import math
 import multiprocessing
 import os
@@ -16,12 +15,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedapp.config.recipes import written
 from fedapp.report.table import lookup
-from fedapp.store.runfolder import FINISHED, RunFolder
+from fedapp.store.runfolder import RunFolder
 from fedapp.studies.ablation import interval
+from fedapp.studies.kept_run import QUIET, kept_run
 from tasks.atomic import write_json
-from tasks.errors import InputError
 
 RULES = ("fedavg", "fedprox", "scaffold", "fednova", "fedexp", "fedacg")
 BEHIND = 1.0  # dB below no federation: such a row does not adapt, and is not ranked
@@ -47,9 +45,7 @@ class Case(NamedTuple):
             "methods": ",".join(self.learners),
             "rule": self.rule,
             "seeds": self.seeds,
-            "report.page": False,
-            "report.pictures": False,
-            "runtime.nodes": 1,  # a core each: cases run side by side
+            **QUIET,
         }
 
 
@@ -102,33 +98,7 @@ def measure(
 
 def play(case: Case) -> list[dict[str, Any]]:
     """Run one case to its end (in a process of its own) and score it."""
-    from rich.console import Console
-
-    from fedapp.cli import runs
-
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    place, console = RunFolder(case.folder), Console(quiet=True)
-    wanted = case.overrides
-    stale = [key for key, value in wanted.items() if place.config and place.config[key] != value]
-    if stale:
-        raise InputError(
-            "--folder",
-            str(place.path),
-            f"holds a run with another {stale[0]}",
-            "name another folder",
-        )
-    if place.status.get("state") != FINISHED:
-        if place.config:  # begun and cut off: it goes on
-            experiment, run_folder, _ = runs.reopen(case.folder, "in-process")
-        else:
-            given = [
-                f"{key}={written(value)}"
-                for key, value in {**wanted, "run-dir": str(case.folder)}.items()
-            ]
-            experiment, run_folder = runs.prepare(
-                RECIPES[case.modality], given, case.folder.parent, "in-process"
-            )
-        runs.execute(experiment, run_folder, "in-process", console)
+    place = kept_run(RECIPES[case.modality], case.overrides, case.folder)
     return score(case, place)
 
 

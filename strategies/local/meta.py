@@ -43,9 +43,6 @@ class FedMeNFSettings(Settings):
     total_steps: float = Field(
         0.0, ge=0, description="outer steps of a client in a run (T); 0: rounds x E x M / N"
     )
-    published_rate: float = Field(
-        0.0007, gt=0, description="fedmenf-published: its own outer step size, which suits gamma"
-    )
 
 
 @dataclass(frozen=True)
@@ -222,14 +219,14 @@ class FedMeNF(Meta):
 
 
 class FedMeNFPublished(Meta):
-    """FedMeNF as its authors run it: no cap, the release's derivative of the inner clip, and an
-    outer step size of its own (``learner.fedmenf.published-rate``): gamma and it interact."""
+    """FedMeNF as its authors run it: no cap, the release's derivative of the inner clip. Give it an
+    outer step size of its own (``learner.outer-rates``): gamma and it interact."""
 
     metrics = ("loss", "shared_loss")
 
     def __init__(self, settings: Any) -> None:
         own = settings.fedmenf
-        loop = _loop(settings) | {"outer_rate": own.published_rate, "stopped": True}
+        loop = _loop(settings) | {"stopped": True}
         super().__init__(**loop, gamma=own.gamma)
 
 

@@ -37,6 +37,11 @@ class Reptile(Learner):
         self.inner_clip = settings.inner_clip
         self.outer_rate = settings.reptile.outer_rate
 
+    @classmethod
+    def at_rate(cls, settings: Any, rate: float) -> Any:
+        own = settings.reptile.model_copy(update={"outer_rate": rate})
+        return settings.model_copy(update={"reptile": own})
+
     def step(self, derivatives: Derivatives, params: Tensor, episode: Episode) -> Step:
         point, loss = params, None
         for batch in episode.support:

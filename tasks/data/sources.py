@@ -47,8 +47,9 @@ class Procedural:
             _same_size(self.client(client).signals, f"client {client}")
 
     def client(self, client: int) -> ClientSignals:
+        place = client + self.data.skip
         signals = tuple(
-            self.make(number) for number in objects_of(client, self.data.objects, self.data.alpha)
+            self.make(number) for number in objects_of(place, self.data.objects, self.data.alpha)
         )
         return ClientSignals(signals[0].name, signals)
 
@@ -56,7 +57,7 @@ class Procedural:
         return self.non_members(self.data.held_out)
 
     def non_members(self, count: int) -> Sequence[Signal]:
-        return [self.spare(index) for index in range(count)]
+        return [self.spare(index + self.data.skip) for index in range(count)]
 
 
 class PictureFolder:

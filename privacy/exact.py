@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from privacy.ring import DITHER_ROOM, levels
 from strategies.learner import WholeFit
-from strategies.types import Broadcast, LocalResult, Memory
+from strategies.types import Broadcast, LocalResult, Memory, Public
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.types import Trainable
 
 MARGIN = 1e-6  # of the bound: far more than double precision loses
-SHARE = 0.01  # of a level, in Euclidean norm: what computers may differ by; the dither has 4
+SHARE = 0.02  # of a level, in Euclidean norm: what a sum may differ by; the dither has 4
 WHOLE_SPECTRUM = 1500  # rows up to which all eigenvalues are worked out
 SQUARINGS = 4  # beyond: the bound is too large by a factor of at most rows^(1/32)
 HIDES = (
@@ -53,16 +53,26 @@ PROVES = (
 
 class Bounds(NamedTuple):
     """Clips that must not act: of the gradient (0: none), and of the update; and one ``level`` of
-    the lattice in an update, which no difference between computers may come near."""
+    the lattice in an update, which differences between computers, of all ``clients`` of the sum
+    together, may not come near."""
 
     gradient: float
     update: float
     level: float
+    clients: int
+
+    @classmethod
+    def of_sum(cls, gradient: float, public: Public) -> Bounds:
+        """Of one sum, by its public numbers: the very ones that it is rounded with. (Those of the
+        run, such as ``clients.total``, are the server's to say, and no sum is made with them.)"""
+        clip, count = float(public["clip"]), int(public["levels"])
+        return cls(gradient, clip, clip / count, int(public["clients"]))
 
     @classmethod
     def of(cls, gradient: float, update: float, clients: int) -> Bounds:
-        """Of a run's settings and number of clients."""
-        return cls(gradient, update, update / (levels(clients, 0.0) - DITHER_ROOM))
+        """Of a sum of so many clients."""
+        count = levels(clients, 0.0) - DITHER_ROOM
+        return cls(gradient, update, update / count, clients)
 
 
 def largest_singular_value(matrix: Tensor) -> float:
@@ -103,9 +113,7 @@ class Linearised(NamedTuple):
 class _Last:
     """The model looked at last: what is bounded and what is stepped with are the same numbers."""
 
-    task: Any = None
-    model: Tensor | None = None
-    found: Linearised | None = None
+    kept: tuple[Any, Tensor, Linearised] | None = None  # one name: threads see all of it or none
 
 
 def linearised(task: Trainable, model: Tensor) -> Linearised:
@@ -122,17 +130,17 @@ def linearised(task: Trainable, model: Tensor) -> Linearised:
     """
     import torch
 
-    if _Last.task is task and _Last.model is not None and torch.equal(_Last.model, model):
-        assert _Last.found is not None, "kept together"
-        return _Last.found
+    kept = _Last.kept
+    if kept is not None and kept[0] is task and torch.equal(kept[1], model):
+        return kept[2]
     values, jacobian = task.outputs(model.double())
     reach = torch.maximum(values.abs(), (1 - values).abs())
     bound = 2 / len(values) * largest_singular_value(jacobian) * float(reach.norm()) * (1 + MARGIN)
     summed = float((reach @ jacobian.abs()).norm()) * 2 * torch.finfo(torch.float64).eps
     apart = 2 * task.outputs_error(model) + summed
-    _Last.task, _Last.model = task, model.clone()
-    _Last.found = Linearised(values, jacobian, bound, apart)
-    return _Last.found
+    found = Linearised(values, jacobian, bound, apart)
+    _Last.kept = (task, model.clone(), found)
+    return found
 
 
 def largest_gradient(task: Trainable, model: Tensor) -> float:
@@ -156,11 +164,12 @@ def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: B
                 f"at this model a picture may reach {reached:.3g} and {name} = {limit:g} would act "
                 "on it: the sum would be one of clipped updates"
             )
-    differ = learner.outer_rate * apart / clips.level
+    differ = clips.clients * learner.outer_rate * apart / clips.level
     if not differ <= SHARE:
         return (
-            f"at this model computers may differ by {differ:.2g} levels in what they make of a "
-            f"picture, and {SHARE:g} is hidden by the dither: the sum would be of other functions"
+            f"at this model computers may differ by {differ:.2g} levels in what they make of "
+            f"{clips.clients} pictures, and {SHARE:g} is hidden by the dither: the sum would be of "
+            "other functions"
         )
     return ""
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -61,9 +62,9 @@ class Assignment:
 class CohortResult:
     """A node's partial sum, who is in it, who is not and why, and metrics aligned with ``clients``.
 
-    ``fallbacks``: for each chunk that failed as a whole and was trained again one by one, what it
-    failed with. ``unseen``: why uploads could not be looked at. Both are the node's own affair
-    under a private release.
+    ``digests``: of clients' pictures, in the provable mode. ``fallbacks``: for each chunk that
+    failed as a whole and was trained again one by one, what it failed with. ``unseen``: why uploads
+    could not be looked at. All are the node's own affair under a private release.
     """
 
     payload: Payload | None = None
@@ -73,6 +74,7 @@ class CohortResult:
     pictures: dict[int, Shot] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    digests: dict[int, str] = field(default_factory=dict)
 
 
 def refuse_other_data(task: Trainable, cohort: Sequence[Any]) -> None:
@@ -275,6 +277,10 @@ class CohortTrainer:
             column = result.metrics.setdefault(name, [math.nan] * before)
             column.extend(metrics.get(name, [math.nan] * len(chunk)))
         result.unseen += unseen
+        if self.release.provable:
+            for (client, _), data in zip(chunk, cohort, strict=True):
+                values = data.signals[0].support.values.contiguous()
+                result.digests[client] = sha256(values.numpy().tobytes()).hexdigest()
         result.clients.extend(client for client, _ in chunk)
 
     def _refuse_infinite(self, contribution: Contribution, payload: Payload, clients: int) -> None:

@@ -13,6 +13,7 @@ from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import Pieces
 from fedapp.config.recipes import read_recipe
 from fedapp.node.sums import _trainer
+from privacy.exact import Bounds
 from privacy.ring import signed
 from strategies.cohort import Assignment, CohortTrainer
 from strategies.types import Broadcast, Payload
@@ -42,7 +43,12 @@ def trainer_of(experiment: Experiment, pictures: Tensor, side: int = SIDE) -> Co
     """A node's own trainer, whose clients hold these pictures ``[K, M]``."""
     config = json.dumps(experiment.to_run_config(), sort_keys=True)
     method = experiment.trained_methods[0]
-    trainer, _ = _trainer.__wrapped__(config, method, 0, "", False, True, None)
+    clips = None
+    if experiment.privacy.exact:
+        clips = Bounds.of(
+            experiment.learner.outer_clip, experiment.privacy.clip_norm, len(pictures)
+        )
+    trainer, _ = _trainer.__wrapped__(config, method, 0, "", False, True, None, clips)
     task: Any = trainer.task
     task.source = Pictures(list(pictures.reshape(len(pictures), side, side, 1)))
     return trainer

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from privacy.releases.lattice import LatticeRelease
     from strategies.cohort import CohortResult, CohortTrainer
     from strategies.flower.wire import Order
-    from strategies.types import Broadcast
+    from strategies.types import Broadcast, Public
 
 log = logging.getLogger("flwr")
 SHAPES_FILE = "shapes.json"  # vector sizes of runs this node has trained in, by configuration
@@ -117,6 +117,7 @@ class SumsNode:
         device.obey_tasks()
         state_dir = device.state_dir(order.state_dir, order.run)
         config = json.dumps(pinned(device, order), sort_keys=True)
+        clips = _clips_of(device.experiment, order.assignment.public)
         trainer, place = _trainer(
             config,
             order.method,
@@ -125,9 +126,10 @@ class SumsNode:
             order.inspect,
             device.simulated,
             self._secret(order),
+            clips,
         )
         self._refuse_other_shapes(trainer, received)
-        self._refuse_biting_clips(trainer, received)
+        self._refuse_biting_clips(trainer, received, clips)
         extra = {name: tensor.to(place) for name, tensor in received.extra.items()}
         received = Broadcast(received.model.to(place), extra, received.round)
         pictures = order.pictures and device.simulated
@@ -138,14 +140,15 @@ class SumsNode:
                 log.warning("client %d abstains: %s", client, reason)
         return result
 
-    def _refuse_biting_clips(self, trainer: CohortTrainer, received: Broadcast) -> None:
+    def _refuse_biting_clips(
+        self, trainer: CohortTrainer, received: Broadcast, clips: Bounds | None
+    ) -> None:
         """In the provable mode, raise :class:`RefusalError` for a model at which a clip could act,
         before any data are read."""
-        if not trainer.release.provable:
+        if clips is None:
             return
         from privacy.exact import objection
 
-        clips = _clips_of(self.device.experiment)
         if reason := objection(trainer.task, received.model, trainer.settings, clips):
             raise RefusalError(reason)
 
@@ -233,13 +236,13 @@ def _about(experiment: Experiment) -> str:
     return f"task {experiment.task}, pictures of {data.size}, {data.channels} channels"
 
 
-def _clips_of(experiment: Experiment) -> Bounds:
-    """Clips in force on a client."""
+def _clips_of(experiment: Experiment, public: Public) -> Bounds | None:
+    """Clips in force on a client of a sum in the provable mode; ``None`` in any other."""
+    if not experiment.privacy.exact:
+        return None
     from privacy.exact import Bounds
 
-    return Bounds.of(
-        experiment.learner.outer_clip, experiment.privacy.clip_norm, experiment.clients.total
-    )
+    return Bounds.of_sum(experiment.learner.outer_clip, public)
 
 
 @lru_cache(maxsize=64)
@@ -251,8 +254,9 @@ def _trainer(
     inspect: bool,
     simulated: bool,
     secret: NodeSecret | None,
+    clips: Bounds | None,
 ) -> tuple[CohortTrainer, torch.device]:
-    """The trainer of one method at one seed, kept from round to round."""
+    """The trainer of one method at one seed, kept from round to round (of sums of one size)."""
     import torch
 
     from fedapp.store.client_state import ClientState
@@ -277,7 +281,8 @@ def _trainer(
     if release.provable:
         from privacy.exact import ExactStep
 
-        learner = ExactStep(learner.outer_rate, _clips_of(pieces.experiment))
+        assert clips is not None, "privacy.exact makes releases provable"
+        learner = ExactStep(learner.outer_rate, clips)
     trainer = CohortTrainer(
         pieces.task,
         learner,

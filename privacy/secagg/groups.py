@@ -94,8 +94,29 @@ class GroupPin:
                 raise RefusalError(
                     f"round {round} without noise was answered before; this node answers it once"
                 )
-            kept = {"group": group, "about": about or said.get("about", "")}
-            write_json(self.file, {**kept, "rounds": {**rounds, arm: round}}, PRIVATE)
+            said |= {"group": group, "about": about or said.get("about", "")}
+            write_json(self.file, {**said, "rounds": {**rounds, arm: round}}, PRIVATE)
+
+    def same_pictures(self, digests: Mapping[int, str]) -> None:
+        """Hold the pictures of this node's clients to those that its first provable sum was of: a
+        sum of old pictures and one of new ones differ by the member that changed.
+
+        Args:
+            digests: of what each client adds, by client.
+
+        Raises:
+            RefusalError: some client's picture is another one.
+        """
+        with self._locked():
+            said = self._read()
+            known = said.get("pictures", {})
+            told = {str(client): digest for client, digest in digests.items()}
+            if changed := [int(c) for c in told if known.get(c, told[c]) != told[c]]:
+                raise RefusalError(
+                    f"the pictures of clients {changed} are not those that this node's provable "
+                    "sums are of: the difference of two sums would be theirs"
+                )
+            write_json(self.file, {**said, "pictures": {**known, **told}}, PRIVATE)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

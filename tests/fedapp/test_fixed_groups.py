@@ -254,41 +254,6 @@ def test_a_broadcast_that_is_not_one_model_is_refused(
     monkeypatch.undo()
 
 
-def test_a_model_at_which_a_clip_could_act_is_refused_before_data_are_read(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from fedapp.run import sums as server
-    from strategies.cohort import CohortTrainer
-    from tasks.image import ImageTask
-
-    read: list[int] = []
-    data = CohortTrainer._data
-
-    def noted(self: CohortTrainer, client: int) -> Any:
-        read.append(client)
-        return data(self, client)
-
-    def crafted(self: ImageTask, seed: int) -> torch.Tensor:
-        return torch.full((self.layout.size,), 3.0)
-
-    monkeypatch.setattr(CohortTrainer, "_data", noted)
-    changes = {**SECAGG, **PROVABLE, "rounds": 1}
-    run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "honest")})
-    assert len(read) == NODES
-    with pytest.MonkeyPatch.context() as lie:
-        lie.setattr(ImageTask, "init", crafted)
-        with pytest.raises(InputError, match="every node would refuse") as refused:
-            run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "clumsy")})
-        assert refused.value.remedy
-        lie.setattr(server, "_refuse_biting_clips", lambda pieces: None)
-        read.clear()
-        with pytest.raises(StoppedError):
-            run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "lying")})
-    (event,) = rounds(RunFolder(tmp_path / "lying"))
-    assert all("would act on it" in reason for reason in event["failures"].values())
-    assert read == []
-
-
 def test_sums_that_the_server_noises_are_of_fixed_groups_too(smoke: Any) -> None:
     """It holds each before its noise."""
     from fedapp.config.experiment import Experiment
@@ -363,19 +328,17 @@ def test_real_nodes_keep_to_their_own_limits(run: Run, tmp_path: Path) -> None:
 def test_a_spoilt_sum_holds_nothing_of_the_others(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What a server unmasks of a sum in which somebody abstained is random in every number: zeros
-    with a wrong check block would leave the sum of the others to it."""
-    from privacy.secagg.server import SecAggServer
+    """What the member adds under its masks, in whose client's place nobody is, is random in every
+    number and every bit: zeros with a wrong check block would leave the sum of the others."""
+    from privacy.secagg.client import SecAggClient
     from strategies.cohort import CohortTrainer
 
-    totals: list[np.ndarray] = []
-    finish = SecAggServer.finish
+    added: dict[int, np.ndarray] = {}
+    mask = SecAggClient.mask
 
-    def kept(self: SecAggServer) -> Any:
-        try:
-            return finish(self)
-        finally:
-            totals.append(self.total.copy().view(np.int32))
+    def kept(self: SecAggClient, session: bytes, model: bytes, boxes: Any, vector: Any) -> Any:
+        added[self.member] = vector.copy()
+        return mask(self, session, model, boxes, vector)
 
     def failing(self: CohortTrainer, client: int) -> Any:
         if client == 2 and failing_now:
@@ -383,15 +346,16 @@ def test_a_spoilt_sum_holds_nothing_of_the_others(
         return data(self, client)
 
     data, failing_now = CohortTrainer._data, True
-    monkeypatch.setattr(SecAggServer, "finish", kept)
+    monkeypatch.setattr(SecAggClient, "mask", kept)
     monkeypatch.setattr(CohortTrainer, "_data", failing)
     with pytest.raises(StoppedError, match="masks did not cancel"):
         run(nodes=NODES, **{**SECAGG, "rounds": 1})
-    failing_now = False
-    run(nodes=NODES, **{**SECAGG, "rounds": 1}, **{"run-dir": str(tmp_path / "sound")})
-    spoilt, sound = (np.abs(total[:-4].astype(float) / 2**31) for total in totals)
-    assert 0.45 < spoilt.mean() < 0.55 and (spoilt > 0.01).mean() > 0.95
-    assert sound.mean() < 0.1
+    spoilt = added.pop(2)
+    for bit in range(32):
+        assert 0.4 < ((spoilt >> np.uint32(bit)) & np.uint32(1)).mean() < 0.6, bit
+    assert spoilt[-4:].any()  # the check block too: nobody may take the sum for a sound one
+    for sound in added.values():  # of the others: near zero on the ring, and zeros to check by
+        assert np.abs(sound.view(np.int32)[:-4] / 2**31).mean() < 0.1 and not sound[-4:].any()
 
 
 def test_provable_sums_are_about_pictures_of_one_size(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from device_kit import Town
 from kit import NODES, PRIVATE
 from safetensors.torch import load_file
 
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
 from privacy.node_secret import NodeSecret
+from privacy.secagg.identity import KEY_FILE, load_identity
 from tasks.randomness import generator, seed_of
 
 Run = Callable[..., RunFolder]
@@ -52,6 +54,18 @@ def test_a_secret_stream_has_more_than_the_32_bits_of_a_seed() -> None:
     known = torch.Generator().manual_seed(12345)
     for draw in (torch.rand, torch.randn):
         assert torch.equal(draw(700, generator=made), draw(700, generator=known))
+    # a stream of a secret is none that any seed could have made: all 624 words are the secret's
+    # (a seed fixes each word by the one before it)
+    state = generator(NodeSecret(bytes(32)), "batches").get_state().numpy()[24:]
+    found = [int(word) for word in state[: 8 * WORDS].view("<u8")]
+    follows = [
+        (1812433253 * (before ^ (before >> 30)) + index) & 0xFFFFFFFF
+        for index, before in enumerate(found[:-1], 1)
+    ]
+    assert sum(a == b for a, b in zip(follows, found[1:], strict=True)) < 3
+    seeded = torch.Generator().manual_seed(5).get_state().numpy()[24:]
+    words = [int(word) for word in seeded[: 8 * WORDS].view("<u8")]
+    assert words[1] == (1812433253 * (words[0] ^ (words[0] >> 30)) + 1) & 0xFFFFFFFF  # control
 
 
 def test_batches_of_private_runs_follow_from_the_nodes_keys(run: Run, tmp_path: Path) -> None:
@@ -59,6 +73,33 @@ def test_batches_of_private_runs_follow_from_the_nodes_keys(run: Run, tmp_path: 
     changes = {**SECAGG, "rounds": 1}
     models = [model(run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / n)})) for n in "ab"]
     assert float((models[0] - models[1]).abs().max()) > 100 * 10.0 / 2**27
+
+
+def test_a_node_draws_from_its_key_and_the_runs_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As its messages name the run: the same node in two runs, and two nodes in one."""
+    from fedapp.node.sums import SumsNode
+
+    found: dict[tuple[str, int], bytes] = {}
+    secret = SumsNode._secret
+
+    def noted(self: SumsNode, order: Any) -> Any:
+        made = secret(self, order)
+        assert made is not None
+        found[order.run, self.device.partition] = made.key
+        return made
+
+    monkeypatch.setattr(SumsNode, "_secret", noted)
+    town = Town(tmp_path, NODES)
+    for name in "ab":
+        there = {**town.changes("secagg"), "rounds": 1, "run-dir": str(tmp_path / name)}
+        run(nodes=NODES, grid=town.grid(), **{**SECAGG, **there})
+    runs = {name for name, _ in found}
+    assert len(runs) == 2 and len(set(found.values())) == len(found) == 2 * NODES
+    for (name, number), key in found.items():
+        identity = load_identity(town.home(number) / KEY_FILE)
+        assert NodeSecret.of(identity).apart("draws of sums", name).key == key
 
 
 def test_a_nodes_draws_are_another_runs_too_and_packing_is_not_in_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from privacy.exact import Bounds, largest_gradient, largest_singular_value, objection
+from privacy.exact import (
+    Bounds,
+    largest_gradient,
+    largest_singular_value,
+    linearised,
+    objection,
+)
 from strategies.cohort import Assignment
 from strategies.types import Broadcast
 from tasks.errors import InputError
@@ -172,6 +179,77 @@ def test_first_layer_weights_of_1e16_are_refused_and_honest_ones_are_not() -> No
     assert "computers may differ" in objection(task, model, learner, clips)
 
 
+def test_a_level_is_that_of_the_sum_whatever_the_run_says_it_is() -> None:
+    """By ``clients.total = 1_000_000`` a server made nodes believe in levels 170 000 times as
+    coarse as those of their sum, and two instruction sets made one member's picture (33 dB)."""
+    changes = {"field.width": 64, "field.depth": 2}
+    trainer = trainer_of(configured(**changes), two_sets(0, 1.0)[0])
+    public = trainer.release.open(MEMBERS, MEMBERS, MEMBERS, MEMBERS)
+    clips = Bounds.of_sum(9.0, public)
+    assert clips.level == pytest.approx(CLIP / public["levels"], rel=1e-12)
+    assert clips == Bounds.of(9.0, CLIP, MEMBERS)
+    task, learner = task_of(**changes), configured(**changes).learner
+    model = task.init(0)
+    named = task.layout.unflatten(model)
+    named["layers.0.weight"].uniform_(-1e16, 1e16, generator=torch.Generator().manual_seed(0))
+    named["layers.2.weight"].fill_(1e-20)
+    for clients in (MEMBERS, 1000, 1_000_000):  # so many pictures differ so many times as much
+        differ = objection(task, model, learner, Bounds.of(9.0, CLIP, clients))
+        assert "computers may differ" in differ
+        levels = float(differ.split("differ by ")[1].split()[0])
+        rate = learner.outer_rate
+        apart = MEMBERS * rate * linearised(task, model).apart / clips.level
+        assert levels == pytest.approx(apart, rel=0.1)
+
+
+def test_the_error_bound_is_the_recursion_of_its_docstring() -> None:
+    """Written again, entry by entry: every term of it counts (at unit weights, where none is
+    hidden by another)."""
+    task = task_of(**{"field.width": 3, "field.depth": 2, "field.omega": 2.0})
+    model = task.init(0)
+    u, omega = float(torch.finfo(torch.float64).eps), 2.0
+    named = {name: part.double().tolist() for name, part in task.layout.unflatten(model).items()}
+    layers = [(named[f"layers.{n}.weight"], named[f"layers.{n}.bias"]) for n in range(3)]
+    errors = [[u, u]]
+    for weight, bias in layers[:-1]:
+        row = []
+        for weights, shift in zip(weight, bias, strict=True):
+            carried = sum(abs(w) * e for w, e in zip(weights, errors[-1], strict=True))
+            whole = sum(abs(w) for w in weights) + abs(shift)
+            row.append(omega * (carried + (len(weights) + 6) * u * whole) + 4 * u)
+        errors.append(row)
+    last = [abs(w) for w in layers[-1][0][0]]
+    square = sum(e * e for e in errors[-1])
+    reach, apart = [omega * w for w in last], [3 * u * omega * w for w in last]
+    for index in (1, 0):
+        apart = [a + r * (e + u) for a, r, e in zip(apart, reach, errors[index + 1], strict=True)]
+        for a, r in zip(apart, reach, strict=True):
+            square += a * a + sum((a + r * (e + u)) ** 2 for e in errors[index])
+        if index:
+            weight = layers[index][0]
+            units = range(len(weight[0]))
+            terms = len(weight) + 3
+            back = [sum(abs(weight[k][j]) * reach[k] for k in range(len(weight))) for j in units]
+            apart = [
+                omega * (sum(abs(weight[k][j]) * apart[k] for k in range(len(weight)))
+                         + terms * u * back[j])
+                for j in units
+            ]  # fmt: skip
+            reach = [omega * b for b in back]
+    assert task.outputs_error(model) == pytest.approx(math.sqrt(square), rel=1e-9)
+
+
+def test_what_a_sum_over_pixels_loses_is_counted() -> None:
+    """The last term of ``apart``: |J|^T max(|f|, |1 - f|), twice the unit of rounding."""
+    task = task_of()
+    model = task.init(0)
+    found = linearised(task, model)
+    reach = torch.maximum(found.values.abs(), (1 - found.values).abs())
+    lost = 2 * torch.finfo(torch.float64).eps * float((found.jacobian.abs().T @ reach).norm())
+    assert found.apart == pytest.approx(2 * task.outputs_error(model) + lost, rel=1e-12)
+    assert lost > 1e-3 * found.apart
+
+
 # ---------------------------------------------------------------- crafted models
 CRAFTED: dict[str, Callable[[ImageTask], Tensor]] = {
     "constant output": lambda task: _constant(task, 0.4, 30.0),
@@ -234,6 +312,9 @@ def test_models_of_300_honest_rounds_are_never_refused() -> None:
     [
         ({"learner.outer-steps": 2}, "learner.outer-steps"),
         ({"learner.batch-size": 64}, "learner.batch-size"),
+        ({"learner.steps-by-examples": True}, "learner.steps-by-examples"),
+        ({"data.alpha": 0.5}, "data.alpha"),
+        ({"privacy.metrics": '{"loss": [0, 1]}'}, "privacy.metrics"),
         ({"methods": "maml"}, "methods"),
         ({"methods": "tests.outsiders:ClaimsAClip"}, "methods"),
         ({"rule": "fedexp"}, "rule"),

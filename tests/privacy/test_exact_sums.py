@@ -151,3 +151,18 @@ def test_a_dithered_sum_has_room_for_its_dither() -> None:
     public = release.open(MEMBERS, MEMBERS, MEMBERS, MEMBERS)
     reach = int(public["levels"]) + math.ceil(DITHER * LARGEST_NORMAL) + 1
     assert MEMBERS * reach <= HALF - 1
+
+
+def test_a_client_whose_weight_is_no_number_is_not_counted_with_zero() -> None:
+    """Under an exact sum it would be told apart by what the others add up to."""
+    from strategies.types import Contribution, Payload
+
+    trainer = trainer_of(configured(), BRIGHT["spread"])
+    payload = Payload(torch.zeros(3, dtype=torch.int32), 0.0, {}, 0)
+    for weight, sound in ((1.0, True), (math.nan, False), (math.inf, False)):
+        given = Contribution(torch.zeros(1, 3), torch.tensor([weight]))
+        if sound:
+            trainer._refuse_infinite(given, payload, 1)
+            continue
+        with pytest.raises(ArithmeticError, match="not finite"):
+            trainer._refuse_infinite(given, payload, 1)

@@ -1,0 +1,129 @@
+"""Nodes of the provable mode, as messages find them: what they ask of a model, of a sum's levels,
+and of their own pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from device_kit import Town
+from kit import NODES, PRIVATE
+
+from fedapp.store.runfolder import RunFolder
+from privacy.secagg.identity import Policy
+from tasks.errors import InputError, StoppedError
+
+Run = Callable[..., RunFolder]
+PROVABLE: dict[str, Any] = {
+    "methods": "erm", "privacy.exact": True, "learner.batch-size": 0, "learner.outer-clip": 9.0,
+    "data.channels": 1,
+}  # fmt: skip
+SECAGG: dict[str, Any] = {**PRIVATE, "release": "secagg", "privacy.clip-norm": 10.0}
+
+
+def rounds(folder: RunFolder) -> list[dict[str, Any]]:
+    return [event for event in folder.events() if event["event"] == "round"]
+
+
+def test_a_model_at_which_a_clip_could_act_is_refused_before_data_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fedapp.run import sums as server
+    from strategies.cohort import CohortTrainer
+    from tasks.image import ImageTask
+
+    read: list[int] = []
+    data = CohortTrainer._data
+
+    def noted(self: CohortTrainer, client: int) -> Any:
+        read.append(client)
+        return data(self, client)
+
+    def crafted(self: ImageTask, seed: int) -> torch.Tensor:
+        return torch.full((self.layout.size,), 3.0)
+
+    monkeypatch.setattr(CohortTrainer, "_data", noted)
+    changes = {**SECAGG, **PROVABLE, "rounds": 1}
+    run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "honest")})
+    assert len(read) == NODES
+    with pytest.MonkeyPatch.context() as lie:
+        lie.setattr(ImageTask, "init", crafted)
+        with pytest.raises(InputError, match="every node would refuse") as refused:
+            run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "clumsy")})
+        assert refused.value.remedy
+        lie.setattr(server, "_refuse_biting_clips", lambda pieces: None)
+        read.clear()
+        with pytest.raises(StoppedError):
+            run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "lying")})
+    (event,) = rounds(RunFolder(tmp_path / "lying"))
+    assert all("would act on it" in reason for reason in event["failures"].values())
+    assert read == []
+
+
+def test_nodes_reckon_with_the_levels_of_their_sum(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever number of clients the server says the run has."""
+    from fedapp.node import sums
+    from privacy.exact import Bounds
+    from privacy.releases.lattice import LatticeRelease
+
+    believed: list[Bounds] = []
+    used: list[float] = []
+    trainer, encode = sums._trainer.__wrapped__, LatticeRelease.encode
+
+    def noted(*arguments: Any) -> Any:
+        believed.append(arguments[-1])
+        return trainer(*arguments)
+
+    def rounded(self: LatticeRelease, contribution: Any, public: Any) -> Any:
+        used.append(float(public["clip"]) / int(public["levels"]))
+        return encode(self, contribution, public)
+
+    monkeypatch.setattr(sums, "_trainer", noted)
+    monkeypatch.setattr(LatticeRelease, "encode", rounded)
+    town = Town(tmp_path, NODES, Policy(exact=True))
+    lie = {**town.changes("secagg"), "clients.total": 1_000_000, "rounds": 1}
+    folder = run(nodes=NODES, grid=town.grid(), **{**SECAGG, **PROVABLE, **lie})
+    assert rounds(folder)[0]["clients"]["ok"] == NODES and len(used) == NODES
+    assert {(clips.level, clips.clients) for clips in believed} == {(used[0], NODES)}
+
+
+def test_provable_sums_are_of_the_same_pictures_for_good(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A photograph put into a member's folder is another picture of its client, and the difference
+    of two sums was the difference of the two (107 dB)."""
+    from fedapp.node import sums
+    from fedapp.node.device import pieces_of
+    from tasks.data import bundled
+
+    town = Town(tmp_path, NODES, Policy())
+
+    def go(name: str) -> dict[str, Any]:
+        there = {**town.changes("secagg"), "rounds": 1, "run-dir": str(tmp_path / name)}
+        folder = tmp_path / name
+        with contextlib.suppress(StoppedError):
+            run(nodes=NODES, grid=town.grid(), **{**SECAGG, **PROVABLE, **there})
+        return rounds(RunFolder(folder))[0]
+
+    assert go("before")["clients"]["ok"] == NODES
+    assert go("again")["clients"]["ok"] == NODES
+    picture = bundled.private_picture
+
+    def changed(client: int, size: int, channels: int) -> Any:
+        return picture(client + (100 if client == 2 else 0), size, channels)
+
+    monkeypatch.setattr(bundled, "private_picture", changed)
+    remembered = (sums._trainer, pieces_of)
+    for kept in remembered:  # another process has read nothing yet
+        kept.cache_clear()
+    after = go("after")
+    for kept in remembered:
+        kept.cache_clear()
+    assert after["clients"]["ok"] == 0
+    assert any("pictures of clients [2]" in reason for reason in after["failures"].values())

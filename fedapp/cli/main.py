@@ -18,6 +18,7 @@ from rich.table import Table
 from fedapp.cli.budget import budget
 from fedapp.cli.enrol import enrol
 from fedapp.cli.heads import ablate, export, people, pretrain, speak
+from fedapp.cli.made import made
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
 from fedapp.cli.portraits import portraits
 from fedapp.cli.probes import attack, audit
@@ -38,6 +39,7 @@ app.command()(speak)
 app.command()(people)
 app.command()(portraits)
 app.command()(tune)
+app.command()(made)
 
 
 def entry() -> None:

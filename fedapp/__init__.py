@@ -8,6 +8,12 @@ once.
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedapp.api import Learned, Outcome, compare, field, load, run
+
+__all__ = ["Learned", "Outcome", "compare", "field", "load", "run"]
 
 __version__ = "0.1.0"
 
@@ -26,3 +32,12 @@ for _name in PACKAGES:
             "comes first on the path. Run from a directory without one, or with `fedapp run`, "
             "which does."
         )
+
+
+def __getattr__(name: str) -> Any:
+    """The names of :mod:`fedapp.api`, which costs an import of torch only when one is used."""
+    if name in __all__:
+        from fedapp import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'fedapp' has no attribute {name!r}")

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from fedapp import __version__
+from fedapp.cli.adapt import adapt, render
 from fedapp.cli.budget import budget
 from fedapp.cli.enrol import enrol
 from fedapp.cli.heads import ablate, export, people, pretrain, speak
@@ -22,6 +24,7 @@ from fedapp.cli.made import made
 from fedapp.cli.output import JsonOption, OverrideOption, console, escape, write_json
 from fedapp.cli.portraits import portraits
 from fedapp.cli.probes import attack, audit
+from fedapp.cli.shelf import compare, data, runs
 from fedapp.cli.tune import tune
 from tasks.errors import FedappError, InputError, nearest
 
@@ -39,6 +42,11 @@ app.command()(speak)
 app.command()(people)
 app.command()(portraits)
 app.command()(tune)
+app.command()(runs)
+app.command()(compare)
+app.add_typer(data, name="data")
+app.command()(adapt)
+app.command()(render)
 app.command()(made)
 
 
@@ -58,6 +66,21 @@ def entry() -> None:
 
 def _end(number: int, _: object) -> None:
     raise SystemExit(128 + number)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"fedapp {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say it and stop")
+    ] = False,
+) -> None:
+    """Options of every command."""
 
 
 @app.command()

@@ -1,5 +1,5 @@
 """The Flower app: configuration, run folder, checkpoints, report, command line; it composes
-everything else.
+everything else. From Python: :mod:`fedapp.api`, whose names are here.
 
 The sibling packages have generic names (``tasks``, ``sim``, ...). If another directory of such a
 name comes first on the path, Python would silently run that code instead, so it is checked here,
@@ -10,15 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedapp.place import PACKAGES, ROOT, __version__
+
 if TYPE_CHECKING:
     from fedapp.api import Learned, Outcome, compare, field, load, run
 
-__all__ = ["Learned", "Outcome", "compare", "field", "load", "run"]
-
-__version__ = "0.1.0"
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("tasks", "strategies", "privacy", "sim", "fedapp")
+__all__ = [
+    "PACKAGES", "ROOT", "Learned", "Outcome", "__version__", "compare", "field", "load", "run",
+]  # fmt: skip
 
 for _name in PACKAGES:
     _spec = find_spec(_name)

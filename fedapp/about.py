@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fedapp import __version__
+from fedapp.place import __version__
 
 
 def versions() -> dict[str, Any]:

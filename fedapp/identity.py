@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fedapp import PACKAGES, ROOT
+from fedapp.place import PACKAGES, ROOT
 from tasks.errors import FedappError, InputError
 from tasks.registry import REFERENCE
 

@@ -11,6 +11,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run (or resume) the experiment; every way it can end is recorded in the run folder."""
-    from fedapp.run.serve import run_experiment
+    from fedapp.running.serve import run_experiment
 
     run_experiment(grid, context.run_config)

@@ -27,7 +27,7 @@ class WorkflowKind:
     """Places of the parts of a workflow, each ``"module:attribute"`` and imported when needed.
 
     Attributes:
-        server: ``build(run) -> Lineup``: the arms of a run (:mod:`fedapp.run.lineup`).
+        server: ``build(run) -> Lineup``: the arms of a run (:mod:`fedapp.running.lineup`).
         identity: ``facts(pieces)``: what a checkpoint must agree with to be continued, the names of
             its arms among them.
         node: ``make(device) -> NodeHalf``: the node's answers to the workflow's legs.
@@ -79,8 +79,8 @@ class WorkflowKind:
 
 SUMS = WorkflowKind(
     about="rounds of sums: any learner, any rule, any release",
-    server="fedapp.run.sums:build",
-    identity="fedapp.run.sums:identity",
+    server="fedapp.running.sums:build",
+    identity="fedapp.running.sums:identity",
     node="fedapp.node.sums:SumsNode",
     check="fedapp.config.compatibility:refuse_sums",
     axes=frozenset({"rule", "release"}),
@@ -136,8 +136,8 @@ SUMS = WorkflowKind(
 
 EXCHANGES = WorkflowKind(
     about="split learning: halves of a field on both sides (docs/split.md)",
-    server="fedapp.run.split:build",
-    identity="fedapp.run.split:identity",
+    server="fedapp.running.split:build",
+    identity="fedapp.running.split:identity",
     node="fedapp.node.split:SplitNode",
     check="fedapp.config.designs:refuse_exchanges",
     own_limits=True,
@@ -177,8 +177,8 @@ EXCHANGES = WorkflowKind(
 
 UPLOAD = WorkflowKind(
     about="obscured upload: devices send what an operator leaves, the server fits (docs/heads.md)",
-    server="fedapp.run.upload:build",
-    identity="fedapp.run.upload:identity",
+    server="fedapp.running.upload:build",
+    identity="fedapp.running.upload:identity",
     node="fedapp.node.upload:UploadNode",
     check="fedapp.config.uploads:refuse_upload",
     own_limits=True,

@@ -15,8 +15,8 @@ from outsiders import Regression
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
 from fedapp.node.device import Device
-from fedapp.run.judging import judge
-from fedapp.run.lineup import Lineup, Run
+from fedapp.running.judging import judge
+from fedapp.running.lineup import Lineup, Run
 from fedapp.workflows import WorkflowKind
 from strategies.flower.legs import exchange
 from strategies.flower.records import content_of, record

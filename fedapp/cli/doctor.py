@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from fedapp import ROOT
+from fedapp.place import ROOT
 
 FLOWER_PORT = 39091
 

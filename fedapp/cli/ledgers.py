@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedapp.config.pieces import Pieces
-from fedapp.run.protection import ledger_folder
+from fedapp.running.protection import ledger_folder
 from fedapp.store.checkpoint import LEDGER, list_checkpoints, read_header
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.ledger import LEDGER_FILE, Head, line_hash, read_entries

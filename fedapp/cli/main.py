@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from fedapp import __version__
 from fedapp.cli.adapt import adapt, render
 from fedapp.cli.budget import budget
 from fedapp.cli.enrol import enrol
@@ -26,6 +25,7 @@ from fedapp.cli.portraits import portraits
 from fedapp.cli.probes import attack, audit
 from fedapp.cli.shelf import compare, data, runs
 from fedapp.cli.tune import tune
+from fedapp.place import __version__
 from tasks.errors import FedappError, InputError, nearest
 
 app = typer.Typer(

@@ -17,15 +17,15 @@ from fedapp.cli.progress import ProgressDisplay
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
 from fedapp.report.families import Shown, tables_of
-from fedapp.run import start
-from fedapp.run.start import Tell, reopen
+from fedapp.running import start
+from fedapp.running.start import Tell, reopen
 from fedapp.store.runfolder import INTERRUPTED, RunFolder
 
 
 def prepare(
     recipe: str, overrides: list[str], base: Path, runtime: str
 ) -> tuple[Experiment, RunFolder]:
-    """:func:`fedapp.run.start.prepare` with a bar on standard error."""
+    """:func:`fedapp.running.start.prepare` with a bar on standard error."""
     return start.prepare(recipe, overrides, base, runtime, progress_bar)
 
 
@@ -55,7 +55,7 @@ def progress_bar() -> Iterator[Tell]:
 def execute(
     experiment: Experiment, folder: RunFolder, runtime: str, console: Console
 ) -> dict[str, Any]:
-    """:func:`fedapp.run.start.execute` with a display; exits where it was interrupted."""
+    """:func:`fedapp.running.start.execute` with a display; exits where it was interrupted."""
     total = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
     display = ProgressDisplay(folder, total, console)
     console.print(f"run folder: {folder.path}", **PLAIN)

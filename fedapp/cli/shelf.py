@@ -80,7 +80,8 @@ def check(
     experiment = Experiment.from_run_config(values)
     task = Pieces(experiment).task
     task.check(experiment.clients.total)
-    rows, wrong = [], {}
+    rows: list[dict[str, Any]] = []
+    wrong: dict[str, str] = {}
     for client in range(experiment.clients.total):
         try:
             held = task.client_data(client)
@@ -89,11 +90,11 @@ def check(
             continue
         rows.append({"client": client, "name": str(getattr(held, "name", "")), **_about(held)})
     for row in rows[:SHOWN] if target != "-" else ():
-        sys.stdout.write("  ".join(f"{key} {value}" for key, value in row.items()) + "\n")
+        sys.stdout.write("  ".join(f"{name} {value}" for name, value in row.items()) + "\n")
     if len(rows) > SHOWN:
         console.print(f"and {len(rows) - SHOWN} more", **PLAIN)
-    for client, reason in wrong.items():
-        console.print(f"client {client}: {reason}", **PLAIN)
+    for number, reason in wrong.items():
+        console.print(f"client {number}: {reason}", **PLAIN)
     console.print(f"{len(rows)} of {experiment.clients.total} clients can take part", **PLAIN)
     write_json(target, {"recipe": recipe, "clients": rows, "wrong": wrong})
     if wrong:

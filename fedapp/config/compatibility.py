@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedapp.config.exact import refuse_exact
+from fedapp.config.local_loop import refuse_step_sizes, refuse_whole_passes
 from fedapp.metric_names import OURS
 from privacy.releases import RELEASES
 from privacy.sampling import Sampler
@@ -18,7 +19,7 @@ from privacy.secagg.graph import default_threshold
 from privacy.secagg.identity import Policy
 from privacy.settings import PrivacySettings
 from sim.settings import RuntimeSettings
-from strategies.learner import OBJECTIVE, Learner, LearnerTraits
+from strategies.learner import OBJECTIVE, LearnerTraits
 from strategies.local import LEARNERS, LOCAL
 from strategies.release import ROUND_METRICS, Release
 from strategies.rule import Rule
@@ -71,6 +72,7 @@ def refuse_sums(experiment: Experiment) -> None:
     refuse_mismatched(experiment, task, learners, rule)
     refuse_attendance(release, experiment)
     refuse_whole_passes(experiment, task)
+    refuse_step_sizes(experiment, task, learners)
     if rule.counts_steps:
         refuse_noised_steps(experiment.rule, release, experiment.release, experiment.learner)
     refuse_private(
@@ -181,23 +183,6 @@ def refuse_mismatched(
                 f"{method} reports no such metric",
                 nearest(unknown[0], (*kind.metrics, OBJECTIVE)),
             )
-    if experiment.data.skip and (task.family != "field" or experiment.data.path):
-        raise InputError(
-            "data.skip",
-            experiment.data.skip,
-            "only signals that are bundled or made of numbers can be passed over",
-            "set it to 0",
-        )
-    for method in experiment.learner.rates:  # of a recipe: not all of them need be run
-        if method not in learners and method not in LEARNERS and ":" not in method:
-            raise InputError(
-                "learner.outer-rates", method, "no such method", nearest(method, LEARNERS)
-            )
-        if method in learners and not issubclass(learners[method], Learner):
-            raise InputError(
-                "learner.outer-rates", method, "it takes no outer steps of ours",
-                "set its own step size",
-            )  # fmt: skip
     wanted = set(rule.signals)
     silent = [method for method, kind in learners.items() if not wanted <= set(kind.measures)]
     if wanted and (silent or not task.personalised):
@@ -222,19 +207,6 @@ def refuse_mismatched(
             True,
             f"an upload of task {experiment.task} renders to nothing by itself",
             "set it to false",
-        )
-
-
-def refuse_whole_passes(experiment: Experiment, task: type[Task]) -> None:
-    """A batch of all samples, where a task has no such thing."""
-    if experiment.learner.batch_size == 0 and not (
-        issubclass(task, Trainable) and task.whole_passes
-    ):
-        raise InputError(
-            "learner.batch-size",
-            0,
-            f"task {experiment.task} draws its batches",
-            "use 1 or more",
         )
 
 

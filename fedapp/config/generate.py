@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fedapp import ROOT
 from fedapp.config.experiment import Experiment
+from fedapp.place import ROOT
 from tasks.atomic import write_bytes
 
 TABLE = "tool.flwr.app.config"

@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from fedapp import ROOT
 from fedapp.config.experiment import known_keys, unknown_key
+from fedapp.place import ROOT
 from tasks.errors import InputError, nearest
 from tasks.settings import flatten
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
 
-from fedapp import ROOT
 from fedapp.config.experiment import Experiment
 from fedapp.config.places import AS_TAKEN, BUNDLED, OF_NODE, OF_SERVER
 from fedapp.identity import ForeignCodeError, references
+from fedapp.place import ROOT
 from privacy.releases import RELEASES
 from privacy.secagg.identity import (
     KEY_FILE,

@@ -14,7 +14,7 @@ from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint
 from fedapp.report.budget_page import BUDGET_PAGE
-from fedapp.run.protection import ledger_folder
+from fedapp.running.protection import ledger_folder
 from fedapp.store.runfolder import RunFolder
 from privacy.budget.facts import Facts
 from privacy.budget.ledger import LEDGER_FILE, Head, line_hash, read_entries

@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from fedapp import ROOT
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.recipes import read_recipe
-from fedapp.run.start import execute
+from fedapp.place import ROOT
+from fedapp.running.start import execute
 from fedapp.store.runfolder import RunFolder
 from sim.bench.rows import Row, at_most, row, unmeasured
 from tasks.errors import StoppedError
@@ -35,7 +35,7 @@ WIRE = {"split": (2 * 64, 2 * 64), "sealed": (8 * 20 + 4 * 20, 4 * 20 + 4 * 20)}
 
 
 class Silent:
-    """No display (a :class:`fedapp.run.start.Watch`)."""
+    """No display (a :class:`fedapp.running.start.Watch`)."""
 
     def tick(self) -> None:
         return

@@ -182,7 +182,7 @@ def test_missing_nodes_end_the_wait(run: Run, monkeypatch: pytest.MonkeyPatch) -
         def get_node_ids(self) -> list[int]:
             return []
 
-    monkeypatch.setattr("fedapp.run.comparison.PATIENCE", 0.2)
+    monkeypatch.setattr("fedapp.running.comparison.PATIENCE", 0.2)
     with pytest.raises(StoppedError, match="0 of 2 nodes"):
         run(grid=Empty)
 

@@ -32,7 +32,7 @@ def rounds(folder: RunFolder) -> list[dict[str, Any]]:
 def test_a_model_at_which_a_clip_could_act_is_refused_before_data_are_read(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from fedapp.run import sums as server
+    from fedapp.running import sums as server
     from strategies.cohort import CohortTrainer
     from tasks.image import ImageTask
 

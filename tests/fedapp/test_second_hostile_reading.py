@@ -93,7 +93,9 @@ def test_a_member_has_one_spelling(
             return super().told(number) | ({"clients": "1,0"} if number == 1 else {})
 
     town = Twice(tmp_path, 6)
-    monkeypatch.setattr("fedapp.run.protection.Protection.vouch", None)  # the server's own affair
+    monkeypatch.setattr(
+        "fedapp.running.protection.Protection.vouch", None
+    )  # the server's own affair
 
     def narrow(content: RecordDict) -> None:
         content["hello"]["hosts"] = "1"

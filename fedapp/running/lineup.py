@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedapp.config.pieces import Pieces
-from fedapp.run.protection import Protection
+from fedapp.running.protection import Protection
 from fedapp.store.runfolder import RunFolder
 from strategies.flower.workflow import Judged, Workflow
 

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedapp.about import versions
 from fedapp.config.experiment import ELSEWHERE, Experiment
 from fedapp.config.pieces import Pieces
-from fedapp.run.comparison import Comparison
+from fedapp.running.comparison import Comparison
 from fedapp.store.runfolder import (
     FAILED,
     FINISHED,

@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedapp.run.lineup import Run
+from fedapp.running.lineup import Run
 from privacy.node_secret import Advert
 from privacy.secagg.identity import enrol_simulated, load_identity
 from privacy.secagg.messages import RefusalError

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fedapp.config.pieces import Pieces
 from fedapp.results import mean_and_max
-from fedapp.run.judging import judge
-from fedapp.run.lineup import Lineup, Run
+from fedapp.running.judging import judge
+from fedapp.running.lineup import Lineup, Run
 from fedapp.store.transcript import HeardRound, HeardSum, TranscriptFile
 from privacy.attacks import render
 from privacy.exact import HIDES, PROVES, Bounds, objection

@@ -10,12 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedapp import ROOT
 from fedapp.about import versions
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import Pieces
 from fedapp.config.places import JUDGES, PATHS
 from fedapp.config.recipes import read_overrides, read_recipe
+from fedapp.place import ROOT
 from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import (
@@ -101,7 +101,7 @@ def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:
     config = folder.config | {"resume": True, "run-dir": str(folder.path)}
     pieces = Pieces(Experiment.from_run_config(config))
     pieces.task.check(pieces.experiment.clients.total)
-    from fedapp.run.comparison import identity
+    from fedapp.running.comparison import identity
 
     for newest in list_checkpoints(folder.checkpoints)[-1:]:
         load_checkpoint(newest, identity(pieces))

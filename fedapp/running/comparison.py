@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from flwr.serverapp import Grid
 
-from fedapp import ROOT
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
 from fedapp.identity import fingerprint, people_of
+from fedapp.place import ROOT
 from fedapp.results import refuse_derived, write_result
-from fedapp.run.lineup import Lineup, Run
-from fedapp.run.protection import Protection
+from fedapp.running.lineup import Lineup, Run
+from fedapp.running.protection import Protection
 from fedapp.store.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import STOPPED, RunFolder
 from fedapp.workflows import kind_of

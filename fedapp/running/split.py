@@ -17,9 +17,9 @@ from flwr.serverapp import Grid
 
 from fedapp.config.designs import DESIGNS
 from fedapp.config.pieces import Pieces
-from fedapp.run.lineup import Lineup, Run
-from fedapp.run.split_scene import ServedScene
-from fedapp.run.street import Street
+from fedapp.running.lineup import Lineup, Run
+from fedapp.running.split_scene import ServedScene
+from fedapp.running.street import Street
 from strategies.flower.legs import converse
 from strategies.flower.roster import Node
 from strategies.flower.workflow import TurnReport

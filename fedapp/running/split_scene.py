@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedapp.config.designs import DESIGNS, steps_of
-from fedapp.run.street import Street
+from fedapp.running.street import Street
 from privacy.node_secret import holder_of
 from privacy.sealed import Holder, looked_at, positions
 from privacy.secagg.messages import RefusalError

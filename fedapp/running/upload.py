@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedapp.config.pieces import Pieces
 from fedapp.config.uploads import kind_of
-from fedapp.run.lineup import Lineup, Run
+from fedapp.running.lineup import Lineup, Run
 from fedapp.studies.side_by_side import cores
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import request_of

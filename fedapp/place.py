@@ -1,0 +1,8 @@
+"""Where the checkout lies, and which version of it this is."""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("tasks", "strategies", "privacy", "sim", "fedapp")

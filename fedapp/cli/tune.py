@@ -15,9 +15,6 @@ def tune(
     recipe: Annotated[str, typer.Argument(help="a recipe of fields: quickstart, nerf, a .toml")],
     overrides: OverrideOption = [],  # noqa: B006
     rates: Annotated[str, typer.Option(help="step sizes to try, by comma")] = "",
-    by: Annotated[
-        str, typer.Option(help="psnr: the number papers report; or unseen: of unseen pixels")
-    ] = "psnr",
     folder: Annotated[
         Path | None, typer.Option(help="where runs lie; finished ones are kept")
     ] = None,
@@ -26,7 +23,7 @@ def tune(
     """Choose an outer step size for each method by one rule, on clients that no run judges."""
     from rich.table import Table
 
-    from fedapp.studies.step_sizes import CLOSE, RATES, RULES, chosen, rates_of
+    from fedapp.studies.step_sizes import CLOSE, RATES, chosen, rates_of
     from fedapp.studies.step_sizes import tune as candidates
     from tasks.settings import numbers
 
@@ -36,8 +33,6 @@ def tune(
         wanted = []
     if not wanted or any(not 0 < rate < 1e6 for rate in wanted):
         raise InputError("--rates", rates, "not positive numbers by comma", "such as 0.001,0.003")
-    if by not in RULES:
-        raise InputError("--by", by, "no such rule", "psnr or unseen")
     name = Path(recipe).stem
     found = []
     for one in candidates(recipe, overrides, wanted, folder or Path("runs") / f"{name}-tune"):
@@ -48,7 +43,7 @@ def tune(
     picks = []
     for method in dict.fromkeys(one.method for one in sorted(found)):
         own = sorted(one for one in found if one.method == method)
-        pick = chosen(own, by)
+        pick = chosen(own)
         picks += [pick] if pick else []
         for one in own:
             mark = "chosen" if one == pick else ""
@@ -56,7 +51,7 @@ def tune(
             table.add_row(method, *cells)
     console.print(table)
     console.print(
-        f"by {by}, within {CLOSE:g} dB by the other number; to use it:",
+        f"largest PSNR within {CLOSE:g} dB of a method's best on unseen pixels; to use it:",
         highlight=False,
     )
     console.print(f"  -o learner.outer-rates={rates_of(picks)}", markup=False, soft_wrap=True)
@@ -64,7 +59,6 @@ def tune(
         target,
         {
             "recipe": recipe,
-            "by": by,
             "rows": [one._asdict() for one in sorted(found)],
             "chosen": {one.method: one.rate for one in picks},
         },

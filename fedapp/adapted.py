@@ -159,8 +159,8 @@ class Start:
 
     def _psnr(self, params: Tensor, row: int, signal: Signal) -> float:
         shown = self.task.predict(params[row : row + 1], signal.query.inputs[None].to(params))
-        found = psnr(shown[0].cpu().view(signal.shape), signal.truth)
-        return found if found == found else -1e9  # NaN: a step size that blew up is never the best
+        visible = shown[0].cpu().view(signal.shape).clamp(0, 1).nan_to_num(0.0)  # as it is rendered
+        return psnr(visible, signal.truth)
 
 
 def _space_of(task: FieldTask) -> list[float] | None:

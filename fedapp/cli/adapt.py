@@ -60,7 +60,10 @@ def adapt(
             f"give {option}, alone",
         )  # fmt: skip
     file = _writable(out or Path("own.safetensors"), (".safetensors",))
-    shown = _writable(_beside(file, start.experiment.task), ()) if render else None
+    shown = _writable(_beside(file, start.experiment.task, render), ()) if render else None
+    for written in filter(None, (file, shown)):
+        if written.resolve() == named[option].expanduser().resolve():
+            raise InputError("--out", str(written), "is your own data", "name another file")
     if rate is not None and not 0 < rate < 1e6:
         raise InputError("--rate", rate, "no step size", "a positive number, such as 0.01")
     data = start.experiment.data
@@ -103,8 +106,9 @@ def render(
     write_json(target, {"out": str(file), "size": size})
 
 
-def _beside(file: Path, task: str) -> Path:
-    return file.with_suffix(".png" if task == "image" else FILM)
+def _beside(file: Path, task: str, size: int) -> Path:
+    """``me-512.png`` beside ``me.safetensors``: never ``me.png``, which may be what it is made of."""
+    return file.with_name(f"{file.stem}-{size}{'.png' if task == 'image' else FILM}")
 
 
 def _writable(file: Path, endings: tuple[str, ...]) -> Path:

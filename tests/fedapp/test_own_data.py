@@ -1,0 +1,211 @@
+"""A run's meta-learner on one's own data, from the command line, from Python, and read by plain
+torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from layout_kit import transforms
+from PIL import Image
+from typer.testing import CliRunner
+
+import fedapp
+from fedapp.adapted import Adapted, Start
+from fedapp.api import key_of
+from fedapp.cli.main import app
+from fedapp.store.runfolder import RunFolder
+from tasks.errors import InputError
+from tasks.metrics import psnr
+from tasks.own import own
+
+Run = Callable[..., RunFolder]
+CLI = CliRunner()
+
+
+def photograph(file: Path, side: int = 90) -> Path:
+    """Soft colours: a picture a small field can learn."""
+    line = np.linspace(0, 1, side)
+    values = np.stack(
+        [np.add.outer(line, line) / 2, np.outer(line, 1 - line), line[:, None] + 0 * line], -1
+    )
+    Image.fromarray((values * 255).astype(np.uint8)).save(file)
+    return file
+
+
+@pytest.fixture
+def trained(run: Run) -> RunFolder:
+    return run(**{"methods": "maml,local", "data.channels": 3, "evaluation.rates": "0.01,0.05"})
+
+
+def test_a_picture_of_ones_own_is_fitted_rendered_and_taken_away(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    mine = photograph(tmp_path / "me.png")
+    out = tmp_path / "me.safetensors"
+    done = CLI.invoke(
+        app,
+        ["adapt", str(trained.path), "--picture", str(mine), "--out", str(out), "--render", "64",
+         "--json", str(tmp_path / "told.json")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert Image.open(mine).size == (90, 90)  # a rendering never takes the place of what it is of
+    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    assert list(told["psnr"]) == ["0", "4", "16", "64"]
+    assert told["psnr"]["64"] > told["psnr"]["0"] + 5 and told["rate"] in (0.01, 0.05)
+    assert Image.open(told["rendering"]).size == (64, 64)
+    # what is told is what the kept field shows, without the run
+    kept = Adapted.load(out)
+    start = Start.of(trained)
+    signal = own(start.task, start.experiment.data, mine).signal
+    side = signal.shape[0]
+    assert psnr(kept.render(side), signal.truth) == pytest.approx(told["psnr"]["64"], abs=1e-3)
+    again = CLI.invoke(app, ["render", str(out), "--out", str(tmp_path / "b.png"), "--size", "40"])
+    assert again.exit_code == 0 and Image.open(tmp_path / "b.png").size == (40, 40)
+
+
+def test_the_lines_of_the_docs_read_a_field_without_us(trained: RunFolder, tmp_path: Path) -> None:
+    """In a process that has torch and safetensors alone, to single precision."""
+    field = fedapp.load(trained.path).adapt(photograph(tmp_path / "me.png"), steps=8)
+    field.save(tmp_path / "me.safetensors")
+    text = (Path(fedapp.ROOT) / "docs" / "own_data.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(import json.*?)```", text, re.S)
+    assert "fedapp" not in lines and len(lines.strip().splitlines()) <= 12
+    script = tmp_path / "read.py"
+    script.write_text(
+        lines + "\nimport numpy\nnumpy.save('seen.npy', picture.numpy())\n", encoding="utf-8"
+    )
+    subprocess.run([sys.executable, "-I", str(script)], cwd=tmp_path, check=True)
+    seen = torch.from_numpy(np.load(tmp_path / "seen.npy"))
+    assert seen.shape == (512, 512, 3)
+    assert torch.allclose(seen.clamp(0, 1), field.render(512), atol=1e-5)
+
+
+def test_the_step_size_is_not_the_one_that_learns_pixels_by_heart(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    """It may cost 2 dB on unseen pixels, no more."""
+    start = Start.of(trained)
+    signal = own(start.task, start.experiment.data, photograph(tmp_path / "me.png")).signal
+    rates = [0.01, 0.05]
+    rate = start._rate(signal, 32)
+    half = signal.halved()
+    unseen = [start._psnr(start._fitted(half, [one], [32])[32], 0, half) for one in rates]
+    assert unseen[rates.index(rate)] >= max(unseen) - 2.0
+    assert (
+        start.adapt(own(start.task, start.experiment.data, tmp_path / "me.png"), [32], 0.05).about[
+            "rate"
+        ]
+        == 0.05
+    )
+
+
+def test_a_clip_becomes_a_field_and_a_film(run: Run, tmp_path: Path) -> None:
+    changes = {"task": "video", "data.frames": 4, "data.size": 12, "data.channels": 3}
+    folder = run(**{"methods": "maml", "evaluation.uploads": False, **changes})
+    frames = tmp_path / "clip"
+    frames.mkdir()
+    for number in range(5):
+        photograph(frames / f"frame{number}.png", 20 + number)
+    learned = fedapp.load(folder.path)
+    found = learned.adapt(frames, steps=16)
+    assert found.psnr[16] > found.psnr[0] and found.render(20).shape == (4, 20, 20, 3)
+    assert found.render(20, 9).shape == (9, 20, 20, 3)
+    found.save(tmp_path / "clip.safetensors")
+    out = tmp_path / "clip.gif"
+    done = CLI.invoke(
+        app, ["render", str(tmp_path / "clip.safetensors"), "--out", str(out), "--size", "20"]
+    )
+    assert done.exit_code == 0, done.output
+    assert getattr(Image.open(out), "n_frames", 1) == 4
+
+
+def test_an_object_of_ones_own_becomes_a_turntable(run: Run, tmp_path: Path) -> None:
+    changes = {
+        "task": "nerf", "data.size": 8, "field.samples": 4, "field.width": 8, "field.depth": 1,
+        "evaluation.batch-size": 32, "data.support-views": 2, "data.query-views": 1,
+        "data.channels": 3, "evaluation.uploads": False, "learner.inner-rate": 0.1,
+    }  # fmt: skip
+    folder = run(**{"methods": "maml", **changes})
+    learned = fedapp.load(folder.path)
+    transforms(tmp_path / "scenes")
+    with pytest.raises(InputError, match=r"space goes from 2 to 4\.4"):  # theirs go to 6
+        learned.adapt(tmp_path / "scenes")
+    for file in (tmp_path / "scenes").rglob("transforms*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**content, "near": 2.0, "far": 4.4}), encoding="utf-8")
+    found = learned.adapt(tmp_path / "scenes", steps=4)
+    assert found.render(8, 3).shape == (3, 8, 8, 3)
+    found.save(tmp_path / "car.safetensors")
+    again = fedapp.field(tmp_path / "car.safetensors")
+    assert torch.equal(again.render(8, 3), found.render(8, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "give --picture"),
+        (["--clip", "me.png"], "give --picture"),
+        (["--picture", "nowhere.png"], "no such file"),
+        (["--picture", "broken.png"], "cannot be decoded"),
+        (["--picture", "me.png", "--out", "me.txt"], "give it the ending"),
+        (["--picture", "me.png", "--out", "no/where.safetensors"], "cannot be written"),
+        (["--picture", "me.png", "--rate", "-1"], "no step size"),
+        (["--picture", "me.png", "--method", "reptile"], "it trained maml-0"),
+        (["--picture", "."], "not a file"),
+        (["--picture", "me-8.png", "--out", "me.safetensors", "--render", "8"], "your own data"),
+    ],
+)
+def test_what_cannot_be_adapted_is_named_before_the_work(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str],
+    word: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for name in ("me", "me-8"):
+        photograph(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_text("no picture", encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        CLI.invoke(app, ["adapt", str(trained.path), *arguments], catch_exceptions=False)
+    assert word in str(refused.value) and refused.value.remedy
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_another_kind_of_file_is_no_field(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, str(tmp_path / "a.safetensors"))
+    (tmp_path / "b.safetensors").write_text("text", encoding="utf-8")
+    for name in ("a", "b", "c"):
+        with pytest.raises(InputError) as refused:
+            fedapp.field(tmp_path / f"{name}.safetensors")
+        assert refused.value.key == "field"
+
+
+def test_a_run_from_python_is_the_commands_run(tmp_path: Path, smoke: Any) -> None:
+    values = {key.replace(".", "__").replace("-", "_"): value for key, value in smoke().items()
+              if key not in ("run-dir", "recipe")}  # fmt: skip
+    assert key_of("clients__per_round") == "clients.per-round"
+    one, other = (
+        fedapp.run("smoke", folder=tmp_path, **{**values, "rounds": rounds}) for rounds in (1, 2)
+    )
+    assert one.path != other.path and (one.result["rounds"], other.result["rounds"]) == (1, 2)
+    assert one.load().adapt(photograph(tmp_path / "me.png"), steps=4).render(16).shape[:2] == (
+        16,
+        16,
+    )
+    rows = fedapp.compare([one.path, other.path], out=tmp_path / "both.html")
+    assert {row["rounds"] for row in rows} == {1, 2} and {row["method"] for row in rows}
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "<td>rounds</td><td>1</td><td>2</td>" in page
+    with pytest.raises(InputError, match="nothing to compare"):
+        fedapp.compare([one.path])
+    with pytest.raises(AttributeError, match="no attribute"):
+        fedapp.walk  # noqa: B018

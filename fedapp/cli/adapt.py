@@ -107,7 +107,7 @@ def render(
 
 
 def _beside(file: Path, task: str, size: int) -> Path:
-    """``me-512.png`` beside ``me.safetensors``: never ``me.png``, which may be what it is made of."""
+    """``me-512.png`` beside ``me.safetensors``; ``me.png`` may be what it is made of."""
     return file.with_name(f"{file.stem}-{size}{'.png' if task == 'image' else FILM}")
 
 

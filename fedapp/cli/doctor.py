@@ -117,7 +117,12 @@ def _flower() -> Finding:
 
 
 def _flower_home() -> Finding:
-    home = Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr"))
+    try:
+        home = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr")
+    except RuntimeError:
+        return Finding(
+            "problem", "home", "this user has none: set HOME, or FLWR_HOME and FEDAPP_CACHE"
+        )
     probe = home if home.exists() else home.parent
     if not os.access(probe, os.W_OK):
         return Finding(

@@ -91,7 +91,13 @@ def _run_path(run_config: Mapping[str, Any]) -> Path:
     is refused."""
     given = str(run_config.get("run-dir", ""))
     if not given:
-        return new_path(Path.home() / "fedapp-runs", str(run_config.get("recipe", "default")))
+        try:
+            base = Path.home() / "fedapp-runs"
+        except RuntimeError:
+            raise InputError(
+                "run-dir", "", "this user has no home folder to put runs into", "name a folder"
+            ) from None
+        return new_path(base, str(run_config.get("recipe", "default")))
     if not Path(given).is_absolute():
         raise InputError(
             "run-dir",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -14,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.atomic import make_folder, write_bytes
+from tasks.atomic import write_bytes
+from tasks.caches import cache, ready
 
 DIGEST = 32  # bytes behind the numbers: of a file that is damaged they do not match
 
 
 def folder() -> Path:
-    """``$XDG_CACHE_HOME/fedapp/heads``, or below ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "fedapp" / "heads"
+    """Where they lie (:mod:`tasks.caches`)."""
+    return cache("heads")
 
 
 @lru_cache(1)
@@ -48,8 +47,8 @@ def remembered(asked: object, make: Callable[[], Tensor]) -> Tensor:
         data = file.read_bytes()
         if hashlib.sha256(data[:-DIGEST]).digest() == data[-DIGEST:]:
             return torch.from_numpy(np.frombuffer(data[:-DIGEST], np.float32).copy())
+    ready(folder())  # before the work
     found = make()
     data = found.contiguous().numpy().astype(np.float32).tobytes()
-    make_folder(folder())
     write_bytes(file, data + hashlib.sha256(data).digest())
     return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tasks.caches import cache, ready
 from tasks.derivatives import Autograd
 from tasks.errors import InputError
 from tasks.randomness import generator, seed_of
@@ -34,7 +35,6 @@ from tasks.talking_head.metrics import appearance_of_frames
 from tasks.talking_head.pretrain import Progress, Recipe, pretrain
 from tasks.types import Linearised
 
-CACHE = Path.home() / ".cache" / "fedapp" / "backbones"
 FRAMES_AT_ONCE = 512  # generation is cut into blocks of this many frames, so memory stays bounded
 LOW_NOISE = 0.5  # identity and perceptual terms look at frames whose signal share is above this
 
@@ -69,13 +69,14 @@ def backbone_folder(settings: TaskSettings) -> Path:
     """The configured folder, or this machine's place for the small backbone of this recipe."""
     if settings.talking_head.backbone:
         return Path(settings.talking_head.backbone).expanduser()
-    return CACHE / f"{seed_of('backbone', *vars(recipe_of(settings)).values()):016x}"
+    return cache("backbones") / f"{seed_of('backbone', *vars(recipe_of(settings)).values()):016x}"
 
 
 def make_backbone(settings: TaskSettings, progress: Progress | None = None) -> None:
     """Train the small backbone unless it is there already, or another one is named."""
     folder = backbone_folder(settings)
     if not settings.talking_head.backbone and not (folder / "unet").is_dir():
+        ready(folder.parent)  # before the training, not after it
         save_whole(pretrain(recipe_of(settings), progress), folder)
 
 

@@ -37,9 +37,8 @@ def test_the_small_backbone_is_made_once_and_pinned(
     run: Run, head: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fedapp.cli import runs as verbs
-    from tasks.talking_head import model as backbones
 
-    monkeypatch.setattr(backbones, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("FEDAPP_CACHE", str(tmp_path / "cache"))
     changes = {key: value for key, value in head.items() if key != "talking-head.backbone"} | {
         "rounds": 1
     }
@@ -47,7 +46,7 @@ def test_the_small_backbone_is_made_once_and_pinned(
         f"{key}={str(value).lower() if value is False else value}" for key, value in changes.items()
     ]
     experiment, _ = verbs.prepare("talking-head", [*given, *SMALL], tmp_path / "runs", "in-process")
-    (made,) = (tmp_path / "cache").iterdir()
+    (made,) = (tmp_path / "cache" / "backbones").iterdir()
     written = (made / "unet" / "config.json").stat().st_mtime_ns
     assert len(experiment.talking_head.digest) == 64
     again, _ = verbs.prepare("talking-head", [*given, *SMALL], tmp_path / "more", "in-process")

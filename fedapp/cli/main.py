@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from fedapp.cli.adapt import adapt, render
@@ -165,11 +166,16 @@ def list_(
         for name, rows in tables.items()
         if what in (name, "all") and (what != "all" or name != "keys")
     }
-    for name, rows in chosen.items():
-        table = Table("name", "what it is", title=name, title_justify="left")
-        for key, text in rows.items():
-            table.add_row(key, escape(text))
-        console.print(table)
+    if target != "-":  # the answer, so on standard output: a line each where nobody looks
+        answer = Console()
+        for name, rows in chosen.items():
+            if not answer.is_terminal:
+                sys.stdout.writelines(f"{key}\t{text}\n" for key, text in rows.items())
+                continue
+            table = Table("name", "what it is", title=name, title_justify="left")
+            for key, text in rows.items():
+                table.add_row(key, escape(text))
+            answer.print(table)
     write_json(target, chosen)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,12 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 from fedapp.store.runfolder import RunFolder
+
+EVERY = 30.0  # seconds between lines in a log
 
 
 class ProgressDisplay:
@@ -32,11 +36,14 @@ class ProgressDisplay:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
             console=console,
             transient=True,
         )
         self.task = self.bar.add_task("starting", total=total, detail="")
+        self.started = self.told = time.monotonic()
 
     def tick(self) -> None:
         """Show the events that have come since the last call."""
@@ -45,6 +52,21 @@ class ProgressDisplay:
             self._show(event)
             self.done += event["event"] == "round"
         self.bar.update(self.task, completed=self.done)
+        self._tell()
+
+    def _tell(self) -> None:
+        """In a log, where no bar is drawn: a line every ``EVERY`` seconds."""
+        now = time.monotonic()
+        if self.console.is_terminal or now - self.told < EVERY:
+            return
+        self.told = now
+        left = "time left not known yet"
+        if self.done:
+            seconds = (now - self.started) / self.done * (self.total - self.done)
+            left = f"about {_duration(seconds)} left"
+        line = f"{self.done} of {self.total} rounds, {_duration(now - self.started)} gone, {left}"
+        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.file.flush()
 
     def _show(self, event: dict[str, Any]) -> None:
         if event["event"] == "round":
@@ -103,6 +125,13 @@ class ProgressDisplay:
                 if threaded:
                     thread.join()
                 self.tick()
+
+
+def _duration(seconds: float) -> str:
+    """``1:02:03``, or ``2:03``."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 def _brief(name: str, value: Any) -> str:

@@ -27,6 +27,12 @@ th { color:var(--soft); font-size:13px; font-weight:600; } tr:last-child td { bo
 .two { display:grid; grid-template-columns:1fr 1fr; gap:14px; } @media (max-width:800px) { .two { grid-template-columns:1fr; } }
 svg { width:100%; height:auto; } code { font-size:13px; overflow-wrap:anywhere; }
 .tag { border-radius:6px; padding:1px 8px; font-size:13px; background:#fef3c7; color:#92400e; } .tag.PASS { background:#ccfbf1; color:#115e59; } .tag.FAIL { background:#fee2e2; color:#991b1b; }
+@media (prefers-color-scheme: dark) {
+:root { --ink:#e2e8f0; --soft:#94a3b8; --line:#334155; --paper:#0f172a; --wash:#020617; --good:#2dd4bf; --bad:#f87171; }
+section.card svg, figure svg { background:#ffffff; border-radius:8px; } .tag { background:#78350f; color:#fef3c7; }
+}
+@media (max-width: 760px) { main { padding:20px 12px 60px; } th, td { white-space:normal; padding:4px 6px; } .grid { width:auto; overflow-x:auto; max-width:100%; } }
+@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; break-inside:avoid; border:0; padding:6px 0; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid { width:auto; flex-wrap:wrap; } video { display:none; } details { display:none; } }
 </style>
 </head>
 <body><main>

@@ -35,6 +35,13 @@ figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.
 .curves svg { width:100%; height:auto; }
 details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a; color:#e2e8f0; padding:14px 16px; border-radius:10px; overflow-x:auto; font-size:13px; }
 .changed td { background:#f0fdfa; }
+@media (prefers-color-scheme: dark) {
+:root { --ink:#e2e8f0; --soft:#94a3b8; --line:#334155; --paper:#0f172a; --wash:#020617; }
+section.card svg, figure svg { background:#ffffff; border-radius:8px; } .changed td { background:#134e4a; } .tag { background:#78350f; color:#fef3c7; }
+pre { background:#1e293b; }
+}
+@media (max-width: 760px) { main { padding:20px 12px 60px; } th, td { white-space:normal; padding:4px 6px; } .grid { width:auto; overflow-x:auto; max-width:100%; } }
+@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; break-inside:avoid; border:0; padding:6px 0; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid { width:auto; flex-wrap:wrap; } video { display:none; } details { display:none; } }
 </style>
 </head>
 <body><main>

@@ -3,6 +3,7 @@ different."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import fedapp.report.head
 from fedapp.cli.main import app
+from fedapp.place import ROOT
 from fedapp.report import figures, write_report
 from fedapp.report.budget import _render
 from fedapp.store.runfolder import RunFolder
@@ -179,3 +181,15 @@ def test_a_budget_page_tells_bounds_from_estimates() -> None:
         ("without information", "5.55"),
         ("n", "66"),
     ]
+
+
+@pytest.mark.parametrize("name", ["page", "budget_page"])
+def test_pages_have_a_dark_dress_and_cut_nothing_in_print(name: str) -> None:
+    """Every colour that dark pages replace is a variable of the light one; tables wrap in print."""
+    text = (ROOT / "fedapp" / "report" / f"{name}.py").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", text)
+    assert {part.split(":")[0].strip() for part in dark.split(";")} == {
+        part.split(":")[0].strip() for part in light.split(";")
+    }
+    (printed,) = re.findall(r"@media print \{(.*)\}\n", text)
+    assert "overflow:visible" in printed and "white-space:normal" in printed

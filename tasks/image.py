@@ -53,7 +53,7 @@ class ImageTask(FieldTask):
         data = settings.data
         shape = settings.field
         check_channels(data)
-        field = Siren(2, data.channels, shape.width, shape.depth, shape.omega)
+        field = Siren(2, data.channels, shape.width, shape.depth, shape.omega, shape.biases)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
         self.siren = field
         self.size = data.size

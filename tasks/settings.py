@@ -163,6 +163,11 @@ class FieldSettings(Settings):
     width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
     depth: int = Field(3, ge=1, le=32, description="hidden layers")
     omega: float = Field(30.0, gt=0, description="SIREN's frequency factor w0")
+    biases: Literal["linear", "weights"] = Field(
+        "linear",
+        description="SIREN's initial biases: as torch.nn.Linear, or in the bounds of their layer's "
+        "weights, as FedMeNF's release",
+    )
     encoding: Literal["fourier", "hash"] = Field(
         "fourier", description="nerf: what the network sees of a position"
     )

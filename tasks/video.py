@@ -57,7 +57,7 @@ class VideoTask(FieldTask):
         data = settings.data
         shape = settings.field
         check_channels(data)
-        field = Siren(3, data.channels, shape.width, shape.depth, shape.omega)
+        field = Siren(3, data.channels, shape.width, shape.depth, shape.omega, shape.biases)
         super().__init__(field, chosen(SirenDerivatives(field), shape.compiled), source_of(data))
 
     def evaluate(self, model: Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:

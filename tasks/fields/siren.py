@@ -27,14 +27,15 @@ from tasks.types import Batch
 
 @dataclass(frozen=True)
 class Siren:
-    """Architecture: ``depth`` hidden sine layers of ``width`` units; ``omega`` is the paper's
-    w0."""
+    """Architecture: ``depth`` hidden sine layers of ``width`` units; ``omega`` is the paper's w0,
+    ``biases`` how they begin (:meth:`init`)."""
 
     inputs: int
     outputs: int
     width: int = 64
     depth: int = 3
     omega: float = 30.0
+    biases: str = "linear"
     bounded = False  # nothing keeps its outputs in the data range
 
     @cached_property
@@ -57,16 +58,16 @@ class Siren:
 
         Weights of the first layer :math:`U(\pm 1/i)`, of the others
         :math:`U(\pm\sqrt{6/i}/\omega_0)`; biases :math:`U(\pm 1/\sqrt i)`, which the paper leaves
-        open and its code takes from ``torch.nn.Linear``.
+        open and its code takes from ``torch.nn.Linear``. (``biases="weights"``: in the bounds of
+        their layer's weights, as in the release of FedMeNF.)
         """
         vector = torch.empty(self.layout.size)
         params = self.layout.unflatten(vector)
         for index, i in enumerate(self.widths[:-1]):
             bound = 1 / i if index == 0 else math.sqrt(6 / i) / self.omega
             params[f"layers.{index}.weight"].uniform_(-bound, bound, generator=generator)
-            params[f"layers.{index}.bias"].uniform_(
-                -1 / math.sqrt(i), 1 / math.sqrt(i), generator=generator
-            )
+            within = bound if self.biases == "weights" else 1 / math.sqrt(i)
+            params[f"layers.{index}.bias"].uniform_(-within, within, generator=generator)
         return vector
 
     def working_set(self, batch_size: int, inner_steps: int) -> int:

@@ -98,3 +98,25 @@ def test_initialisation_bounds_and_activation_statistics() -> None:
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_biases_begin_in_the_bounds_that_are_asked_for() -> None:
+    """U(+-1/sqrt(i)) as torch.nn.Linear, or those of their layer's weights; weights are the
+    same."""
+    stream = torch.Generator()
+    ours, theirs = (
+        Siren(2, 3, 256, 3, biases=biases).init(stream.manual_seed(1))
+        for biases in ("linear", "weights")
+    )
+    layout = Siren(2, 3, 256, 3).layout
+    one, other = layout.unflatten(ours), layout.unflatten(theirs)
+    for layer in range(4):
+        i = 2 if layer == 0 else 256
+        bound = 1 / i if layer == 0 else math.sqrt(6 / i) / 30
+        name = f"layers.{layer}.bias"
+        assert float(one[name].abs().max()) <= 1 / math.sqrt(i)
+        assert float(other[name].abs().max()) <= bound
+        if layer in (1, 2):
+            assert float(one[name].abs().max()) > 0.9 / math.sqrt(i)
+            assert float(other[name].abs().max()) > 0.9 * bound
+    assert torch.equal(one["layers.0.weight"], other["layers.0.weight"])

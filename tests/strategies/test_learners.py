@@ -153,10 +153,11 @@ def test_the_stopped_clip_is_the_releases(gamma: float, clip: float) -> None:
     assert same == (clip == INACTIVE)
 
 
-def test_published_fedmenf_has_the_releases_clip_and_a_step_size_of_its_own() -> None:
+def test_published_fedmenf_has_the_releases_clip_and_no_cap() -> None:
     own = FedMeNFPublished(SETTINGS)
     assert own.stopped and own.cap == 0 and own.gamma == 0.75
-    assert own.outer_rate == SETTINGS.fedmenf.published_rate != SETTINGS.outer_rate
+    assert own.outer_rate == SETTINGS.outer_rate
+    assert FedMeNFPublished(FedMeNFPublished.at_rate(SETTINGS, 0.0007)).outer_rate == 0.0007
     stopped = SETTINGS.model_copy(update={"inner_clip_derivative": "stopped"})
     assert Maml(stopped).stopped and not Maml(SETTINGS).stopped
 

@@ -33,6 +33,8 @@ from tasks.types import Batch
 from tasks.video import VideoTask
 
 FORMAT = "fedapp field 1"
+TASKS = ("image", "video", "nerf")  # ours: a file from elsewhere names no code
+KEPT = ("task", "data.size", "data.channels", "data.frames", "data.shape")  # and no path
 TURN = 48  # frames of a turntable
 CLOSE = 2.0  # dB
 WHOLE = 1 << 14  # samples up to which a step sees all of them
@@ -101,7 +103,11 @@ class Start:
                 "format": FORMAT, "task": self.experiment.task, "method": self.arm,
                 "steps": wanted[-1], "rate": chosen, "shape": list(signal.shape),
                 "psnr": {str(step): scores[step] for step in wanted},
-                "config": self.experiment.to_run_config(),
+                "config": {
+                    key: value
+                    for key, value in self.experiment.to_run_config().items()
+                    if key in KEPT or key.startswith("field.")
+                },
                 "radius": own.radius, "space": _space_of(self.task),
                 **_siren_facts(self.task),
             },
@@ -196,11 +202,11 @@ class Adapted:
         return {int(step): value for step, value in self.about["psnr"].items()}
 
     def render(self, size: int, frames: int = 0) -> Tensor:
-        """A picture ``[size, size, channels]``, a clip ``[frames, size, size, channels]`` or a
-        turntable ``[frames, size, size, 3]``, in [0, 1].
+        """A picture ``[H, W, channels]``, a clip ``[frames, H, W, channels]`` or a turntable
+        ``[frames, size, size, 3]``, in [0, 1].
 
         Args:
-            size: pixels per side.
+            size: pixels of the longer side; the other one follows from what was fitted.
             frames: of a clip (0: as many as it was fitted to) or turntable (0: 48).
 
         Raises:
@@ -210,9 +216,11 @@ class Adapted:
             raise InputError("--size", size, f"sides are 1 to {MOST} pixels", "correct it")
         if isinstance(self.task, NerfTask):
             return self._turned(size, frames or TURN)
-        shape: tuple[int, ...] = (size, size)
+        high, wide = (int(side) for side in self.about["shape"][-3:-1])
+        sides = (round(size * high / max(high, wide)), round(size * wide / max(high, wide)))
+        shape: tuple[int, ...] = (max(1, sides[0]), max(1, sides[1]))
         if isinstance(self.task, VideoTask):
-            shape = (frames or int(self.about["shape"][0]), size, size)
+            shape = (frames or int(self.about["shape"][0]), *shape)
         elif frames:
             raise InputError("--frames", frames, "a picture has none", "leave it out")
         lattice = Lattice(shape)
@@ -234,6 +242,10 @@ class Adapted:
         """Write a safetensors file: the network's layers by name, and ``about`` as its metadata."""
         from safetensors.torch import save_file
 
+        if not Path(path).resolve().parent.is_dir():
+            raise InputError(
+                "path", str(path), "no such folder", "name a file in one that is there"
+            )
         named = {
             name: part.clone().contiguous()
             for name, part in self.task.layout.unflatten(self.params.cpu()).items()
@@ -258,21 +270,31 @@ class Adapted:
                 "field", str(path), f"cannot be read ({error})",
                 "name a file that fedapp adapt wrote",
             ) from error  # fmt: skip
-        if about.get("format") != FORMAT:
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise InputError(
                 "field",
                 str(path),
                 "is no field of this program",
                 "name one that fedapp adapt wrote",
             )
-        task = _renderer(about)
+        task = _renderer(about, str(path))
+        shapes = {name: list(shape) for name, shape, _ in task.layout.entries}
+        if {name: list(part.shape) for name, part in named.items()} != shapes:
+            raise InputError("field", str(path), "holds other layers than it says", "make it anew")
         return cls(task, task.layout.flatten(named), about)
 
 
-def _renderer(about: Mapping[str, Any]) -> FieldTask:
+def _renderer(about: Mapping[str, Any], path: str) -> FieldTask:
     """A task without the run's data: with bundled ones, of which nothing is read."""
-    config = known_keys() | about["config"] | {"data.path": "", "data.layout": "auto"}
-    task = Pieces(Experiment.from_run_config(config)).task
+    told = about.get("config")
+    kept = {
+        key: value
+        for key, value in (told.items() if isinstance(told, dict) else ())
+        if key in KEPT or key.startswith("field.")
+    }
+    if kept.get("task") not in TASKS:
+        raise InputError("field", path, "says not what it is a field of", "make it anew")
+    task = Pieces(Experiment.from_run_config(known_keys() | kept)).task
     assert isinstance(task, FieldTask)
     if about.get("space"):
         from dataclasses import replace

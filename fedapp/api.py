@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import InputError
+
 if TYPE_CHECKING:
     from fedapp.adapted import Adapted
 
@@ -62,6 +64,9 @@ class Learned:
         """
         from tasks.own import own
 
+        if steps < 1 or (rate is not None and not 0 < rate < 1e6) or pixels < 0 or pixels == 1:
+            asked = f"steps {steps}, rate {rate}, pixels {pixels}"
+            raise InputError("adapt", asked, "out of range", "steps from 1, a rate above 0")
         settings = self._start.experiment.data
         if pixels:
             settings = settings.model_copy(update={"size": pixels})

@@ -150,7 +150,8 @@ def curves(folders: Sequence[RunFolder]) -> list[str]:
                 means = [sum(points[r]) / len(points[r]) for r in rounds]
                 colour = PALETTE[index % len(PALETTE)]
                 style = "-" if index < len(PALETTE) else "--"
-                axes.plot(rounds, means, f"o{style}", ms=3, lw=1.6, color=colour, label=label)
+                told = label.replace("$", r"\$")  # or matplotlib reads formulas in a folder's name
+                axes.plot(rounds, means, f"o{style}", ms=3, lw=1.6, color=colour, label=told)
             axes.set_xlabel("round")
             axes.set_title(title, fontsize=10)
             legend(axes)

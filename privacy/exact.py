@@ -23,7 +23,7 @@ with a dither whose law does not depend on fractions (:func:`privacy.ring.add_di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from privacy.ring import DITHER_ROOM, levels
 from strategies.learner import WholeFit
@@ -148,23 +148,36 @@ def largest_gradient(task: Trainable, model: Tensor) -> float:
     return linearised(task, model).bound
 
 
-def objection(task: Trainable, model: Tensor, learner: LearnerSettings, clips: Bounds) -> str:
+class Stepping(Protocol):
+    """Whatever takes the step: its own size, and no other setting that is called so."""
+
+    outer_rate: float
+
+
+def objection(task: Trainable, model: Tensor, step: Stepping, clips: Bounds) -> str:
     """Reason not to train from ``model [P]`` in the provable mode; empty if there is none. No
-    data are read."""
+    data are read.
+
+    Args:
+        task: whose model it is.
+        model: as it was received.
+        step: the very learner that will step from it.
+        clips: of the very sum that it will be in.
+    """
     import torch
 
     if not bool(torch.isfinite(model).all()):
         return "the model is not finite"
     _, _, bound, apart = linearised(task, model)
     limits = {"learner.outer-clip": (bound, clips.gradient or float("inf"))}
-    limits["privacy.clip-norm"] = (learner.outer_rate * bound, clips.update)
+    limits["privacy.clip-norm"] = (step.outer_rate * bound, clips.update)
     for name, (reached, limit) in limits.items():
         if not reached <= limit:
             return (
                 f"at this model a picture may reach {reached:.3g} and {name} = {limit:g} would act "
                 "on it: the sum would be one of clipped updates"
             )
-    differ = clips.clients * learner.outer_rate * apart / clips.level
+    differ = clips.clients * step.outer_rate * apart / clips.level
     if not differ <= SHARE:
         return (
             f"at this model computers may differ by {differ:.2g} levels in what they make of "
@@ -201,7 +214,7 @@ class ExactStep(WholeFit):
         import torch
 
         # once more, where it counts: whoever calls this without having asked gets no update
-        if reason := objection(task, received.model, settings, self.clips):
+        if reason := objection(task, received.model, self, self.clips):
             raise ArithmeticError(reason)
         values, jacobian, _, _ = linearised(task, received.model)
         pictures = torch.stack([data.signals[0].support.values.flatten() for data in cohort])

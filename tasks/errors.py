@@ -31,6 +31,10 @@ class InputError(FedappError):
         self.remedy = remedy
         super().__init__(f"{key} = {value!r}: {reason}" + (f"\n  → {remedy}" if remedy else ""))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
+        """From one process to another it goes by its four parts, not by its text."""
+        return type(self), (self.key, self.value, self.reason, self.remedy)
+
 
 class StoppedError(FedappError):
     """The run stopped before its last round; everything computed so far is on disk."""

@@ -95,7 +95,7 @@ def _asked_first(
     def ask(model: Tensor) -> Tensor | None:
         nonlocal asked, refused
         asked += 1
-        if objection(training.task, model, experiment.learner, clips):
+        if objection(training.task, model, training.learner, clips):
             refused += 1
             return None
         values, jacobian, _, _ = linearised(training.task, model)

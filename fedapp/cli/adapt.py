@@ -13,6 +13,7 @@ from tasks.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+ForceOption = Annotated[bool, typer.Option("--force", help="write over what is there")]
 PICTURE, FILM = (".png", ".jpg", ".jpeg"), ".gif"
 FPS = 12
 
@@ -30,16 +31,19 @@ def adapt(
         Path | None, typer.Option(help="safetensors file to write; default: own.safetensors")
     ] = None,
     pixels: Annotated[
-        int, typer.Option(min=0, max=2048, help="per side, of yours; default: the run's")
+        int, typer.Option(min=0, max=2048, help="per side, of yours; 0: as the run's")
     ] = 0,
     steps: Annotated[int, typer.Option(min=1, max=100_000, help="of test-time optimisation")] = 64,
     rate: Annotated[
         float | None,
         typer.Option(help="step size; default: of evaluation.rates, see the docs"),
     ] = None,
-    render: Annotated[int, typer.Option(min=0, help="also render, so many pixels per side")] = 0,
+    render: Annotated[
+        int, typer.Option(min=0, max=4096, help="also render, so many pixels per side")
+    ] = 0,
+    force: ForceOption = False,
     method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
-    seed: Annotated[int, typer.Option(help="default: the first")] = -1,
+    seed: Annotated[int, typer.Option(min=-1, help="-1: the first")] = -1,
     target: JsonOption = "",
 ) -> None:
     """Fit a run's meta-learner to your own picture, clip or object, on this machine, and keep the
@@ -59,11 +63,13 @@ def adapt(
             f"a run of task {start.experiment.task} is adapted to {option[2:]}",
             f"give {option}, alone",
         )  # fmt: skip
-    file = _writable(out or Path("own.safetensors"), (".safetensors",))
-    shown = _writable(_beside(file, start.experiment.task, render), ()) if render else None
+    file = _writable(out or Path("own.safetensors"), (".safetensors",), force)
+    shown = _writable(_beside(file, start.experiment.task, render), (), force) if render else None
     for written in filter(None, (file, shown)):
         if written.resolve() == named[option].expanduser().resolve():
             raise InputError("--out", str(written), "is your own data", "name another file")
+    if pixels == 1:
+        raise InputError("--pixels", 1, "one pixel is no picture", "2 or more, or leave it out")
     if rate is not None and not 0 < rate < 1e6:
         raise InputError("--rate", rate, "no step size", "a positive number, such as 0.01")
     data = start.experiment.data
@@ -92,15 +98,16 @@ def adapt(
 def render(
     path: Annotated[Path, typer.Argument(help="a field that fedapp adapt wrote")],
     out: Annotated[Path, typer.Option(help="picture (.png, .jpg), or .gif of a clip or turntable")],
-    size: Annotated[int, typer.Option(min=1, help="pixels per side")] = 512,
+    size: Annotated[int, typer.Option(min=1, max=4096, help="pixels of the longer side")] = 512,
     frames: Annotated[int, typer.Option(min=0, help="of a clip or turntable; 0: its own")] = 0,
+    force: ForceOption = False,
     target: JsonOption = "",
 ) -> None:
     """Render an adapted field at any size, without the run it came from."""
     from fedapp.adapted import Adapted
 
     found = Adapted.load(path)
-    file = _writable(out, PICTURE if found.about["task"] == "image" else (FILM,))
+    file = _writable(out, PICTURE if found.about["task"] == "image" else (FILM,), force)
     write(found.render(size, frames), file)
     console.print(f"rendered: {file}", **PLAIN)
     write_json(target, {"out": str(file), "size": size})
@@ -111,8 +118,8 @@ def _beside(file: Path, task: str, size: int) -> Path:
     return file.with_name(f"{file.stem}-{size}{'.png' if task == 'image' else FILM}")
 
 
-def _writable(file: Path, endings: tuple[str, ...]) -> Path:
-    """The file, if it can be written when the work is done."""
+def _writable(file: Path, endings: tuple[str, ...], force: bool) -> Path:
+    """The file, if it can be written when the work is done, and takes nothing's place unasked."""
     import os
 
     if endings and file.suffix.lower() not in endings:
@@ -123,6 +130,10 @@ def _writable(file: Path, endings: tuple[str, ...]) -> Path:
     if not folder.is_dir() or file.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(
             "--out", str(file), "cannot be written", "name a file in a folder of yours"
+        )
+    if file.expanduser().exists() and not force:
+        raise InputError(
+            "--out", str(file), "is there already", "name another file, or add --force"
         )
     return file.expanduser()
 

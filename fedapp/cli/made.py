@@ -23,7 +23,12 @@ def made(
         raise InputError("layout", layout, "nothing is made in it", nearest(layout, LAYOUTS))
     if out.exists() or not out.resolve().parent.is_dir():
         raise InputError("out", str(out), "not a new folder in one that is there", "name another")
-    out.mkdir()
+    try:
+        out.mkdir()
+    except OSError as error:
+        raise InputError(
+            "out", str(out), f"cannot be made ({error.strerror})", "name another"
+        ) from None
     writer(layout)(out, holders)
     files = sum(1 for path in out.rglob("*") if path.is_file())
     console.print(f"{files} files of {holders} holders in {out}", **PLAIN)

@@ -43,8 +43,8 @@ def compare(
     from fedapp.compared import cells, differences, names, page_of, rows_of
     from fedapp.store.runfolder import RunFolder
 
-    if out is not None and not out.resolve().parent.is_dir():
-        raise InputError("--out", str(out), "no such folder", "name a file in one that is there")
+    if out is not None and (not out.resolve().parent.is_dir() or out.exists()):
+        raise InputError("--out", str(out), "not a new file in a folder that is there", "another")
     folders = [RunFolder.open(path.resolve()) for path in paths]
     rows = rows_of(folders)
     head, body = cells(rows)

@@ -124,6 +124,7 @@ def _refuse_unprovable(
     wanted: list[tuple[str, Any, Any, str]] = [
         ("learner.outer-steps", learner.outer_steps, 1, "second moments leak from more steps"),
         ("learner.steps-by-examples", learner.steps_by_examples, False, "one step is one step"),
+        ("learner.outer-rates", learner.outer_rates, "", "one step size is bounded, and taken"),
         ("learner.batch-size", learner.batch_size, 0, "a step is on all of a picture, in order"),
         ("privacy.max-examples", privacy.max_examples, 0, "all clients weigh the same"),
         ("privacy.adaptive-clip", privacy.adaptive_clip, False, "no clip may act, or tell"),

@@ -147,9 +147,10 @@ class SumsNode:
         before any data are read."""
         if clips is None:
             return
-        from privacy.exact import objection
+        from privacy.exact import ExactStep, objection
 
-        if reason := objection(trainer.task, received.model, trainer.settings, clips):
+        assert isinstance(trainer.learner, ExactStep), "what steps is what was asked about"
+        if reason := objection(trainer.task, received.model, trainer.learner, clips):
             raise RefusalError(reason)
 
     def _refuse_other_shapes(self, trainer: CohortTrainer, received: Broadcast) -> None:

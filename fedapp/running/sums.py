@@ -55,8 +55,9 @@ def _refuse_biting_clips(pieces: Pieces) -> None:
     clips = Bounds.of(
         experiment.learner.outer_clip, experiment.privacy.clip_norm, experiment.clients.total
     )
-    for seed in experiment.seed_list:
-        if reason := objection(pieces.task, pieces.task.init(seed), experiment.learner, clips):
+    for method, seed in pieces.arms:
+        step = pieces.learner(method)
+        if reason := objection(pieces.task, pieces.task.init(seed), step, clips):
             raise InputError(
                 "privacy.exact",
                 True,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedapp.config.recipes import written
+from fedapp.config.experiment import Experiment, known_keys
+from fedapp.config.recipes import read_recipe, written
 from fedapp.store.runfolder import FINISHED, RunFolder
 from tasks.errors import InputError
 
@@ -31,7 +32,13 @@ def kept_run(recipe: str, changes: Mapping[str, Any], folder: Path) -> RunFolder
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     place, console = RunFolder(folder), Console(quiet=True)
-    stale = [key for key, value in changes.items() if place.config and place.config[key] != value]
+    values = known_keys() | read_recipe(recipe) | dict(changes) | {"run-dir": str(folder)}
+    wanted = Experiment.from_run_config(values).to_run_config()
+    stale = [
+        key
+        for key, value in wanted.items()  # all of it: a recipe may have been edited meanwhile
+        if place.config and key != "run-dir" and place.config.get(key, value) != value
+    ]
     if stale:
         raise InputError(
             "--folder",

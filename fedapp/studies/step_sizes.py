@@ -31,7 +31,7 @@ from fedapp.config.recipes import read_overrides, read_recipe
 from fedapp.results import summarise
 from fedapp.studies.kept_run import QUIET, kept_run
 from strategies.learner import Learner
-from tasks.errors import InputError
+from tasks.errors import InputError, StoppedError
 
 RATES = (0.0003, 0.0007, 0.0015, 0.003, 0.006, 0.012)
 CLOSE = 1.0  # dB, as where a report says that a method does not adapt
@@ -112,7 +112,10 @@ def tried(recipe: str, changes: dict[str, Any], job: tuple[str, float], folder: 
     method, rate = job
     wanted = changes | {"methods": method, "learner.outer-rates": f"{method}={rate:g}"} | QUIET
     slug = "".join(c if c.isalnum() else "-" for c in f"{recipe}-{method}-{rate:g}")
-    place = kept_run(recipe, wanted, folder / slug)
+    try:
+        place = kept_run(recipe, wanted, folder / slug)
+    except StoppedError:  # no round counted: a step size that blew up, and not a candidate
+        return Candidate(method, rate)
     return scored(summarise(place)["methods"][method], method, rate)
 
 

@@ -352,7 +352,7 @@ def test_a_spoilt_sum_holds_nothing_of_the_others(
         run(nodes=NODES, **{**SECAGG, "rounds": 1})
     spoilt = added.pop(2)
     for bit in range(32):
-        assert 0.4 < ((spoilt >> np.uint32(bit)) & np.uint32(1)).mean() < 0.6, bit
+        assert 0.25 < ((spoilt >> np.uint32(bit)) & np.uint32(1)).mean() < 0.75, bit
     assert spoilt[-4:].any()  # the check block too: nobody may take the sum for a sound one
     for sound in added.values():  # of the others: near zero on the ring, and zeros to check by
         assert np.abs(sound.view(np.int32)[:-4] / 2**31).mean() < 0.1 and not sound[-4:].any()

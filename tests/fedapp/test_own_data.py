@@ -68,8 +68,57 @@ def test_a_picture_of_ones_own_is_fitted_rendered_and_taken_away(
     signal = own(start.task, start.experiment.data, mine).signal
     side = signal.shape[0]
     assert psnr(kept.render(side), signal.truth) == pytest.approx(told["psnr"]["64"], abs=1e-3)
-    again = CLI.invoke(app, ["render", str(out), "--out", str(tmp_path / "b.png"), "--size", "40"])
-    assert again.exit_code == 0 and Image.open(tmp_path / "b.png").size == (40, 40)
+    small = ["render", str(out), "--out", str(tmp_path / "b.png"), "--size", "40"]
+    assert CLI.invoke(app, small).exit_code == 0
+    assert Image.open(tmp_path / "b.png").size == (40, 40)
+    # nothing that is there is written over unasked
+    for command in (small, ["render", str(out), "--out", str(mine)]):
+        before = Path(command[3]).read_bytes()
+        with pytest.raises(InputError, match="there already"):
+            CLI.invoke(app, command, catch_exceptions=False)
+        assert Path(command[3]).read_bytes() == before
+    assert CLI.invoke(app, [*small, "--force"]).exit_code == 0
+    # and a field tells nothing of where it was made
+    assert str(tmp_path).encode() not in out.read_bytes()
+
+
+def test_a_field_from_elsewhere_imports_nothing_and_names_what_is_wrong(
+    trained: RunFolder, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    fedapp.load(trained.path).adapt(photograph(tmp_path / "me.png"), steps=1).save(
+        tmp_path / "good.safetensors"
+    )
+    with safe_open(str(tmp_path / "good.safetensors"), "pt") as file:
+        about = json.loads(file.metadata()["about"])
+        layers = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    lies: list[Any] = [
+        {**about, "config": {**about["config"], "task": "evil:Task"}},
+        {key: value for key, value in about.items() if key != "config"},
+        [about],
+        {**about, "config": {**about["config"], "field.width": 7}},
+    ]
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        for lie in lies:
+            save_file(layers, str(tmp_path / "bad.safetensors"), {"about": json.dumps(lie)})
+            with pytest.raises(InputError) as refused:
+                fedapp.field(tmp_path / "bad.safetensors")
+            assert refused.value.key == "field"
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_a_picture_keeps_its_proportions(run: Run, tmp_path: Path) -> None:
+    tall = tmp_path / "tall.png"
+    Image.new("RGB", (10, 30), (90, 10, 200)).save(tall)
+    folder = run(**{"methods": "maml", "data.channels": 3})
+    start = Start.of(folder)
+    data = start.experiment.data.model_copy(update={"size": 0})
+    assert start.adapt(own(start.task, data, tall), [1]).render(60).shape == (60, 20, 3)
 
 
 def test_the_lines_of_the_docs_read_a_field_without_us(trained: RunFolder, tmp_path: Path) -> None:
@@ -161,7 +210,12 @@ def test_an_object_of_ones_own_becomes_a_turntable(run: Run, tmp_path: Path) -> 
         (["--picture", "me.png", "--rate", "-1"], "no step size"),
         (["--picture", "me.png", "--method", "reptile"], "it trained maml-0"),
         (["--picture", "."], "not a file"),
-        (["--picture", "me-8.png", "--out", "me.safetensors", "--render", "8"], "your own data"),
+        (
+            ["--picture", "me-8.png", "--out", "me.safetensors", "--render", "8", "--force"],
+            "your own data",
+        ),
+        (["--picture", "me.png", "--out", "me.safetensors", "--render", "8"], "there already"),
+        (["--picture", "me.png", "--pixels", "1"], "one pixel"),
     ],
 )
 def test_what_cannot_be_adapted_is_named_before_the_work(

@@ -14,7 +14,9 @@ from device_kit import Town
 from kit import NODES, PRIVATE
 
 from fedapp.store.runfolder import RunFolder
+from privacy.secagg.groups import GroupPin
 from privacy.secagg.identity import Policy
+from privacy.secagg.messages import RefusalError
 from tasks.errors import InputError, StoppedError
 
 Run = Callable[..., RunFolder]
@@ -69,6 +71,7 @@ def test_nodes_reckon_with_the_levels_of_their_sum(
 ) -> None:
     """Whatever number of clients the server says the run has."""
     from fedapp.node import sums
+    from privacy import exact
     from privacy.exact import Bounds
     from privacy.releases.lattice import LatticeRelease
 
@@ -84,13 +87,21 @@ def test_nodes_reckon_with_the_levels_of_their_sum(
         used.append(float(public["clip"]) / int(public["levels"]))
         return encode(self, contribution, public)
 
+    asked, objection = [], exact.objection
+
+    def questioned(task: Any, model: Any, step: Any, clips: Bounds) -> str:
+        asked.append(clips)
+        return objection(task, model, step, clips)
+
     monkeypatch.setattr(sums, "_trainer", noted)
     monkeypatch.setattr(LatticeRelease, "encode", rounded)
+    monkeypatch.setattr(exact, "objection", questioned)  # what nodes ask, before data and after
     town = Town(tmp_path, NODES, Policy(exact=True))
     lie = {**town.changes("secagg"), "clients.total": 1_000_000, "rounds": 1}
     folder = run(nodes=NODES, grid=town.grid(), **{**SECAGG, **PROVABLE, **lie})
     assert rounds(folder)[0]["clients"]["ok"] == NODES and len(used) == NODES
     assert {(clips.level, clips.clients) for clips in believed} == {(used[0], NODES)}
+    assert set(asked) == set(believed) and len(asked) == 2 * NODES
 
 
 def test_provable_sums_are_of_the_same_pictures_for_good(
@@ -116,7 +127,10 @@ def test_provable_sums_are_of_the_same_pictures_for_good(
     picture = bundled.private_picture
 
     def changed(client: int, size: int, channels: int) -> Any:
-        return picture(client + (100 if client == 2 else 0), size, channels)
+        found = picture(client, size, channels)
+        if client == 2:  # one pixel of it, the last
+            found.support.stored[-1] = 255 - found.support.stored[-1]
+        return found
 
     monkeypatch.setattr(bundled, "private_picture", changed)
     remembered = (sums._trainer, pieces_of)
@@ -127,3 +141,14 @@ def test_provable_sums_are_of_the_same_pictures_for_good(
         kept.cache_clear()
     assert after["clients"]["ok"] == 0
     assert any("pictures of clients [2]" in reason for reason in after["failures"].values())
+
+
+def test_each_of_a_nodes_clients_keeps_its_picture(tmp_path: Path) -> None:
+    pin = GroupPin(tmp_path)
+    pin.enter({"1": [1, 2]}, "a", 1, "pictures")
+    pin.same_pictures({1: "x", 2: "y"})
+    pin.same_pictures({2: "y"})
+    for changed in ({1: "x", 2: "z"}, {1: "z", 2: "y"}):
+        with pytest.raises(RefusalError, match="pictures of clients"):
+            pin.same_pictures(changed)
+    pin.same_pictures({1: "x", 2: "y"})

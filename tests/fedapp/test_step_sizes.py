@@ -160,3 +160,32 @@ def test_what_cannot_be_tuned_is_named(tmp_path: Path, arguments: list[str], key
             app, ["tune", *arguments, "--folder", str(tmp_path)], catch_exceptions=False
         )
     assert refused.value.key == key and refused.value.remedy
+
+
+def test_a_folder_of_other_runs_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    """Whatever differs: an edited recipe as much as an option."""
+    base = ["tune", "smoke", "-o", "methods=maml", "-o", "evaluation.rates=0.01",
+            "--rates", "0.01", "--folder", str(tmp_path)]  # fmt: skip
+    assert CliRunner().invoke(app, [*base, "-o", "rounds=1"]).exit_code == 0
+    with pytest.raises(InputError, match="another rounds"):
+        CliRunner().invoke(app, base, catch_exceptions=False)
+
+
+def test_a_step_size_that_blows_up_is_no_candidate_and_ends_nothing(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    done = CliRunner().invoke(
+        app,
+        ["tune", "smoke", "-o", "methods=maml", "-o", "rounds=1", "-o", "evaluation.rates=0.01",
+         "--rates", "0.01,100000", "--folder", str(tmp_path / "t"), "--json", str(told)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads(told.read_text(encoding="utf-8"))
+    assert found["chosen"] == {"maml": 0.01} and found["rows"][1]["psnr"] is None
+
+
+def test_errors_go_from_process_to_process_by_their_parts() -> None:
+    import pickle
+
+    error = InputError("a key", 3, "a reason", "a remedy")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) and (again.key, again.remedy) == ("a key", "a remedy")

@@ -202,6 +202,35 @@ def test_a_level_is_that_of_the_sum_whatever_the_run_says_it_is() -> None:
         assert levels == pytest.approx(apart, rel=0.1)
 
 
+def test_the_step_that_is_bounded_is_the_one_that_is_taken() -> None:
+    """By ``learner.outer-rate = 1e-9`` and a step size of the method's own, nodes bounded one step
+    and took another: five members of five stood alone, at 64 to 100 dB. The settings cannot say so
+    any more; nor does a trainer that has two step sizes take the larger one."""
+    experiment = configured(**{"learner.outer-rate": 1e-9, "learner.outer-clip": 0.0})
+    trainer = trainer_of(experiment, BRIGHT["spread"])
+    step: Any = trainer.learner
+    assert step.outer_rate == experiment.learner.outer_rate == 1e-9
+    step.outer_rate = 50.0
+    public = trainer.release.open(1, 1, 1, 1)
+    order = Assignment(1, 0, (0,), (0,), public)
+    result = trainer.run(Broadcast(task_of().init(0), {}, 1), order)
+    assert "privacy.clip-norm" in result.failures[0]
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.9, False), (1.1, True)])
+def test_two_hundredths_of_a_level_are_the_most_that_a_sum_may_differ_by(
+    monkeypatch: pytest.MonkeyPatch, share: float, refused: bool
+) -> None:
+    import privacy.exact as exact
+
+    task, learner = task_of(), configured().learner
+    clips = Bounds.of(9.0, CLIP, MEMBERS)
+    found = linearised(task, task.init(0))
+    apart = share * 0.02 * clips.level / MEMBERS / RATE
+    monkeypatch.setattr(exact, "linearised", lambda *_: found._replace(apart=apart))
+    assert bool(objection(task, task.init(0), learner, clips)) == refused
+
+
 def test_the_error_bound_is_the_recursion_of_its_docstring() -> None:
     """Written again, entry by entry: every term of it counts (at unit weights, where none is
     hidden by another)."""
@@ -313,6 +342,7 @@ def test_models_of_300_honest_rounds_are_never_refused() -> None:
         ({"learner.outer-steps": 2}, "learner.outer-steps"),
         ({"learner.batch-size": 64}, "learner.batch-size"),
         ({"learner.steps-by-examples": True}, "learner.steps-by-examples"),
+        ({"learner.outer-rates": "erm=0.5"}, "learner.outer-rates"),
         ({"data.alpha": 0.5}, "data.alpha"),
         ({"privacy.metrics": '{"loss": [0, 1]}'}, "privacy.metrics"),
         ({"methods": "maml"}, "methods"),

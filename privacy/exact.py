@@ -131,7 +131,12 @@ def linearised(task: Trainable, model: Tensor) -> Linearised:
     import torch
 
     kept = _Last.kept
-    if kept is not None and kept[0] is task and torch.equal(kept[1], model):
+    if (
+        kept is not None
+        and kept[0] is task
+        and kept[1].device == model.device
+        and torch.equal(kept[1], model)
+    ):
         return kept[2]
     values, jacobian = task.outputs(model.double())
     reach = torch.maximum(values.abs(), (1 - values).abs())
@@ -166,6 +171,8 @@ def objection(task: Trainable, model: Tensor, step: Stepping, clips: Bounds) -> 
     """
     import torch
 
+    if model.shape != (task.layout.size,) or model.dtype != torch.float32:
+        return "not one model of the task's size in single precision"
     if not bool(torch.isfinite(model).all()):
         return "the model is not finite"
     _, _, bound, apart = linearised(task, model)

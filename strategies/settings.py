@@ -97,7 +97,9 @@ class LearnerSettings(Settings):
     @property
     def rates(self) -> dict[str, float]:
         """Outer step sizes of methods that have their own."""
-        parts = [part.strip().rpartition("=") for part in self.outer_rates.split(",") if part]
+        parts = [
+            part.strip().rpartition("=") for part in self.outer_rates.split(",") if part.strip()
+        ]
         return {name: float(number) for name, _, number in parts}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from privacy.releases.lattice import LatticeRelease
 from privacy.secagg.identity import LEAST_HONEST, Policy
 from strategies.local.erm import Erm
 from strategies.release import Release
@@ -38,7 +39,8 @@ def refuse_exact(
         learners: the methods' classes, by name.
     """
     privacy, clients = experiment.privacy, experiment.clients
-    if privacy.exact and not (release.exact() and release.placement == "none"):
+    ours = getattr(release, "encode", None) is LatticeRelease.encode
+    if privacy.exact and not (release.exact() and release.placement == "none" and ours):
         raise InputError(
             "privacy.exact",
             True,
@@ -133,6 +135,10 @@ def _refuse_unprovable(
         ("data.alpha", data.alpha, 0.0, "a client holds one picture"),
         ("field.compiled", experiment.field.compiled, False, "the step is in double precision"),
     ]
+    if not data.size:
+        raise InputError(
+            "data.size", 0, "not with privacy.exact: pictures of one size are summed", "set it"
+        )
     for key, value, needed, reason in wanted:
         if value != needed:
             raise InputError(

@@ -163,10 +163,9 @@ class SumsNode:
         blank = torch.zeros(wanted)
         rule = trainer.rule
         extra = rule.broadcast(blank, rule.init(blank), received.round).extra
-        told = {"model": received.model, **received.extra}
-        shapes = {name: tuple(tensor.shape) for name, tensor in told.items()}
-        if shapes != dict.fromkeys(("model", *extra), wanted) or any(
-            tensor.dtype != torch.float32 for tensor in told.values()
+        told = [received.model, *received.extra.values()]
+        if set(received.extra) != set(extra) or any(
+            tuple(tensor.shape) != wanted or tensor.dtype != torch.float32 for tensor in told
         ):
             raise RefusalError(f"not a model of {wanted[0]} numbers as rule and task have it")
 

@@ -80,7 +80,7 @@ class SecureNode:
         )
         limits = (self.policy.epsilon_max, self.policy.delta)
         self.witness = Witness(folder / "ledger-seen.json", self.roster.server, *limits)
-        self.groups = GroupPin(folder)
+        self.groups = GroupPin(folder, self.roster.members)
         self.member = member
         self.config = config
         self.hosts = hosts

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from privacy.secagg.messages import RefusalError
 from tasks.atomic import PRIVATE, make_folder, write_json
+
+log = logging.getLogger("fedapp.groups")
 
 FILE = "exact-sums.json"
 Group = dict[str, list[int]]  # clients of each member, by its number
@@ -47,10 +51,13 @@ class GroupPin:
     Args:
         folder: the node's own. Whoever deletes ``FILE`` in it starts a new group: the difference
             between old sums and new ones is then for a server to see.
+        keys: public keys of the roster's members: another device under a member's number is
+            another member.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: Mapping[int, bytes] | None = None) -> None:
         self.file = folder / FILE
+        self.keys = keys or {}
 
     def objection(self, group: Group, about: str = "") -> str:
         """Reason not to enter a sum of this group; empty if there is none.
@@ -64,6 +71,9 @@ class GroupPin:
         if about and known and about != known:
             return f"this node's sums without noise are about {known}, this one is about {about}"
         if pinned in (None, group):
+            own, keys = self._keys(group), said.get("keys")
+            if keys not in (None, own):
+                return "a member of this node's sums without noise has another key than before"
             return ""
         gone, new = sorted(pinned.keys() - group.keys()), sorted(group.keys() - pinned.keys())
         what = f"without {', '.join(gone)}" if gone else f"with {', '.join(new)}" if new else ""
@@ -95,6 +105,7 @@ class GroupPin:
                     f"round {round} without noise was answered before; this node answers it once"
                 )
             said |= {"group": group, "about": about or said.get("about", "")}
+            said["keys"] = self._keys(group)
             write_json(self.file, {**said, "rounds": {**rounds, arm: round}}, PRIVATE)
 
     def same_pictures(self, digests: Mapping[int, str]) -> None:
@@ -112,11 +123,17 @@ class GroupPin:
             known = said.get("pictures", {})
             told = {str(client): digest for client, digest in digests.items()}
             if changed := [int(c) for c in told if known.get(c, told[c]) != told[c]]:
-                raise RefusalError(
-                    f"the pictures of clients {changed} are not those that this node's provable "
-                    "sums are of: the difference of two sums would be theirs"
+                log.warning("the pictures of clients %s are not those of earlier sums", changed)
+                raise RefusalError(  # whose is for the node's own log
+                    "the pictures here are not those that this node's provable sums are of: the "
+                    "difference of two sums would be of those that changed"
                 )
             write_json(self.file, {**said, "pictures": {**known, **told}}, PRIVATE)
+
+    def _keys(self, group: Group) -> str:
+        """Digest of the members' keys."""
+        named = [f"{member} {self.keys.get(int(member), b'').hex()}" for member in group]
+        return sha256("\n".join(named).encode()).hexdigest()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

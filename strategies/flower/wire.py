@@ -162,10 +162,13 @@ def unpack_order(content: RecordDict) -> tuple[Order, Broadcast]:
         config=str(config["config"]),
     )
     tensors = {name: from_array(array).clone() for name, array in arrays.items()}
-    extra = {
-        name.removeprefix("extra."): tensor for name, tensor in tensors.items() if name != "model"
-    }
-    return order, Broadcast(tensors["model"], extra, number)
+    model = tensors.pop("model")
+    # Nothing but extras beside the model, and none that is called like it: whoever looks at the
+    # model must look at the one that is trained
+    if any(not name.startswith("extra.") or name == "extra.model" for name in tensors):
+        raise ValueError("a broadcast of other arrays than a model and what its rule sends beside")
+    extra = {name.removeprefix("extra."): tensor for name, tensor in tensors.items()}
+    return order, Broadcast(model, extra, number)
 
 
 def pack_answer(result: CohortResult, order: Order) -> RecordDict:

@@ -140,7 +140,7 @@ def test_provable_sums_are_of_the_same_pictures_for_good(
     for kept in remembered:
         kept.cache_clear()
     assert after["clients"]["ok"] == 0
-    assert any("pictures of clients [2]" in reason for reason in after["failures"].values())
+    assert any("not those that this node" in reason for reason in after["failures"].values())
 
 
 def test_each_of_a_nodes_clients_keeps_its_picture(tmp_path: Path) -> None:
@@ -149,6 +149,53 @@ def test_each_of_a_nodes_clients_keeps_its_picture(tmp_path: Path) -> None:
     pin.same_pictures({1: "x", 2: "y"})
     pin.same_pictures({2: "y"})
     for changed in ({1: "x", 2: "z"}, {1: "z", 2: "y"}):
-        with pytest.raises(RefusalError, match="pictures of clients"):
+        with pytest.raises(RefusalError, match="not those that this node"):
             pin.same_pictures(changed)
     pin.same_pictures({1: "x", 2: "y"})
+
+
+def test_another_device_under_a_members_number_is_another_member(tmp_path: Path) -> None:
+    """It has no memory of the old one's pictures: old and new sums would differ by the two."""
+    group = {"1": [1], "2": [2]}
+    GroupPin(tmp_path, {1: b"a", 2: b"b"}).enter(group, "a", 1)
+    GroupPin(tmp_path, {1: b"a", 2: b"b", 3: b"c"}).enter(group, "a", 2)
+    with pytest.raises(RefusalError, match="another key"):
+        GroupPin(tmp_path, {1: b"a", 2: b"x"}).enter(group, "a", 3)
+
+
+@pytest.mark.parametrize("name", ["extra.model", "model2", "extra.spare"])
+def test_nothing_stands_in_for_the_model_that_is_trained(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An honest vector under the name ``extra.model`` was looked at, and a matrix beside it
+    trained: pixel by pixel one member's picture came out (64 dB)."""
+    from privacy.flower import rounds as legs
+    from strategies.flower.wire import to_array
+
+    pack = legs.pack_broadcast
+
+    def crafted(received: Any) -> Any:
+        found = pack(received)
+        rows = torch.zeros(2, received.model.numel())
+        if name == "extra.model":
+            found[name], found["model"] = found["model"], to_array(rows)
+        else:
+            found[name] = to_array(received.model)
+        return found
+
+    monkeypatch.setattr(legs, "pack_broadcast", crafted)
+    with pytest.raises(StoppedError):
+        run(nodes=NODES, **{**SECAGG, **PROVABLE, "rounds": 1})
+
+
+def test_what_is_bounded_is_one_vector() -> None:
+    from exact_kit import configured, task_of
+
+    from privacy.exact import Bounds, objection
+
+    task, step = task_of(), configured().learner
+    model = task.init(0)
+    clips = Bounds.of(9.0, 0.5, 5)
+    assert objection(task, model, step, clips) == ""
+    for other in (model.double(), model[None], model.expand(64, -1), model[:-1]):
+        assert "not one model" in objection(task, other, step, clips)

@@ -223,6 +223,9 @@ def await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     )
 
 
+_await_health = await_health  # its name in earlier versions, which scripts outside know
+
+
 def _text(log: Path) -> str:
     """A log of other programs, in whatever encoding they wrote it."""
     return log.read_bytes().decode("utf-8", errors="replace")

@@ -7,6 +7,7 @@ to standard error.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,12 @@ def entry() -> None:
         signal.SIGHUP,
     ):  # as ^C: what was started is ended, what was computed is kept
         signal.signal(ending, _end)
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a locale may lack our letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(standalone_mode=True)
     except FedappError as error:

@@ -106,3 +106,15 @@ def test_answers_are_on_standard_output() -> None:
     done = CLI.invoke(app, ["list", "keys"])
     lines = done.stdout.splitlines()
     assert len(lines) > 100 and any(line.startswith("learner.outer-rates\t") for line in lines)
+
+
+def test_answers_come_in_a_locale_without_our_letters() -> None:
+    import os
+    import subprocess
+    import sys
+
+    told = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "fedapp.cli.main", "list", "recipes"]
+    done = subprocess.run(command, env=told, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"quickstart\t" in done.stdout

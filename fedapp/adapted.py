@@ -175,7 +175,7 @@ def _space_of(task: FieldTask) -> list[float] | None:
 
 
 def _siren_facts(task: FieldTask) -> dict[str, Any]:
-    """What a few lines of torch need to read a SIREN."""
+    """Facts that a few lines of torch need to read a SIREN."""
     if not isinstance(task.field, Siren):
         return {}
     return {"omega": task.field.omega, "widths": list(task.field.widths)}

@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Learned:
-    """What a run taught: a start for one's own data."""
+    """The shared model of a run: a start for one's own data."""
 
     def __init__(self, path: Path, method: str, seed: int) -> None:
         from fedapp.adapted import Start

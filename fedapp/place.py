@@ -1,4 +1,4 @@
-"""Where the checkout lies, and which version of it this is."""
+"""Place and version of this checkout."""
 
 from pathlib import Path
 

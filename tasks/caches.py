@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again: small backbones, fitted heads of made-up people.
+"""Caches of what can be made again: small backbones, fitted heads of made-up people.
 
 ``$FEDAPP_CACHE``, else ``$XDG_CACHE_HOME/fedapp``, else ``~/.cache/fedapp``.
 """

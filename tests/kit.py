@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fedapp.contract.play import LEARNER, MemoryInRam, Reliable, Rounds, distance
+from fedapp.store.runfolder import RunFolder
 
 __all__ = ["LEARNER", "MemoryInRam", "Reliable", "Rounds", "distance"]
 
@@ -22,6 +23,16 @@ PRIVATE = {
     "rounds": 2,
     "rules.server-clip": 0.0,
 }
+SECAGG: dict[str, Any] = {**PRIVATE, "release": "secagg", "privacy.clip-norm": 10.0}
+PROVABLE: dict[str, Any] = {
+    "methods": "erm", "privacy.exact": True, "learner.batch-size": 0, "learner.outer-clip": 9.0,
+    "data.channels": 1,
+}  # fmt: skip
+
+
+def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The events of a run's rounds."""
+    return [event for event in folder.events() if event["event"] == "round"]
 
 
 def told_round(number: int, **values: Any) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def check(
 
 
 def _about(held: Any) -> dict[str, Any]:
-    """How many signals of which shape, where data are signals."""
+    """Number and shapes of signals, where data are signals."""
     signals = getattr(held, "signals", None)
     if signals is None:
         return {}

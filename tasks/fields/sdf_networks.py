@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,7 +109,7 @@ def encoded(places: Tensor) -> Tensor:
     return torch.cat([places, *waves], 1)
 
 
-class _Network:
+class _Network(ABC):
     """What both have in common: one vector of parameters, whatever the resolution."""
 
     def refined(self, field: Tensor, side: int) -> Tensor:
@@ -117,9 +118,9 @@ class _Network:
     def ready(self, field: Tensor, side: int) -> NetworkVolume:
         return NetworkVolume(self, field, side)
 
+    @abstractmethod
     def values(self, field: Tensor, points: Tensor, side: int) -> Tensor:
         """``points [P, 3] -> [P, 1 + F]``: distances in head heights, and features."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

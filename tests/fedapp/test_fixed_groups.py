@@ -18,7 +18,7 @@ from device_kit import Town
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import NODES, PRIVATE
+from kit import NODES, PROVABLE, SECAGG, rounds_of
 from safetensors.torch import load_file
 
 from fedapp.store.checkpoint import list_checkpoints
@@ -31,15 +31,6 @@ from strategies.types import Broadcast
 from tasks.errors import InputError, StoppedError, UnusableDataError
 
 Run = Callable[..., RunFolder]
-PROVABLE: dict[str, Any] = {
-    "methods": "erm", "privacy.exact": True, "learner.batch-size": 0, "learner.outer-clip": 9.0,
-    "data.channels": 1,
-}  # fmt: skip
-SECAGG: dict[str, Any] = {**PRIVATE, "release": "secagg", "privacy.clip-norm": 10.0}
-
-
-def rounds(folder: RunFolder) -> list[dict[str, Any]]:
-    return [event for event in folder.events() if event["event"] == "round"]
 
 
 def model(folder: RunFolder) -> torch.Tensor:
@@ -80,7 +71,7 @@ def test_one_missing_node_costs_one_groups_round(run: Run) -> None:
     grid = without("train.masked", {1}, {2})
     changes = {"rounds": 3, "privacy.group-size": 5, "clients.total": 10, "runtime.timeout": 2.0}
     folder = run(nodes=10, grid=grid, **{**SECAGG, **changes})
-    first, second, third = rounds(folder)
+    first, second, third = rounds_of(folder)
     assert [event["clients"]["ok"] for event in (first, second, third)] == [10, 5, 10]
     assert list(second["groups_skipped"]) == ["0"] and second["skipped"] is None
     assert set(second["failures"]) == {"0", "1", "2", "3", "4"}
@@ -198,7 +189,7 @@ def test_a_server_that_changes_members_or_repeats_a_round_gets_no_second_sum(
             return replies
 
     folder = run(nodes=NODES, grid=Counting, **SECAGG)
-    first, second = rounds(folder)
+    first, second = rounds_of(folder)
     assert first["clients"]["ok"] == NODES and asked["vectors"] == NODES
     assert second["clients"]["ok"] == 0 and second["skipped"]
     told = set(second["failures"].values())
@@ -226,9 +217,9 @@ def test_a_round_that_was_summed_before_a_kill_is_lost_and_not_summed_again(
     with pytest.raises(KeyboardInterrupt):
         run(nodes=NODES, **changes)
     folder = run(nodes=NODES, **changes, resume=True)
-    again = [event for event in rounds(folder) if event["round"] == 2][-1]
+    again = [event for event in rounds_of(folder) if event["round"] == 2][-1]
     assert again["skipped"] and "answered before" in json.dumps(again["failures"])
-    assert rounds(folder)[-1]["clients"]["ok"] == NODES
+    assert rounds_of(folder)[-1]["clients"]["ok"] == NODES
 
 
 @pytest.mark.parametrize("shape", ["a model for each client", "double precision", "something else"])
@@ -312,7 +303,7 @@ def test_real_nodes_keep_to_their_own_limits(run: Run, tmp_path: Path) -> None:
         shutil.copytree(town.folder / "populations", place / "populations")
         values = {**SECAGG, **town.changes("secagg"), "rounds": 1, **changes}
         values["run-dir"] = str(place / "run")
-        return rounds(run(nodes=NODES, grid=town.grid(), **values))
+        return rounds_of(run(nodes=NODES, grid=town.grid(), **values))
 
     with pytest.raises(StoppedError, match="the provable mode alone"):
         go("weaker")
@@ -384,6 +375,6 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(run: Run, tmp_path: Path) 
             nodes=NODES, **changes, resume=True,
             **{"run-dir": str(again), "runtime.chunk": chunk},
         )  # fmt: skip
-        assert [e["round"] for e in rounds(folder)] == [1, 2, 3]
+        assert [e["round"] for e in rounds_of(folder)] == [1, 2, 3]
         apart = float((model(whole) - model(folder)).abs().max())
         assert apart < 10.0 / 2**27 * 16, apart

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from device_kit import Town
-from kit import NODES, PRIVATE
+from kit import NODES, PROVABLE, SECAGG, rounds_of
 
 from fedapp.store.runfolder import RunFolder
 from privacy.secagg.groups import GroupPin
@@ -20,15 +20,6 @@ from privacy.secagg.messages import RefusalError
 from tasks.errors import InputError, StoppedError
 
 Run = Callable[..., RunFolder]
-PROVABLE: dict[str, Any] = {
-    "methods": "erm", "privacy.exact": True, "learner.batch-size": 0, "learner.outer-clip": 9.0,
-    "data.channels": 1,
-}  # fmt: skip
-SECAGG: dict[str, Any] = {**PRIVATE, "release": "secagg", "privacy.clip-norm": 10.0}
-
-
-def rounds(folder: RunFolder) -> list[dict[str, Any]]:
-    return [event for event in folder.events() if event["event"] == "round"]
 
 
 def test_a_model_at_which_a_clip_could_act_is_refused_before_data_are_read(
@@ -61,7 +52,7 @@ def test_a_model_at_which_a_clip_could_act_is_refused_before_data_are_read(
         read.clear()
         with pytest.raises(StoppedError):
             run(nodes=NODES, **changes, **{"run-dir": str(tmp_path / "lying")})
-    (event,) = rounds(RunFolder(tmp_path / "lying"))
+    (event,) = rounds_of(RunFolder(tmp_path / "lying"))
     assert all("would act on it" in reason for reason in event["failures"].values())
     assert read == []
 
@@ -99,7 +90,7 @@ def test_nodes_reckon_with_the_levels_of_their_sum(
     town = Town(tmp_path, NODES, Policy(exact=True))
     lie = {**town.changes("secagg"), "clients.total": 1_000_000, "rounds": 1}
     folder = run(nodes=NODES, grid=town.grid(), **{**SECAGG, **PROVABLE, **lie})
-    assert rounds(folder)[0]["clients"]["ok"] == NODES and len(used) == NODES
+    assert rounds_of(folder)[0]["clients"]["ok"] == NODES and len(used) == NODES
     assert {(clips.level, clips.clients) for clips in believed} == {(used[0], NODES)}
     assert set(asked) == set(believed) and len(asked) == 2 * NODES
 
@@ -120,7 +111,7 @@ def test_provable_sums_are_of_the_same_pictures_for_good(
         folder = tmp_path / name
         with contextlib.suppress(StoppedError):
             run(nodes=NODES, grid=town.grid(), **{**SECAGG, **PROVABLE, **there})
-        return rounds(RunFolder(folder))[0]
+        return rounds_of(RunFolder(folder))[0]
 
     assert go("before")["clients"]["ok"] == NODES
     assert go("again")["clients"]["ok"] == NODES

@@ -19,6 +19,6 @@ LAYOUTS = {
 
 
 def writer(layout: str) -> Callable[[Path, int], None]:
-    """What writes a layout; the caller has seen to it that there is one."""
+    """The writer of a layout; the caller has seen to it that there is one."""
     found: Callable[[Path, int], None] = resolve(LAYOUTS[layout])
     return found

@@ -170,8 +170,9 @@ class Start:
 
 
 def _space_of(task: FieldTask) -> list[float] | None:
-    space = getattr(task.field, "space", None)
-    return None if space is None else [space.near, space.far, space.background]
+    if not isinstance(task, NerfTask):
+        return None
+    return [task.space.near, task.space.far, task.space.background]
 
 
 def _siren_facts(task: FieldTask) -> dict[str, Any]:
@@ -297,9 +298,6 @@ def _renderer(about: Mapping[str, Any], path: str) -> FieldTask:
     task = Pieces(Experiment.from_run_config(known_keys() | kept)).task
     assert isinstance(task, FieldTask)
     if about.get("space"):
-        from dataclasses import replace
-
-        near, far, background = about["space"]
-        space = replace(task.field.space, near=near, far=far, background=background)  # type: ignore[attr-defined]
-        task.field = replace(task.field, space=space)  # type: ignore[type-var]
+        assert isinstance(task, NerfTask)
+        task.in_space(*about["space"])
     return task

@@ -60,10 +60,13 @@ def hull_of(views: Views, chosen: torch.Tensor) -> Hull:
     return carve(masks[chosen], views.poses[chosen], views.focal, (views.far - views.near) / 2)
 
 
-def bounded(samples: Samples, hull: Hull, views: Views) -> Samples:
+def bounded(samples: Samples, hull: Hull | None, views: Views) -> Samples:
     """The samples with two more numbers per ray: bounds of the distances at which it may meet
-    something."""
-    reach = hull.reach(samples.inputs, views.near, views.far)
+    something, the object's near and far or (``hull``) closer ones."""
+    if hull is None:
+        reach = torch.tensor([views.near, views.far]).expand(len(samples.places), 2)
+    else:
+        reach = hull.reach(samples.inputs, views.near, views.far)
     assert isinstance(samples.places, PixelRays), "only rays are bounded"
     return replace(samples, places=replace(samples.places, reach=reach))
 
@@ -86,8 +89,11 @@ def dealt(views: Views, data: DataSettings) -> tuple[torch.Tensor, torch.Tensor]
     return order[:count], order[data.support_views : total]
 
 
-def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
-    """An object as rays; ``cut``: to the visual hull of its support views."""
+def signal_of(
+    views: Views, data: DataSettings, cut: bool = False, own_limits: bool = False
+) -> Signal:
+    """An object as rays; ``cut``: to the visual hull of its support views; ``own_limits``: to its
+    own near and far."""
     support, query = dealt(views, data)
     parts = [rays_of(views, support), rays_of(views, query)]
     if cut:
@@ -102,6 +108,8 @@ def signal_of(views: Views, data: DataSettings, cut: bool = False) -> Signal:
                 "around the origin, or masks and poses do not belong together",
                 "centre the scene, or set field.skip-empty to false",
             )
+    elif own_limits:
+        parts = [bounded(part, None, views) for part in parts]
     return Signal(
         views.name, parts[0], parts[1], (len(query), *views.images.shape[1:]), len(support)
     )
@@ -141,6 +149,23 @@ def pictured(number: int, data: DataSettings, poses: torch.Tensor) -> Views:
     return render(solid, poses, focal, side, side, NEAR, FAR, background=1.0, samples=4)
 
 
+def refuse_outside(views: Views, near: float, far: float, own_limits: bool) -> None:
+    """An object whose limits are not those of the run's space, or (``own_limits``) not within."""
+    if (views.near, views.far) == (near, far) or (
+        own_limits and near <= views.near and views.far <= far
+    ):
+        return
+    wider = (min(near, views.near), max(far, views.far))
+    raise InputError(
+        "data.path",
+        views.name,
+        f"near and far are {views.near:g} and {views.far:g}, and the run's space goes from "
+        f"{near:g} to {far:g}",
+        f"set data.near and data.far to {wider[0]:g} and {wider[1]:g} or wider, for all nodes: "
+        "objects then keep limits of their own",
+    )
+
+
 class NerfTask(FieldTask):
     """:class:`tasks.types.Task` for few-shot radiance fields."""
 
@@ -150,9 +175,25 @@ class NerfTask(FieldTask):
         if data.channels != 3:
             raise InputError("data.channels", data.channels, "radiance is RGB", "use 3")
         self.cut = shape.skip_empty
+        opaque = shape.last_sample == "opaque"
+        if opaque and (self.cut or data.near):
+            raise InputError(
+                "field.last-sample",
+                "opaque",
+                "rays with limits of their own leave strata out, and with them the last",
+                "use thin, or leave field.skip-empty, data.near and data.far as they are",
+            )
+        if bool(data.near) != bool(data.far) or data.near > data.far:
+            raise InputError(
+                "data.near, data.far",
+                (data.near, data.far),
+                "the space of a run needs both ends, the nearer one first",
+                "give both, or neither",
+            )
+        self.own_limits = bool(data.far)
         source, (near, far, background) = self._source(data)
         kept = HULL_SHARE if shape.skip_empty else 1.0
-        space = Space(near, far, shape.samples, background, kept)
+        self.space = space = Space(near, far, shape.samples, background, kept, opaque)
         field: Radiance | HashGrid
         if shape.encoding == "hash":
             if shape.compiled:
@@ -173,6 +214,12 @@ class NerfTask(FieldTask):
             super().__init__(field, derivatives, source, shape.samples, jitter=True)
         self.data = data
         self.evaluation = settings.evaluation
+
+    def in_space(self, near: float, far: float, background: float) -> None:
+        """Render through this space instead of the data's (a field that left its run)."""
+        assert isinstance(self.field, Radiance | HashGrid)
+        self.space = replace(self.space, near=near, far=far, background=background)
+        self.field = replace(self.field, space=self.space)
 
     def check(self, clients: int) -> None:
         if not self.evaluation.batch_size:
@@ -195,26 +242,26 @@ class NerfTask(FieldTask):
                     "data.size", 0, "ray-cast objects have no native size", "set it to 32 or so"
                 )
             made = Procedural(data, lambda n: signal_of(procedural(n, data), data, self.cut))
+            if data.near:
+                raise InputError(
+                    "data.near",
+                    data.near,
+                    f"made objects lie between {NEAR:g} and {FAR:g}",
+                    "leave data.near and data.far out, or give data.path",
+                )
             return made, (NEAR, FAR, 1.0)
         wanted = data.support_views + data.query_views
 
         source = DatasetFolder(data, "views", lambda *which: load(*which))
         first = source.layout.load_views(source.holders[0].items[0], data.size, 1)
-        bounds = (first.near, first.far, first.background)
+        near, far = (data.near, data.far) if self.own_limits else (first.near, first.far)
 
         def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
             views = layout.load_views(holder.items[item], data.size, wanted)
-            if (views.near, views.far, views.background) != bounds:
-                raise InputError(
-                    "data.path",
-                    views.name,
-                    f"near and far are {views.near:g} and {views.far:g}, those of "
-                    f"{first.name} {first.near:g} and {first.far:g}",
-                    "give all objects the same near and far",
-                )
-            return signal_of(views, data, self.cut)
+            refuse_outside(views, near, far, self.own_limits)
+            return signal_of(views, data, self.cut, self.own_limits)
 
-        return source, bounds
+        return source, (near, far, first.background)
 
     def evaluate(self, model: torch.Tensor, settings: EvaluationSettings, tune: bool) -> Evaluation:
         """As for any field, and (``tune``) a turntable of the first held-out object before and

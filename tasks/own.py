@@ -11,7 +11,7 @@ from tasks.data.layouts.clips import FILMS, Clips
 from tasks.data.layouts.reading import pictures_in
 from tasks.errors import InputError
 from tasks.fitting import FieldTask
-from tasks.nerf import RADIUS, NerfTask, signal_of
+from tasks.nerf import RADIUS, NerfTask, refuse_outside, signal_of
 from tasks.settings import DataSettings
 from tasks.signals import Signal, sampled
 from tasks.video import VideoTask
@@ -70,18 +70,18 @@ def _views(task: NerfTask, data: DataSettings, path: Path) -> Own:
         )  # fmt: skip
     item = layout.holders(path)[0].items[0]
     views = layout.load_views(item, data.size)
-    space = task.field.space  # type: ignore[attr-defined]
-    if (views.near, views.far, views.background) != (space.near, space.far, space.background):
+    space = task.space
+    if views.background != space.background:
         raise InputError(
             "own data", str(path),
-            f"from {views.near:g} to {views.far:g} before {views.background:g}, and the run's "
-            f"space goes from {space.near:g} to {space.far:g} before {space.background:g}",
-            "scale the cameras and write near and far into the json",
+            f"its background is {views.background:g}, and the run's {space.background:g}",
+            "choose a run whose data have this background",
         )  # fmt: skip
+    refuse_outside(views, space.near, space.far, task.own_limits)
     judged = max(1, len(views.images) // SHARE)
     dealt = data.model_copy(
         update={"support_views": max(1, len(views.images) - judged), "query_views": judged,
                 "views_alpha": 0.0}
     )  # fmt: skip
     radius = float(views.poses[:, :3, 3].norm(dim=1).mean())
-    return Own(signal_of(views, dealt, task.cut), radius)
+    return Own(signal_of(views, dealt, task.cut, task.own_limits), radius)

@@ -118,6 +118,12 @@ class DataSettings(Settings):
     shape: Literal["cars", "heads", "people"] = Field(
         "cars", description="nerf: which procedural objects"
     )
+    near: float = Field(
+        0.0, ge=0, description="nerf: where the space of a run begins; 0: as its first object says"
+    )
+    far: float = Field(
+        0.0, ge=0, description="nerf: where it ends; objects keep limits of their own within"
+    )
     support_views: int = Field(4, ge=1, le=10_000, description="nerf: views a field is adapted on")
     query_views: int = Field(4, ge=1, le=10_000, description="nerf: other views it is judged on")
     views_alpha: float = Field(
@@ -174,6 +180,11 @@ class FieldSettings(Settings):
     frequencies: int = Field(20, ge=1, le=64, description="nerf: Fourier frequencies an axis")
     max_frequency: float = Field(8.0, ge=0, le=16, description="nerf: log2 of the highest one")
     samples: int = Field(32, ge=2, le=1024, description="nerf: samples along a ray")
+    last_sample: Literal["thin", "opaque"] = Field(
+        "thin",
+        description="nerf: the last sample of a ray is as thin as the others, or stands for all "
+        "behind it (FedMeNF's release): then no background is composited",
+    )
     compiled: bool = Field(
         False, description="machine code for each size of batch: needs a C++ compiler"
     )

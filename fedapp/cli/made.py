@@ -16,6 +16,14 @@ def made(
     layout: Annotated[str, typer.Argument(help="petface or golfdb")],
     out: Annotated[Path, typer.Argument(help="a new folder")],
     holders: Annotated[int, typer.Option(min=1, max=10_000, help="animals or players")] = 56,
+    first: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            help="number of the first one: others than\n        those of another folder",
+        ),
+    ] = 0,
     target: JsonOption = "",
 ) -> None:
     """Write made-up data in a published layout: warped cats and people, drawn golfers."""
@@ -29,7 +37,7 @@ def made(
         raise InputError(
             "out", str(out), f"cannot be made ({error.strerror})", "name another"
         ) from None
-    writer(layout)(out, holders)
+    writer(layout)(out, holders, first)
     files = sum(1 for path in out.rglob("*") if path.is_file())
     console.print(f"{files} files of {holders} holders in {out}", **PLAIN)
     write_json(target, {"layout": layout, "holders": holders, "files": files, "folder": str(out)})

@@ -18,6 +18,10 @@ def tune(
     folder: Annotated[
         Path | None, typer.Option(help="where runs lie; finished ones are kept")
     ] = None,
+    others: Annotated[
+        bool,
+        typer.Option("--others", help="data.path holds people that no run judges: tune on them"),
+    ] = False,
     target: JsonOption = "",
 ) -> None:
     """Choose an outer step size for each method by one rule, on clients that no run judges."""
@@ -35,7 +39,8 @@ def tune(
         raise InputError("--rates", rates, "not positive numbers by comma", "such as 0.001,0.003")
     name = Path(recipe).stem
     found = []
-    for one in candidates(recipe, overrides, wanted, folder or Path("runs") / f"{name}-tune"):
+    place = folder or Path("runs") / f"{name}-tune"
+    for one in candidates(recipe, overrides, wanted, place, others=others):
         found.append(one)
         line = f"{one.method} at {one.rate:g}: {_db(one.psnr)}, unseen {_db(one.unseen)}"
         console.print(escape(line), highlight=False)

@@ -3,7 +3,8 @@
 The rule, the same for every method:
 
 1. A candidate trains on the tuning population (``data.skip`` passes over all clients of the recipe:
-   other objects, other crops of the bundled photographs) as the recipe says, with one step size.
+   other objects, other crops of the bundled photographs; or a folder of others' data) as the
+   recipe says, with one step size.
 2. Its score is the number that papers report: the mean PSNR of held-out signals after the last
    test-time step at ``evaluation.rate``.
 3. The largest score wins among candidates that adapt: those whose PSNR of *unseen* pixels (at the
@@ -63,21 +64,28 @@ def rates_of(choices: Sequence[Candidate]) -> str:
 
 
 def tune(
-    recipe: str, overrides: Sequence[str], rates: Sequence[float], folder: Path
+    recipe: str,
+    overrides: Sequence[str],
+    rates: Sequence[float],
+    folder: Path,
+    others: bool = False,
 ) -> Iterator[Candidate]:
     """Every candidate as it is done, as many side by side as there are cores; finished ones in
-    ``folder`` are not run again.
+    ``folder`` are not run again. ``others``: ``data.path`` is a folder of a tuning population.
 
     Raises:
         InputError: the recipe has no tuning population, or no method with a step size.
     """
     own = read_overrides(list(overrides))
     experiment = Experiment.from_run_config(known_keys() | read_recipe(recipe) | own)
-    if experiment.data.path:
+    if experiment.data.path and not others:
         raise InputError(
             "data.path", experiment.data.path, "a folder has no clients beside those of the run",
-            "tune on a folder of other people's data: run its recipe once per step size",
+            "give a folder of other people's data, and --others",
         )  # fmt: skip
+    if others and not experiment.data.path:
+        raise InputError("--others", True, "there is no data.path", "leave it out")
+    population = own if others else own | {"data.skip": experiment.clients.total}
     pieces = Pieces(experiment)
     if not pieces.trains_sums or pieces.task_type.family != "field":
         raise InputError("recipe", recipe, "no outer steps are taken on fields there",
@@ -94,10 +102,7 @@ def tune(
     workers = max(1, min(len(jobs), os.cpu_count() or 1))
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [
-            pool.submit(tried, recipe, own | {"data.skip": experiment.clients.total}, job, folder)
-            for job in jobs
-        ]
+        futures = [pool.submit(tried, recipe, population, job, folder) for job in jobs]
         for future in as_completed(futures):
             if future.exception():
                 pool.shutdown(cancel_futures=True)  # what is done is kept

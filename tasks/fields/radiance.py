@@ -49,7 +49,7 @@ class Space:
     """Space that a field is rendered through: limits along rays, samples per ray, the background.
 
     ``share``: fraction of all samples that is evaluated, roughly (sizes a cohort's chunks, nothing
-    else).
+    else). ``opaque``: the last sample of a ray stands for all that is behind it.
     """
 
     near: float = 2.0
@@ -57,6 +57,7 @@ class Space:
     samples: int = 32
     background: float = 1.0
     share: float = 1.0
+    opaque: bool = False
 
     @property
     def spacing(self) -> float:
@@ -74,7 +75,7 @@ class Space:
         """``raw [C, B, S, 4]`` (colour and density before their maps) ``-> colours [C, B, 3]`` in
         [0, 1]."""
         density = torch.nn.functional.softplus(raw[..., 3])
-        weight = weights(density, self.spacing)
+        weight = weights(density, self.spacing, self.opaque)
         return composite(torch.sigmoid(raw[..., :3]), weight, self.background)
 
     def rendered(self, raw: Tensor, marched: Dense | Sparse, rays: int) -> Tensor:
@@ -197,7 +198,7 @@ class RadianceDerivatives(ByHand):
         raw, tape = self.field.network.forward(params, batch.points)
         on_rays = self._on_rays(raw, batch, NOTHING)
         loss, delta, rendered = squared_error(
-            on_rays, batch.contrast, space.spacing, space.background, scale
+            on_rays, batch.contrast, space.spacing, space.background, scale, space.opaque
         )
         gradient = self.field.network.backward(params, tape, self._at_points(delta, batch))
         if isinstance(batch, Sparse):

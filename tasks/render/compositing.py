@@ -38,7 +38,12 @@ class Rendered(NamedTuple):
 
 
 def squared_error(
-    raw: Tensor, contrast: Tensor, spacing: float, background: float, scale: float
+    raw: Tensor,
+    contrast: Tensor,
+    spacing: float,
+    background: float,
+    scale: float,
+    opaque: bool = False,
 ) -> tuple[Tensor, Tensor, Rendered]:
     r"""Half of ``scale`` times the squared error, its derivative with respect to ``raw``, and the
     tape.
@@ -49,6 +54,8 @@ def squared_error(
         spacing: delta, the length of ray that each sample stands for.
         background: b, a grey level in [0, 1].
         scale: s; ``2 / (3 B)`` gives the mean over rays and channels.
+        opaque: no light is left behind the last sample (:func:`tasks.render.volume.weights`):
+            E_S = 0, and its density changes nothing.
 
     Returns:
         :math:`\tfrac{s}{2} \sum_B \lVert C - t\rVert^2` ``[C]`` and its gradient
@@ -63,6 +70,8 @@ def squared_error(
     # Signs are chosen for the cheapest operations: the tape holds -w and -dL/dC, in place where it
     # can, because a batch of rays is limited by the memory it moves and not by arithmetic.
     left = torch.nn.functional.softplus(rays[..., 3]).cumsum(-1).mul_(-spacing).exp_()
+    if opaque:
+        left[:, -1] = 0.0
     lost = _diff(left, 1.0)
     distance = sigmoid[..., :3] - background
     error = torch.baddbmm(

@@ -36,7 +36,7 @@ def distances(near: float, far: float, count: int, offset: Tensor) -> Tensor:
     return near + (steps + offset[..., None]) * ((far - near) / count)
 
 
-def weights(density: Tensor, spacing: float | Tensor) -> Tensor:
+def weights(density: Tensor, spacing: float | Tensor, opaque: bool = False) -> Tensor:
     r"""Contribution of each sample to its ray.
 
     .. math::
@@ -46,11 +46,13 @@ def weights(density: Tensor, spacing: float | Tensor) -> Tensor:
     Args:
         density: sigma, at least 0, shape ``[..., S]``.
         spacing: delta, the length each sample stands for.
+        opaque: the last sample stands for all that is behind it, however thin (delta is endless
+            there, as in NeRF's first code): nothing shows a background.
 
     Returns:
-        ``[..., S]`` in [0, 1]; they add up to :math:`1 - e^{-\sum\sigma\delta} \le 1`. The
-        transmittance is a cumulative *sum* in the exponent: a cumulative product has a derivative
-        that launches thousands of kernels.
+        ``[..., S]`` in [0, 1]; without ``opaque`` they add up to
+        :math:`1 - e^{-\sum\sigma\delta} \le 1`. The transmittance is a cumulative *sum* in the
+        exponent: a cumulative product has a derivative that launches thousands of kernels.
 
     Example:
         delta 1, densities (ln 2, ln 2): T = (1, 1/2), weights (1/2, 1/4); 1/4 of the light comes
@@ -58,7 +60,10 @@ def weights(density: Tensor, spacing: float | Tensor) -> Tensor:
     """
     optical = density * spacing
     before = optical.cumsum(-1) - optical
-    return torch.exp(-before) * -torch.expm1(-optical)
+    stopped = -torch.expm1(-optical)
+    if opaque:
+        stopped = torch.cat([stopped[..., :-1], torch.ones_like(stopped[..., -1:])], -1)
+    return torch.exp(-before) * stopped
 
 
 def composite(colour: Tensor, weight: Tensor, background: float) -> Tensor:

@@ -145,6 +145,28 @@ def test_tuning_runs_every_candidate_once_and_says_what_to_set(
     assert [(one / "metrics.jsonl").stat().st_mtime_ns for one in runs] == stamps
 
 
+def test_a_folder_of_others_is_a_tuning_population(tmp_path: Path) -> None:
+    """Animals from number 8 on: none of those that a run on the first eight trains or judges."""
+    for name, first in (("run", 0), ("others", 8)):
+        made = ["made", "petface", str(tmp_path / name), "--holders", "8", "--first", str(first)]
+        assert CliRunner().invoke(app, made).exit_code == 0
+    pictures = {
+        name: {file.read_bytes() for file in (tmp_path / name).rglob("*.png")}
+        for name in ("run", "others")
+    }
+    assert len(pictures["others"]) == 16 and not pictures["run"] & pictures["others"]
+    told = tmp_path / "told.json"
+    arguments = ["tune", "smoke", "-o", f"data.path={tmp_path / 'others'}", "-o", "rounds=1",
+                 "-o", "data.size=8", "-o", "evaluation.rates=0.01", "-o", "methods=maml",
+                 "--others", "--rates", "0.01", "--folder", str(tmp_path / "t"),
+                 "--json", str(told)]  # fmt: skip
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert json.loads(told.read_text(encoding="utf-8"))["chosen"] == {"maml": 0.01}
+    (run,) = sorted((tmp_path / "t").iterdir())
+    assert RunFolder(run).config["data.skip"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
@@ -152,6 +174,7 @@ def test_tuning_runs_every_candidate_once_and_says_what_to_set(
         (["smoke", "-o", "methods=local"], "methods"),
         (["head"], "recipe"),
         (["smoke", "-o", "data.path=/nowhere"], "data.path"),
+        (["smoke", "--others"], "--others"),
     ],
 )
 def test_what_cannot_be_tuned_is_named(tmp_path: Path, arguments: list[str], key: str) -> None:

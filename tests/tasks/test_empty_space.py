@@ -3,12 +3,15 @@ empty there."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from strategies.local.meta import Meta
@@ -268,3 +271,55 @@ def test_a_task_adapts_and_is_judged_on_kept_samples() -> None:
     assert episode.query.points.shape[1] < 0.6 * 16 * 8
     found = task.evaluate(task.init(0), given_.evaluation, tune=True)
     assert found.metrics["psnr"]["4"] > 0 and found.videos["turntable"].frames.shape[:2] == (48, 10)
+
+
+def ball_scene(parent: Path, near: float, far: float) -> None:
+    """The ball as a folder, its cameras ``near`` + 1.2 away."""
+    views = sphere_views(0.6, 6)
+    poses = views.poses.clone()
+    poses[:, :3, 3] *= (near + 1.2) / 3.0
+    frames = []
+    parent.mkdir(parents=True)
+    for number, pose in enumerate(poses):
+        grey = (255 * views.images[number]).round().byte().numpy()
+        Image.fromarray(grey).save(parent / f"{number}.png")
+        frames.append({"file_path": f"{number}.png", "transform_matrix": pose.tolist()})
+    said = {"fl_x": views.focal, "near": near, "far": far, "frames": frames}
+    (parent / "transforms.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def test_objects_keep_near_and_far_of_their_own_in_the_space_of_a_run(tmp_path: Path) -> None:
+    """Two objects seen from unlike distances: refused without a common space, by the keys that
+    make one; with it each ray has points within its own object's limits and nowhere else."""
+    ball_scene(tmp_path / "a", 1.8, 4.2)
+    ball_scene(tmp_path / "b", 4.0, 6.4)
+
+    def task(**space: float) -> NerfTask:
+        data = DataSettings(
+            path=str(tmp_path), size=10, held_out=1, support_views=4, query_views=2, **space
+        )
+        field = FieldSettings(width=8, depth=1, frequencies=2, samples=8)
+        steps = EvaluationSettings(steps="0,4", rates="0.5", batch_size=16)
+        return NerfTask(TaskSettings(task="nerf", data=data, field=field, evaluation=steps))
+
+    for narrow, asked in ((task(), 1), (task(near=1.9, far=6.4), 0)):
+        read = narrow.held_out if asked else lambda narrow=narrow: narrow.client_data(0)
+        with pytest.raises(InputError, match=r"set data.near and data.far to 1.8 and 6.4"):
+            read()
+    with pytest.raises(InputError, match="needs both ends"):
+        task(near=1.8)
+    wide = task(near=1.8, far=6.4)
+    for signal, (near, far) in (
+        (wide.client_data(0).signals[0], (1.8, 4.2)),
+        (wide.held_out()[0], (4.0, 6.4)),
+    ):
+        for ray in signal.support.inputs[::7]:
+            assert float(ray[:3].norm()) == pytest.approx(near + 1.2, abs=1e-3)
+            marched = wide.space.march(Batch(ray[None, None], torch.zeros(1, 1, 3)))
+            assert isinstance(marched, Sparse)
+            away = (marched.points[0] - ray[:3]).norm(dim=1)
+            # strata of (6.4 - 1.8) / 8, looked at in their middles
+            middles = 1.8 + 0.575 * (torch.arange(8) + 0.5)
+            torch.testing.assert_close(away, middles[(middles >= near) & (middles <= far)])
+    found = wide.evaluate(wide.init(0), wide.evaluation, tune=True)
+    assert math.isfinite(found.metrics["psnr"]["4"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -125,6 +126,28 @@ def test_scenes_in_millimetres_are_rendered_as_any() -> None:
     torch.testing.assert_close(loss, (space.colours(raw) - 1.0 - contrast).square().mean((1, 2)))
 
 
+def test_an_opaque_last_sample_leaves_nothing_to_the_background() -> None:
+    """Two samples of optical depth ln 2: half the light ends at the first, the rest at the last,
+    whatever its density; thin, a quarter of it would come from behind."""
+    density = torch.tensor([math.log(2), math.log(2)], dtype=torch.float64)
+    weight = weights(density, 1.0, opaque=True)
+    torch.testing.assert_close(weight, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    space = Space(near=1.0, far=3.0, samples=4, opaque=True)
+    draw = torch.Generator().manual_seed(0)
+    raw = torch.randn(1, 3, 4, 4, generator=draw, dtype=torch.float64, requires_grad=True)
+    contrast = torch.rand(1, 3, 3, generator=draw, dtype=torch.float64)
+    other = Space(near=1.0, far=3.0, samples=4, background=0.2, opaque=True)
+    torch.testing.assert_close(space.colours(raw), other.colours(raw))
+    oracle = (space.colours(raw) - 1.0 - contrast).square().mean((1, 2))
+    (expected,) = torch.autograd.grad(oracle.sum(), raw)
+    assert expected[..., -1, 3].abs().max() == 0 < expected[..., -1, :3].abs().min()
+    loss, gradient, _ = squared_error(
+        raw.detach(), contrast, space.spacing, 1.0, 2 / 9, opaque=True
+    )
+    torch.testing.assert_close(loss, oracle.detach())
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_frequencies_as_published() -> None:
     """20 frequencies from 2^0 to 2^8, sines before cosines: 120 numbers; the default field has
     295,172 parameters."""
@@ -139,10 +162,12 @@ def test_frequencies_as_published() -> None:
 
 
 # ---------------------------------------------------------------- derivatives
-def test_layers_by_hand_and_rendering_by_autograd_equal_autograd() -> None:
+@pytest.mark.parametrize("opaque", [False, True], ids=["thin", "opaque"])
+def test_layers_by_hand_and_rendering_by_autograd_equal_autograd(opaque: bool) -> None:
     params, episode = problem()
-    by_hand = RadianceDerivatives(FIELD)
-    oracle = Autograd(FIELD.loss)
+    field = replace(FIELD, space=replace(SPACE, opaque=opaque))
+    by_hand = RadianceDerivatives(field)
+    oracle = Autograd(field.loss)
     direction = torch.randn(
         params.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )

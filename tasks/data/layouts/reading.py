@@ -198,11 +198,35 @@ def _scaled(image: Image.Image, size: int) -> Image.Image:
     )
 
 
-def view(path: Path, size: int, background: float) -> View:
+def _masked(path: Path, image: Image.Image, mask_file: Path) -> Image.Image:
+    """The photograph with its mask as alpha channel."""
+    if image.has_transparency_data:
+        raise unusable(
+            path,
+            f"has an alpha channel and a mask, {mask_file}",
+            "keep one of them: which is meant?",
+        )
+    with opened(mask_file) as found:
+        mask = found.convert("L")
+    if mask.size != image.size:
+        raise unusable(
+            mask_file,
+            f"a mask of {mask.size[0]} x {mask.size[1]} pixels for a photograph of "
+            f"{image.size[0]} x {image.size[1]}",
+            "make masks of the pictures' size",
+        )
+    whole, _ = flattened(image, 1.0)
+    whole.putalpha(mask)
+    return whole
+
+
+def view(path: Path, size: int, background: float, mask_file: Path | None = None) -> View:
     """One photograph on a background in [0, 1]: composited before it is scaled, so that no hidden
-    colour bleeds in."""
+    colour bleeds in. ``mask_file``: a grey picture of its size, white where the object is."""
     with opened(path) as image:
         native = image.size
+        if mask_file is not None:
+            image = _masked(path, image, mask_file)
         image, alpha = flattened(image, background)
     if size:
         image = _scaled(image, size)

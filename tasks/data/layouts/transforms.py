@@ -154,6 +154,21 @@ def photograph(file: Path, frame: Frame) -> Path:
     raise missing(candidates[0], file, frame)
 
 
+def mask_of(file: Path, frame: Frame) -> Path | None:
+    """The mask that a frame names, below the json's folder: white where the object is."""
+    if not frame.mask_path:
+        return None
+    relative = PurePosixPath(frame.mask_path.replace("\\", "/").lstrip("/"))
+    path = file.parent / relative
+    if not relative.name or ".." in relative.parts or not path.is_file():
+        raise unusable(
+            file,
+            f"mask_path {frame.mask_path!r} of {frame.file_path!r} names no file below it",
+            "restore the mask, or take mask_path out of the json",
+        )
+    return path
+
+
 def missing(path: Path, file: Path, frame: Frame) -> InputError:
     """A photograph that the json names is not there."""
     reason = f"no such file, but {file} has a frame {frame.file_path!r}"
@@ -193,13 +208,6 @@ def load(
         raise unusable(
             file, f"near = {near} and far = {far} enclose nothing", "write 0 < near < far"
         )
-    for frame in scene.frames:
-        if frame.mask_path:
-            raise unusable(
-                file,
-                f"mask_path of {frame.file_path!r}: masks in files of their own are not read",
-                "put them into the photographs' alpha channels",
-            )
     every = poses(file, scene.frames, scale)
     count = len(scene.frames)
     chosen = (
@@ -218,7 +226,7 @@ def load(
             raise unusable(
                 file, f"{len(chosen)} photographs at their own size are too many", "set data.size"
             )
-        one = view(path, size, background)
+        one = view(path, size, background, mask_of(file, scene.frames[index]))
         lens = scene.seen_by(scene.frames[index])
         length = focal_length(file, lens, one.native) * (size / one.side if size else 1.0)
         if not taken:

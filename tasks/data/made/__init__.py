@@ -15,10 +15,10 @@ from tasks.registry import resolve
 LAYOUTS = {
     "petface": "tasks.data.made.faces:write",
     "golfdb": "tasks.data.made.swings:write",
-}  # ``write(folder, holders)`` fills a new folder
+}  # ``write(folder, holders, first)`` fills a new folder: holders first, first + 1, ...
 
 
-def writer(layout: str) -> Callable[[Path, int], None]:
+def writer(layout: str) -> Callable[[Path, int, int], None]:
     """The writer of a layout; the caller has seen to it that there is one."""
-    found: Callable[[Path, int], None] = resolve(LAYOUTS[layout])
+    found: Callable[[Path, int, int], None] = resolve(LAYOUTS[layout])
     return found

@@ -22,9 +22,10 @@ FACE = (20, 25, 320, 300)  # of the cat in scikit-image's photograph: left, top,
 WARP = 0.08  # of the side, how far a corner of a cat's face may move
 
 
-def write(folder: Path, holders: int) -> None:
-    """``images/cat/<number>`` and ``images/person/<number>``, as many as ``holders`` together."""
-    for number in range(holders):
+def write(folder: Path, holders: int, first: int = 0) -> None:
+    """``images/cat/<number>`` and ``images/person/<number>``, as many as ``holders`` together,
+    from ``first`` on."""
+    for number in range(first, first + holders):
         species = "person" if number % 2 else "cat"
         home = folder / "images" / species / f"{number:06d}"
         home.mkdir(parents=True)

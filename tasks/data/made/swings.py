@@ -21,14 +21,15 @@ SWINGS = 2
 ANGLES = (5.0, 80.0, 130.0, 230.0, 120.0, 0.0, -100.0, -220.0)
 
 
-def write(folder: Path, holders: int) -> None:
-    """``golfDB_slice.csv`` and ``images_160``, of as many players as ``holders``."""
+def write(folder: Path, holders: int, first: int = 0) -> None:
+    """``golfDB_slice.csv`` and ``images_160``, of as many players as ``holders``, from ``first``
+    on."""
     images = folder / FRAMES
     images.mkdir(parents=True)
     with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["", "id", "youtube_id", "player", "sex", "club", "view"])
-        for number in range(holders * SWINGS):
+        for number in range(first * SWINGS, (first + holders) * SWINGS):
             player = number // SWINGS
             table.writerow([number, number, "made", f"player {player}", "", "driver", "face-on"])
             for event, frame in enumerate(_swing(player, number % SWINGS)):

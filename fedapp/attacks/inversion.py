@@ -3,6 +3,7 @@ named."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fedapp.attacks.recovery import Recovery
@@ -13,6 +14,8 @@ from tasks.metrics import psnr
 
 UNKNOWN_BATCHES = "inversion"
 KNOWN_BATCHES = "inversion, batches known"
+MEMORY = 4  # rounds whose uploads of one client are inverted together
+SEVERAL_ROUNDS = f"inversion, {MEMORY} rounds"
 KNOWN_FOR = 2  # clients whose redrawn batches are used: an order of magnitude slower
 
 
@@ -20,11 +23,14 @@ class Inversion(Recovery):
     """The picture whose simulated training gives the update: :mod:`privacy.attacks.matching`.
     ``search`` is how hard it looks."""
 
-    rungs = (UNKNOWN_BATCHES, KNOWN_BATCHES)
+    rungs = (UNKNOWN_BATCHES, SEVERAL_ROUNDS, KNOWN_BATCHES)
     search: Search = DEFAULT
 
     def fits(self, rung: str, release: str) -> bool:
-        # Redrawn batches explain one client's own update, not a sum
+        # Redrawn batches explain one client's own update, not a sum; whole runs of sums have
+        # attacks of their own (``--name rounds``)
+        if rung == SEVERAL_ROUNDS and self.view.rule.memory:
+            return False
         return self.view.whole and (rung == UNKNOWN_BATCHES or release == "plain")
 
     def can_try(self, method: str) -> bool:
@@ -39,6 +45,12 @@ class Inversion(Recovery):
         inputs = data.signals[0].support.inputs
         training = self.view.training(method, inputs)
         search = self.search
+        model, sent = self.view.received(method, seed).model, update[None]
+        if rung == SEVERAL_ROUNDS:
+            rounds = self.view.following(method, seed, MEMORY)
+            row = self.view.clients.index(client)
+            model = torch.stack([one for one, _ in rounds])[None]
+            sent = torch.stack([updates[row] for _, updates in rounds])[None]
         if rung == KNOWN_BATCHES:
             settings = self.view.experiment.learner
             key = ("batches", seed, self.view.checkpoint.round + 1, client)
@@ -54,8 +66,8 @@ class Inversion(Recovery):
             search = KNOWN
         matched = match_best(
             cap_guesses(training),
-            self.view.received(method, seed).model,
-            update[None],
+            model,
+            sent,
             data.truth.shape[-1],
             grid=data.truth.shape[:-1],
             search=search,

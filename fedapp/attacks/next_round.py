@@ -71,6 +71,7 @@ class NextRound:
         self.clients = list(range(min(clients, self.experiment.clients.total)))
         self.rule = self.pieces.rule
         self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._later: dict[tuple[str, int, int], list[tuple[Tensor, Tensor]]] = {}
 
     def opening(self, method: str) -> str:
         """Progress line before the attacks on a method."""
@@ -111,6 +112,28 @@ class NextRound:
         send something else.
         """
         return self._sent(method, seed)[0]
+
+    def following(self, method: str, seed: int, rounds: int) -> list[tuple[Tensor, Tensor]]:
+        """``(model [P], updates [C, P])`` of so many rounds after the checkpoint, all clients in
+        each of them, their sums without a release.
+
+        For rules whose clients remember nothing.
+        """
+        if (method, seed, rounds) in self._later:
+            return self._later[method, seed, rounds]
+        federation = self.federation(method, seed)
+        trainer, release = self.trainer(method, seed), Plain()
+        order = (tuple(self.clients), (0,) * len(self.clients))
+        found = []
+        for number in range(self.checkpoint.round + 1, self.checkpoint.round + 1 + rounds):
+            received = federation.broadcast(number)
+            local, contribution = trainer.simulate_round(received, Assignment(number, seed, *order))
+            found.append((received.model, local.delta))
+            public = release.open(len(self.clients), len(self.clients), 1, 1)
+            closed = release.close(release.encode(contribution, public), public)
+            assert closed is not None, "there are clients in every sum"
+            federation.apply(release.decode(closed, public), self.clients, number)
+        return self._later.setdefault((method, seed, rounds), found)
 
     def weights(self, method: str, seed: int) -> Tensor:
         """``[C]``: how much each client counts in the sum, as its rule weighs it."""

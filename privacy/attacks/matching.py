@@ -21,7 +21,7 @@ truth.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -85,11 +85,14 @@ def match_update(
         + \frac{\mu}{N} \sum_i \sqrt{\lVert (D x)_i \rVert^2 + \epsilon^2}
 
     An update may be one client's or a mean: then what comes back is near the mean of the pictures.
+    ``R`` updates of the same client, of rounds of their own, are explained by one picture: the
+    first term is then their mean.
 
     Args:
-        training: how the clients train.
-        model: theta, ``[P]`` or ``[C, P]``.
-        updates: w - theta, ``[C, P]``.
+        training: how the clients train; its coordinates (and batches, if known) of C targets, or
+            of C R, picture by picture.
+        model: theta, ``[P]``, ``[C, P]`` or ``[C, R, P]``.
+        updates: w - theta, ``[C, P]`` or ``[C, R, P]``.
         channels: of the values.
         grid: the shape in which the N samples lie, row by row; without one there is no smoothing.
         search: how hard to look.
@@ -98,7 +101,7 @@ def match_update(
     solver = _Solver(training, model, updates.detach(), tuple(grid), search)
     x = start
     if x is None:
-        shape = (*training.coordinates.shape[:2], channels)
+        shape = (len(updates), training.coordinates.shape[1], channels)
         x = training.coordinates.new_full(shape, START)
     here = solver.look(x)
     for _ in range(search.rounds):
@@ -131,8 +134,8 @@ def match_best(
 
     Args:
         candidates: the guesses, the likeliest first.
-        model: ``[P]`` or ``[C, P]``.
-        updates: ``[C, P]``.
+        model: as in :func:`match_update`.
+        updates: as there.
         channels: of the values.
         **options: the others of :func:`match_update`.
     """
@@ -151,8 +154,9 @@ def _best(found: Sequence[Matched]) -> Matched:
 
 
 class _Place(NamedTuple):
-    """Outcome of a simulation from x: ``gap [C, P]`` = (w - sim) / |w - theta|, its square, the
-    whole objective, and the points ``[stages][C, P]`` it went through."""
+    """Outcome of a simulation from x: ``gap [C R, P]`` = (w - sim) / |w - theta| / sqrt(R), its
+    square and the whole objective, both ``[C]``, and the points ``[stages][C R, P]`` it went
+    through."""
 
     gap: Tensor
     misfit: Tensor
@@ -161,7 +165,7 @@ class _Place(NamedTuple):
 
 
 class _Solver:
-    """One Gauss-Newton problem for C targets."""
+    """One Gauss-Newton problem for C targets, each of R updates."""
 
     def __init__(
         self,
@@ -174,9 +178,13 @@ class _Solver:
         self.training = training
         self.search = search
         self.grid = grid
-        self.model = stacked(model, len(updates))
-        self.target = updates
-        self.scale = norms(updates).clamp(min=TINY)
+        self.rounds = updates.shape[1] if updates.dim() == 3 else 1
+        self.target = updates.flatten(0, -2)
+        self.model = stacked(model.flatten(0, -2) if model.dim() == 3 else model, len(self.target))
+        if len(training.coordinates) < len(self.target):
+            coordinates = training.coordinates.repeat_interleave(self.rounds, 0)
+            self.training = replace(training, coordinates=coordinates)
+        self.scale = norms(self.target).clamp(min=TINY) * self.rounds**0.5
         if training.batches is None:
             self.stages = min(search.stages or training.steps, training.steps)
             points = min(search.points or self.stages, self.stages)
@@ -187,6 +195,10 @@ class _Solver:
         self.on_graph = OnGraph(training.loss)
         self.fast = training.derivatives or Detached(training.loss)
 
+    def each(self, x: Tensor) -> Tensor:
+        """The picture of every update, ``[C, N, channels] -> [C R, N, channels]``."""
+        return x if self.rounds == 1 else x.repeat_interleave(self.rounds, 0)
+
     def look(self, x: Tensor) -> _Place:
         """Simulate from x, without a graph."""
         params = self.model
@@ -194,9 +206,10 @@ class _Solver:
         length = self.training.steps / self.stages
         for stage in range(self.stages):
             path.append(params)
-            params = params + self.training.move(self.fast, params, x, [stage], length).detach()
+            moved = self.training.move(self.fast, params, self.each(x), [stage], length)
+            params = params + moved.detach()
         gap = (self.target - (params - self.model)) / self.scale
-        misfit = gap.square().sum(1)
+        misfit = gap.square().sum(1).view(-1, self.rounds).sum(1)
         rough = 0.0 if not self.grid else roughness(x, self.grid).mean(1)
         return _Place(gap, misfit, misfit + self.search.smooth * rough, path)
 
@@ -212,7 +225,7 @@ class _Solver:
         length = self.training.steps / len(self.points)
         with torch.enable_grad():
             along = torch.cat([here.path[point] for point in self.points])
-            moved = self.training.move(self.on_graph, along, value, self.points, length)
+            moved = self.training.move(self.on_graph, along, self.each(value), self.points, length)
             moved = moved.reshape(len(self.points), *self.target.shape).sum(0)
             # A^T u is linear in u, so its derivative by u is A: two passes back make one forward
             dummy = torch.zeros_like(here.gap, requires_grad=True)

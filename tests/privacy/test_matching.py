@@ -3,6 +3,7 @@ back."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from types import SimpleNamespace
 
@@ -135,6 +136,38 @@ def test_known_batches_give_the_picture_back(name: str) -> None:
     found = match_update(server.training(), server.model, server.updates, 1, GRID, search)
     assert min(server.scores(found.values)) > 30
     assert float(found.misfit.max()) < 1e-3
+
+
+def test_updates_of_several_rounds_are_explained_by_one_picture() -> None:
+    """Two rounds, the second from another model and with other draws. One of them alone, given as
+    a round, is the same search; the two together are explained by the picture; updates of two
+    clients are not explained by any one."""
+    server = Server("erm", clip=0.0)
+    models = [server.model, server.model + server.updates.mean(0)]
+    batches, updates = [], []
+    for number, model in enumerate(models):
+        server.model = model
+        server.keys = [("batches", 0, number + 1, client) for client in range(2)]
+        server.__dict__.pop("updates", None)
+        updates.append(server.updates)
+        batches.append(server.training().batches)
+    server.model = models[0]
+    both = torch.stack(updates, 1)  # [C, R, P]
+    known = torch.stack(batches, 3).flatten(2, 3)  # picture by picture, [E, K + 1, C R, B]
+    training = replace(
+        server.training(), batches=known, coordinates=server.coordinates.repeat_interleave(2, 0)
+    )
+    there = torch.stack(models).expand(2, -1, -1)
+    search = Search(smooth=1e-6, rounds=4, steps=12)
+    found = match_update(training, there, both, 1, GRID, search)
+    assert found.values.shape == server.truth.shape
+    assert min(server.scores(found.values)) > 30 and float(found.misfit.max()) < 1e-3
+    first = replace(server.training(), batches=batches[0])
+    alone = match_update(first, models[0], updates[0], 1, GRID, search)
+    as_round = match_update(first, models[0], updates[0][:, None], 1, GRID, search)
+    torch.testing.assert_close(as_round.values, alone.values)
+    mixed = torch.stack([updates[0], updates[1].flip(0)], 1)
+    assert float(match_update(training, there, mixed, 1, GRID, search).misfit.min()) > 0.05
 
 
 def test_an_active_clip_hides_contrast_and_nothing_else() -> None:

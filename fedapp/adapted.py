@@ -20,6 +20,7 @@ from fedapp.config.pieces import Pieces
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import RunFolder
 from tasks.adaptation import adapt
+from tasks.atomic import as_umask_says
 from tasks.data.cameras import PixelRays, orbit
 from tasks.errors import InputError
 from tasks.fields.siren import Siren
@@ -252,6 +253,7 @@ class Adapted:
             for name, part in self.task.layout.unflatten(self.params.cpu()).items()
         }
         save_file(named, str(path), {"about": json.dumps(self.about)})
+        as_umask_says(Path(path))
 
     @classmethod
     def load(cls, path: Path | str) -> Adapted:

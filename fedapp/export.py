@@ -18,6 +18,7 @@ from fedapp.results import summarise
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.client_state import ClientState
 from fedapp.store.runfolder import RunFolder
+from tasks.atomic import as_umask_says
 from tasks.errors import InputError
 from tasks.talking_head.adapters import PERSONAL, SHARED, TARGETS
 from tasks.talking_head.model import backbone_folder
@@ -102,6 +103,8 @@ def export_run(
         for name, vector in vectors.items():
             write_adapter(task, name, vector, out / name)
         shutil.copytree(backbone_folder(task.settings), out / "backbone")
+        as_umask_says(out / "backbone")
+        as_umask_says(out / SHARED)  # a personal one stays its owner's
         (out / "README.md").write_text(card(facts), encoding="utf-8")
         (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     except BaseException:

@@ -52,6 +52,20 @@ def make_folder(folder: Path, mode: int = SHARED) -> None:
             part.mkdir(mode=0o700 if mode == PRIVATE else 0o777, exist_ok=True)
 
 
+def as_umask_says(place: Path) -> None:
+    """Give a file, or all of a folder, the mode that what is made here has.
+
+    safetensors and ``mkdtemp`` write for the owner alone, whatever the umask is: right for a node's
+    state, wrong for what a person exports to hand on.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    inside = [place, *(place.rglob("*") if place.is_dir() else ())]
+    for part in inside:
+        if not part.is_symlink():
+            part.chmod((0o777 if part.is_dir() else SHARED) & ~mask)
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on disk: a new or renamed file survives a power cut."""
     directory = os.open(folder, os.O_RDONLY)

@@ -10,7 +10,9 @@ FedappError                  base; a fault of ours unless a subclass says otherw
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+MOST_SHOWN = 20  # faults that one error lists
 
 
 class FedappError(Exception):
@@ -34,6 +36,18 @@ class InputError(FedappError):
     def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str, str]]:
         """From one process to another it goes by its four parts, not by its text."""
         return type(self), (self.key, self.value, self.reason, self.remedy)
+
+
+def together(errors: Sequence[InputError]) -> InputError:
+    """One error of several, so that a person mends all of them before the next start; one alone is
+    itself."""
+    if len(errors) == 1:
+        return errors[0]
+    shown = [f"{one.value}: {one.reason}" for one in errors[:MOST_SHOWN]]
+    more = len(errors) - len(shown)
+    listed = "".join(f"\n  {line}" for line in [*shown, *([f"and {more} more"] if more else [])])
+    remedies = "; ".join(dict.fromkeys(one.remedy for one in errors if one.remedy))
+    return InputError(errors[0].key, f"{len(errors)} faults", f"all of them:{listed}", remedies)
 
 
 class StoppedError(FedappError):

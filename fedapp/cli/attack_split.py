@@ -24,10 +24,10 @@ def study_of(experiment: Experiment, place: RunFolder, asked: Asked) -> dict[str
     """The study of an experiment's first scene; pictures go to ``place``."""
     from fedapp.attacks.split import STEPS, by_chance, rows_of, sheet, study
     from fedapp.attacks.split_parts import Parts
+    from fedapp.place import cores
     from fedapp.report.split import grouped
     from fedapp.report.split_figures import save_frontier
     from fedapp.store.kept import finite
-    from fedapp.studies.side_by_side import cores
 
     asked.refuse("split learning is attacked as a whole", "name", "method", "clients")
     steps = asked.steps or STEPS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from fedapp.cli.output import PLAIN, console
 from fedapp.cli.progress import ProgressDisplay
 from fedapp.config.experiment import Experiment
 from fedapp.config.pieces import Pieces
+from fedapp.place import threads as own_threads
 from fedapp.report.families import Shown, tables_of
 from fedapp.running import start
 from fedapp.running.start import Tell, reopen
@@ -40,8 +40,8 @@ def progress_bar() -> Iterator[Tell]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(own_threads())
     try:
         with Progress(*columns, console=console, transient=True) as bar:
             row = bar.add_task("", visible=False)
@@ -49,7 +49,7 @@ def progress_bar() -> Iterator[Tell]:
                 row, description=what, completed=done, total=total, visible=True
             )
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def execute(

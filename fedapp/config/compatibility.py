@@ -46,8 +46,10 @@ def refuse_sums(experiment: Experiment) -> None:
         reference("learner", method, {**LEARNERS, LOCAL: ""}, key="methods")
     if not experiment.trained_methods:
         raise InputError(
-            "methods", experiment.methods, "nothing to train", nearest("fedmenf", LEARNERS)
-        )
+            "methods", experiment.methods, "nothing to train: local learns from nobody else",
+            "add a method that trains, such as -o methods=fedmenf,local; valid: "
+            f"{', '.join(sorted(LEARNERS))}",
+        )  # fmt: skip
     learners = {
         method: load("learner", method, LEARNERS, key="methods")
         for method in experiment.trained_methods

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
 from fedapp.config.pieces import Pieces
+from fedapp.place import cores
 from tasks.types import Evaluation
 
 
@@ -15,8 +14,8 @@ def judge(pieces: Pieces, model: Tensor, tune: bool) -> Evaluation:
     """Quality of ``model [P]`` on held-out data; ``tune`` adds the step-size search."""
     experiment = pieces.experiment
     runtime = experiment.runtime
-    cores = min(runtime.nodes * runtime.threads, os.cpu_count() or 1)
-    torch.set_num_threads(max(runtime.threads, cores))  # clients are idle meanwhile
+    free = min(runtime.nodes * runtime.threads, cores())
+    torch.set_num_threads(max(runtime.threads, free))  # clients are idle meanwhile
     try:
         evaluation: Evaluation = pieces.task.evaluate(
             model.to(pieces.device), experiment.evaluation, tune

@@ -22,7 +22,7 @@ from fedapp.store.runfolder import (
     RUNNING,
     STOPPED,
     RunFolder,
-    new_path,
+    claimed,
 )
 from tasks.errors import FedappError, InputError, StoppedError
 
@@ -97,7 +97,12 @@ def _run_path(run_config: Mapping[str, Any]) -> Path:
             raise InputError(
                 "run-dir", "", "this user has no home folder to put runs into", "name a folder"
             ) from None
-        return new_path(base, str(run_config.get("recipe", "default")))
+        try:
+            return claimed(base, str(run_config.get("recipe", "default")))
+        except OSError as error:
+            raise InputError(
+                "run-dir", str(base), f"cannot be made ({error.strerror})", "name a folder"
+            ) from error
     if not Path(given).is_absolute():
         raise InputError(
             "run-dir",

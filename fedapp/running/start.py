@@ -25,6 +25,7 @@ from fedapp.store.runfolder import (
     RUNNING,
     STOPPED,
     RunFolder,
+    TakenError,
     new_path,
 )
 from sim.settings import RUNTIMES
@@ -62,7 +63,8 @@ def prepare(
     """
     _check_runtime(runtime)
     values = known_keys() | read_recipe(recipe) | read_overrides(overrides)
-    if not values["run-dir"]:
+    named = bool(values["run-dir"])
+    if not named:
         values["run-dir"] = str(new_path(base.resolve(), values["recipe"]))
     for key in PATHS:  # runtimes work in other folders than the user
         if values[key]:
@@ -79,9 +81,18 @@ def prepare(
         pieces = Pieces(Experiment.from_run_config(changed))
     experiment = pieces.experiment
     pieces.task.check(experiment.clients.total)
-    folder = RunFolder(Path(experiment.run_dir))
-    folder.create(experiment.to_run_config(), versions() | {"runtime": runtime})
-    return experiment, folder
+    while True:
+        folder = RunFolder(Path(experiment.run_dir))
+        try:
+            folder.create(experiment.to_run_config(), versions() | {"runtime": runtime})
+        except TakenError:
+            if named:
+                raise
+            # another run began in this second: the next free name
+            path = str(new_path(base.resolve(), values["recipe"]))
+            experiment = Experiment.from_run_config({**experiment.to_run_config(), "run-dir": path})
+            continue
+        return experiment, folder
 
 
 def reopen(run: Path, runtime: str | None) -> tuple[Experiment, RunFolder, str]:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fedapp.config.pieces import Pieces
 from fedapp.config.uploads import kind_of
+from fedapp.place import cores
 from fedapp.running.lineup import Lineup, Run
-from fedapp.studies.side_by_side import cores
 from privacy.secagg.messages import RefusalError
 from strategies.flower.exchanges import request_of
 from strategies.flower.legs import exchange

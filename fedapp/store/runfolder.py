@@ -43,6 +43,22 @@ def new_path(base: Path, recipe: str) -> Path:
     return path
 
 
+def claimed(base: Path, recipe: str) -> Path:
+    """A new folder under ``base``, made here: whoever makes a folder has it, so that two runs that
+    start in one second get one each."""
+    while True:
+        path = new_path(base, recipe)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # somebody was quicker
+            continue
+        return path
+
+
+class TakenError(InputError):
+    """The folder of a new run holds one already."""
+
+
 class RunFolder:
     """Reads and writes the files of one run."""
 
@@ -69,13 +85,13 @@ class RunFolder:
         return cls(path)
 
     def create(self, config: dict[str, Any], about: dict[str, Any]) -> None:
-        """Start the folder of a new run; raises :class:`InputError` if it holds one already or
-        cannot be made."""
+        """Start the folder of a new run; raises :class:`TakenError` if it holds one already,
+        :class:`InputError` if it cannot be made."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "run.json").touch(exist_ok=False)  # whoever makes this file has the folder
         except FileExistsError:
-            raise InputError(
+            raise TakenError(
                 "run-dir",
                 str(self.path),
                 "already holds a run (or is a file)",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedapp.place import cores
 from fedapp.report.table import lookup
 from fedapp.store.runfolder import RunFolder
 from fedapp.studies.ablation import interval
@@ -85,7 +85,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     wanted = cases(quick, base, seeds, rules or RULES, learners or LEARNERS)
     todo = sorted(wanted, key=lambda case: case.modality != "nerf")  # the longest first
-    workers = max(1, min(len(todo), os.cpu_count() or 1))
+    workers = max(1, min(len(todo), cores()))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(play, case) for case in todo]):
             if future.exception():

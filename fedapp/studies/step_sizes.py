@@ -20,7 +20,6 @@ that it was found for.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 from fedapp.config.experiment import Experiment, known_keys
 from fedapp.config.pieces import Pieces
 from fedapp.config.recipes import read_overrides, read_recipe
+from fedapp.place import cores
 from fedapp.results import summarise
 from fedapp.studies.kept_run import QUIET, kept_run
 from strategies.learner import Learner
@@ -99,7 +99,7 @@ def tune(
         raise InputError("methods", experiment.methods, "none of them has an outer step size",
                          "add maml or fedmenf-published")  # fmt: skip
     jobs = [(method, rate) for method in methods for rate in rates]
-    workers = max(1, min(len(jobs), os.cpu_count() or 1))
+    workers = max(1, min(len(jobs), cores()))
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(tried, recipe, population, job, folder) for job in jobs]

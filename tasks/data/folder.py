@@ -7,14 +7,18 @@ silently missing client is worse.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 from PIL import Image
 
 from tasks.data.pictures import UNREADABLE, prepare
-from tasks.errors import InputError
+from tasks.errors import InputError, together
 from tasks.signals import Signal, sampled
+
+UNSUPPORTED = (".heic", ".heif", ".avif", ".cr2", ".nef", ".arw", ".dng")  # what telephones write
 
 
 @lru_cache(maxsize=8)
@@ -33,18 +37,32 @@ def image_files(path: str) -> tuple[Path, ...]:
         raise InputError(
             "data.path", path, "the folder holds no files", "put one image a client into it"
         )
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                image.verify()
-        except (*UNREADABLE, SyntaxError) as error:
-            raise InputError(
-                "data.path",
-                str(file),
-                f"not a readable image ({error})",
-                "move the file out of the folder",
-            ) from error
+    faults = [fault for file in files if (fault := _fault(file))]
+    if faults:
+        raise together(faults)
     return tuple(files)
+
+
+def _fault(file: Path) -> InputError | None:
+    """What keeps a file from being a picture."""
+    if file.suffix.lower() in UNSUPPORTED:
+        reason = f"{file.suffix[1:].upper()} pictures are not read"
+        return InputError("data.path", str(file), reason, "convert it to JPEG or PNG")
+    try:
+        with Image.open(file) as image:
+            image.verify()
+    except (*UNREADABLE, SyntaxError) as error:
+        reason = f"not a readable image ({error})"
+        return InputError("data.path", str(file), reason, "move the file out of the folder")
+    return None
+
+
+def twins(files: Iterable[Path]) -> list[list[Path]]:
+    """Files with the same content: one picture that several clients would hold."""
+    same: dict[bytes, list[Path]] = {}
+    for file in files:
+        same.setdefault(sha256(file.read_bytes()).digest(), []).append(file)
+    return [group for group in same.values() if len(group) > 1]
 
 
 def split(

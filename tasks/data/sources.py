@@ -3,7 +3,9 @@ own layout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
@@ -11,9 +13,11 @@ from typing import NoReturn
 from tasks.data import folder
 from tasks.data.deal import objects_of
 from tasks.data.layouts import DatasetLayout, Holder, Kind, detect, open_layout
-from tasks.errors import InputError
+from tasks.errors import InputError, together
 from tasks.settings import DataSettings
 from tasks.signals import ClientSignals, Signal
+
+log = logging.getLogger(__name__)
 
 CACHED_CLIENTS = 1024  # clients a process keeps decoded
 UNSEEN = 10_000_000  # numbers of unseen clients start here: no client of a run holds these
@@ -60,6 +64,15 @@ class Procedural:
         return [self.spare(index + self.data.skip) for index in range(count)]
 
 
+@contextmanager
+def kept(faults: list[InputError]) -> Iterator[None]:
+    """Bad input inside is put beside the others: all are told at once."""
+    try:
+        yield
+    except InputError as error:
+        faults.append(error)
+
+
 class PictureFolder:
     """A folder of images; client i holds ``data.objects`` of them, the last ``data.held-out`` are
     held by nobody."""
@@ -81,12 +94,25 @@ class PictureFolder:
         private, test = folder.split(
             self.data.path, self.data.spare, needed, len(hosts) if self.data.objects > 1 else 0
         )
+        faults: list[InputError] = []
         for client in hosts:
-            _same_size(
-                self._load([private[number] for number in self._numbers(client)]),
-                f"client {client}",
-            )
-        self._load(test)
+            with kept(faults):
+                _same_size(
+                    self._load([private[number] for number in self._numbers(client)]),
+                    f"client {client}",
+                )
+        for file in test:
+            with kept(faults):
+                self._load([file])
+        if faults:
+            raise together(faults)
+        used = [*private[:needed], *test]
+        every = len(private) + len(test)
+        if len(used) < every:
+            log.warning("%d of %d pictures are used in %s", len(used), every, self.data.path)
+        for group in folder.twins(used):
+            names = ", ".join(file.name for file in group)
+            log.warning("the same picture under several names, for as many clients: %s", names)
 
     def _client(self, client: int) -> ClientSignals:
         files = folder.image_files(self.data.path)
@@ -147,13 +173,25 @@ class DatasetFolder:
             self._held_by(hosts[-1])
         elif len(self.holders) < self.data.spare:
             self._too_few(0, 0)
+        faults: list[InputError] = []
         for client in hosts:
-            for holder in self._held_by(client):
-                self.layout.check(holder, self.data.size)
-            _same_size(
-                self._client(client).signals, f"client {client}"
-            )  # looked at, not kept: a server trains nobody
-        self.held_out()
+            with kept(faults):
+                for holder in self._held_by(client):
+                    self.layout.check(holder, self.data.size)
+                _same_size(
+                    self._client(client).signals, f"client {client}"
+                )  # looked at, not kept: a server trains nobody
+        with kept(faults):
+            self.held_out()
+        if faults:
+            raise together(faults)
+        used = self._held_by(hosts[-1])[-1] if hosts else None
+        count = 1 + self.holders.index(used) if used else 0
+        if count + self.data.spare < len(self.holders):
+            log.warning(
+                "%d of %d %s are used in %s", count + self.data.spare, len(self.holders),
+                "owners" if self.layout.owned else "objects", self.data.path,
+            )  # fmt: skip
 
     def _held_by(self, client: int) -> list[Holder]:
         place = self.data.place(client)

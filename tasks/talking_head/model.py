@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tasks.atomic import as_umask_says
 from tasks.caches import cache, ready
 from tasks.derivatives import Autograd
 from tasks.errors import InputError
@@ -87,6 +88,7 @@ def save_whole(backbone: Backbone, folder: Path) -> None:
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         backbone.save(part)
+        as_umask_says(part)
         part.rename(folder)
     except OSError:
         if not (folder / "unet").is_dir():

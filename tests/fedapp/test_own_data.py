@@ -125,6 +125,9 @@ def test_the_lines_of_the_docs_read_a_field_without_us(trained: RunFolder, tmp_p
     """In a process that has torch and safetensors alone, to single precision."""
     field = fedapp.load(trained.path).adapt(photograph(tmp_path / "me.png"), steps=8)
     field.save(tmp_path / "me.safetensors")
+    (tmp_path / "like").touch()
+    modes = {(tmp_path / name).stat().st_mode for name in ("me.safetensors", "like")}
+    assert len(modes) == 1  # as the umask says
     text = (Path(fedapp.ROOT) / "docs" / "own_data.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(import json.*?)```", text, re.S)
     assert "fedapp" not in lines and len(lines.strip().splitlines()) <= 15

@@ -90,6 +90,9 @@ def test_an_exported_adapter_is_loaded_by_the_lines_on_its_card(
     )
     assert ("went on from `f00d`: 2 steps" in card) == (kind == "motion")
 
+    for part in (tmp_path / "out").rglob("*"):  # to hand on; what is a person's stays private
+        closed = part.is_file() and "personal" in part.parts
+        assert closed or part.stat().st_mode & 0o044 == 0o044, part
     monkeypatch.chdir(tmp_path / "out")
     names: dict[str, Any] = {}
     exec(card.split("```python\n")[1].split("```")[0], names)

@@ -119,6 +119,50 @@ def test_bad_folders_are_refused_by_name(tmp_path: Path, prepare: object, reason
     )
 
 
+def test_all_odd_files_of_a_folder_are_named_at_once(tmp_path: Path) -> None:
+    """A note, a telephone's picture and one cut short: two lists (of what is no picture, of what
+    cannot be decoded), not a start for each file."""
+    for index in range(4):
+        write(tmp_path / f"{index}.png", 8 + index, 8)
+    for name in ("a.txt", "b.HEIC", "c.doc"):
+        (tmp_path / name).write_text("hello", encoding="utf-8")
+    folder.image_files.cache_clear()
+    with pytest.raises(InputError) as caught:
+        task(path=str(tmp_path), held_out=1).check(2)
+    told = str(caught.value)
+    assert caught.value.value == "3 faults"
+    assert all(str(tmp_path / name) in told for name in ("a.txt", "b.HEIC", "c.doc"))
+    assert "HEIC pictures are not read" in told and "convert it to JPEG or PNG" in told
+    for name in ("a.txt", "b.HEIC", "c.doc"):
+        (tmp_path / name).unlink()
+    for name in ("1.png", "3.png"):  # a client's, and the one held out
+        with Image.open(tmp_path / "0.png") as image:
+            image.resize((64, 64)).save(tmp_path / name, "JPEG")  # only decoding shows the cut
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    folder.image_files.cache_clear()
+    with pytest.raises(InputError) as caught:
+        task(path=str(tmp_path), held_out=1).check(2)
+    assert caught.value.value == "2 faults"
+    assert "1.png: cannot be decoded" in str(caught.value)
+    assert "3.png: cannot be decoded" in str(caught.value)
+
+
+def test_how_many_are_used_and_twins_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(5):
+        write(tmp_path / f"{index}.png", 8 + index, 8)
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes())
+    folder.image_files.cache_clear()
+    task(path=str(tmp_path), held_out=1).check(2)
+    assert "3 of 5 pictures are used" in caplog.text
+    assert "the same picture under several names, for as many clients: 0.png, 1.png" in caplog.text
+    caplog.clear()
+    task(path=str(tmp_path), held_out=3).check(2)
+    assert "are used" not in caplog.text
+
+
 def test_a_truncated_image_is_refused_when_read(tmp_path: Path) -> None:
     write(tmp_path / "0.png", 64, 64)
     whole = (tmp_path / "0.png").read_bytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,12 @@ log = logging.getLogger("flwr")
 PUBLISHED = frozenset({".mp4"})  # what the data sets come as
 RECORDED = PUBLISHED | {".mov", ".m4v", ".webm", ".mkv", ".avi"}  # what cameras and browsers write
 NAMED = 5  # folders that a warning names
+# What cameras and telephones call their files, with or without a date: nobody's name
+CAMERA = re.compile(
+    r"(vid|img|mov|mvi|pxl|dscn?|dscf|gopr|g[hx]|video|clip|film|movie|recording|screen|whatsapp)?"
+    r"[\W\d_t]*",
+    re.IGNORECASE,
+)
 
 
 # a person's name and one recording of theirs, person by person
@@ -138,6 +145,8 @@ def detect(root: Path) -> str:
         if name == "lrs3" and sum(1 for _ in _lrs3(root)) < sum(1 for _ in _own(root)):
             continue
         if next(layout.recordings(root), None) is not None:
+            if name == "hdtf":
+                _refuse_dates(root)
             return name
     looked_for = "".join(f"\n      {name}: {layout.expected}" for name, layout in LAYOUTS.items())
     raise InputError(
@@ -146,6 +155,22 @@ def detect(root: Path) -> str:
         "no recordings in any known layout",
         f"put them in one of:{looked_for}",
     )
+
+
+def _refuse_dates(root: Path) -> None:
+    """A flat folder of one's own clips looks like HDTF, with dates for people: each would be a
+    client, and a promise to clients one to days."""
+    odd = [(person, one) for person, one in _hdtf(root) if CAMERA.fullmatch(person)]
+    if odd:
+        person, one = odd[0]
+        raise InputError(
+            "data.path",
+            str(root),
+            f"{len(odd)} of its recordings have a date or a camera's number where a person's name "
+            f"would stand, such as {one.name}: whose they are is not said",
+            f"put each person's into a folder of their own, name people in {manifest.FILE}, or "
+            f"give talking-head.layout=hdtf if {person!r} is somebody",
+        )
 
 
 def list_people(root: Path, layout: str, verify: bool = False) -> dict[str, list[Recording]]:

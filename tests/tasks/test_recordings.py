@@ -8,12 +8,11 @@ import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recording_kit import write_raw
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -27,7 +26,6 @@ from tasks.data.recordings.clips import (
     UnusableClipError,
 )
 from tasks.data.recordings.reading import probe, read_clip
-from tasks.data.recordings.upright import upright
 from tasks.data.recordings.writing import write_clip, write_gif, write_wav
 from tasks.errors import InputError
 from tasks.talking_head.people import clip_of, identity
@@ -64,42 +62,6 @@ def seen_and_heard(clip: Clip) -> tuple[int, int]:
     """The brightest frame and the frame with the loudest 40 ms."""
     loudness = clip.audio.view(-1, SAMPLES_PER_FRAME).square().sum(1)
     return int(clip.frames.mean((1, 2, 3)).argmax()), int(loudness.argmax())
-
-
-def write_raw(
-    path: Path,
-    pictures: Tensor,
-    fps: Fraction,
-    channels: list[Tensor],
-    rate: int,
-    shift: float = 0.0,
-    turn: int = 0,
-) -> None:
-    """An mp4 as others make them: any frame rate, channels at any rate, ``shift`` seconds of delay
-    of the sound (negative: of the picture), ``turn`` degrees of rotation left to the player."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "1"})
-        stream.width = pictures.shape[2]
-        stream.height = pictures.shape[1]
-        stream.pix_fmt = "yuv420p"
-        if turn:
-            stream.set_display_rotation(turn)
-        layout = {1: "mono", 2: "stereo"}[len(channels)]
-        sound = container.add_stream("aac", rate=rate, layout=layout)
-        for index, picture in enumerate((pictures * 255).round().byte()):
-            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts = index + round(max(-shift, 0) * fps)
-            frame.time_base = 1 / fps
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-        heard = av.AudioFrame.from_ndarray(
-            torch.stack(channels).numpy(), format="fltp", layout=layout
-        )
-        heard.pts = round(max(shift, 0) * rate)
-        heard.time_base = Fraction(1, rate)
-        heard.sample_rate = rate
-        container.mux(sound.encode(heard))
-        container.mux(sound.encode(None))
 
 
 # ---------------------------------------------------------------------- there and back
@@ -267,20 +229,6 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert float(read.std() / voice.std()) == pytest.approx(1, abs=0.1)
 
 
-def test_a_rotated_recording_is_upright(tmp_path: Path) -> None:
-    """Stored a quarter turn clockwise, to be turned back by the player."""
-    clip = speaking(10)
-    write_raw(
-        tmp_path / "a.mp4",
-        torch.rot90(clip.frames, -1, (1, 2)),
-        Fraction(25),
-        [clip.audio],
-        RATE,
-        turn=90,
-    )
-    assert psnr(read_clip(tmp_path / "a.mp4", SIZE, 10).frames, clip.frames) > 25
-
-
 # ---------------------------------------------------------------------- sound of its own
 def test_a_separate_track_replaces_the_own_one(tmp_path: Path) -> None:
     clip = speaking(40)
@@ -392,25 +340,3 @@ def test_videos_side_by_side_have_a_white_gap() -> None:
     joined = beside([left, right], gap=3)
     assert joined.shape == (2, 4, 6 + 3 + 8, 3)
     assert joined[0, 0, :, 0].tolist() == [0.0] * 6 + [1.0] * 3 + [0.5] * 8
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize(("a", "b"), [(1, 0), (0, 1), (-1, 0), (0, -1)])
-def test_a_film_is_shown_as_its_display_matrix_says(a: int, b: int, mirrored: bool) -> None:
-    """All four quarters, and mirrored as front cameras store them: a stored pixel (x, y) is shown
-    at (a x + c y, b x + d y), moved into the picture."""
-    c, d = (b, -a) if mirrored else (-b, a)
-    stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    numbers = np.array([a, b, 0, c, d, 0, 0, 0, 0], "<i4") * (1 << 16)
-
-    class Frame:
-        side_data: ClassVar[dict[str, bytes]] = {"DISPLAYMATRIX": numbers.tobytes()}
-
-        def to_ndarray(self, format: str) -> Any:
-            return stored
-
-    shown = upright(Frame())  # type: ignore[arg-type]
-    places = {(x, y): (a * x + c * y, b * x + d * y) for x in range(3) for y in range(2)}
-    left, top = (min(place[axis] for place in places.values()) for axis in (0, 1))
-    for (x, y), (right, down) in places.items():
-        assert (shown[down - top, right - left] == stored[y, x]).all()

@@ -175,3 +175,24 @@ def test_a_wrong_place_or_layout_is_refused(tmp_path: Path) -> None:
         list_people(tmp_path, "ravdes")
     with pytest.raises(InputError, match="no recordings in layout 'own'"):
         list_people(tmp_path, "own")
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        ("2024-05-01_1.mp4", "2024-05-02_1.mp4"),
+        ("20240501_123456.mp4", "20240502_101112.mp4"),
+        ("VID_20240501_123456.mp4", "IMG_0017_2.mp4"),
+        ("anna_1.mp4", "2024-05-01_1.mp4"),
+    ],
+)
+def test_dates_are_not_taken_for_people(tmp_path: Path, clips: tuple[str, ...]) -> None:
+    """The unit of privacy would be a day. Named people, and a layout somebody insists on, stay."""
+    put(tmp_path, *clips)
+    with pytest.raises(InputError, match="whose they are is not said") as refused:
+        detect(tmp_path)
+    assert "folder of their own" in refused.value.remedy
+    assert list_people(tmp_path, "hdtf")
+    named = tmp_path / "named"
+    put(named, "WDA_BarackObama_000.mp4", "RD_Radio10_001.mp4", "Vidal_1.mp4", "Imogen_2.mp4")
+    assert detect(named) == "hdtf"

@@ -68,7 +68,7 @@ def _upright(path: Path) -> Iterator[Image.Image]:
         if first is None:
             raise unusable(path, "has no frames", "replace the file or take it out")
         for frame in chain([first], frames):
-            yield Image.fromarray(upright(frame))
+            yield Image.fromarray(upright(frame, stream))
 
 
 # ---------------------------------------------------------------------- any clip

@@ -25,7 +25,7 @@ from tasks.data.recordings.clips import (
     is_silent,
 )
 from tasks.data.recordings.pyav import pyav
-from tasks.data.recordings.upright import upright
+from tasks.data.recordings.upright import shown_width, upright
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, VideoFrame, VideoStream
@@ -98,13 +98,15 @@ def probe(path: Path) -> VideoHeader:
             ticks = max(ends, default=0) - (stream.start_time or 0)
         # Lengths are rounded, some to the millisecond: a little less than a frame counts as one.
         whole = int(float(ticks * stream.time_base) * FPS + 0.1)
-        return VideoHeader(whole, float(stream.average_rate or 0), stream.width, stream.height)
+        return VideoHeader(
+            whole, float(stream.average_rate or 0), shown_width(stream.width, stream), stream.height
+        )
 
 
-def _picture(frame: VideoFrame, size: int) -> Tensor:
+def _picture(frame: VideoFrame, stream: VideoStream, size: int) -> Tensor:
     """``[size, size, 3]`` in [0, 1]: upright (telephones store a rotation), centre square,
     antialiased."""
-    image = torch.from_numpy(upright(frame))
+    image = torch.from_numpy(upright(frame, stream))
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -138,7 +140,7 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
             while len(chosen) < frames and times[len(chosen)] <= now:
                 due = times[len(chosen)]
                 nearest = frame if before is None or now - due < due - earlier else before
-                chosen.append(_picture(nearest, size))
+                chosen.append(_picture(nearest, stream, size))
             if len(chosen) == frames:
                 return torch.stack(chosen), origin
             shown = now - earlier if before is not None else 0.0
@@ -146,7 +148,7 @@ def _pictures(path: Path, start: int, frames: int, size: int) -> tuple[Tensor, f
             earlier = now
         # The last frame stays on the screen for as long as the one before it did.
         while before is not None and len(chosen) < frames and times[len(chosen)] < earlier + shown:
-            chosen.append(_picture(before, size))
+            chosen.append(_picture(before, stream, size))
     if len(chosen) < frames:
         raise UnusableClipError(
             "too short", path, f"{len(chosen)} of {frames} frames from frame {start}"
@@ -195,17 +197,48 @@ def _placed(
 
 
 def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
-    """``[frames * 640]``, the mean of the channels; time zero is ``origin``, or the track's own
-    start if ``None``.
+    """``[frames * 640]`` of the first sound track that is not silent, in the order of
+    :func:`_tracks`; time zero is ``origin``, or the track's own start if ``None``.
+
+    A screen recording's first track is often the computer's own silence and the second one the
+    microphone. Where no track is better, the first one's sound, or what is wrong with it.
+    """
+    first: Tensor | UnusableClipError | None = None
+    for number in _tracks(path):
+        try:
+            sound = _heard(path, number, start, frames, origin)
+        except UnusableClipError as error:
+            first = error if first is None else first
+            continue
+        if not is_silent(sound):
+            return sound
+        first = sound if first is None else first
+    if isinstance(first, UnusableClipError):
+        raise first
+    assert first is not None, "there is a track"
+    return first
+
+
+def _tracks(path: Path) -> list[int]:
+    """Numbers of the file's sound tracks: the one it names as default, then the others in their
+    order."""
+    with _opened(path) as container:
+        tracks = container.streams.audio
+        if not tracks:
+            raise UnusableClipError("no audio", path)
+        named = [bool(track.disposition & track.disposition.default) for track in tracks]
+    return sorted(range(len(named)), key=lambda number: not named[number])
+
+
+def _heard(path: Path, number: int, start: int, frames: int, origin: float | None) -> Tensor:
+    """``[frames * 640]`` of one sound track, the mean of the channels.
 
     Every sample lies where its time stamp says: gaps are silent, and of two that overlap the later
     is dropped.
     """
     need = frames * SAMPLES_PER_FRAME
     with _opened(path) as container:
-        if not container.streams.audio:
-            raise UnusableClipError("no audio", path)
-        stream = container.streams.audio[0]
+        stream = container.streams.audio[number]
         begin = (_origin(stream) if origin is None else origin) + start / FPS
         _enter(container, stream, begin)
         sound = torch.zeros(need)
@@ -227,21 +260,21 @@ def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
 
 
 def read_sound(path: Path) -> Tensor:
-    """All of a file's first sound track: ``[n]`` in [-1, 1] at 16 kHz, the mean of its channels.
+    """All of a file's first sound track that is not silent: ``[n]`` in [-1, 1] at 16 kHz, the mean
+    of its channels.
 
     Raises :class:`UnusableClipError` (unreadable, no audio, silent).
     """
-    with _opened(path) as container:
-        if not container.streams.audio:
-            raise UnusableClipError("no audio", path)
-        stream = container.streams.audio[0]
-        pieces = list(_placed(container.decode(stream), _origin(stream), path))
-    sound = torch.zeros(max((at + len(piece) for at, piece in pieces), default=0))
-    for at, piece in pieces:
-        sound[max(at, 0) : at + len(piece)] = piece[max(-at, 0) :]
-    if is_silent(sound):
-        raise UnusableClipError("silent", path)
-    return sound.clamp(-1, 1)
+    for number in _tracks(path):
+        with _opened(path) as container:
+            stream = container.streams.audio[number]
+            pieces = list(_placed(container.decode(stream), _origin(stream), path))
+        sound = torch.zeros(max((at + len(piece) for at, piece in pieces), default=0))
+        for at, piece in pieces:
+            sound[max(at, 0) : at + len(piece)] = piece[max(-at, 0) :]
+        if not is_silent(sound):
+            return sound.clamp(-1, 1)
+    raise UnusableClipError("silent", path)
 
 
 def read_clip(

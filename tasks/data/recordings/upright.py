@@ -19,7 +19,8 @@ def upright(frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
     """``[H, W, 3]`` of a frame of ``stream``, turned and mirrored by its display matrix (ISO/IEC
     14496-12): a stored pixel (x, y) is shown at (a x + c y, b x + d y).
 
-    Pixels that are not square (DV, anamorphic films) are made so: the width is stretched. Matrices that turn by less than a quarter are taken for the nearest quarter.
+    Pixels that are not square (DV, anamorphic films) are made so: the width is stretched.
+    Matrices that turn by less than a quarter are taken for the nearest quarter.
     """
     a, b, c, d = _matrix(frame)  # before the frame is another one
     wide = shown_width(frame.width, stream)

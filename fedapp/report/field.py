@@ -10,6 +10,8 @@ from fedapp.report.findings import findings
 from fedapp.report.media import Media
 from fedapp.report.table import Column, Table
 
+STRIP = 3  # rows of the first picture
+NO_STRIP: dict[str, Any] = {"columns": [], "rows": []}
 # words for what a client holds; ``column``: width of a contact sheet in px; 0: single pictures
 KINDS = {
     "image": {
@@ -125,13 +127,21 @@ class Fields:
         steps, seed = experiment.evaluation.step_list, experiment.seed_list[0]
         step = 16 if 16 in steps else steps[-1]
         plain = experiment.release == "plain"
+        kind = KINDS.get(experiment.task, OTHER)
+        clients = _clients(events, trained, seed, media) if plain else []
+        # an attack that was cut off has left pictures without numbers
+        ended = bool(media.folder.read("attack.json"))
+        attacked = _attacked(trained, media) if ended else []
+        newcomers = _new_clients(order, seed, steps, media)
+        single = not kind["column"]  # contact sheets are too wide for a strip
         return {
-            "kind": KINDS.get(experiment.task, OTHER),
+            "kind": kind,
+            "first": _strip(shown, clients, attacked, newcomers, colours) if single else NO_STRIP,
             "films": _films(order, seed, media),
             "shown_steps": shown_steps(steps),
-            "clients": _clients(events, trained, seed, media) if plain else [],
-            "attacked": _attacked(trained, media),
-            "new_clients": _new_clients(order, seed, steps, media),
+            "clients": clients,
+            "attacked": attacked,
+            "new_clients": newcomers,
             "curve_p": figures.over_rounds(
                 events, trained, titles, colours, ("psnr_p", "mean"), "PSNR_p (dB), mean"
             ),
@@ -174,6 +184,49 @@ def _clients(
             {"client": client, "private": private, "rendered": rendered, "numbers": numbers}
         )
     return rows
+
+
+def _strip(
+    shown: Shown,
+    clients: list[dict[str, Any]],
+    attacked: list[dict[str, Any]],
+    newcomers: list[dict[str, Any]],
+    colours: dict[str, str],
+) -> dict[str, Any]:
+    """The first thing a reader looks at: a few private pictures, what the server makes of them
+    (rendered, and as far as attacks were run inverted, from an upload and from sums), and what
+    somebody new gets."""
+    titles, trained = shown.titles, shown.trained
+    last = shown_steps(shown.experiment.evaluation.step_list)[-1]
+    under = next((row["method"] for row in attacked if row["method"] == "maml"), None)
+    under = under or next((row["method"] for row in attacked), None)
+    found = [row for row in attacked if row["method"] == under]
+    shots = [(name, "inversion" in name) for name, _ in found[0]["shots"]] if found else []
+    columns = [("private", "")] if clients or found else []
+    columns += [(f"{titles[m]}, rendered", colours[m]) for m in trained] if clients else []
+    columns += [
+        (f"{titles[under]}, {name}", colours[under]) for name, used in shots if used and under
+    ]
+    columns += [("held by nobody", "")]
+    columns += [(f"{titles[m]}, k = {last}", colours[m]) for m in shown.order]
+    rows = []
+    for number in range(min(STRIP, len(newcomers))):
+        row: list[tuple[str, str | None]] = []
+        if clients or found:
+            client = clients[number] if number < len(clients) else None
+            attack = found[number] if number < len(found) else None
+            row.append(("private picture", (client or attack or {}).get("private")))
+            if clients:
+                row += [(titles[m], client["rendered"][m] if client else None) for m in trained]
+            images = (
+                [image for name, image in attack["shots"] if "inversion" in name] if attack else []
+            )
+            row += [("inverted", image) for image in images or [None for _, used in shots if used]]
+        new = newcomers[number]
+        row += [("held by nobody", new["truth"])]
+        row += [(f"{titles[m]} after {last} steps", new["adapted"][m][last]) for m in shown.order]
+        rows.append(row)
+    return {"columns": columns, "rows": rows}
 
 
 def _films(order: list[str], seed: int, media: Media) -> list[dict[str, Any]]:

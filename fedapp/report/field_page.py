@@ -3,6 +3,18 @@
 FIELD_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} clients, each holding {{ kind.held }}, train a shared neural field
 ({{ kind.field }} {{ experiment.field.depth }}×{{ experiment.field.width }}){% endblock %}
+{% block strip %}
+{% if first.rows %}
+<section class="card">
+<div class="grid first" style="grid-template-columns:repeat({{ first.columns|length }},minmax(0,104px))">
+{% for title, colour in first.columns %}<div class="head"{% if colour %} style="color:{{ colour }}"{% endif %}>{{ title }}</div>{% endfor %}
+{% for row in first.rows %}{% for title, image in row %}<figure>{% if image %}<img src="{{ image }}" alt="{{ title }}">{% endif %}</figure>{% endfor %}{% endfor %}
+</div>
+<p class="note">Left: private {{ kind.many }}, and what a server makes of their clients' uploads{% if not attacks %} by rendering them (inverting them is stronger: fedapp attack){% endif %}.
+Right: {{ kind.many }} that no client holds, after {{ shown_steps[-1] }} steps on them.</p>
+</section>
+{% endif %}
+{% endblock %}
 {% block attacks %}
 {% if attacks %}
 <h2>Attacks on the updates</h2>

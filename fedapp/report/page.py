@@ -6,7 +6,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ name }} · fedapp</title>
+<title>{{ heading }} · fedapp</title>
 <style>
 :root { --ink:#0f172a; --soft:#475569; --line:#e2e8f0; --paper:#ffffff; --wash:#f8fafc; }
 * { box-sizing:border-box; }
@@ -21,13 +21,14 @@ ul.findings li { background:var(--paper); border:1px solid var(--line); border-l
 ul.findings li.good { border-left-color:#0f766e; } ul.findings li.warning { border-left-color:#d97706; }
 table { border-collapse:collapse; font-variant-numeric:tabular-nums; }
 th, td { padding:6px 9px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
-th { font-weight:600; color:var(--soft); font-size:13px; } th:first-child, td:first-child { text-align:left; }
+th { font-weight:600; color:var(--soft); font-size:13px; white-space:normal; vertical-align:bottom; } th:first-child, td:first-child { text-align:left; }
 tr:last-child td { border-bottom:0; }
 .dot { display:inline-block; width:10px; height:10px; border-radius:50%; margin-right:8px; }
 .tag { background:#fef3c7; color:#92400e; font-size:12px; border-radius:6px; padding:1px 7px; margin-left:8px; }
 .grid { display:grid; gap:8px 10px; align-items:start; width:max-content; }
 .grid .head { font-size:13px; font-weight:600; color:var(--soft); align-self:end; }
 figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
+.grid.first { width:auto; max-width:100%; } .grid.first figure img { width:100%; height:auto; aspect-ratio:1; } .grid.first .head { overflow-wrap:anywhere; hyphens:auto; }
 .sheets figure img { width:auto; max-width:100%; height:72px; }
 figure.film video, figure.film img { width:auto; height:150px; } figure.strip { display:inline-block; margin:4px 10px 4px 0; } figure.strip img { width:auto; height:210px; }
 figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.35; }
@@ -38,20 +39,21 @@ details summary { cursor:pointer; color:var(--soft); } pre { background:#0f172a;
 @media (prefers-color-scheme: dark) {
 :root { --ink:#e2e8f0; --soft:#94a3b8; --line:#334155; --paper:#0f172a; --wash:#020617; }
 section.card svg, figure svg { background:#ffffff; border-radius:8px; } .changed td { background:#134e4a; } .tag { background:#78350f; color:#fef3c7; }
-pre { background:#1e293b; }
+pre { background:#1e293b; } .grid .head, figcaption { filter:brightness(1.45); }
 }
-@media (max-width: 760px) { main { padding:20px 12px 60px; } th, td { white-space:normal; padding:4px 6px; } .grid { width:auto; overflow-x:auto; max-width:100%; } }
-@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; break-inside:avoid; border:0; padding:6px 0; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid { width:auto; flex-wrap:wrap; } video { display:none; } details { display:none; } }
+@media (max-width: 760px) { main { padding:20px 12px 60px; } th, td { white-space:normal; padding:4px 3px; font-size:11px; } .tag { margin-left:2px; font-size:10px; } section.card { padding:12px 8px; } .grid { width:auto; overflow-x:auto; max-width:100%; gap:6px 5px; } .grid.first .head { font-size:10px; } }
+@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; break-inside:avoid; border:0; padding:6px 0; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid:not(.first) { zoom:.6; } h2 { break-after:avoid; } video { display:none; } details { display:none; } }
 </style>
 </head>
 <body><main>
-<h1>{{ name }}</h1>
+<h1>{{ heading }}</h1>
 <p class="lead">{% block lead %}{% endblock %} over {{ result.rounds }} rounds{% if "rule" in axes %} with the rule
-<b>{{ experiment.rule }}</b>{% endif %}{% if "release" in axes %}, release <b>{{ experiment.release }}</b>{% endif %}, seeds {{ experiment.seeds }}.
+<b>{{ experiment.rule }}</b>{% endif %}{% if "release" in axes %}, release <b>{{ experiment.release }}</b>{% endif %}, seeds {{ experiment.seeds }}. Run {{ name }}.
 {% if status.state != "finished" and status.state != "running" %}<span class="tag">{{ status.state }}: {{ status.reason }}</span>{% endif %}</p>
 
+{% block strip %}{% endblock %}
 <ul class="findings">
-{% for kind, text in findings %}<li class="{{ kind }}">{{ text }}</li>
+{% for kind, text in findings[:3] %}<li class="{{ kind }}">{{ text }}</li>
 {% endfor %}
 </ul>
 
@@ -89,6 +91,11 @@ same pictures. The floor is the mean picture or each picture's mean colour, whic
 {% endif %}
 
 {% block exhibits %}{% endblock %}
+{% if findings[3:] %}<h2>Also found</h2>
+<ul class="findings">
+{% for kind, text in findings[3:] %}<li class="{{ kind }}">{{ text }}</li>
+{% endfor %}
+</ul>{% endif %}
 <h2>Cost and failures</h2>
 <section class="card">
 <p>{{ "{:,}".format(result.bytes_up) }} bytes up and {{ "{:,}".format(result.bytes_down) }} bytes down in node messages;

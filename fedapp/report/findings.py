@@ -248,14 +248,20 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
             ahead.append(k)
     if not ahead:
         return []
-    return [
-        (
-            "plain",
-            "With the step size tuned for each method, Local (no federation) is ahead after "
-            f"{', '.join(ahead)} steps: "
-            "on fitting one's own pixels a meta-learned start saves steps, not quality.",
-        )
-    ]
+    last = max(methods[LOCAL]["psnr_tuned"], key=int)
+    text = (
+        "With the step size tuned for each method, Local (no federation) is ahead after "
+        f"{', '.join(ahead)} steps"
+    )
+    if last not in ahead:
+        return [("plain", f"{text}, and behind after {last}.")]
+    text += ": on fitting one's own pixels a meta-learned start saves steps, not quality."
+    here = _get(methods[LOCAL]["psnr_unseen_tuned"], last)
+    there = [_get(row["psnr_unseen_tuned"], last) for n, row in methods.items() if n != LOCAL]
+    best = max((value for value in there if value is not None), default=None)
+    if here is not None and best is not None and best > here:
+        text += f" On pixels that nobody fitted the best of them is {best - here:.1f} dB ahead."
+    return [("plain", text)]
 
 
 def _get(table: dict[str, float | None] | None, key: str) -> float | None:

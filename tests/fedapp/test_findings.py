@@ -140,3 +140,26 @@ def test_an_inversion_that_succeeds_on_any_release_is_a_warning(
 def test_nothing_is_said_of_an_inversion_without_a_rendering_to_compare_it_with() -> None:
     rows = [attacked("inversion", "plain", 20.0), attacked("render", "plain", None)]
     assert attack_findings(rows, {"maml": "MAML"}) == []
+
+
+@pytest.mark.parametrize(
+    ("local", "unseen", "told", "not_told"),
+    [
+        ({"1": 20.0, "64": 25.0}, 22.0, ["ahead after 1 steps, and behind after 64"], ["quality"]),
+        ({"1": 20.0, "64": 31.0}, 22.0, ["saves steps, not quality", "1.0 dB ahead"], ["behind"]),
+        ({"1": 20.0, "64": 31.0}, 24.0, ["saves steps, not quality"], ["nobody fitted", "behind"]),
+        ({"1": 10.0, "64": 25.0}, 22.0, [], ["ahead", "quality", "nobody fitted"]),
+    ],
+)
+def test_what_is_said_of_local_follows_from_the_last_step_and_from_unseen_pixels(
+    local: dict[str, float], unseen: float, told: list[str], not_told: list[str]
+) -> None:
+    own = ROW | {"psnr_tuned": {"0": 5.0, **local}, "psnr_unseen_tuned": {"64": unseen}}
+    other = ROW | {
+        "psnr_tuned": {"0": 5.0, "1": 15.0, "64": 30.0}, "psnr_unseen_tuned": {"64": 23.0}
+    }  # fmt: skip
+    whole = {"methods": {"local": own, "maml": other}, "release": "plain", "population": 4,
+             "epsilon": None, "delta": 1e-5}  # fmt: skip
+    text = " ".join(t for _, t in findings(whole, {"local": "Local", "maml": "MAML"}, []))
+    assert all(part in text for part in told), text
+    assert not any(part in text for part in not_told), text

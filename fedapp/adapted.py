@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ class Start:
                     for key, value in self.experiment.to_run_config().items()
                     if key in KEPT or key.startswith("field.")
                 },
-                "radius": own.radius, "space": _space_of(self.task),
+                "radius": own.radius, "limits": own.limits and list(own.limits),
+                "space": _space_of(self.task),
                 **_siren_facts(self.task),
             },
         )  # fmt: skip
@@ -234,6 +235,9 @@ class Adapted:
         rays = PixelRays(
             orbit(frames, float(self.about["radius"])), size / FIELD_OF_VIEW, size, size
         )
+        limits = self.about.get("limits")
+        if limits:  # beyond them the field was never fitted
+            rays = replace(rays, reach=torch.tensor(limits).expand(len(rays), 2))
         found = [
             self.task.predict(self.params[None], rays[index][None].to(self.params))[0]
             for index in torch.arange(len(rays)).view(frames, -1)

@@ -40,6 +40,7 @@ FAR = 4.4
 PERSON = 1.5  # units of a scene in a head height: people with their hair fill the unit sphere
 FIELD_OF_VIEW = 0.72  # picture side over focal length
 TURN = 48  # frames of a turntable: two seconds
+FEWEST = 4  # samples of a ray between an object's own limits
 HULL_SHARE = 0.3  # of all samples, about how many lie in the visual hull of a few views
 
 
@@ -149,20 +150,31 @@ def pictured(number: int, data: DataSettings, poses: torch.Tensor) -> Views:
     return render(solid, poses, focal, side, side, NEAR, FAR, background=1.0, samples=4)
 
 
-def refuse_outside(views: Views, near: float, far: float, own_limits: bool) -> None:
-    """An object whose limits are not those of the run's space, or (``own_limits``) not within."""
-    if (views.near, views.far) == (near, far) or (
-        own_limits and near <= views.near and views.far <= far
-    ):
+def refuse_outside(views: Views, space: Space, own_limits: bool, remedy: str = "") -> None:
+    """An object whose limits are not those of the run's space, or (``own_limits``) not within or
+    so close together that hardly any sample of a ray falls between them."""
+    near, far = space.near, space.far
+    if not own_limits and (views.near, views.far) == (near, far):
         return
+    if own_limits and near <= views.near and views.far <= far:
+        if (views.far - views.near) / space.spacing >= FEWEST:
+            return
+        raise InputError(
+            "data.near, data.far",
+            (near, far),
+            f"of {space.samples} samples a ray fewer than {FEWEST} fall between "
+            f"{views.near!r} and {views.far!r}, where {views.name} is",
+            "narrow the space, or raise field.samples",
+        )
     wider = (min(near, views.near), max(far, views.far))
     raise InputError(
         "data.path",
         views.name,
-        f"near and far are {views.near:g} and {views.far:g}, and the run's space goes from "
-        f"{near:g} to {far:g}",
-        f"set data.near and data.far to {wider[0]:g} and {wider[1]:g} or wider, for all nodes: "
-        "objects then keep limits of their own",
+        f"near and far are {views.near!r} and {views.far!r}, and the run's space goes from "
+        f"{near!r} to {far!r}",
+        remedy
+        or f"set data.near and data.far to {wider[0]!r} and {wider[1]!r} for all nodes (with "
+        "field.last-sample = thin): objects then keep limits of their own",
     )
 
 
@@ -183,7 +195,7 @@ class NerfTask(FieldTask):
                 "rays with limits of their own leave strata out, and with them the last",
                 "use thin, or leave field.skip-empty, data.near and data.far as they are",
             )
-        if bool(data.near) != bool(data.far) or data.near > data.far:
+        if bool(data.near) != bool(data.far) or data.near >= data.far > 0:
             raise InputError(
                 "data.near, data.far",
                 (data.near, data.far),
@@ -191,6 +203,7 @@ class NerfTask(FieldTask):
                 "give both, or neither",
             )
         self.own_limits = bool(data.far)
+        self.samples = shape.samples
         source, (near, far, background) = self._source(data)
         kept = HULL_SHARE if shape.skip_empty else 1.0
         self.space = space = Space(near, far, shape.samples, background, kept, opaque)
@@ -258,7 +271,7 @@ class NerfTask(FieldTask):
 
         def load(layout: DatasetLayout, holder: Holder, item: int) -> Signal:
             views = layout.load_views(holder.items[item], data.size, wanted)
-            refuse_outside(views, near, far, self.own_limits)
+            refuse_outside(views, Space(near, far, self.samples), self.own_limits)
             return signal_of(views, data, self.cut, self.own_limits)
 
         return source, (near, far, first.background)

@@ -20,10 +20,12 @@ SHARE = 5  # one view in five is judged on, and not fitted to
 
 
 class Own(NamedTuple):
-    """A signal, and how far its cameras stand from the origin (objects)."""
+    """A signal; of objects how far their cameras stand from the origin, and where a field of
+    them begins and ends if it has limits of its own."""
 
     signal: Signal
     radius: float = RADIUS
+    limits: tuple[float, float] | None = None
 
 
 def own(task: FieldTask, data: DataSettings, path: Path) -> Own:
@@ -77,11 +79,16 @@ def _views(task: NerfTask, data: DataSettings, path: Path) -> Own:
             f"its background is {views.background:g}, and the run's {space.background:g}",
             "choose a run whose data have this background",
         )  # fmt: skip
-    refuse_outside(views, space.near, space.far, task.own_limits)
+    refuse_outside(
+        views, space, task.own_limits,
+        remedy="write near and far into the json that lie in the run's space, and scale the "
+        "cameras with them",
+    )  # fmt: skip
     judged = max(1, len(views.images) // SHARE)
     dealt = data.model_copy(
         update={"support_views": max(1, len(views.images) - judged), "query_views": judged,
                 "views_alpha": 0.0}
     )  # fmt: skip
     radius = float(views.poses[:, :3, 3].norm(dim=1).mean())
-    return Own(signal_of(views, dealt, task.cut, task.own_limits), radius)
+    limits = (views.near, views.far) if task.own_limits else None
+    return Own(signal_of(views, dealt, task.cut, task.own_limits), radius, limits)

@@ -1,5 +1,9 @@
-"""Every ``fedapp`` command in README and docs is executed: here, made small, or in the test that is
-named beside it, where a whole run of it is at home. A new line in the docs without either fails."""
+"""``fedapp`` commands of README and docs.
+
+Lines of shell are executed here, made small, or (those of ``ELSEWHERE``) parsed with all their
+options and keys, while what they do is run by the test file named there. Commands in sentences are
+parsed. A line of shell without either fails.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ SMALL = [  # of any run of fields
     "evaluation.every=1", "evaluation.steps=0,1", "evaluation.rates=0.01", "report.page=false",
 ]  # fmt: skip
 SIZES = {part.split("=")[0] for part in SMALL}
-ELSEWHERE = {  # first words -> the test that executes such a command, on real components
+ELSEWHERE = {  # first words -> the tests that run what such a command does, on real components
     "run head": "fedapp/test_upload_runs.py",
     "run head-template": "fedapp/test_template_runs.py",
     "run talking-head": "fedapp/test_talking_head_runs.py",
@@ -79,7 +83,7 @@ MENTIONS = sorted({line for text in TEXTS.values() for line in in_sentences(text
 
 
 def elsewhere(line: str) -> str | None:
-    """The test that executes such a command, by its longest known beginning."""
+    """The tests of what such a command does, by its longest known beginning."""
     words = line.removeprefix("fedapp ")
     known = [key for key in ELSEWHERE if words == key or words.startswith(f"{key} ")]
     return ELSEWHERE[max(known, key=len)] if known else None
@@ -114,6 +118,7 @@ class Place:
             ("runs/<other>", "runs/b"),
             ("~/pictures", str(self.root / "home" / "pictures")),
             ("/tmp/animals", str(self.root / "animals")),
+            ("/tmp/others", str(self.root / "others")),
             ("runs/populations/town", str(self.root / f"town-{abs(hash(line))}")),
             ("/var/lib/fedapp", str(self.root / f"device-{abs(hash(line))}")),
             ("my_package:MyRule", "strategies.rules.fedavg:FedAvg"),
@@ -152,7 +157,7 @@ def made_small(words: list[str], root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_the_docs_is_executed(line: str, place: Place) -> None:
+def test_a_line_of_shell_is_executed_or_parsed(line: str, place: Place) -> None:
     test = elsewhere(line)
     if test is not None:
         source = (ROOT / "tests" / test).read_text(encoding="utf-8")
@@ -185,6 +190,8 @@ def test_a_command_in_a_sentence_exists(line: str) -> None:
     words = shlex.split(line.replace("…", "1"))[1:]
     with suppress(MissingParameter):
         parse(words)
+    if words[0] in ("run", "tune") and len(words) > 1 and words[1] != "RECIPE":
+        stays_parsed(line)
 
 
 def parse(words: list[str]) -> None:

@@ -29,7 +29,7 @@ class Inversion(Recovery):
     def fits(self, rung: str, release: str) -> bool:
         # Redrawn batches explain one client's own update, not a sum; whole runs of sums have
         # attacks of their own (``--name rounds``)
-        if rung == SEVERAL_ROUNDS and self.view.rule.memory:
+        if rung == SEVERAL_ROUNDS and not self.view.everybody:
             return False
         return self.view.whole and (rung == UNKNOWN_BATCHES or release == "plain")
 

@@ -113,11 +113,19 @@ class NextRound:
         """
         return self._sent(method, seed)[0]
 
+    @property
+    def everybody(self) -> bool:
+        """Whether all clients of the run are looked at, take part in every round and remember
+        nothing."""
+        clients = self.experiment.clients
+        all_in = clients.per_round in (0, clients.total)
+        return all_in and len(self.clients) == clients.total and not self.rule.memory
+
     def following(self, method: str, seed: int, rounds: int) -> list[tuple[Tensor, Tensor]]:
         """``(model [P], updates [C, P])`` of so many rounds after the checkpoint, all clients in
         each of them, their sums without a release.
 
-        For rules whose clients remember nothing.
+        Right where :attr:`everybody` is: else the rounds of the run would be others.
         """
         if (method, seed, rounds) in self._later:
             return self._later[method, seed, rounds]

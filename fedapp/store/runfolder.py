@@ -46,10 +46,11 @@ def new_path(base: Path, recipe: str) -> Path:
 def claimed(base: Path, recipe: str) -> Path:
     """A new folder under ``base``, made here: whoever makes a folder has it, so that two runs that
     start in one second get one each."""
+    base.mkdir(parents=True, exist_ok=True)
     while True:
         path = new_path(base, recipe)
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:  # somebody was quicker
             continue
         return path

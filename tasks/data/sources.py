@@ -96,11 +96,12 @@ class PictureFolder:
         )
         faults: list[InputError] = []
         for client in hosts:
+            loaded: list[Signal] = []
+            for number in self._numbers(client):
+                with kept(faults):
+                    loaded += self._load([private[number]])
             with kept(faults):
-                _same_size(
-                    self._load([private[number] for number in self._numbers(client)]),
-                    f"client {client}",
-                )
+                _same_size(loaded, f"client {client}")
         for file in test:
             with kept(faults):
                 self._load([file])
@@ -111,8 +112,10 @@ class PictureFolder:
         if len(used) < every:
             log.warning("%d of %d pictures are used in %s", len(used), every, self.data.path)
         for group in folder.twins(used):
-            names = ", ".join(file.name for file in group)
-            log.warning("the same picture under several names, for as many clients: %s", names)
+            names = ", ".join(
+                f"{file.name} (held out)" if file in test else file.name for file in group
+            )
+            log.warning("the same picture under several names: %s", names)
 
     def _client(self, client: int) -> ClientSignals:
         files = folder.image_files(self.data.path)
@@ -181,8 +184,9 @@ class DatasetFolder:
                 _same_size(
                     self._client(client).signals, f"client {client}"
                 )  # looked at, not kept: a server trains nobody
-        with kept(faults):
-            self.held_out()
+        for holder in self.holders[len(self.holders) - self.data.spare :]:
+            with kept(faults):
+                self.load(self.layout, holder, 0)
         if faults:
             raise together(faults)
         used = self._held_by(hosts[-1])[-1] if hosts else None

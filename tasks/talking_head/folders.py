@@ -26,8 +26,8 @@ RECORDED = PUBLISHED | {".mov", ".m4v", ".webm", ".mkv", ".avi"}  # what cameras
 NAMED = 5  # folders that a warning names
 # What cameras and telephones call their files, with or without a date: nobody's name
 CAMERA = re.compile(
-    r"(vid|img|mov|mvi|pxl|dscn?|dscf|gopr|g[hx]|video|clip|film|movie|recording|screen|whatsapp)?"
-    r"[\W\d_t]*",
+    r"(vid|img|mov|mvi|pxl|dscn?|dscf|gopr|g[hx]|dji|win|gmt|video|clip|film|movie|recording|screen"
+    r"|whatsapp|signal|received)[\W\d_]*|.*(19|20)\d\d[-_.]?\d\d[-_.]?\d\d.*",
     re.IGNORECASE,
 )
 
@@ -145,8 +145,8 @@ def detect(root: Path) -> str:
         if name == "lrs3" and sum(1 for _ in _lrs3(root)) < sum(1 for _ in _own(root)):
             continue
         if next(layout.recordings(root), None) is not None:
-            if name == "hdtf":
-                _refuse_dates(root)
+            if name in ("hdtf", "own"):
+                _refuse_dates(root, layout, name)
             return name
     looked_for = "".join(f"\n      {name}: {layout.expected}" for name, layout in LAYOUTS.items())
     raise InputError(
@@ -157,10 +157,10 @@ def detect(root: Path) -> str:
     )
 
 
-def _refuse_dates(root: Path) -> None:
-    """A flat folder of one's own clips looks like HDTF, with dates for people: each would be a
-    client, and a promise to clients one to days."""
-    odd = [(person, one) for person, one in _hdtf(root) if CAMERA.fullmatch(person)]
+def _refuse_dates(root: Path, layout: PeopleLayout, called: str) -> None:
+    """A flat folder of one's own clips looks like HDTF, folders of a camera like people's, with
+    dates for people: each would be a client, and a promise to clients one to days."""
+    odd = [(person, one) for person, one in layout.recordings(root) if CAMERA.fullmatch(person)]
     if odd:
         person, one = odd[0]
         raise InputError(
@@ -169,7 +169,7 @@ def _refuse_dates(root: Path) -> None:
             f"{len(odd)} of its recordings have a date or a camera's number where a person's name "
             f"would stand, such as {one.name}: whose they are is not said",
             f"put each person's into a folder of their own, name people in {manifest.FILE}, or "
-            f"give talking-head.layout=hdtf if {person!r} is somebody",
+            f"give talking-head.layout={called} if {person!r} is somebody",
         )
 
 

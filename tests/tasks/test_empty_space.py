@@ -308,6 +308,8 @@ def test_objects_keep_near_and_far_of_their_own_in_the_space_of_a_run(tmp_path: 
             read()
     with pytest.raises(InputError, match="needs both ends"):
         task(near=1.8)
+    with pytest.raises(InputError, match=r"fewer than 4 fall between 1\.8 and 4\.2"):
+        task(near=1.0, far=40.0).client_data(0)
     wide = task(near=1.8, far=6.4)
     for signal, (near, far) in (
         (wide.client_data(0).signals[0], (1.8, 4.2)),

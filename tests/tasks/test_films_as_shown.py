@@ -137,6 +137,12 @@ def test_the_track_somebody_speaks_on_is_heard(tmp_path: Path) -> None:
     assert pitch(read_clip(path, SIZE, 20, 0).audio) == pytest.approx(300, abs=10)
     two_tracks(path, [tone(300), tone(500)], default=1)
     assert pitch(read_clip(path, SIZE, 20, 0).audio) == pytest.approx(500, abs=10)
+    pause = tone(400).clone()
+    pause[RATE // 5 :] = 0
+    two_tracks(path, [pause, tone(3000)])  # nobody else speaks for who pauses
+    assert pitch(read_clip(path, SIZE, 5, 0).audio) == pytest.approx(400, abs=20)
+    with pytest.raises(UnusableClipError, match="silent"):
+        read_clip(path, SIZE, 10, 12)
     two_tracks(path, [torch.zeros(RATE), torch.zeros(RATE)])
     with pytest.raises(UnusableClipError, match="silent"):
         read_clip(path, SIZE, 20, 0)

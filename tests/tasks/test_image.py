@@ -157,7 +157,7 @@ def test_how_many_are_used_and_twins_are_said(
     folder.image_files.cache_clear()
     task(path=str(tmp_path), held_out=1).check(2)
     assert "3 of 5 pictures are used" in caplog.text
-    assert "the same picture under several names, for as many clients: 0.png, 1.png" in caplog.text
+    assert "the same picture under several names: 0.png, 1.png" in caplog.text
     caplog.clear()
     task(path=str(tmp_path), held_out=3).check(2)
     assert "are used" not in caplog.text

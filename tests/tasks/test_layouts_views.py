@@ -387,6 +387,15 @@ def test_a_mask_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         open_layout("transforms").load_views(file, 4)
     refused(error, small, "4 x 8", "8 x 8")
+    for bad, words in (
+        (Image.new("L", (8, 8), 1), "largest value is 1"),
+        (Image.new("P", (8, 8), 1), "mode P"),
+        (Image.new("RGBA", (8, 8), (255, 255, 255, 9)), "mode RGBA"),
+    ):
+        bad.save(small)
+        with pytest.raises(InputError) as error:
+            open_layout("transforms").load_views(file, 4)
+        refused(error, small, words)
     paint(small, (255, 255, 255))
     transparent = own(scene(tmp_path / "two"), mask_path="masks/1.png")
     paint(tmp_path / "two" / "masks" / "1.png", (255, 255, 255))

@@ -184,6 +184,10 @@ def test_a_wrong_place_or_layout_is_refused(tmp_path: Path) -> None:
         ("20240501_123456.mp4", "20240502_101112.mp4"),
         ("VID_20240501_123456.mp4", "IMG_0017_2.mp4"),
         ("anna_1.mp4", "2024-05-01_1.mp4"),
+        ("WIN_20240101_12_00_00_Pro.mp4", "WIN_20240102_12_00_00_Pro.mp4"),
+        ("GMT20240101-120000_Recording.mp4",),
+        ("DJI_0001.mp4", "DJI_0002.mp4"),
+        ("2024-01-01/VID_1.mp4", "2024-01-02/VID_2.mp4"),
     ],
 )
 def test_dates_are_not_taken_for_people(tmp_path: Path, clips: tuple[str, ...]) -> None:
@@ -192,7 +196,15 @@ def test_dates_are_not_taken_for_people(tmp_path: Path, clips: tuple[str, ...]) 
     with pytest.raises(InputError, match="whose they are is not said") as refused:
         detect(tmp_path)
     assert "folder of their own" in refused.value.remedy
-    assert list_people(tmp_path, "hdtf")
+    assert list_people(tmp_path, "own" if "/" in clips[0] else "hdtf")
     named = tmp_path / "named"
-    put(named, "WDA_BarackObama_000.mp4", "RD_Radio10_001.mp4", "Vidal_1.mp4", "Imogen_2.mp4")
+    put(
+        named,
+        "WDA_BarackObama_000.mp4",
+        "RD_Radio10_001.mp4",
+        "Vidal_1.mp4",
+        "Imogen_2.mp4",
+        "001_0001.mp4",
+        "T_1.mp4",
+    )
     assert detect(named) == "hdtf"

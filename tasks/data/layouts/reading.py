@@ -24,6 +24,7 @@ ORIENTATION = 0x0112  # an Exif tag
 SIDEWAYS = (5, 6, 7, 8)  # its values for cameras held upright
 # Numbers in one clip or object (1 GiB): beyond that a native size is a mistake, not a wish.
 MOST_VALUES = 2**28
+WHITE_MASK = 128  # a mask without a value from here on marks nothing, or counts from 0 to 1
 UNSIZED = "set data.size, so that all are cut to one size"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -207,7 +208,20 @@ def _masked(path: Path, image: Image.Image, mask_file: Path) -> Image.Image:
             "keep one of them: which is meant?",
         )
     with opened(mask_file) as found:
-        mask = found.convert("L")
+        if found.mode not in ("1", "L", "RGB", "I;16") or found.has_transparency_data:
+            raise unusable(
+                mask_file,
+                f"a mask of mode {found.mode}",
+                "save it as a grey picture, white where the object is, without transparency",
+            )
+        mask = flattened(found, 1.0)[0].convert("L")
+    largest = int(np.asarray(mask).max())
+    if largest < WHITE_MASK:
+        raise unusable(
+            mask_file,
+            f"a mask whose largest value is {largest}: the object would vanish",
+            "write 255 where the object is",
+        )
     if mask.size != image.size:
         raise unusable(
             mask_file,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -197,26 +198,24 @@ def _placed(
 
 
 def _sound(path: Path, start: int, frames: int, origin: float | None) -> Tensor:
-    """``[frames * 640]`` of the first sound track that is not silent, in the order of
-    :func:`_tracks`; time zero is ``origin``, or the track's own start if ``None``.
+    """``[frames * 640]`` of the file's track (:func:`_track`); time zero is ``origin``, or the
+    track's own start if ``None``."""
+    return _heard(path, _track(path, path.stat().st_mtime_ns), start, frames, origin)
+
+
+@lru_cache(maxsize=4096)
+def _track(path: Path, changed: int) -> int:
+    """Number of the first sound track that is not silent from end to end, in the order of
+    :func:`_tracks`; the first of that order where all are.
 
     A screen recording's first track is often the computer's own silence and the second one the
-    microphone. Where no track is better, the first one's sound, or what is wrong with it.
+    microphone. It is one track for a whole file: where its speaker pauses, nobody else is heard.
     """
-    first: Tensor | UnusableClipError | None = None
-    for number in _tracks(path):
-        try:
-            sound = _heard(path, number, start, frames, origin)
-        except UnusableClipError as error:
-            first = error if first is None else first
-            continue
-        if not is_silent(sound):
-            return sound
-        first = sound if first is None else first
-    if isinstance(first, UnusableClipError):
-        raise first
-    assert first is not None, "there is a track"
-    return first
+    order = _tracks(path)
+    for number in order if len(order) > 1 else ():
+        if not is_silent(_whole(path, number)):
+            return number
+    return order[0]
 
 
 def _tracks(path: Path) -> list[int]:
@@ -265,16 +264,21 @@ def read_sound(path: Path) -> Tensor:
 
     Raises :class:`UnusableClipError` (unreadable, no audio, silent).
     """
-    for number in _tracks(path):
-        with _opened(path) as container:
-            stream = container.streams.audio[number]
-            pieces = list(_placed(container.decode(stream), _origin(stream), path))
-        sound = torch.zeros(max((at + len(piece) for at, piece in pieces), default=0))
-        for at, piece in pieces:
-            sound[max(at, 0) : at + len(piece)] = piece[max(-at, 0) :]
-        if not is_silent(sound):
-            return sound.clamp(-1, 1)
-    raise UnusableClipError("silent", path)
+    sound = _whole(path, _track(path, path.stat().st_mtime_ns))
+    if is_silent(sound):
+        raise UnusableClipError("silent", path)
+    return sound.clamp(-1, 1)
+
+
+def _whole(path: Path, number: int) -> Tensor:
+    """All of a sound track."""
+    with _opened(path) as container:
+        stream = container.streams.audio[number]
+        pieces = list(_placed(container.decode(stream), _origin(stream), path))
+    sound = torch.zeros(max((at + len(piece) for at, piece in pieces), default=0))
+    for at, piece in pieces:
+        sound[max(at, 0) : at + len(piece)] = piece[max(-at, 0) :]
+    return sound
 
 
 def read_clip(

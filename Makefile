@@ -1,5 +1,6 @@
 # make demo   set up and run the main job (FedMeNF beside MAML, through `flwr run` on Ray); prints the report's path
 # make test   set up and run the whole test suite
+# make docs   build the documentation as a site, build/site
 # make config  write the configuration block of pyproject.toml from the settings' own defaults
 # make check  set up and run formatter, linter and type checker
 # make mutants  a seeded sample of mutants of privacy/ and strategies/ against their tests; not in CI.
@@ -12,7 +13,7 @@ SAMPLE ?= 100
 SEED ?= 0
 WORKERS ?= 1
 
-.PHONY: config demo test check mutants setup clean
+.PHONY: config demo docs test check mutants setup clean
 
 setup: $(VENV)/.done
 
@@ -25,6 +26,10 @@ $(VENV)/.done: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/fedapp run quickstart
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 test: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest

@@ -34,3 +34,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_readme_is_one_page() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_page_of_the_docs_is_on_the_site() -> None:
+    """Named once in mkdocs.yml, and nothing named there is missing."""
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    named = re.findall(r": (\S+\.md)$", nav, re.M)
+    assert sorted(named) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))

@@ -289,7 +289,7 @@ def test_too_few_views_and_a_missing_folder_have_their_errors(tmp_path: Path) ->
 def test_objects_with_other_bounds_are_refused(tmp_path: Path) -> None:
     layout_kit.scene(tmp_path / "a", near=1.0, far=5.0)
     layout_kit.scene(tmp_path / "b", near=2.0, far=12.0)
-    with pytest.raises(InputError, match="near and far are 2 and 12") as caught:
+    with pytest.raises(InputError, match=r"near and far are 2\.0 and 12\.0") as caught:
         nerf(path=str(tmp_path), support_views=1, query_views=1).check(1)
     assert caught.value.remedy
 

@@ -154,3 +154,10 @@ def refused(error: pytest.ExceptionInfo[InputError], file: Path | str, *words: s
     """The message names the key, the file, every one of ``words``, and a remedy."""
     assert error.value.key == "data.path" and str(error.value.value).endswith(str(file))
     assert error.value.remedy and all(word in str(error.value) for word in words), str(error.value)
+
+
+def said_by_one(file: Path, **said: Any) -> Path:
+    """The json with what the second photograph says of its own camera."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["frames"][1] |= said
+    return write(file, content)

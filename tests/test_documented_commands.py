@@ -90,7 +90,7 @@ def elsewhere(line: str) -> str | None:
 
 
 class Place:
-    """What the commands speak of: pictures, a run, another one, data in the paper's layout."""
+    """Things that commands speak of: pictures, a run, another one, data in the paper's layout."""
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root = root

@@ -40,6 +40,6 @@ def test_every_cell_runs(
 
 
 def test_outputs_are_not_kept_by_hand() -> None:
-    """What a cell prints is what it prints when it is run."""
+    """A reader runs it: no output stands there that was written by hand."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert all(not cell.get("outputs") for cell in cells)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedapp.place import ROOT
+from fedapp.place import cores as own_cores
 
 FLOWER_PORT = 39091
 
@@ -72,7 +73,7 @@ def _torch() -> list[Finding]:
 
 
 def _cores() -> Finding:
-    cores, threads = os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS")
+    cores, threads = own_cores(), os.environ.get("OMP_NUM_THREADS")
     text = (
         f"{cores}; OMP_NUM_THREADS is {threads or 'not set'} (fedapp run sets it to "
         "runtime.threads for each actor)"

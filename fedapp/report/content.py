@@ -31,7 +31,7 @@ def view(folder: RunFolder) -> tuple[str, dict[str, Any]]:
     colours = colours_of(shown.order)
     common = {
         "name": folder.path.name,
-        "heading": f"{experiment.recipe}: {', '.join(shown.titles[m] for m in shown.order)}",
+        "heading": f"{experiment.recipe}: {' · '.join(shown.titles[m] for m in shown.order)}",
         "experiment": experiment,
         "axes": kind_of(experiment.workflow_name).axes,
         "about": folder.read("run.json"),

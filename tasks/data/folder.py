@@ -44,7 +44,7 @@ def image_files(path: str) -> tuple[Path, ...]:
 
 
 def _fault(file: Path) -> InputError | None:
-    """What keeps a file from being a picture."""
+    """The fault that keeps a file from being a picture; ``None``: it is one."""
     if file.suffix.lower() in UNSUPPORTED:
         reason = f"{file.suffix[1:].upper()} pictures are not read"
         return InputError("data.path", str(file), reason, "convert it to JPEG or PNG")

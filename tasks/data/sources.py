@@ -153,7 +153,7 @@ class DatasetFolder:
         self.layout = open_layout(name)
         self.load = load
         self.client = lru_cache(CACHED_CLIENTS)(self._client)
-        self.held_out = lru_cache(1)(self._held_out)
+        self.first = lru_cache(CACHED_CLIENTS)(lambda holder: load(self.layout, holder, 0))
         if self.layout.kind != kind:
             raise InputError(
                 "data.path",
@@ -184,9 +184,9 @@ class DatasetFolder:
                 _same_size(
                     self._client(client).signals, f"client {client}"
                 )  # looked at, not kept: a server trains nobody
-        for holder in self.holders[len(self.holders) - self.data.spare :]:
+        for holder in self._spare:
             with kept(faults):
-                self.load(self.layout, holder, 0)
+                self.first(holder)
         if faults:
             raise together(faults)
         used = self._held_by(hosts[-1])[-1] if hosts else None
@@ -226,9 +226,12 @@ class DatasetFolder:
     def non_members(self, count: int) -> Sequence[Signal]:
         return self.held_out()[:count]
 
-    def _held_out(self) -> Sequence[Signal]:
-        spare = self.holders[len(self.holders) - self.data.spare :]
-        return [self.load(self.layout, holder, 0) for holder in spare]
+    @property
+    def _spare(self) -> list[Holder]:
+        return self.holders[len(self.holders) - self.data.spare :]
+
+    def held_out(self) -> Sequence[Signal]:
+        return [self.first(holder) for holder in self._spare]
 
 
 def is_picture_folder(data: DataSettings) -> bool:

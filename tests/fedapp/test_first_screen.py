@@ -1,4 +1,4 @@
-"""What a reader sees first: a strip of pictures under a title of what was run; nothing cut."""
+"""The first screen of a report: a strip of pictures under a title of what was run; nothing cut."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def page(run: Run) -> RunFolder:
 def test_pictures_come_before_findings_and_numbers(page: RunFolder) -> None:
     text = page.report_file.read_text(encoding="utf-8")
     body = text[text.index("<body>") :]
-    title = f"{page.experiment.recipe}: MAML, FOMAML, Local"
+    title = f"{page.experiment.recipe}: MAML · FOMAML · Local"
     assert f"<title>{title} · fedapp</title>" in text and f"<h1>{title}</h1>" in body
     assert body.index("<img") < body.index('class="findings"') < body.index("The numbers")
     first = body[: body.index("The numbers")]

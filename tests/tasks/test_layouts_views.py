@@ -19,6 +19,7 @@ from layout_kit import (
     paint,
     pose,
     refused,
+    said_by_one,
     scene,
     shapenet,
     transforms,
@@ -310,13 +311,6 @@ def test_cameras_that_cannot_see_what_they_stand_around_are_refused(tmp_path: Pa
     refuse_impossible(file, beside, 2.0, 6.0)
 
 
-def own(file: Path, **said: Any) -> Path:
-    """The json with what the second photograph says of its own camera."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content["frames"][1] |= said
-    return write(file, content)
-
-
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -339,7 +333,7 @@ def test_what_a_camera_says_of_itself_is_used_or_refused_by_name(
         pytest.skip("then all are alike")
     file = scene(tmp_path / "one", **(said if whose == "all" else {}))
     if whose == "one":
-        own(file, **said)
+        said_by_one(file, **said)
     with pytest.raises(InputError) as error:
         open_layout("transforms").load_views(file, 4)
     refused(error, file, words)
@@ -352,52 +346,3 @@ def test_numbers_that_stand_in_every_frame_are_those_of_the_scene(tmp_path: Path
     for frame in content["frames"]:
         frame |= {"fl_x": 12.0, "fl_y": 12.0, "cx": 4, "cy": 4, "w": 8, "h": 8}
     assert open_layout("transforms").load_views(write(file, content), 4).focal == 6.0
-
-
-def opaque_scene(parent: Path) -> Path:
-    """The scene without transparency: half red, half green."""
-    file = scene(parent)
-    for picture in sorted((parent / "train").iterdir()):
-        with Image.open(picture) as image:
-            image.convert("RGB").save(picture)
-    return file
-
-
-def test_a_mask_in_a_file_of_its_own_cuts_the_object_out(tmp_path: Path) -> None:
-    """Half of the mask is white: what it leaves out is background, as a see-through pixel is."""
-    file = opaque_scene(tmp_path / "one")
-    mask = np.zeros((8, 8), dtype=np.uint8)
-    mask[4:] = 255
-    (tmp_path / "one" / "masks").mkdir()
-    Image.fromarray(mask).save(tmp_path / "one" / "masks" / "1.png")
-    own(file, mask_path="masks/1.png")
-    views = open_layout("transforms").load_views(file, 4)
-    assert views.masks is not None
-    assert views.masks[0].all() and not views.masks[1, :2].any() and views.masks[1, 2:].all()
-    assert torch.equal(views.images[1, :2], torch.ones(2, 4, 3))
-    assert torch.equal(views.images[1, 2:], views.images[0, 2:])
-
-
-def test_a_mask_that_cannot_be_used(tmp_path: Path) -> None:
-    file = own(opaque_scene(tmp_path / "one"), mask_path="masks/1.png")
-    with pytest.raises(InputError) as error:
-        open_layout("transforms").load_views(file, 4)
-    refused(error, file, "mask_path", "names no file")
-    small = paint(tmp_path / "one" / "masks" / "1.png", (255, 255, 255), (4, 8))
-    with pytest.raises(InputError) as error:
-        open_layout("transforms").load_views(file, 4)
-    refused(error, small, "4 x 8", "8 x 8")
-    for bad, words in (
-        (Image.new("L", (8, 8), 1), "largest value is 1"),
-        (Image.new("P", (8, 8), 1), "mode P"),
-        (Image.new("RGBA", (8, 8), (255, 255, 255, 9)), "mode RGBA"),
-    ):
-        bad.save(small)
-        with pytest.raises(InputError) as error:
-            open_layout("transforms").load_views(file, 4)
-        refused(error, small, words)
-    paint(small, (255, 255, 255))
-    transparent = own(scene(tmp_path / "two"), mask_path="masks/1.png")
-    paint(tmp_path / "two" / "masks" / "1.png", (255, 255, 255))
-    with pytest.raises(InputError, match="alpha channel and a mask"):
-        open_layout("transforms").load_views(transparent, 4)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from tasks.fields.siren import Siren
 from tasks.fitting import FieldTask
 from tasks.metrics import psnr
 from tasks.nerf import FIELD_OF_VIEW, NerfTask
+from tasks.optimise import Adam
 from tasks.own import Own
 from tasks.randomness import generator
 from tasks.signals import Lattice, Signal
@@ -41,6 +42,16 @@ CLOSE = 2.0  # dB
 WHOLE = 1 << 14  # samples up to which a step sees all of them
 DRAWN = 4096  # that it sees of more
 MOST = 4096  # pixels per side of a rendering
+SGD, ADAM = "sgd", "adam"
+OPTIMISERS = (SGD, ADAM)
+ADAM_RATES = (0.0005, 0.001, 0.002, 0.004)
+
+
+class Steps(NamedTuple):
+    """A way to take steps: of gradient descent, as meta-learners were trained for, or of Adam."""
+
+    optimiser: str
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -82,19 +93,27 @@ class Start:
         model = checkpoint.federation(arm, pieces.rule).result
         return cls(experiment, pieces.task, model, arm)
 
-    def adapt(self, own: Own, steps: Sequence[int], rate: float | None = None) -> Adapted:
+    def adapt(
+        self,
+        own: Own,
+        steps: Sequence[int],
+        rate: float | None = None,
+        optimiser: str = "",
+    ) -> Adapted:
         """The field after the last of ``steps`` on own data.
 
         Args:
             own: what it is fitted to.
             steps: numbers of steps that PSNR is told after.
-            rate: step size; ``None``: of those in ``evaluation.rates`` the one that fits best among
-                those that cost no more than ``CLOSE`` on samples they did not see: a random half of
-                a picture's or clip's, the judged views of an object. (What fits seen samples best
+            rate: step size, of gradient descent unless ``optimiser`` says otherwise; ``None``: of
+                those in ``evaluation.rates`` and Adam's the one that fits best among those that
+                cost no more than ``CLOSE`` on samples they did not see: a random half of a
+                picture's or clip's, the judged views of an object. (What fits seen samples best
                 of all draws wrinkles between them.)
+            optimiser: ``sgd`` or ``adam``; empty: whichever serves the data better.
         """
         signal, wanted = own.signal, sorted({0, *steps})
-        chosen = rate if rate is not None else self._rate(signal, wanted[-1])
+        chosen = self._chosen(signal, wanted[-1], self._candidates(rate, optimiser))
         reached = self._fitted(signal, [chosen], wanted)
         scores = {step: self._psnr(params, 0, signal) for step, params in reached.items()}
         return Adapted(
@@ -102,7 +121,7 @@ class Start:
             reached[wanted[-1]][0].clone(),
             {
                 "format": FORMAT, "task": self.experiment.task, "method": self.arm,
-                "steps": wanted[-1], "rate": chosen, "shape": list(signal.shape),
+                "steps": wanted[-1], **chosen._asdict(), "shape": list(signal.shape),
                 "psnr": {str(step): scores[step] for step in wanted},
                 "config": {
                     key: value
@@ -115,10 +134,23 @@ class Start:
             },
         )  # fmt: skip
 
-    def _rate(self, signal: Signal, steps: int) -> float:
-        """The step size, as :meth:`adapt` says."""
+    def _candidates(self, rate: float | None, optimiser: str) -> list[Steps]:
+        """The ways to take steps that are tried; one, where the caller has named it."""
         settings = self.experiment.evaluation
-        rates = sorted({settings.rate, *settings.rate_list})
+        if rate is not None:
+            return [Steps(optimiser or SGD, rate)]
+        rates = {SGD: sorted({settings.rate, *settings.rate_list}), ADAM: ADAM_RATES}
+        return [
+            Steps(name, one)
+            for name in OPTIMISERS
+            if optimiser in ("", name)
+            for one in rates[name]
+        ]
+
+    def _chosen(self, signal: Signal, steps: int, rates: Sequence[Steps]) -> Steps:
+        """Of several ways the one that :meth:`adapt` says."""
+        if len(rates) == 1:
+            return rates[0]
         rows = range(len(rates))
         parts = signal.halved() if signal.whole else signal
         params = self._fitted(parts, rates, [steps])[steps]
@@ -131,14 +163,22 @@ class Start:
         return rates[close[max(range(len(close)), key=fits.__getitem__)]]
 
     def _fitted(
-        self, signal: Signal, rates: Sequence[float], steps: Sequence[int]
+        self, signal: Signal, rates: Sequence[Steps], steps: Sequence[int]
     ) -> dict[int, Tensor]:
-        """Parameters ``[rates, P]`` after each of ``steps``."""
-        start = self.model.expand(len(rates), -1).contiguous()
-        column = torch.tensor([[one] for one in rates], dtype=start.dtype)
-        batches = self._batches(signal, len(rates))
-        limit = self.experiment.evaluation.clip
-        return dict(adapt(self.task.derivatives, start, batches, column, steps, limit))
+        """Parameters ``[rates, P]`` after each of ``steps``; ``rates`` are sorted by optimiser."""
+        parts = []
+        for name in OPTIMISERS:
+            column = self.model.new_tensor([[one.rate] for one in rates if one.optimiser == name])
+            if not len(column):
+                continue
+            start = self.model.expand(len(column), -1).contiguous()
+            batches = self._batches(signal, len(column))
+            limit = self.experiment.evaluation.clip
+            moments = Adam(1.0) if name == ADAM else None
+            parts.append(
+                dict(adapt(self.task.derivatives, start, batches, column, steps, limit, moments))
+            )
+        return {step: torch.cat([part[step] for part in parts]) for step in steps}
 
     def _batches(self, signal: Signal, count: int) -> Callable[[int], Batch]:
         """Samples of each step: all of a small picture, draws of what is larger."""

@@ -51,7 +51,12 @@ class Learned:
         self._start = Start.of(RunFolder.open(path.expanduser().resolve()), method, seed)
 
     def adapt(
-        self, data: Path | str, steps: int = STEPS, rate: float | None = None, pixels: int = 0
+        self,
+        data: Path | str,
+        steps: int = STEPS,
+        rate: float | None = None,
+        pixels: int = 0,
+        optimiser: str = "",
     ) -> Adapted:
         """A field fitted to a picture, clip or object of one's own.
 
@@ -61,17 +66,21 @@ class Learned:
             rate: step size; ``None``: the one that serves the data best
                 (:meth:`fedapp.adapted.Start.adapt`).
             pixels: per side of what is fitted; 0: the run's.
+            optimiser: ``sgd`` or ``adam``; empty: whichever serves the data better.
         """
+        from fedapp.adapted import OPTIMISERS
         from tasks.own import own
 
         if steps < 1 or (rate is not None and not 0 < rate < 1e6) or pixels < 0 or pixels == 1:
             asked = f"steps {steps}, rate {rate}, pixels {pixels}"
             raise InputError("adapt", asked, "out of range", "steps from 1, a rate above 0")
+        if optimiser and optimiser not in OPTIMISERS:
+            raise InputError("optimiser", optimiser, "no such one", "sgd or adam")
         settings = self._start.experiment.data
         if pixels:
             settings = settings.model_copy(update={"size": pixels})
         mine = own(self._start.task, settings, Path(data))
-        return self._start.adapt(mine, [steps], rate)
+        return self._start.adapt(mine, [steps], rate, optimiser)
 
     def __repr__(self) -> str:
         return f"Learned({self._start.arm}, task {self._start.experiment.task})"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tasks.data.pictures import contact_sheet
 from tasks.metrics import load_network, lpips, mean_of, psnr, range_excess, ssim
+from tasks.optimise import Adam
 from tasks.params import clip
 from tasks.randomness import generator
 from tasks.settings import EvaluationSettings
@@ -53,6 +54,7 @@ def adapt(
     rates: Tensor,
     steps: Sequence[int],
     limit: float,
+    moments: Adam | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(k, params [N, P])`` after each ``k`` of ``steps``, all N signals in one computation.
 
@@ -63,6 +65,7 @@ def adapt(
         rates: step size of each signal, ``[N, 1]``.
         steps: numbers of steps to report, from 0 up.
         limit: the norm that gradients are clipped to; 0: not clipped.
+        moments: of Adam with rate 1, if steps are to be Adam's instead of gradient descent's.
     """
     params = start
     for step in range(max(steps) + 1):
@@ -70,7 +73,8 @@ def adapt(
             yield step, params
         if step < max(steps):
             _, gradient = derivatives.gradient(params, batch(step))
-            params = params - rates * clip(gradient, limit)
+            step_of = clip(gradient, limit)
+            params = params - rates * (moments.direction(step_of) if moments else step_of)
 
 
 class Outcome(NamedTuple):

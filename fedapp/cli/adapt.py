@@ -36,8 +36,11 @@ def adapt(
     steps: Annotated[int, typer.Option(min=1, max=100_000, help="of test-time optimisation")] = 64,
     rate: Annotated[
         float | None,
-        typer.Option(help="step size; default: of evaluation.rates, see the docs"),
+        typer.Option(help="step size (of SGD, unless --optimiser adam); default: see the docs"),
     ] = None,
+    optimiser: Annotated[
+        str, typer.Option(help="sgd or adam; default: whichever serves the data better")
+    ] = "",
     render: Annotated[
         int, typer.Option(min=0, max=4096, help="also render, so many pixels per side")
     ] = 0,
@@ -48,7 +51,7 @@ def adapt(
 ) -> None:
     """Fit a run's meta-learner to your own picture, clip or object, on this machine, and keep the
     field."""
-    from fedapp.adapted import Start
+    from fedapp.adapted import OPTIMISERS, Start
     from fedapp.store.runfolder import RunFolder
     from tasks.own import own
 
@@ -72,16 +75,19 @@ def adapt(
         raise InputError("--pixels", 1, "one pixel is no picture", "2 or more, or leave it out")
     if rate is not None and not 0 < rate < 1e6:
         raise InputError("--rate", rate, "no step size", "a positive number, such as 0.01")
+    if optimiser and optimiser not in OPTIMISERS:
+        raise InputError("--optimiser", optimiser, "no such one", "sgd or adam")
     data = start.experiment.data
     if pixels:
         data = data.model_copy(update={"size": pixels})
     mine = own(start.task, data, named[option])
     told = sorted({0, *(4**k for k in range(1, 9) if 4**k < steps), steps})
-    found = start.adapt(mine, told, rate)
+    found = start.adapt(mine, told, rate, optimiser)
     found.save(file)
     for step, value in found.psnr.items():
         console.print(f"{step:6d} steps  {value:6.2f} dB", highlight=False)
-    console.print(f"step size {found.about['rate']:g}, {start.arm}: {file}", **PLAIN)
+    told_of = f"{found.about['optimiser']}, step size {found.about['rate']:g}, {start.arm}"
+    console.print(f"{told_of}: {file}", **PLAIN)
     if shown is not None:
         write(found.render(render), shown)
         console.print(f"rendered: {shown}", **PLAIN)
@@ -89,7 +95,8 @@ def adapt(
         target,
         {
             "field": str(file), "psnr": {str(k): v for k, v in found.psnr.items()},
-            "rate": found.about["rate"], "method": start.arm,
+            "rate": found.about["rate"], "optimiser": found.about["optimiser"],
+            "method": start.arm,
             "rendering": None if shown is None else str(shown),
         },
     )  # fmt: skip

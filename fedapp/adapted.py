@@ -20,7 +20,6 @@ from fedapp.config.pieces import Pieces
 from fedapp.store.checkpoint import list_checkpoints, load_checkpoint
 from fedapp.store.runfolder import RunFolder
 from tasks.adaptation import adapt
-from tasks.atomic import as_umask_says
 from tasks.data.cameras import PixelRays, orbit
 from tasks.errors import InputError
 from tasks.fields.siren import Siren
@@ -31,6 +30,7 @@ from tasks.optimise import Adam
 from tasks.own import Own
 from tasks.randomness import generator
 from tasks.signals import Lattice, Signal
+from tasks.targets import whole
 from tasks.types import Batch
 from tasks.video import VideoTask
 
@@ -286,7 +286,7 @@ class Adapted:
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file: the network's layers by name, and ``about`` as its metadata."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if not Path(path).resolve().parent.is_dir():
             raise InputError(
@@ -296,8 +296,8 @@ class Adapted:
             name: part.clone().contiguous()
             for name, part in self.task.layout.unflatten(self.params.cpu()).items()
         }
-        save_file(named, str(path), {"about": json.dumps(self.about)})
-        as_umask_says(Path(path))
+        with whole(Path(path)) as beside:
+            beside.write_bytes(save(named, {"about": json.dumps(self.about)}))
 
     @classmethod
     def load(cls, path: Path | str) -> Adapted:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InputError
+from tasks.targets import new_file, whole
 
 if TYPE_CHECKING:
     from fedapp.adapted import Adapted
@@ -144,8 +145,10 @@ def compare(runs: Sequence[Path | str], out: Path | str = "") -> list[dict[str, 
     from fedapp.compared import page_of, rows_of
     from fedapp.store.runfolder import RunFolder
 
+    page = new_file("out", out, force=True) if out else Path()
     folders = [RunFolder.open(Path(path).expanduser().resolve()) for path in runs]
     rows = rows_of(folders)
     if out:
-        Path(out).expanduser().write_text(page_of(folders, rows), encoding="utf-8")
+        with whole(page) as beside:
+            beside.write_text(page_of(folders, rows), encoding="utf-8", errors="replace")
     return rows

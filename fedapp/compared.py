@@ -41,7 +41,7 @@ def rows_of(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
         for method, row in result["methods"].items():
             found: dict[str, Any] = {
                 "run": name, "method": method, "rounds": result["rounds"],
-                "state": folder.status.get("state"),
+                "state": folder.fate.get("state"),
             }  # fmt: skip
             for title, key in OVER_STEPS.items():
                 table = row.get(key) or {}
@@ -165,14 +165,17 @@ def listed(base: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(base.iterdir() if base.is_dir() else [], reverse=True):
         folder = RunFolder(path)
-        if not folder.config:
+        if not (path / "config.json").is_file():  # somebody's notes, a compared page
             continue
-        status = folder.status
+        try:
+            config, state = folder.config, folder.fate.get("state")
+        except InputError as error:  # one that cannot be read hides no other
+            config, state = {}, f"damaged: {error.key} {error.reason}"
         found.append(
             {
-                "run": path.name, "recipe": folder.config.get("recipe"),
-                "task": folder.config.get("task"), "methods": folder.config.get("methods"),
-                "state": status.get("state"), "rounds": folder.config.get("rounds"),
+                "run": path.name, "recipe": config.get("recipe"),
+                "task": config.get("task"), "methods": config.get("methods"),
+                "state": state, "rounds": config.get("rounds"),
                 "report": str(folder.report_file) if folder.report_file.exists() else None,
             }
         )  # fmt: skip

@@ -23,6 +23,7 @@ from tasks.errors import InputError
 from tasks.talking_head.adapters import PERSONAL, SHARED, TARGETS
 from tasks.talking_head.model import backbone_folder
 from tasks.talking_head.task import TalkingHeadTask
+from tasks.targets import new_folder
 
 
 class Trained(NamedTuple):
@@ -92,8 +93,7 @@ def export_run(
     ``save_lora_adapter`` writes it, alpha and rank in its metadata. Raises :class:`InputError` as
     :func:`trained` does.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError("--out", str(out), "is not an empty folder", "name a new one")
+    new_folder("--out", out)
     task, arm, round, vectors = trained(folder, method, seed, client)
     experiment = folder.experiment
     facts = _facts(folder, experiment, task, arm, round, client)

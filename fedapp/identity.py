@@ -9,6 +9,7 @@ silently mix code.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -111,7 +112,7 @@ def people_of(path: str) -> str:
     people."""
     root = Path(path).expanduser()
     names = "\0".join(file.relative_to(root).as_posix() for file in own_files(path))
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]  # names need not be UTF-8
 
 
 def refuse_foreign(server_fingerprint: str, server_root: str, config: Mapping[str, Any]) -> None:

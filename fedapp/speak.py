@@ -16,6 +16,7 @@ from tasks.data.recordings.writing import write_clip
 from tasks.errors import InputError
 from tasks.talking_head.adapters import PERSONAL, SHARED
 from tasks.talking_head.audio import tokens
+from tasks.targets import whole
 
 SHOWN = 256  # pixels a side, at least, of a video somebody looks at
 
@@ -69,7 +70,7 @@ def speak(
         latent = model.backbone.codec.encode(reference[None])
         params = torch.cat([vectors[SHARED], personal])[None]
         video = model.generate(params, latent, tokens(heard, frames)[None])[0].clamp(0, 1)
-    out.parent.mkdir(parents=True, exist_ok=True)
     said = heard[: frames * SAMPLES_PER_FRAME]
-    write_clip(out, Clip(out.name, video, said), max(1, -(-SHOWN // video.shape[1])))
+    with whole(out) as beside:
+        write_clip(beside, Clip(out.name, video, said), max(1, -(-SHOWN // video.shape[1])))
     return frames

@@ -157,7 +157,8 @@ def prv(events: Sequence[Event], delta: float) -> float | None:
         warnings.simplefilter("ignore")  # numpy's divide warning at sample rate 1, which is handled
         try:
             found = accountant.get_epsilon(delta=check_delta(delta), eps_error=PRV_ERROR)
-        except ValueError:  # below a delta of about 1e-13 its discretisation gives up
+        except (ValueError, RuntimeError, ArithmeticError):
+            # at either end of delta its discretisation gives up, or finds nothing
             return None
         return max(0.0, float(found))
 

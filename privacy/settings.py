@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.settings import Options, Settings
+
+LEAST_NOISE = 1e-6  # a multiplier below which no accountant answers, and nothing is hidden
+MOST_EPSILON = 1e9
+
+
+def _multiplier(value: float) -> float:
+    if 0 < value < LEAST_NOISE:
+        raise ValueError(f"is no noise to speak of: use {LEAST_NOISE:g} and more, or 0")
+    return value
 
 
 class PrivacySettings(Settings):
@@ -31,15 +40,18 @@ class PrivacySettings(Settings):
     metrics: Options = Field(
         "{}", description='metrics in the noised sum: {"objective_min": [low, high]}'
     )
-    noise_multiplier: float = Field(
+    noise_multiplier: Annotated[float, AfterValidator(_multiplier)] = Field(
         1.0, ge=0, description="z, noise deviation over sensitivity; 0: from target-epsilon"
     )
     target_epsilon: float = Field(
         0.0, ge=0, description="find z for this epsilon; needs noise-multiplier = 0"
     )
-    delta: float = Field(1e-5, gt=1e-15, lt=1, description="delta of the guarantee")
+    delta: float = Field(1e-5, gt=1e-15, le=0.5, description="delta of the guarantee")
     epsilon_max: float = Field(
-        0.0, ge=0, description="the population's budget; a round that would exceed it stops the run"
+        0.0,
+        ge=0,
+        le=MOST_EPSILON,
+        description="the population's budget; a round beyond it stops the run",
     )
     sampling: Literal["fixed", "poisson", "round-robin"] = Field(
         "fixed", description="fixed size, each client by its own secret coin, or in turns"

@@ -86,7 +86,10 @@ class LearnerSettings(Settings):
     )
     outer_clip: float = Field(5.0, ge=0, description="norm limit of the outer gradient; 0: none")
     batch_size: int = Field(
-        64, ge=0, description="samples in a batch, drawn with replacement; 0: all, each once"
+        64,
+        ge=0,
+        le=2**22,
+        description="samples in a batch, drawn with replacement; 0: all, each once",
     )
     options: Options = Field("{}", description="a JSON object for a learner of your own")
     fedmenf: FedMeNFSettings = Field(default_factory=lambda: FedMeNFSettings())

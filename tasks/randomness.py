@@ -42,7 +42,7 @@ def seed_of(*key: object) -> int:
     """
     if secrets_of(key):
         raise ValueError("a seed is too short for a secret stream")
-    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    digest = hashlib.sha256("\x1f".join(map(str, key)).encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -7,6 +7,7 @@ that name a list hold it as one comma-separated string, because Flower's run con
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -48,7 +49,7 @@ def _rates(text: str) -> str:
         values = numbers(text)
     except ValueError:
         raise ValueError("must be numbers separated by commas, such as 0.003,0.01,0.03") from None
-    if not values or min(values) <= 0:
+    if not values or not all(0 < value < math.inf for value in values):
         raise ValueError("must be positive numbers separated by commas")
     return text
 

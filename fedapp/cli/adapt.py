@@ -9,6 +9,7 @@ import typer
 
 from fedapp.cli.output import PLAIN, JsonOption, console, write_json
 from tasks.errors import InputError
+from tasks.targets import new_file, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 ForceOption = Annotated[bool, typer.Option("--force", help="write over what is there")]
 PICTURE, FILM = (".png", ".jpg", ".jpeg"), ".gif"
 FPS = 12
+ANOTHER = "name another file, or add --force"
 
 
 def adapt(
@@ -66,8 +68,11 @@ def adapt(
             f"a run of task {start.experiment.task} is adapted to {option[2:]}",
             f"give {option}, alone",
         )  # fmt: skip
-    file = _writable(out or Path("own.safetensors"), (".safetensors",), force)
-    shown = _writable(_beside(file, start.experiment.task, render), (), force) if render else None
+    file = new_file("--out", out or Path("own.safetensors"), (".safetensors",), force, ANOTHER)
+    shown = None
+    if render:
+        beside = _beside(file, start.experiment.task, render)
+        shown = new_file("--out", beside, (), force, ANOTHER)
     for written in filter(None, (file, shown)):
         if written.resolve() == named[option].expanduser().resolve():
             raise InputError("--out", str(written), "is your own data", "name another file")
@@ -114,7 +119,9 @@ def render(
     from fedapp.adapted import Adapted
 
     found = Adapted.load(path)
-    file = _writable(out, PICTURE if found.about["task"] == "image" else (FILM,), force)
+    file = new_file(
+        "--out", out, PICTURE if found.about["task"] == "image" else (FILM,), force, ANOTHER
+    )
     write(found.render(size, frames), file)
     console.print(f"rendered: {file}", **PLAIN)
     write_json(target, {"out": str(file), "size": size})
@@ -123,26 +130,6 @@ def render(
 def _beside(file: Path, task: str, size: int) -> Path:
     """``me-512.png`` beside ``me.safetensors``; ``me.png`` may be what it is made of."""
     return file.with_name(f"{file.stem}-{size}{'.png' if task == 'image' else FILM}")
-
-
-def _writable(file: Path, endings: tuple[str, ...], force: bool) -> Path:
-    """The file, if it can be written when the work is done, and takes nothing's place unasked."""
-    import os
-
-    if endings and file.suffix.lower() not in endings:
-        raise InputError(
-            "--out", str(file), "another kind of file", f"give it the ending {' or '.join(endings)}"
-        )
-    folder = file.expanduser().resolve().parent
-    if not folder.is_dir() or file.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            "--out", str(file), "cannot be written", "name a file in a folder of yours"
-        )
-    if file.expanduser().exists() and not force:
-        raise InputError(
-            "--out", str(file), "is there already", "name another file, or add --force"
-        )
-    return file.expanduser()
 
 
 def write(values: Tensor, file: Path) -> None:
@@ -154,7 +141,9 @@ def write(values: Tensor, file: Path) -> None:
         Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one)
         for one in (pixels if pixels.ndim == 4 else pixels[None])
     ]
-    if file.suffix.lower() == FILM:
-        frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0)
-        return
-    frames[0].save(file)
+    with whole(file) as beside:
+        if file.suffix.lower() == FILM:
+            rest = frames[1:]
+            frames[0].save(beside, save_all=True, append_images=rest, duration=1000 // FPS, loop=0)
+        else:
+            frames[0].save(beside)

@@ -11,6 +11,7 @@ import typer
 
 from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
 from tasks.errors import InputError, nearest
+from tasks.targets import new_file, new_folder
 
 if TYPE_CHECKING:
     from fedapp.store.runfolder import RunFolder
@@ -100,8 +101,7 @@ def people(
     from fedapp.config.recipes import read_overrides, read_recipe
     from tasks.talking_head.source import write_people
 
-    if out.exists() and any(out.iterdir()):
-        raise InputError("out", str(out), "is not empty", "name a new folder")
+    out = new_folder("out", out)
     settings = Experiment.from_run_config(
         known_keys() | read_recipe(recipe) | read_overrides(overrides)
     )
@@ -164,14 +164,17 @@ def speak(
     ] = None,
     method: Annotated[str, typer.Option(help="default: the first one trained")] = "",
     seed: Annotated[int, typer.Option(help="default: the first")] = -1,
+    force: Annotated[bool, typer.Option("--force", help="write over what is there")] = False,
     target: JsonOption = "",
 ) -> None:
     """One picture and speech in, a video of that person saying it out, with a run's adapters."""
     from fedapp.speak import speak as say
     from tasks.data.recordings.clips import FPS
 
-    if out.suffix.lower() != ".mp4":
-        raise InputError("--out", str(out), "a video is written as mp4", "give it that ending")
+    out = new_file("--out", out, (".mp4",), force, "name another file, or add --force")
+    for own in (picture, sound):
+        if out.exists() and own.exists() and out.samefile(own):
+            raise InputError("--out", str(out), "is your own data", "name another file")
     from fedapp.store.runfolder import RunFolder
 
     folder = RunFolder.open(path.resolve())

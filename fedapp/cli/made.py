@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from fedapp.cli.output import PLAIN, JsonOption, console, write_json
 from tasks.data.made import LAYOUTS, writer
 from tasks.errors import InputError, nearest
+from tasks.targets import new_folder, whole
 
 
 def made(
@@ -31,13 +33,14 @@ def made(
         raise InputError("layout", layout, "nothing is made in it", nearest(layout, LAYOUTS))
     if out.exists() or not out.resolve().parent.is_dir():
         raise InputError("out", str(out), "not a new folder in one that is there", "name another")
-    try:
-        out.mkdir()
-    except OSError as error:
-        raise InputError(
-            "out", str(out), f"cannot be made ({error.strerror})", "name another"
-        ) from None
-    writer(layout)(out, holders, first)
+    new_folder("out", out)
+    with whole(out) as beside:
+        beside.mkdir()
+        try:
+            writer(layout)(beside, holders, first)
+        except BaseException:
+            rmtree(beside, ignore_errors=True)
+            raise
     files = sum(1 for path in out.rglob("*") if path.is_file())
     console.print(f"{files} files of {holders} holders in {out}", **PLAIN)
     write_json(target, {"layout": layout, "holders": holders, "files": files, "folder": str(out)})

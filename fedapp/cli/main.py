@@ -7,7 +7,9 @@ to standard error.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,7 +31,12 @@ from fedapp.cli.shelf import compare, data, runs
 from fedapp.cli.tune import tune
 from fedapp.place import __version__
 from tasks.errors import FedappError, InputError, nearest
+from tasks.targets import NotWrittenError, not_written
 
+# a full disk, a folder that became read-only, a file that is somebody else's
+REFUSED_BY_THE_SYSTEM = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,
+)  # fmt: skip
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False
 )
@@ -59,17 +66,33 @@ def entry() -> None:
         signal.SIGHUP,
     ):  # as ^C: what was started is ended, what was computed is kept
         signal.signal(ending, _end)
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # a locale may lack our letters
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: what is said goes nowhere, the work is done
+            setattr(sys, name, open(os.devnull, "r+" if name == "stdin" else "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):  # a locale may lack our letters
+            stream.reconfigure(errors="replace" if name != "stdin" else stream.errors)
     try:
         app(standalone_mode=True)
     except FedappError as error:
-        console.print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _say(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSED_BY_THE_SYSTEM:
+            raise
+        failed = not_written(error.filename or "standard output", error)
+        _say(str(failed))
+        sys.exit(failed.exit_code)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        _say("standard output could not be written")
+        sys.exit(NotWrittenError.exit_code)
+
+
+def _say(error: str) -> None:
+    console.print(f"[bold red]error[/] {escape(error)}", highlight=False, soft_wrap=True)
 
 
 def _end(number: int, _: object) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from tasks.errors import InputError
+from tasks.targets import new_file, not_written, whole
 
 console = Console(stderr=True)
 PLAIN: dict[str, Any] = {
@@ -22,14 +20,9 @@ PLAIN: dict[str, Any] = {
 
 
 def _writable(target: str) -> str:
-    """Refuse a target that could not be written when the work is done."""
-    folder = Path(target).expanduser().resolve().parent
-    if target not in ("", "-") and (
-        not folder.is_dir() or Path(target).is_dir() or not os.access(folder, os.W_OK)
-    ):
-        raise InputError(
-            "--json", target, "cannot be written", "name a file in a folder that exists, or -"
-        )
+    """Refuse a target that could not be written when the work is done, or is something already."""
+    if target not in ("", "-"):
+        new_file("--json", target, remedy="name another file, or - for standard output")
     return target
 
 
@@ -53,8 +46,16 @@ def write_json(target: str, value: dict[str, Any]) -> None:
     """One JSON object to a file or standard output; nothing if no target was given."""
     if not target:
         return
-    text = json.dumps(value, indent=2, allow_nan=False)
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     if target == "-":
-        sys.stdout.write(text + "\n")
-    else:
-        Path(target).expanduser().write_text(text + "\n", encoding="utf-8")
+        sys.stdout.write(text)
+        return
+    file = new_file("--json", target)  # the work may have made it: --out of the same name
+    if file.exists():  # a device or a pipe
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise not_written(file, error) from error
+        return
+    with whole(file) as beside:
+        beside.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedapp.cli.output import PLAIN, JsonOption, console, write_json
-from tasks.errors import InputError
+from tasks.targets import new_file, whole
 
 AZIMUTHS = (0.0, 40.0, -80.0, 180.0)
 SMILE = {"jawOpen": 0.5, "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "eyeSquintLeft": 0.5,
@@ -27,10 +27,7 @@ def portraits(
     target: JsonOption = "",
 ) -> None:
     """Draw procedural people from four sides, and with a smile: two in a row."""
-    if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir() or out.exists():
-        raise InputError(
-            "out", str(out), "not a new .png file in a folder that is there", "name another"
-        )
+    out = new_file("out", out, (".png",))
     import torch
     from PIL import Image
 
@@ -58,6 +55,7 @@ def portraits(
         rows.append(torch.ones_like(rows[0]))
     if count > 1 and not visemes:
         rows = [torch.cat(pair, 1) for pair in zip(rows[::2], rows[1::2], strict=True)]
-    Image.fromarray((torch.cat(rows, 0) * 255).byte().numpy()).save(out)
+    with whole(out) as beside:
+        Image.fromarray((torch.cat(rows, 0) * 255).byte().numpy()).save(beside)
     console.print(f"{count} people: {out}", **PLAIN)
     write_json(target, {"picture": str(out), "people": count})

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
 from tasks.errors import InputError
+from tasks.targets import new_file, whole
 
 data = typer.Typer(no_args_is_help=True, help="The data of a recipe, before anything is run.")
 SHOWN = 40  # clients that a terminal lists
@@ -27,7 +28,8 @@ def runs(
     found = listed(folder)
     for row in found if target != "-" else ():
         line = f"{row['run']}  {row['recipe']}  {row['state']}  {row['rounds']} rounds  "
-        sys.stdout.write(f"{line}{row['methods']}\n")
+        told = f"{line}{row['methods']}" if row["recipe"] else f"{row['run']}  {row['state']}"
+        sys.stdout.write(f"{told}\n")
     if not found:
         console.print(f"no runs in {folder}", **PLAIN)
     write_json(target, {"folder": str(folder), "runs": found})
@@ -43,8 +45,8 @@ def compare(
     from fedapp.compared import cells, differences, names, page_of, rows_of
     from fedapp.store.runfolder import RunFolder
 
-    if out is not None and (not out.resolve().parent.is_dir() or out.exists()):
-        raise InputError("--out", str(out), "not a new file in a folder that is there", "another")
+    if out is not None:
+        out = new_file("--out", out)
     folders = [RunFolder.open(path.resolve()) for path in paths]
     rows = rows_of(folders)
     head, body = cells(rows)
@@ -53,7 +55,8 @@ def compare(
     if changed:
         _show(["key", *names(folders)], [[k, *map(str, v)] for k, v in changed.items()])
     if out is not None:
-        out.write_text(page_of(folders, rows), encoding="utf-8")
+        with whole(out) as beside:
+            beside.write_text(page_of(folders, rows), encoding="utf-8", errors="replace")
         console.print(f"page: {out}", **PLAIN)
     write_json(target, {"rows": rows, "differences": changed})
 

@@ -58,7 +58,11 @@ class ReportSettings(Settings):
 class Experiment(TaskSettings):
     """Everything a run is determined by."""
 
-    recipe: str = Field("default", min_length=1, description="name of the run folder")
+    recipe: str = Field(
+        "default",
+        pattern=r"^[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]{0,99}$",
+        description="name of the run folder: no path",
+    )
     workflow: str = Field(
         "", description="how server and nodes train together; empty: the task's own way"
     )

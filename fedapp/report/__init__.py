@@ -34,5 +34,7 @@ def write_report(folder: RunFolder) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_bytes(folder.report_file, environment.get_template("family").render(**shown).encode())
+    page = environment.get_template("family").render(**shown)
+    # names of files need not be UTF-8
+    write_bytes(folder.report_file, page.encode(errors="replace"))
     return folder.report_file

@@ -86,7 +86,7 @@ def write_budget(folder: RunFolder) -> tuple[dict[str, Any], Path]:
     report = budget_of(folder)
     write_json(folder.path / JSON_FILE, report)
     page = folder.path / PAGE_FILE
-    write_bytes(page, _render(folder.path.name, report).encode())
+    write_bytes(page, _render(folder.path.name, report).encode(errors="replace"))
     return report, page
 
 

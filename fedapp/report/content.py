@@ -53,6 +53,7 @@ def view(folder: RunFolder) -> tuple[str, dict[str, Any]]:
         "defaults": known_keys(),
         "reproduce": _command(folder, experiment),
         "number": number,
+        "strip": [],
         "tables": tables_of(shown),
         "findings": attack_findings(attacks, shown.titles) + family.findings(shown),
     }

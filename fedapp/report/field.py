@@ -7,7 +7,7 @@ from typing import Any
 from fedapp.report.families import Sentences, Shown
 from fedapp.report.field_page import FIELD_PAGE
 from fedapp.report.findings import findings
-from fedapp.report.media import Media
+from fedapp.report.media import Line, Media, Shot, moving, picture, shots
 from fedapp.report.table import Column, Table
 
 STRIP = 3  # rows of the first picture
@@ -133,11 +133,14 @@ class Fields:
         ended = bool(media.folder.read("attack.json"))
         attacked = _attacked(trained, media) if ended else []
         newcomers = _new_clients(order, seed, steps, media)
-        single = not kind["column"]  # contact sheets are too wide for a strip
+        single = not kind["column"]  # contact sheets are too wide for a strip of columns
+        films = _films(order, seed, media)
         return {
             "kind": kind,
             "first": _strip(shown, clients, attacked, newcomers, colours) if single else NO_STRIP,
-            "films": _films(order, seed, media),
+            "films": films,
+            "strip": [] if single else _sheets(shown, clients, films, colours),
+            "moving": moving,
             "shown_steps": shown_steps(steps),
             "clients": clients,
             "attacked": attacked,
@@ -227,6 +230,36 @@ def _strip(
         row += [(f"{titles[m]} after {last} steps", new["adapted"][m][last]) for m in shown.order]
         rows.append(row)
     return {"columns": columns, "rows": rows}
+
+
+def _sheets(
+    shown: Shown,
+    clients: list[dict[str, Any]],
+    films: list[dict[str, Any]],
+    colours: dict[str, str],
+) -> list[Line]:
+    """The same for clips and objects: a client's frames or views and what the server renders of
+    them, then a film of somebody new under each method."""
+    lines = []
+    noun = KINDS[shown.experiment.task]["noun"]
+    if clients:
+        row = clients[0]
+        private = picture(row["private"], f"private {noun}")
+        seen = shots(shown.trained, row["rendered"], shown.titles, colours, "rendered upload")
+        lines.append(
+            Line(
+                f"A client's {noun}, and what a server renders of its upload (inverting it is "
+                "stronger).",
+                [Shot("private", "", private), *seen],
+            )
+        )
+    if films:
+        steps = shown.experiment.evaluation.step_list[-1]
+        alt = "truth, shared model, adapted"
+        played = shots(shown.order, films[0]["videos"], shown.titles, colours, alt)
+        title = f"Held by nobody: the truth, the shared model as it is, after {steps} steps."
+        lines.append(Line(title, played))
+    return lines
 
 
 def _films(order: list[str], seed: int, media: Media) -> list[dict[str, Any]]:

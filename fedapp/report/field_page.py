@@ -4,6 +4,7 @@ FIELD_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} clients, each holding {{ kind.held }}, train a shared neural field
 ({{ kind.field }} {{ experiment.field.depth }}×{{ experiment.field.width }}){% endblock %}
 {% block strip %}
+{{ super() }}
 {% if first.rows %}
 <section class="card">
 <div class="grid first" style="grid-template-columns:repeat({{ first.columns|length }},minmax(0,104px))">
@@ -64,13 +65,13 @@ protocol). Right, what a curious server renders from that client's last upload, 
 </div>
 </section>
 
-{% if films %}
-<h2>In motion</h2>
+{% if films[1:] %}
+<h2>More in motion</h2>
 <p class="note">Left to right in each film: the truth, the shared model as it is, and after {{ steps[-1] }} steps of test-time optimisation
 {% if experiment.task == "nerf" %}on {{ experiment.data.support_views }} views (a turntable of an object no client holds){% else %}(clips no client holds){% endif %}.</p>
 <section class="card">
-{% for film in films %}{% for m in order %}{% if film.videos[m] %}<figure class="film" style="display:inline-block;margin:4px 14px 8px 0">
-{% if film.videos[m][0] == "mp4" %}<video src="{{ film.videos[m][1] }}" controls loop autoplay muted></video>{% else %}<img src="{{ film.videos[m][1] }}" alt="truth, before, after">{% endif %}
+{% for film in films[1:] %}{% for m in order %}{% if film.videos[m] %}<figure class="film" style="display:inline-block;margin:4px 14px 8px 0">
+{{ moving(film.videos[m], "truth, before, after") }}
 <figcaption style="color:{{ colours[m] }}">{{ titles[m] }}</figcaption></figure>{% endif %}{% endfor %}{% endfor %}
 </section>
 

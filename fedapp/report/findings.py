@@ -33,9 +33,10 @@ def findings(
     for name, row in methods.items():
         sentences += _outside(name, row, titles[name], learner)
         sentences += _does_not_adapt(row, methods.get(LOCAL), titles[name])
-        sentences += _edge_of_the_search(row, titles[name], rates)
         sentences += _what_rendering_misses(row, titles[name])
     sentences += _tuned_local(methods, titles)
+    for name, row in methods.items():  # a remark on the search is nobody's first question
+        sentences += _edge_of_the_search(row, titles[name], rates)
     seen = min((row["psnr_p"]["n"] for row in methods.values() if row["psnr_p"]), default=0)
     if 0 < seen < result["population"]:
         text = (
@@ -111,7 +112,8 @@ def _edge_of_the_search(
     row: dict[str, Any], title: str, rates: list[float]
 ) -> list[tuple[str, str]]:
     """A best step size at the end of the list may not be the best there is."""
-    chosen = (row["rates_tuned"] or {}).get(max(row["rates_tuned"] or {"0": []}, key=int), [])
+    tuned = row["rates_tuned"] or {}
+    chosen = (tuned.get(max(tuned, key=int)) if tuned else None) or []
     if len(rates) > 1 and max(rates) in chosen:
         text = (
             f"{title}: the largest step size searched, {max(rates):g}, was chosen; a larger "

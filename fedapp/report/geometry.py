@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedapp.report.colours import colours_of
 from fedapp.report.families import Sentences, Shown
 from fedapp.report.geometry_page import GEOMETRY_PAGE
-from fedapp.report.media import Media
+from fedapp.report.media import Line, Media, shots
 from fedapp.report.table import Column, Table
 
 NEAR = 1.25  # of full RGB: what the paper's claim comes to
@@ -68,7 +69,7 @@ class Geometry:
         return geometry_findings(shown.result["methods"], shown.titles)
 
     def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
-        order = shown.order
+        order, titles, colours = shown.order, shown.titles, colours_of(shown.order)
         from fedapp.report.geometry_figures import leak_frontier
         from fedapp.report.mesh_viewer import VIEWER, meshes
 
@@ -77,23 +78,36 @@ class Geometry:
         attacks = media.folder.read("attack.json")
         frontier = attacks.get("frontier") or []
         chance = attacks.get("chance") or 0.0
+        films = {m: media.video(f"{m}-{seed}-tour") for m in order}
+        people = [
+            {"name": view, "pictures": {m: media(f"{m}-{seed}-adapted-{view}") for m in order}}
+            for view in views
+            if view.endswith("-0")
+        ]
+        heads: dict[str, str | None] = {}
+        for person in people[:1]:
+            heads = {m: media(f"{m}-{seed}-adapted-{person['name']}") for m in order}
         return {
+            "strip": [
+                Line(
+                    "Client 0: the truth from the front, the side and behind; the fit's colours; "
+                    "its surface.",
+                    shots(order, heads, titles, colours, "truth, colours, surface"),
+                    1000,
+                ),
+                Line("A turn around it.", shots(order, films, titles, colours, "a turn"), 160, 200),
+            ],
             "frontier": frontier,
             "chance": chance,
             "plot": leak_frontier(frontier, chance) if frontier else "",
             "sheet": media("attack-sheet"),
-            "people": [
-                {"name": view, "pictures": {m: media(f"{m}-{seed}-adapted-{view}") for m in order}}
-                for view in views
-                if view.endswith("-0")
-            ],
+            "people": people,
             "seen": {
                 m: media(f"{m}-{seed}-adapted-{view}")
                 for m in order
                 for view in views
                 if view.endswith("-1")
             },
-            "films": {m: media.video(f"{m}-{seed}-tour") for m in order},
             "meshes": meshes(media.folder.path, list(order), seed),
             "viewer": VIEWER,
         }

@@ -8,9 +8,11 @@ from typing import Any
 from fedapp.report.families import Sentences, Shown
 from fedapp.report.findings import release_finding
 from fedapp.report.head_page import HEAD_PAGE
-from fedapp.report.media import Media
+from fedapp.report.media import Line, Media, Shot, moving, shots
 from fedapp.report.table import Column, Table
 from strategies.local import LOCAL
+
+FIRST = 2  # people of the first screen
 
 
 class Heads:
@@ -99,16 +101,19 @@ class Heads:
         order, titles, colours = shown.order, shown.titles, colours_of(shown.order)
         seed = shown.experiment.seed_list[0]
         people = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
+        found = [
+            {
+                "number": int(index),
+                "strips": {m: media(f"{m}-{seed}-adapted-{index}") for m in order},
+                "videos": {m: media.video(f"{m}-{seed}-{index}") for m in order},
+            }
+            for index in people
+        ]
         return {
+            "strip": _strip(shown, found, colours),
+            "moving": moving,
             "last": str(shown.experiment.evaluation.step_list[-1]),
-            "people": [
-                {
-                    "number": int(index),
-                    "strips": {m: media(f"{m}-{seed}-adapted-{index}") for m in order},
-                    "videos": {m: media.video(f"{m}-{seed}-{index}") for m in order},
-                }
-                for index in people
-            ],
+            "people": found,
             "judges": any(
                 row.get(name) is not None
                 for row in shown.rows.values()
@@ -125,6 +130,21 @@ class Heads:
             "curve_personal": figures.personalisation(shown.result, order, titles, colours),
             "cost": adapter_cost(shown),
         }
+
+
+def _strip(shown: Shown, people: list[dict[str, Any]], colours: dict[str, str]) -> list[Line]:
+    """Two people nobody trained on, each method's film of them beside the others'."""
+    steps = shown.experiment.evaluation.step_list[-1]
+    played = [
+        Shot(f"person {person['number']}, {shot.caption}", shot.colour, shot.shown)
+        for person in people[:FIRST]
+        for shot in shots(shown.order, person["videos"], shown.titles, colours, "a person speaks")
+    ]
+    title = (
+        "People nobody trained on, from one still picture and speech. In each film: the truth, the "
+        f"shared model at once, after {steps} steps on the person's own clips."
+    )
+    return [Line(title, played, 380)]
 
 
 def adapter_cost(shown: Shown) -> dict[str, Any]:

@@ -5,19 +5,6 @@ HEAD_PAGE = """{% extends "page" %}
 {% block lead %}{{ experiment.clients.total }} people, each with a few private clips, adapt one frozen talking-head backbone together
 (a shared low-rank adapter, {{ experiment.talking_head.lora }} of rank {{ experiment.talking_head.rank }}, travels; a personal one stays){% endblock %}
 {% block numbers %}
-<h2>People nobody trained on</h2>
-<p class="note">Left to right in each video: the truth, the shared model at once, and after {{ last }} steps on the person's own clips.
-Every person was given one still picture from another clip, and the speech.</p>
-<section class="card">
-<div class="grid" style="grid-template-columns:repeat({{ order|length }},max-content)">
-{% for m in order %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}{% if m == "local" %} (no federation){% endif %}</div>{% endfor %}
-{% for person in people %}{% for m in order %}<figure class="film">
-{% if person.videos[m] and person.videos[m][0] == "mp4" %}<video src="{{ person.videos[m][1] }}" controls loop muted autoplay playsinline></video>
-{% elif person.videos[m] %}<img src="{{ person.videos[m][1] }}" alt="truth, before, after">{% endif %}
-<figcaption>person {{ person.number }}: truth · at once · personalised</figcaption></figure>{% endfor %}{% endfor %}
-</div>
-</section>
-
 {{ super() }}
 {% if not judges %}<p class="note">LPIPS, Fréchet distance, face similarity and sync confidence: not computed. Set talking-head.judges to TorchScript files to have them.</p>{% endif %}
 {% endblock %}
@@ -33,6 +20,18 @@ Under a sum everybody's message is the same, so linkage is at chance by construc
 {% endif %}
 {% endblock %}
 {% block exhibits %}
+{% if people[2:] %}<h2>More people nobody trained on</h2>
+<p class="note">Left to right in each video: the truth, the shared model at once, and after {{ last }} steps on the person's own clips.
+Every person was given one still picture from another clip, and the speech.</p>
+<section class="card">
+<div class="grid" style="grid-template-columns:repeat({{ order|length }},max-content)">
+{% for m in order %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}{% if m == "local" %} (no federation){% endif %}</div>{% endfor %}
+{% for person in people[2:] %}{% for m in order %}<figure class="film">
+{% if person.videos[m] %}{{ moving(person.videos[m], "truth, before, after") }}{% endif %}
+<figcaption>person {{ person.number }}: truth · at once · personalised</figcaption></figure>{% endfor %}{% endfor %}
+</div>
+</section>
+{% endif %}
 <h2>Frame by frame</h2>
 <p class="note">Rows: truth, at once, personalised; the first picture of each row is the reference the person was known by.</p>
 <section class="card">

@@ -28,7 +28,7 @@ tr:last-child td { border-bottom:0; }
 .grid { display:grid; gap:8px 10px; align-items:start; width:max-content; }
 .grid .head { font-size:13px; font-weight:600; color:var(--soft); align-self:end; }
 figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
-.grid.first { width:auto; max-width:100%; } .grid.first figure img { width:100%; height:auto; aspect-ratio:1; } .grid.first .head { overflow-wrap:anywhere; hyphens:auto; }
+.grid.first { width:auto; max-width:100%; } .grid.first figure img { width:100%; height:auto; aspect-ratio:1; } .grid.first.wide figure img, .grid.first.wide figure video { max-height:var(--most); width:100%; height:auto; aspect-ratio:auto; object-fit:contain; object-position:left; border:0; background:none; } .grid.first .head { overflow-wrap:anywhere; hyphens:auto; }
 .sheets figure img { width:auto; max-width:100%; height:72px; }
 figure.film video, figure.film img { width:auto; height:150px; } figure.strip { display:inline-block; margin:4px 10px 4px 0; } figure.strip img { width:auto; height:210px; }
 figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.35; }
@@ -51,7 +51,13 @@ pre { background:#1e293b; } .grid .head, figcaption { filter:brightness(1.45); }
 <b>{{ experiment.rule }}</b>{% endif %}{% if "release" in axes %}, release <b>{{ experiment.release }}</b>{% endif %}, seeds {{ experiment.seeds }}. Run {{ name }}.
 {% if status.state != "finished" and status.state != "running" %}<span class="tag">{{ status.state }}: {{ status.reason }}</span>{% endif %}</p>
 
-{% block strip %}{% endblock %}
+{% block strip %}
+{% for line in strip if line.shots %}<section class="card"><p class="note" style="margin:0 0 8px">{{ line.title }}</p>
+<div class="grid first wide" style="grid-template-columns:repeat(auto-fit,minmax(min({{ line.least }}px,100%),1fr))">
+{% for shot in line.shots %}<figure style="--most:{{ line.most }}px">{{ shot.shown }}<figcaption{% if shot.colour %} style="color:{{ shot.colour }}"{% endif %}>{{ shot.caption }}</figcaption></figure>
+{% endfor %}</div></section>
+{% endfor %}
+{% endblock %}
 <ul class="findings">
 {% for kind, text in findings[:3] %}<li class="{{ kind }}">{{ text }}</li>
 {% endfor %}

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedapp.config.designs import DESIGNS
 from fedapp.report.families import Sentences, Shown
-from fedapp.report.media import Media
+from fedapp.report.media import Line, Media, moving, shots
 from fedapp.report.split_page import SPLIT_PAGE
 from fedapp.report.table import Column, Table
 
@@ -71,25 +71,35 @@ class Split:
         from fedapp.report import figures, split_figures
         from fedapp.report.colours import colours_of
 
-        order = shown.order
+        order, titles, colours = shown.order, shown.titles, colours_of(shown.order)
         attacks = media.folder.read("attack.json")
         rows = grouped(attacks.get("rows", []))
         seed = shown.experiment.seed_list[0]
         views = sorted({index for m in order for index in media.indices(f"{m}-{seed}-adapted")})
+        first = {m: media(f"{m}-{seed}-adapted-{view}") for view in views[:1] for m in order}
+        film = media.video(f"{order[0]}-{seed}-tour")
         return {
+            "strip": [
+                Line(
+                    "A view that was not trained on: the truth, the client's rendering, its depth.",
+                    shots(order, first, titles, colours, "truth, rendering, depth"),
+                    340,
+                ),
+            ],
+            "moving": moving,
             "about_designs": {name: DESIGNS[name].about for name in order if name in DESIGNS},
             "views": [
                 {"name": view, "pictures": {m: media(f"{m}-{seed}-adapted-{view}") for m in order}}
                 for view in views
             ],
-            "film": media.video(f"{order[0]}-{seed}-tour"),
+            "film": film,
             "sheet": media("attack-sheet"),
             "grouped": rows,
             "one_holder": told_of(attacks["one_holder"]) if "one_holder" in attacks else "",
             "signs": attacks.get("signs_found") or {},
             "frontier": split_figures.leak_frontier(rows, attacks.get("baselines", {})),
             "curve": figures.over_rounds(
-                events, order, shown.titles, colours_of(order), ("psnr",), "PSNR of held-out views"
+                events, order, titles, colours, ("psnr",), "PSNR of held-out views"
             ),
         }
 

@@ -33,7 +33,7 @@ Depth ranks follow from the cameras alone to a large part, which is why their fl
 </div>
 {% if not views %}<p class="note">No pictures: report.pictures is off, or the run ended before its last evaluation.</p>{% endif %}
 </section>
-{% if film %}<h2>Around the first scene</h2><section class="card"><figure class="film">{% if film[0] == "mp4" %}<video src="{{ film[1] }}" controls loop autoplay muted></video>{% else %}<img src="{{ film[1] }}" alt="a walk through the scene">{% endif %}<figcaption>{{ titles[order[0]] }}</figcaption></figure></section>{% endif %}
+{% if film %}<h2>Around the first scene</h2><section class="card"><figure class="film">{{ moving(film, "a walk through the scene") }}<figcaption>{{ titles[order[0]] }}</figcaption></figure></section>{% endif %}
 <h2>Curves</h2>
 <div class="curves"><section class="card">{{ curve|safe }}</section></div>
 {% endblock %}

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedapp.report.colours import colours_of
 from fedapp.report.families import Sentences, Shown
-from fedapp.report.media import Media
+from fedapp.report.media import Line, Media, shots
+from fedapp.report.plain_page import PLAIN_PAGE
 from fedapp.report.table import Column, Table
-from fedapp.report.template_page import TEMPLATE_PAGE
 from strategies.local import LOCAL
 
 PUBLIC = "public template"
@@ -17,7 +18,7 @@ PUBLIC = "public template"
 class Templates:
     """The family of templates."""
 
-    template = TEMPLATE_PAGE
+    template = PLAIN_PAGE
     covers = frozenset(
         {
             "chamfer_face", "chamfer_head", "chamfer_face_start", "chamfer_head_start",
@@ -51,7 +52,13 @@ class Templates:
 
     def exhibits(self, shown: Shown, events: list[dict[str, Any]], media: Media) -> dict[str, Any]:
         seed = shown.experiment.seed_list[0]
-        return {"shown": {m: media(f"{m}-{seed}-adapted-0000-0") for m in shown.order}}
+        heads = {m: media(f"{m}-{seed}-adapted-0000-0") for m in shown.order}
+        title = (
+            "A newcomer: above the truth, in the middle the template (from the front, the side and "
+            "behind), below the head after the newcomer's own steps."
+        )
+        colours = colours_of(shown.order)
+        return {"strip": [Line(title, shots(shown.order, heads, shown.titles, colours, "heads"))]}
 
 
 def template_findings(methods: dict[str, Any], titles: dict[str, str]) -> Sentences:

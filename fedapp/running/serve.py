@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import traceback
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from fedapp.store.runfolder import (
 from tasks.errors import FedappError, InputError, StoppedError
 
 log = logging.getLogger("flwr")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
@@ -56,17 +59,35 @@ def run_experiment(grid: Grid, run_config: Mapping[str, Any]) -> None:
             Comparison(Pieces(experiment), folder, grid).run()
             folder.set_status(FINISHED)
         except FedappError as error:
-            folder.set_status(_state_after(error), error.exit_code, str(error))
+            _leave(folder, _state_after(error), error.exit_code, str(error))
             log.error("run ended: %s", error)
             raise
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                _leave(folder, FAILED, 1, f"{error}\n{traceback.format_exc()}")
+                raise
+            full = StoppedError(
+                f"{error.filename or folder.path} could not be written: {error.strerror}\n"
+                f"  → make room, then `fedapp resume {folder.path}`"
+            )
+            _leave(folder, STOPPED, full.exit_code, str(full))
+            raise full from error
         except (KeyboardInterrupt, SystemExit):
-            folder.set_status(STOPPED, INTERRUPTED, "interrupted")
+            _leave(folder, STOPPED, INTERRUPTED, "interrupted")
             raise
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            folder.set_status(FAILED, 1, reason)
+            _leave(folder, FAILED, 1, reason)
             raise
     log.info("run folder: %s", folder.path)
+
+
+def _leave(folder: RunFolder, state: str, exit_code: int, reason: str) -> None:
+    """Record the end; where even that cannot be written, the error itself is still to be raised."""
+    try:
+        folder.set_status(state, exit_code, reason)
+    except OSError as error:
+        log.error("status.json could not be written: %s", error)
 
 
 def _state_after(error: FedappError) -> str:

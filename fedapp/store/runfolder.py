@@ -16,13 +16,15 @@ import math
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fedapp.config.experiment import Experiment
+from fedapp.place import __version__
 from tasks.atomic import write_bytes, write_json
 from tasks.errors import InputError
+from tasks.targets import not_written
 from tasks.types import Video
 
 RUNNING = "running"
@@ -31,6 +33,7 @@ STOPPED = "stopped"
 FAILED = "failed"
 REFUSED = "refused"
 INTERRUPTED = 130  # exit status, as a shell has it
+STARTING = 150.0  # seconds that Flower may take before the run locks its folder
 
 
 def new_path(base: Path, recipe: str) -> Path:
@@ -102,9 +105,16 @@ class RunFolder:
             raise InputError(
                 "run-dir", str(self.path), f"cannot be made ({error.strerror})", "name another"
             ) from error
-        write_json(self.path / "config.json", config)
         created = {"id": uuid.uuid4().hex, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        write_json(self.path / "run.json", {**about, **created})
+        try:
+            write_json(self.path / "config.json", config)
+            write_json(self.path / "run.json", {**about, **created})
+        except OSError as error:
+            for name in ("config.json", "run.json"):
+                (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # others' files may lie there
+                self.path.rmdir()
+            raise not_written(self.path, error) from error
 
     @property
     def begun(self) -> bool:
@@ -129,13 +139,18 @@ class RunFolder:
         damaged."""
         file = self.path / name
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 name, str(file), f"unreadable ({error})", "restore the file or start a new run"
             ) from error
+        if not isinstance(found, dict):
+            raise InputError(
+                name, str(file), "holds no JSON object", "restore the file or start a new run"
+            )
+        return found
 
     @property
     def config(self) -> dict[str, Any]:
@@ -144,11 +159,38 @@ class RunFolder:
     @property
     def experiment(self) -> Experiment:
         """Configuration, of the folder where it is now (a run may have been moved)."""
-        return Experiment.from_run_config({**self.config, "run-dir": str(self.path)})
+        try:
+            return Experiment.from_run_config({**self.config, "run-dir": str(self.path)})
+        except InputError as error:
+            wrote = self.read("run.json").get("fedapp", "of unknown version")
+            raise InputError(
+                "run",
+                str(self.path),
+                f"fedapp {__version__} does not read its config.json, which fedapp {wrote} wrote: "
+                f"{error.key} = {error.value!r}: {error.reason}",
+                "read it with the version that wrote it, or start a new run",
+            ) from error
 
     @property
     def status(self) -> dict[str, Any]:
         return self.read("status.json")
+
+    @property
+    def fate(self) -> dict[str, Any]:
+        """:attr:`status`; but a run whose process died without a word (killed, or a full disk had
+        no room for its status) is called stopped, not running."""
+        status, file = self.status, self.path / "status.json"
+        if status.get("state") != RUNNING or time.time() - file.stat().st_mtime < STARTING:
+            return status
+        try:
+            with open(self.path / "lock", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return status
+        reason = "it ended without a word: killed, or there was no room to say why"
+        return {"state": STOPPED, "exit_code": INTERRUPTED, "reason": reason}
 
     def set_status(self, state: str, exit_code: int = 0, reason: str = "") -> None:
         """Record how far the run is, and why it ended."""
@@ -166,11 +208,20 @@ class RunFolder:
         """All complete events (the last line of a killed run may be torn)."""
         if not self.events_file.exists():
             return
-        for line in self.events_file.read_text(encoding="utf-8").splitlines():
+        lines = self.events_file.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
-            except ValueError:
-                return
+                event = json.loads(line)
+            except ValueError as error:
+                if number == len(lines):
+                    return
+                event = error
+            if not isinstance(event, dict) or "event" not in event:
+                raise InputError(
+                    "metrics.jsonl", f"line {number}", f"of {self.events_file} is no event",
+                    "restore the file, or `fedapp resume` the run's folder from a copy",
+                )  # fmt: skip
+            yield event
 
     def events_since(self, offset: int) -> tuple[list[dict[str, Any]], int]:
         """The events written after byte ``offset`` (0: all), and the offset to ask with next time.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tasks.data.pictures import UNREADABLE, prepare
+from tasks.data.pictures import UNREADABLE, first_of, prepare
 from tasks.errors import InputError, together
 from tasks.signals import Signal, sampled
 
@@ -100,6 +100,7 @@ def load(file: Path, size: int, channels: int) -> Signal:
     """One file as a signal; raises :class:`InputError` if it cannot be decoded."""
     try:
         with Image.open(file) as image:
+            first_of(image, file)
             return sampled(file.stem, prepare(image, size, channels))
     except (*UNREADABLE, SyntaxError, ValueError) as error:
         raise InputError(

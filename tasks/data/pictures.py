@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+log = logging.getLogger("flwr")
 
 # what opening a file as a picture raises: 200 megapixels are taken for an attack
 UNREADABLE = (UnidentifiedImageError, OSError, Image.DecompressionBombError)
@@ -38,6 +42,13 @@ def prepare(
         )
     array = np.asarray(image, dtype=np.float32) / 255
     return torch.from_numpy(array.reshape(image.height, image.width, channels).copy())
+
+
+def first_of(image: Image.Image, path: Path) -> None:
+    """Log that a file of several pictures (animations, scans of pages) gives its first one."""
+    pictures = getattr(image, "n_frames", 1)
+    if pictures > 1:
+        log.warning("%s holds %d pictures: the first one is used", path, pictures)
 
 
 def flattened(image: Image.Image, background: float) -> tuple[Image.Image, Image.Image | None]:

@@ -13,6 +13,7 @@ from typing import NoReturn
 from tasks.data import folder
 from tasks.data.deal import objects_of
 from tasks.data.layouts import DatasetLayout, Holder, Kind, detect, open_layout
+from tasks.data.naming import nobodys
 from tasks.errors import InputError, together
 from tasks.settings import DataSettings
 from tasks.signals import ClientSignals, Signal
@@ -46,6 +47,13 @@ class Procedural:
                 "",
                 f"layout {self.data.layout} needs a folder",
                 "give it with -o data.path=…",
+            )
+        if self.data.hosted:
+            raise InputError(
+                "data.hosted",
+                self.data.hosted,
+                "bundled and procedural data lie everywhere",
+                "leave it empty, or give data.path",
             )
         for client in range(clients) if self.data.objects > 1 and not self.data.size else ():
             _same_size(self.client(client).signals, f"client {client}")
@@ -149,7 +157,7 @@ class DatasetFolder:
     ) -> None:
         self.data = data
         self.root = Path(data.path).expanduser()
-        name = detect(self.root) if data.layout == "auto" else data.layout
+        name = detect(self.root, kind) if data.layout == "auto" else data.layout
         self.layout = open_layout(name)
         self.load = load
         self.client = lru_cache(CACHED_CLIENTS)(self._client)
@@ -162,6 +170,21 @@ class DatasetFolder:
                 "choose the task for it: image (pictures), video (video) or nerf (views)",
             )
         self.holders = self.layout.holders(self.root)
+        if data.layout == "auto" and self.layout.owned:
+            self._refuse_dates(name)
+
+    def _refuse_dates(self, layout: str) -> None:
+        """Folders that a camera made would be clients, and a promise to clients one to days."""
+        odd = nobodys(holder.name for holder in self.holders)
+        if odd:
+            raise InputError(
+                "data.path",
+                self.data.path,
+                f"{len(odd)} of its {len(self.holders)} folders have a date or a camera's number "
+                f"for a name, such as {odd[0]!r}: whose they are is not said",
+                "make a folder for each person and move theirs into it, or give "
+                f"data.layout={layout} if each folder is somebody",
+            )
 
     def check(self, clients: int) -> None:
         if self.layout.owned and self.data.alpha:
@@ -239,11 +262,16 @@ def is_picture_folder(data: DataSettings) -> bool:
     if data.layout != "auto":
         return data.layout == PICTURE_FOLDER
     root = Path(data.path).expanduser()
-    entries = (
-        [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-        if root.is_dir()
-        else []
-    )
+    try:
+        entries = (
+            [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+            if root.is_dir()
+            else []
+        )
+    except OSError as error:
+        raise InputError(
+            "data.path", data.path, f"cannot be read ({error.strerror})", "make it readable"
+        ) from error
     return not any(e.is_dir() for e in entries) or any(
         e.is_file() and e.suffix.lower() in PICTURES for e in entries
     )

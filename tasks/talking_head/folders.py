@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.data.naming import nobodys
 from tasks.data.recordings.clips import Recording
 from tasks.errors import InputError, nearest
 from tasks.talking_head import manifest
@@ -22,16 +22,10 @@ from tasks.talking_head import manifest
 log = logging.getLogger("flwr")
 
 PUBLISHED = frozenset({".mp4"})  # what the data sets come as
-RECORDED = PUBLISHED | {".mov", ".m4v", ".webm", ".mkv", ".avi"}  # what cameras and browsers write
+# what cameras and browsers write
+RECORDED = PUBLISHED | {".mov", ".m4v", ".webm", ".mkv", ".avi", ".3gp", ".mts", ".m2ts"}
+RECORDED |= {".mpg", ".mpeg", ".wmv", ".ogv"}
 NAMED = 5  # folders that a warning names
-# What cameras and telephones call their files, with or without a date: nobody's name
-CAMERA = re.compile(
-    r"(vid|img|mov|mvi|pxl|dscn?|dscf|gopr|g[hx]|dji|win|gmt|video|clip|film|movie|recording|screen"
-    r"|whatsapp|signal|received)[\W\d_]*|.*(19|20)\d\d[-_.]?\d\d[-_.]?\d\d.*",
-    re.IGNORECASE,
-)
-
-
 # a person's name and one recording of theirs, person by person
 Owned = Iterator[tuple[str, Recording]]
 
@@ -160,7 +154,7 @@ def detect(root: Path) -> str:
 def _refuse_dates(root: Path, layout: PeopleLayout, called: str) -> None:
     """A flat folder of one's own clips looks like HDTF, folders of a camera like people's, with
     dates for people: each would be a client, and a promise to clients one to days."""
-    odd = [(person, one) for person, one in layout.recordings(root) if CAMERA.fullmatch(person)]
+    odd = [(person, one) for person, one in layout.recordings(root) if nobodys([person])]
     if odd:
         person, one = odd[0]
         raise InputError(

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tasks.data.recordings.clips import Recording
-from tasks.errors import InputError
+from tasks.errors import InputError, nearest
 from tasks.settings import TalkingHeadSettings, TaskSettings
 from tasks.talking_head import people
 from tasks.talking_head.person import Person
@@ -76,10 +76,25 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     return manifest.write(root, listed)
 
 
+def _refuse_layout(layout: str) -> None:
+    from tasks.talking_head.folders import LAYOUTS
+
+    if layout == "auto":
+        return
+    if layout not in LAYOUTS:
+        valid = nearest(layout, [*LAYOUTS, "auto"])
+        raise InputError("talking-head.layout", layout, "unknown layout", valid)
+    raise InputError(
+        "talking-head.layout", layout, "a layout needs a folder", "give it with -o data.path=…"
+    )
+
+
 def check(settings: TaskSettings, clients: int) -> None:
     """Read everybody once before work starts; raises :class:`InputError` naming who is missing or
     unusable."""
+    layout = settings.talking_head.layout
     if not settings.data.path:
+        _refuse_layout(layout)
         return
     names = _names(settings.data.path, settings.talking_head.layout)
     spare = settings.data.spare

@@ -107,12 +107,12 @@ def open_layout(name: str) -> DatasetLayout:
     return cast(DatasetLayout, load("layout", name, LAYOUTS, key="data.layout")())
 
 
-def detect(root: Path) -> str:
-    """The name of the first layout that recognises the folder; :class:`InputError` with all that
-    were looked for."""
+def detect(root: Path, kind: Kind | None = None) -> str:
+    """The name of the first layout that recognises the folder, one of the ``kind`` that is wanted
+    before others (stills lie beside films); :class:`InputError` with all that were looked for."""
     root = folder(root)
     layouts = {name: open_layout(name) for name in LAYOUTS}
-    for name, layout in layouts.items():
+    for name, layout in sorted(layouts.items(), key=lambda one: kind not in (None, one[1].kind)):
         if layout.found(root):
             return name
     looked_for = "".join(f"\n      {name}: {layout.expected}" for name, layout in layouts.items())

@@ -27,21 +27,26 @@ from tasks.data.layouts.reading import (
     is_named,
     natural,
     opened,
+    passed_over,
     picture,
     pictures_in,
     stack,
     subfolders,
+    told_of_others,
     unusable,
 )
 from tasks.data.pictures import prepare
 from tasks.data.recordings.pyav import pyav
-from tasks.data.recordings.upright import upright
+from tasks.data.recordings.upright import main_video, upright
 
 if TYPE_CHECKING:
     from av import VideoStream
     from av.container import InputContainer
 
-FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+FILMS = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif",
+    ".3gp", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".ogv",
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------------- mp4
@@ -51,9 +56,10 @@ def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     av = pyav()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
+            stream = main_video(container)
+            if stream is None:
                 raise unusable(path, "has no video", "replace the file or take it out")
-            yield container, container.streams.video[0]
+            yield container, stream
     except av.FFmpegError as error:
         raise unusable(
             path, f"cannot be decoded ({error})", "replace the file or take it out"
@@ -112,8 +118,10 @@ class Clips(DatasetLayout):
     def holders(self, root: Path) -> list[Holder]:
         root = folder(root)
         clients = []
+        others: list[Path] = []
         for client in subfolders(root):
             clips = tuple(_clips(client))
+            others += passed_over(client, FILMS)
             if not clips:
                 raise unusable(
                     client, "a client's folder without clips", "put clips into it or remove it"
@@ -124,6 +132,7 @@ class Clips(DatasetLayout):
                         clip, "a clip's folder without pictures", "put frames into it or remove it"
                     )
             clients.append(Holder(client.name, clips))
+        told_of_others(root, others, "films, gif files or folders of frames")
         if not clients:
             raise unusable(root, "nobody in layout 'clips'", f"expected {self.expected}")
         return clients

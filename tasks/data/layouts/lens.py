@@ -4,6 +4,7 @@ refused by name."""
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -17,8 +18,25 @@ PINHOLES = (  # camera models that are one if their other numbers are 0, as tool
 )  # fmt: skip
 
 
-class Lens(BaseModel):
-    """A camera; ``fl_*``, ``cx``, ``cy`` in pixels of ``w`` x ``h``."""
+# Of other tools' files: bending a picture, unless 0, empty, false or absent
+BENDING = re.compile(
+    r"distortion_params|ftheta_p\d|latlong|rolling_shutter|fisheye_crop_radius|is_equirectangular|"
+    r"(is_)?(fisheye|panorama|spherical|orthographic)|s[1-4]|skew|k([7-9]|\d\d)|p[3-9]|"
+    r"distortion(_coeffs?|_coefficients)?|dist(_coeffs?)?"
+)
+# ... and saying nothing of a camera, or nothing that is read here
+NEUTRAL = re.compile(
+    r"applied_(transform|scale)|aabb(_scale|_size)?|scale|offset|render_aabb.*|up|from_na|"
+    r"ply_file_path|colmap_im_id|sharpness|depth_(file_)?path|integer_depth_scale|"
+    r"enable_depth_loading|n_extra_learnable_dims|orientation_override|(train|val|test)_filenames|"
+    r"rotation|near|far|file_path|transform_matrix|mask_path|frames|time|.*_id|id|name|"
+    r"image_(width|height)|width|height|bg_.*|version|camera_angle_.|.*date.*|comment|note"
+)
+
+
+class Lens(BaseModel, extra="allow"):
+    """A camera; ``fl_*``, ``cx``, ``cy`` in pixels of ``w`` x ``h``. What else a file says of it is
+    kept, for :func:`strange`."""
 
     camera_angle_x: float | None = None
     camera_angle_y: float | None = None
@@ -45,6 +63,32 @@ class Lens(BaseModel):
         mine = {name: getattr(self, name) for name in Lens.model_fields}
         return Lens(**(mine | said))
 
+    def strange(self) -> tuple[dict[str, object], list[str]]:
+        """What of a file is not read: keys that bend pictures, with their values, and names that
+        nobody here knows."""
+        more = {name: value for name, value in (self.model_extra or {}).items() if _said(value)}
+        bending = {name: more[name] for name in more if BENDING.fullmatch(name.lower())}
+        capital = {  # K1 for k1
+            name: more[name]
+            for name in more
+            if name.lower() != name and name.lower() in Lens.model_fields
+        }
+        convention = str(more.get("camera_convention", "opengl")).lower()
+        if convention != "opengl":
+            bending["camera_convention"] = more["camera_convention"]
+        known = {*bending, *capital, "camera_convention"}
+        unknown = [
+            name for name in more if name not in known and not NEUTRAL.fullmatch(name.lower())
+        ]
+        return bending | capital, unknown
+
+
+def _said(value: object) -> bool:
+    """Whether a value is anything but nothing: not zero, not false, not empty, not all zeros."""
+    if isinstance(value, list):
+        return any(_said(one) for one in value)
+    return bool(value)
+
 
 def focal_length(file: Path, lens: Lens, native: tuple[int, int]) -> float:
     """Focal length in pixels of a picture of (width, height) ``native``: ``0.5 W / tan(0.5
@@ -53,13 +97,13 @@ def focal_length(file: Path, lens: Lens, native: tuple[int, int]) -> float:
     Raises :class:`InputError` for a camera that one focal length does not describe.
     """
     width = native[0]
-    if lens.w and lens.h and (lens.w - lens.h) * (native[0] - native[1]) < 0:
+    if lens.w and lens.h and abs(lens.w * native[1] / (lens.h * native[0]) - 1) > PINHOLE:
         raise unusable(
             file,
             f"is about photographs of {lens.w:g} x {lens.h:g} pixels, and they are stored as "
             f"{native[0]} x {native[1]}",
-            "turn the photographs upright (without an Exif orientation), or write w and h of the "
-            "stored ones",
+            "turn the photographs upright (without an Exif orientation) and do not crop them, or "
+            "write w and h of the stored ones",
         )
     if lens.camera_angle_x is not None:
         if not 0 < lens.camera_angle_x < math.pi:

@@ -25,9 +25,11 @@ from tasks.data.layouts.reading import (
     header,
     is_named,
     parse_json,
+    passed_over,
     picture,
     pictures_in,
     subfolders,
+    told_of_others,
     unusable,
 )
 
@@ -73,10 +75,12 @@ class PetFace(DatasetLayout):
     def holders(self, root: Path) -> list[Holder]:
         root = folder(root).absolute()  # "." has no name, and its parent would be itself
         animals = []
+        others: list[Path] = []
         for species, prefix in _species(root):
             excluded = _excluded(species)
             for animal in subfolders(species):
                 photographs = pictures_in(animal)
+                others += passed_over(animal)
                 if not photographs:
                     remedy = f"put {LEAST} or more into it or remove it"
                     raise unusable(animal, "a folder without photographs", remedy)
@@ -84,6 +88,7 @@ class PetFace(DatasetLayout):
                 usable = tuple(file for file in photographs if file.name not in out)
                 if len(usable) >= LEAST:
                     animals.append(Holder(prefix + animal.name, usable))
+        told_of_others(root, others, "pictures")
         if not animals:
             reason = f"no animal with {LEAST} or more usable photographs"
             raise unusable(root, reason, f"expected {self.expected}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from tasks.data.pictures import UNREADABLE, flattened, prepare
+from tasks.data.pictures import UNREADABLE, first_of, flattened, prepare
 from tasks.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -26,6 +27,9 @@ SIDEWAYS = (5, 6, 7, 8)  # its values for cameras held upright
 MOST_VALUES = 2**28
 WHITE_MASK = 128  # a mask without a value from here on marks nothing, or counts from 0 to 1
 UNSIZED = "set data.size, so that all are cut to one size"
+
+NAMED = 5  # files that a warning names
+log = logging.getLogger("flwr")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -73,6 +77,25 @@ def is_named(path: Path, suffixes: tuple[str, ...] = PICTURES) -> bool:
 def pictures_in(parent: Path) -> list[Path]:
     """The picture files of a folder in natural order; other files are passed over."""
     return sorted((entry for entry in parent.iterdir() if is_named(entry)), key=natural)
+
+
+def passed_over(parent: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:
+    """Files of an owner that are of no kind that is read, without hidden ones."""
+    return [
+        entry
+        for entry in sorted(parent.iterdir(), key=natural)
+        if entry.is_file() and not entry.name.startswith(".") and not is_named(entry, suffixes)
+    ]
+
+
+def told_of_others(root: Path, others: Sequence[Path], what: str) -> None:
+    """Log which files of owners are not used."""
+    if others:
+        shown = ", ".join(path.relative_to(root.absolute()).as_posix() for path in others[:NAMED])
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        log.warning(
+            "%s: %d files are no %s and are not used: %s%s", root, len(others), what, shown, more
+        )
 
 
 # ---------------------------------------------------------------------- json
@@ -128,6 +151,7 @@ def header(path: Path, upright: bool = True) -> tuple[int, int]:
 def picture(path: Path, size: int, channels: int) -> Tensor:
     """``[H, W, channels]`` in [0, 1], see :func:`tasks.data.pictures.prepare`."""
     with opened(path) as image:
+        first_of(image, path)
         return prepare(image, size, channels)
 
 

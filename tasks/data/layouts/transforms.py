@@ -108,7 +108,7 @@ def refuse_impossible(file: Path, every: Tensor, near: float, far: float) -> Non
     ahead = -every[:, :3, 2].double()
     across = torch.eye(3, dtype=torch.float64) - ahead[:, :, None] * ahead[:, None, :]
     total = across.sum(0)
-    if len(every) < 3 or float(torch.linalg.eigvalsh(total)[0]) < CROSSING * len(every):
+    if len(every) < 2 or float(torch.linalg.eigvalsh(total)[0]) < CROSSING * len(every):
         return
     middle = torch.linalg.solve(total, (across @ eye[:, :, None]).sum(0)[:, 0])
     distance = ((middle - eye) * ahead).sum(1)
@@ -119,12 +119,13 @@ def refuse_impossible(file: Path, every: Tensor, near: float, far: float) -> Non
             reason,
             "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed",
         )
-    away = float(distance.median())
-    if not near <= away <= far:
+    outside = [index for index, one in enumerate(distance.tolist()) if one > far or 0 < one < near]
+    if outside:
+        first = outside[0]
         raise unusable(
             file,
-            f"near = {near:g} and far = {far:g}, but the cameras stand about {away:.3g} from what "
-            "they look at",
+            f"near = {near:g} and far = {far:g}, but {len(outside)} of {len(every)} cameras stand "
+            f"outside of that from what all look at (frame {first}: {float(distance[first]):.3g})",
             "write near and far of the scene into the json",
         )
 
@@ -169,6 +170,23 @@ def mask_of(file: Path, frame: Frame) -> Path | None:
     return path
 
 
+def _refuse_strange(file: Path, scene: Scene) -> None:
+    """Keys that bend pictures are refused by name; those that nobody here knows are logged."""
+    unknown: dict[str, None] = {}
+    for where, lens in [("", scene), *((f" of {one.file_path!r}", one) for one in scene.frames)]:
+        bending, others = lens.strange()
+        unknown |= dict.fromkeys(others)
+        for name, value in bending.items():
+            raise unusable(
+                file,
+                f"{name} = {value!r}{where} is not read, and says that the camera is no plain "
+                "pinhole camera",
+                "undistort the photographs and take it out, or write it as k1, k2, k3, p1, p2",
+            )
+    if unknown:
+        log.warning("%s: nothing is done with %s", file, ", ".join(unknown))
+
+
 def missing(path: Path, file: Path, frame: Frame) -> InputError:
     """A photograph that the json names is not there."""
     reason = f"no such file, but {file} has a frame {frame.file_path!r}"
@@ -204,6 +222,7 @@ def load(
         scale: divisor of the cameras' translations.
         find: ``find(file, frame)`` is the photograph of a frame.
     """
+    _refuse_strange(file, scene)
     if not 0 < near < far < math.inf:
         raise unusable(
             file, f"near = {near} and far = {far} enclose nothing", "write 0 < near < far"

@@ -26,7 +26,7 @@ from tasks.data.recordings.clips import (
     is_silent,
 )
 from tasks.data.recordings.pyav import pyav
-from tasks.data.recordings.upright import shown_width, upright
+from tasks.data.recordings.upright import main_video, shown_width, upright
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, VideoFrame, VideoStream
@@ -59,9 +59,10 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    if not container.streams.video:
+    stream = main_video(container)
+    if stream is None:
         raise UnusableClipError("no video", path)
-    return container.streams.video[0]
+    return stream
 
 
 def _origin(stream: VideoStream | AudioStream) -> float:

@@ -10,9 +10,21 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
+    from av.container import InputContainer
 
 MOST_ASPECT = 4  # of a pixel; what is beyond is a damaged header
 ONE = 1 << 16  # of a display matrix, whose numbers have 16 bits behind the point
+
+
+def main_video(container: InputContainer) -> VideoStream | None:
+    """The film of a file as a player picks it: no cover picture, the one marked as default."""
+    films = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & stream.disposition.attached_pic
+    ]
+    named = [stream for stream in films if stream.disposition & stream.disposition.default]
+    return next(iter([*named, *films]), None)
 
 
 def upright(frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
@@ -20,13 +32,19 @@ def upright(frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
     14496-12): a stored pixel (x, y) is shown at (a x + c y, b x + d y).
 
     Pixels that are not square (DV, anamorphic films) are made so: the width is stretched.
-    Matrices that turn by less than a quarter are taken for the nearest quarter.
+    Matrices that turn by less than a quarter are taken for the nearest quarter. Transparent parts
+    are put on white, as those of pictures: what hides under them is not shown.
     """
+    clear = any(part.is_alpha for part in frame.format.components)
+    wanted = "rgba" if clear else "rgb24"
     a, b, c, d = _matrix(frame)  # before the frame is another one
     wide = shown_width(frame.width, stream)
     if wide != frame.width:
-        frame = frame.reformat(width=wide, format="rgb24", interpolation="BICUBIC")
-    image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        frame = frame.reformat(width=wide, format=wanted, interpolation="BICUBIC")
+    image = np.asarray(frame.to_ndarray(format=wanted), np.uint8)
+    if clear:
+        share = image[..., 3:].astype(np.float32) / 255
+        image = np.round(255 + share * (image[..., :3].astype(np.float32) - 255)).astype(np.uint8)
     if abs(a) + abs(d) < abs(b) + abs(c):  # x and y change places
         image = image.transpose(1, 0, 2)
         across, down = c, b

@@ -25,10 +25,14 @@ def write_bytes(path: Path, data: bytes, mode: int = SHARED, new: bool = False) 
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     # Left by a process of the same number that was killed here: its mode may be another
     beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # no room: what is half written takes none of it
+        beside.unlink(missing_ok=True)
+        raise
     if new:
         try:
             os.link(beside, path)

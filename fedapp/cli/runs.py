@@ -59,6 +59,11 @@ def execute(
     total = experiment.rounds * len(experiment.trained_methods) * len(experiment.seed_list)
     display = ProgressDisplay(folder, total, console)
     console.print(f"run folder: {folder.path}", **PLAIN)
+    limit = experiment.privacy.epsilon_max
+    if limit and Pieces(experiment).release_type.placement == "none":
+        told = f"release {experiment.release} adds no noise and promises no epsilon"
+        warned = f"{told}: privacy.epsilon-max = {limit:g} limits nothing"
+        console.print(warned, style="yellow", **PLAIN)
     if runtime != "in-process":
         console.print("starting Flower and Ray (about half a minute) …", style="dim")
     try:

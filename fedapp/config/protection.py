@@ -101,11 +101,10 @@ def refuse_private(
 
 
 def _refuse_idle(name: str, privacy: PrivacySettings) -> None:
-    """A limit of a budget, a moving clip: nothing of the kind happens without noise, and whoever
-    sets them believes that it does. (Noise and clip themselves are what `fedapp attack` holds such
-    a run against.)"""
+    """A wanted epsilon, a moving clip: nothing of the kind happens without noise, and whoever sets
+    them believes that it does. (Noise and clip themselves are what `fedapp attack` holds such a
+    run against; a limit may stand, and is said to limit nothing.)"""
     for key, value in (
-        ("privacy.epsilon-max", privacy.epsilon_max),
         ("privacy.target-epsilon", privacy.target_epsilon),
         ("privacy.adaptive-clip", privacy.adaptive_clip),
     ):

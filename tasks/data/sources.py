@@ -15,7 +15,7 @@ from tasks.data.deal import objects_of
 from tasks.data.layouts import DatasetLayout, Holder, Kind, detect, open_layout
 from tasks.data.naming import nobodys
 from tasks.errors import InputError, together
-from tasks.settings import DataSettings
+from tasks.settings import NOBODY, DataSettings
 from tasks.signals import ClientSignals, Signal
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Procedural:
                 f"layout {self.data.layout} needs a folder",
                 "give it with -o data.path=…",
             )
-        if self.data.hosted:
+        if self.data.hosted not in ("", NOBODY):
             raise InputError(
                 "data.hosted",
                 self.data.hosted,

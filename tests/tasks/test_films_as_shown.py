@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,6 +57,7 @@ def test_a_film_is_shown_as_its_display_matrix_says(a: int, b: int, mirrored: bo
 
     class Frame:
         width = 3
+        format = SimpleNamespace(components=[SimpleNamespace(is_alpha=False)])
         side_data: ClassVar[dict[str, bytes]] = {"DISPLAYMATRIX": numbers.tobytes()}
 
         def to_ndarray(self, format: str) -> Any:

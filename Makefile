@@ -1,4 +1,4 @@
-# make demo   set up and run the main job (FedMeNF beside MAML, through `flwr run` on Ray); prints the report's path
+# make demo   set up and run the main job (FedMeNF beside MAML on pictures of 64 pixels, through `flwr run` on Ray); prints the report's path
 # make test   set up and run the whole test suite
 # make docs   build the documentation as a site, build/site
 # make config  write the configuration block of pyproject.toml from the settings' own defaults
@@ -25,7 +25,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/fedapp run quickstart
+	$(BIN)/fedapp run demo
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"

@@ -71,6 +71,7 @@ def speak(
         params = torch.cat([vectors[SHARED], personal])[None]
         video = model.generate(params, latent, tokens(heard, frames)[None])[0].clamp(0, 1)
     said = heard[: frames * SAMPLES_PER_FRAME]
+    out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as beside:
         write_clip(beside, Clip(out.name, video, said), max(1, -(-SHOWN // video.shape[1])))
     return frames

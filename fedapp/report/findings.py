@@ -90,21 +90,27 @@ def _outside(
 def _does_not_adapt(
     row: dict[str, Any], local: dict[str, Any] | None, title: str
 ) -> list[tuple[str, str]]:
-    """A verdict: with the step size tuned for both, it ends clearly below no federation at all on
-    pixels that nobody fitted (on fitted ones where there are no others)."""
+    """A verdict, with the step size tuned for both: a start that ends clearly below no federation
+    at all wherever it was judged does not adapt; one that does so on pixels nobody fitted alone
+    has not helped there."""
+    behind: dict[str, str] = {}
+    judged = 0
     for key, where in (("psnr_unseen_tuned", "unseen pixels"), ("psnr_tuned", "the fitted pixels")):
         own, other = row.get(key) or {}, (local or {}).get(key) or {}
         steps = [k for k in own if own[k] is not None and other.get(k) is not None]
         if row is local or not steps:
             continue
+        judged += 1
         last = max(steps, key=int)
         if own[last] < other[last] - BEHIND:
-            text = (
-                f"{title} does not adapt: after {last} steps at its tuned step size it has "
-                f"{own[last]:.1f} dB on {where}, no federation {other[last]:.1f}."
+            behind[key] = (
+                f"after {last} steps at its tuned step size it has {own[last]:.1f} dB on {where}, "
+                f"no federation {other[last]:.1f}."
             )
-            return [("warning", text)]
-        return []
+    if behind and len(behind) == judged:
+        return [("warning", f"{title} does not adapt: {next(iter(behind.values()))}")]
+    if "psnr_unseen_tuned" in behind:
+        return [("warning", f"{title} is no better start here: {behind['psnr_unseen_tuned']}")]
     return []
 
 

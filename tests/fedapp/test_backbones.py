@@ -69,11 +69,13 @@ def test_pretraining_is_reproducible_and_refuses_to_overwrite(tmp_path: Path) ->
                 str(tmp_path / name),
                 *options,
                 "--json",
-                str(tmp_path / "j"),
+                str(tmp_path / f"{name}.json"),
             ],
         )
         assert done.exit_code == 0, done.output
-        digests.append(json.loads((tmp_path / "j").read_text(encoding="utf-8"))["digest"])
+        digests.append(
+            json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["digest"]
+        )
     assert digests[0] == digests[1]
     over = CliRunner().invoke(
         cli, ["pretrain", "talking-head", "--out", str(tmp_path / "a"), *options]

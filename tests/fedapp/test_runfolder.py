@@ -25,11 +25,11 @@ def test_new_events_are_read_once_and_torn_lines_wait(tmp_path: Path) -> None:
 def test_a_rewound_file_is_shorter_than_the_offset(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for number in range(1, 5):
-        folder.append({"round": number})
+        folder.append({"event": "round", "round": number})
     _, offset = folder.events_since(0)
     folder.rewind(2)
     assert [event["round"] for event in folder.events()] == [1, 2]
     events, offset = folder.events_since(offset)
     assert events == [] and offset == folder.events_file.stat().st_size
-    folder.append({"round": 3})
-    assert folder.events_since(offset)[0] == [{"round": 3}]
+    folder.append({"event": "round", "round": 3})
+    assert folder.events_since(offset)[0] == [{"event": "round", "round": 3}]

@@ -38,6 +38,7 @@ def test_the_study_of_split_learning_is_a_command_that_goes_on(
     for key, value in SMALL.items():
         words += ["-o", f"{key}={value}"]
     for turn in range(2):
+        told.unlink(missing_ok=True)  # what is there is not written over
         done = CliRunner().invoke(app, words, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         assert ("3 of 3 transcripts are on disk" in done.output) == (turn == 1)

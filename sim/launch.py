@@ -1,6 +1,7 @@
 """Dependable ``flwr run`` on Ray: a SuperLink of our own, a neutral directory, an honest end.
 
-What plain ``flwr run .`` leaves to the user (measured on flwr 1.41) and what is done about it here:
+What plain ``flwr run .`` leaves to the user (measured on flwr 1.41; its tests hold on 1.42 too) and
+what is done about it here:
 
 - the local SuperLink keeps the directory and environment of the first run for ever, and Ray workers
   import our generic package names from that directory: each run gets its own SuperLink, started in

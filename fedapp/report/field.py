@@ -248,8 +248,8 @@ def _sheets(
         seen = shots(shown.trained, row["rendered"], shown.titles, colours, "rendered upload")
         lines.append(
             Line(
-                f"A client's {noun}, and what a server renders of its upload (inverting it is "
-                "stronger).",
+                f"A client's {noun}, and what a server renders of its upload (inverting it "
+                "can be stronger).",
                 [Shot("private", "", private), *seen],
             )
         )

@@ -17,7 +17,7 @@ from tasks.errors import InputError
 if TYPE_CHECKING:
     from fedapp.store.runfolder import RunFolder
 
-WIDE = 120  # columns of the table of attacks
+WIDE = 160  # columns of the table of attacks
 FEWEST = 50  # canaries: with fewer the one-run bound cannot exceed ln(50 / 3) = 2.8
 
 

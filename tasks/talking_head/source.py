@@ -76,10 +76,13 @@ def write_people(root: Path, count: int, settings: TaskSettings) -> Path:
     return manifest.write(root, listed)
 
 
-def _refuse_layout(layout: str) -> None:
+def refuse_layout(settings: TaskSettings) -> None:
+    """Raise :class:`InputError` for a layout that is none, or one without a folder: before a
+    backbone is trained."""
     from tasks.talking_head.folders import LAYOUTS
 
-    if layout == "auto":
+    layout = settings.talking_head.layout
+    if layout == "auto" or (settings.data.path and layout in LAYOUTS):
         return
     if layout not in LAYOUTS:
         valid = nearest(layout, [*LAYOUTS, "auto"])
@@ -92,9 +95,8 @@ def _refuse_layout(layout: str) -> None:
 def check(settings: TaskSettings, clients: int) -> None:
     """Read everybody once before work starts; raises :class:`InputError` naming who is missing or
     unusable."""
-    layout = settings.talking_head.layout
+    refuse_layout(settings)
     if not settings.data.path:
-        _refuse_layout(layout)
         return
     names = _names(settings.data.path, settings.talking_head.layout)
     spare = settings.data.spare

@@ -150,6 +150,7 @@ class TalkingHeadTask(Personalised):
 
     # ------------------------------------------------------------------ data
     def prepare(self, progress: Callable[[str, int, int], None]) -> Mapping[str, str]:
+        source.refuse_layout(self.settings)
         make_backbone(
             self.settings,
             lambda step, steps, loss: progress(f"backbone, loss {loss:.2f}", step, steps),

@@ -97,10 +97,15 @@ def test_a_limit_without_noise_is_said_to_limit_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("layout", "reason"), [("lrs", "unknown"), ("lrs3", "needs a folder")])
-def test_a_layout_without_a_folder_is_refused_before_any_training(layout: str, reason: str) -> None:
-    command = ["data", "check", "talking-head", "-o", f"talking-head.layout={layout}"]
-    with pytest.raises(InputError, match=f"talking-head.layout.*{reason}"):
-        CLI.invoke(app, command, catch_exceptions=False)
+def test_a_layout_without_a_folder_is_refused_before_any_training(
+    layout: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.talking_head.model.pretrain", lambda *_: pytest.fail("trains"))
+    monkeypatch.setenv("FEDAPP_CACHE", str(tmp_path))
+    for words in (["data", "check"], ["run", "--runtime", "in-process", "--runs", str(tmp_path)]):
+        command = [*words, "talking-head", "-o", f"talking-head.layout={layout}"]
+        with pytest.raises(InputError, match=rf"talking-head\.layout.*{reason}"):
+            CLI.invoke(app, command, catch_exceptions=False)
 
 
 def test_names_that_are_not_utf8_go_through_a_run(run: Run, tmp_path: Path) -> None:

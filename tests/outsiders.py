@@ -3,6 +3,7 @@ learner."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -170,3 +171,24 @@ class Regression(Trainable):
         )
         loss = self.loss(model.expand(len(held), -1), batch)
         return Evaluation({"mse": float(loss.mean()), "worst": {"mse": float(loss.max())}}, {})
+
+
+class OptionedRule(FedAvg):
+    """Goes as far as its own option says."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.share = float(json.loads(settings.options)["share"])
+
+    def apply(
+        self, model: Tensor, state: State, aggregate: Aggregate, population: int
+    ) -> tuple[Tensor, State]:
+        return model + self.share * aggregate.mean, state
+
+
+class OptionedLearner(Erm):
+    """Steps as far as its own option says."""
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        super().__init__(settings)
+        self.outer_rate = float(json.loads(settings.options)["rate"])

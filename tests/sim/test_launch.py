@@ -64,3 +64,13 @@ def test_the_callers_ray_is_not_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     env = launch.environment(Path("/tmp/x"), RuntimeSettings(), (1, 2))
     assert "RAY_ADDRESS" not in env
     assert len(f"{env['RAY_TMPDIR']}/{SOCKET}") <= 107
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(1, 0.0), (3, 0.0), (2, 0.25), (1, 2.0)])
+def test_ray_is_told_what_an_actor_reserves(cpus: int, gpus: float) -> None:
+    """``runtime.cpus-per-actor`` and ``runtime.gpus-per-actor``."""
+    settings = RuntimeSettings(nodes=4, cpus_per_actor=cpus, gpus_per_actor=gpus)
+    told = dict(part.split("=") for part in launch.federation_config(settings).split())
+    assert told["num-supernodes"] == "4"
+    assert float(told["client-resources-num-cpus"]) == cpus
+    assert float(told.get("client-resources-num-gpus", 0)) == gpus

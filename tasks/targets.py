@@ -47,6 +47,8 @@ def new_file(
         )
     if file.is_file() and force and not os.access(file, os.W_OK):
         raise InputError(option, str(path), "cannot be written over", "name another file")
+    if option != "--json" and file.exists() and not file.is_file():  # a device or a pipe
+        raise InputError(option, str(path), "is no file", "name another file")
     if file.is_file() and not force:
         raise InputError(option, str(path), "is there already", remedy)
     return file
@@ -73,6 +75,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         NotWrittenError: it could not be written.
     """
+    path = path.resolve()  # of a link what it points to is written
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield beside

@@ -35,7 +35,7 @@ from tasks.targets import NotWrittenError, not_written
 
 # a full disk, a folder that became read-only, a file that is somebody else's
 REFUSED_BY_THE_SYSTEM = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
 )  # fmt: skip
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False

@@ -35,7 +35,7 @@ def view(folder: RunFolder) -> tuple[str, dict[str, Any]]:
         "experiment": experiment,
         "axes": kind_of(experiment.workflow_name).axes,
         "about": folder.read("run.json"),
-        "status": folder.status,
+        "status": folder.fate,
         "result": shown.result,
         "order": shown.order,
         "trained": shown.trained,

@@ -9,7 +9,7 @@ from pathlib import PurePath
 # with or without a date
 CAMERA = re.compile(
     r"(vid|img|mov|mvi|pxl|dscn?|dscf|gopr|g[hx]|dji|win|gmt|video|clip|film|movie|recording|screen"
-    r"|whatsapp|signal|received)[\W\d_]*"
+    r"|whatsapp|signal|received)[\W_]*\d[\W\d_]*"
     r"|(.*\D)?(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(\D.*|[T_ -]?\d{6}.*)?",
     re.IGNORECASE,
 )

@@ -165,12 +165,14 @@ def listed(base: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(base.iterdir() if base.is_dir() else [], reverse=True):
         folder = RunFolder(path)
-        if not (path / "config.json").is_file():  # somebody's notes, a compared page
-            continue
         try:
+            if not (path / "config.json").is_file():  # somebody's notes, a compared page
+                continue
             config, state = folder.config, folder.fate.get("state")
         except InputError as error:  # one that cannot be read hides no other
             config, state = {}, f"damaged: {error.key} {error.reason}"
+        except OSError as error:
+            config, state = {}, f"cannot be read: {error.strerror}"
         found.append(
             {
                 "run": path.name, "recipe": config.get("recipe"),

@@ -93,7 +93,7 @@ def export_run(
     ``save_lora_adapter`` writes it, alpha and rank in its metadata. Raises :class:`InputError` as
     :func:`trained` does.
     """
-    new_folder("--out", out)
+    out = new_folder("--out", out)
     task, arm, round, vectors = trained(folder, method, seed, client)
     experiment = folder.experiment
     facts = _facts(folder, experiment, task, arm, round, client)

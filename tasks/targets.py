@@ -40,6 +40,10 @@ def new_file(
     if endings and file.suffix.lower() not in endings:
         wanted = " or ".join(endings)
         raise InputError(option, str(path), "another kind of file", f"give it the ending {wanted}")
+    if option == "--json" and file.exists() and not (file.is_file() or file.is_dir()):
+        if not os.access(file, os.W_OK):  # a device or a pipe, whoever owns its folder
+            raise InputError(option, str(path), "cannot be written", "name a file, or -")
+        return file
     folder = file.resolve().parent
     if not folder.is_dir() or file.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(
@@ -47,7 +51,7 @@ def new_file(
         )
     if file.is_file() and force and not os.access(file, os.W_OK):
         raise InputError(option, str(path), "cannot be written over", "name another file")
-    if option != "--json" and file.exists() and not file.is_file():  # a device or a pipe
+    if file.exists() and not file.is_file():  # a device or a pipe
         raise InputError(option, str(path), "is no file", "name another file")
     if file.is_file() and not force:
         raise InputError(option, str(path), "is there already", remedy)
@@ -89,7 +93,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def not_written(path: Path | str, error: Exception) -> NotWrittenError:
-    """What is said of an operating system's error about a file."""
+    """An operating system's error about a file, as a sentence."""
     reason = getattr(error, "strerror", None) or str(error)
     return NotWrittenError(
         f"{path} could not be written: {reason}\n  → make room, or another place"

@@ -130,12 +130,12 @@ def export(
 
     folder = RunFolder.open(path.resolve())
     if (folder.path / MESHES).is_dir():
-        files = export_meshes(folder, out.resolve(), method, seed, client)
+        files = export_meshes(folder, out.expanduser().resolve(), method, seed, client)
         console.print(f"{len(files['files'])} files: {out}", **PLAIN)
         return write_json(target, files)
     from fedapp.export import export_run
 
-    facts = export_run(folder, out.resolve(), method, seed, client)
+    facts = export_run(folder, out.expanduser().resolve(), method, seed, client)
     console.print(f"exported to {out}{_whose(folder, client)}", **PLAIN)
     write_json(target, facts)
 

@@ -31,6 +31,7 @@ def made(
     """Write made-up data in a published layout: warped cats and people, drawn golfers."""
     if layout not in LAYOUTS:
         raise InputError("layout", layout, "nothing is made in it", nearest(layout, LAYOUTS))
+    out = out.expanduser()
     if out.exists() or not out.resolve().parent.is_dir():
         raise InputError("out", str(out), "not a new folder in one that is there", "name another")
     new_folder("out", out)

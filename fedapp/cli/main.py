@@ -31,9 +31,9 @@ from fedapp.cli.shelf import compare, data, runs
 from fedapp.cli.tune import tune
 from fedapp.place import __version__
 from tasks.errors import FedappError, InputError, nearest
-from tasks.targets import NotWrittenError, not_written
+from tasks.targets import not_written
 
-# a full disk, a folder that became read-only, a file that is somebody else's
+# a full disk, a file system that became read-only
 REFUSED_BY_THE_SYSTEM = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
 )  # fmt: skip
@@ -61,11 +61,10 @@ app.command()(made)
 
 def entry() -> None:
     """Run the command line; deliberate errors become one message and their exit status."""
-    for ending in (
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # as ^C: what was started is ended, what was computed is kept
-        signal.signal(ending, _end)
+    # as ^C: what was started is ended, what was computed is kept
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup's
+            signal.signal(ending, _end)
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: what is said goes nowhere, the work is done
@@ -73,23 +72,37 @@ def entry() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):  # a locale may lack our letters
             stream.reconfigure(errors="replace" if name != "stdin" else stream.errors)
+    sys.exit(_status())
+
+
+def _status() -> int | str | None:
+    """Run the command; the exit status, after standard output is really written."""
+    status: int | str | None = 0
     try:
         app(standalone_mode=True)
+    except SystemExit as ending:
+        status = ending.code
     except FedappError as error:
         _say(str(error))
-        sys.exit(error.exit_code)
+        status = error.exit_code
     except OSError as error:
-        if error.errno not in REFUSED_BY_THE_SYSTEM:
-            raise
-        failed = not_written(error.filename or "standard output", error)
-        _say(str(failed))
-        sys.exit(failed.exit_code)
+        status = _refused(error)
     try:
         sys.stdout.flush()
-    except OSError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        _say("standard output could not be written")
-        sys.exit(NotWrittenError.exit_code)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own
+        if error.errno != errno.EPIPE:  # whoever reads may stop, as head does
+            status = _refused(error)
+    return status
+
+
+def _refused(error: OSError) -> int:
+    """Say what the system refused to write, and how it is told; raises what is a fault of ours."""
+    if error.errno not in REFUSED_BY_THE_SYSTEM:
+        raise error
+    failed = not_written(error.filename or "standard output", error)
+    _say(str(failed))
+    return failed.exit_code
 
 
 def _say(error: str) -> None:

@@ -261,14 +261,17 @@ def _tuned_local(methods: dict[str, Any], titles: dict[str, str]) -> list[tuple[
         "With the step size tuned for each method, Local (no federation) is ahead after "
         f"{', '.join(ahead)} steps"
     )
-    if last not in ahead:
-        return [("plain", f"{text}, and behind after {last}.")]
-    text += ": on fitting one's own pixels a meta-learned start saves steps, not quality."
+    text += (
+        ": on fitting one's own pixels a meta-learned start saves steps, not quality."
+        if last in ahead
+        else f", and behind the best of the others after {last}."
+    )
     here = _get(methods[LOCAL]["psnr_unseen_tuned"], last)
     there = [_get(row["psnr_unseen_tuned"], last) for n, row in methods.items() if n != LOCAL]
     best = max((value for value in there if value is not None), default=None)
-    if here is not None and best is not None and best > here:
-        text += f" On pixels that nobody fitted the best of them is {best - here:.1f} dB ahead."
+    if here is not None and best is not None and round(best - here, 1):
+        who = "the best of them is" if best > here else "Local is"
+        text += f" On pixels that nobody fitted {who} {abs(best - here):.1f} dB ahead."
     return [("plain", text)]
 
 

@@ -10,11 +10,20 @@ from pathlib import PurePath
 CAMERA = re.compile(
     r"(vid|img|mov|mvi|pxl|dscn?|dscf|gopr|g[hx]|dji|win|gmt|video|clip|film|movie|recording|screen"
     r"|whatsapp|signal|received)[\W_]*\d[\W\d_]*"
-    r"|(.*\D)?(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(\D.*|[T_ -]?\d{6}.*)?",
+    r"|(.*\D)?(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(\D.*|[T_ -]?\d{6}.*)?"
+    r"|(.*\D)?(0[1-9]|[12]\d|3[01])[-_.](0[1-9]|1[0-2])[-_.](19|20)\d\d(\D.*)?"  # 12.05.2024
+    r"|(19|20)\d\d[-_.](0[1-9]|1[0-2])|photos from (19|20)\d\d"  # months, Google's years
+    r"|\d{3}(apple|canon|nikon|olymp|media|msdcf|ricoh|photo|andro|nc\w{2,3}|_\w{4})",  # DCF's
     re.IGNORECASE,
 )
+YEAR = re.compile(r"(19|20)\d\d")
 
 
 def nobodys(names: Iterable[str]) -> list[str]:
-    """Those of ``names`` (of owners; the last part of a path counts) that a camera has given."""
-    return [name for name in names if CAMERA.fullmatch(PurePath(name).name)]
+    """Those of ``names`` (of owners; the last part of a path counts) that a camera has given, or
+    all of them if each is a year: one year among other numbers is a number."""
+    listed = list(names)
+    last = [PurePath(name).name for name in listed]
+    if len(last) > 1 and all(YEAR.fullmatch(name) for name in last):
+        return listed
+    return [name for name, own in zip(listed, last, strict=True) if CAMERA.fullmatch(own)]

@@ -123,9 +123,20 @@ def test_nothing_is_said_of_an_inversion_without_a_rendering_to_compare_it_with(
 @pytest.mark.parametrize(
     ("local", "unseen", "told", "not_told"),
     [
-        ({"1": 20.0, "64": 25.0}, 22.0, ["ahead after 1 steps, and behind after 64"], ["quality"]),
+        (
+            {"1": 20.0, "64": 25.0},
+            22.0,
+            ["ahead after 1 steps, and behind the best of", "them is 1.0 dB"],
+            ["quality"],
+        ),
         ({"1": 20.0, "64": 31.0}, 22.0, ["saves steps, not quality", "1.0 dB ahead"], ["behind"]),
-        ({"1": 20.0, "64": 31.0}, 24.0, ["saves steps, not quality"], ["nobody fitted", "behind"]),
+        (
+            {"1": 20.0, "64": 31.0},
+            24.0,
+            ["saves steps, not quality", "Local is 1.0 dB ahead"],
+            ["behind"],
+        ),
+        ({"1": 20.0, "64": 31.0}, 23.0, ["saves steps, not quality"], ["nobody fitted", "behind"]),
         ({"1": 10.0, "64": 25.0}, 22.0, [], ["ahead", "quality", "nobody fitted"]),
     ],
 )

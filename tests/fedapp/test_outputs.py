@@ -1,4 +1,4 @@
-"""What commands write: never over somebody's file, whole or not at all, and one sentence where the
+"""Files that commands write: never over somebody's file, whole or not at all, and one sentence where the
 machine refuses."""
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import fedapp
 from fedapp.cli.main import app
 from fedapp.compared import listed
+from fedapp.report import write_report
 from fedapp.store.runfolder import RUNNING, STARTING, STOPPED, RunFolder
 from tasks.errors import InputError
 from tasks.targets import NotWrittenError, new_folder, whole
@@ -56,9 +57,11 @@ def entry(
     return subprocess.run(
         ["bash", "-c", f"{line} {redirect}"], capture_output=True, text=True, preexec_fn=limit,
         timeout=240, check=False,
+        env={name: value for name, value in os.environ.items() if name != UNBUFFERED},
     )  # fmt: skip
 
 
+UNBUFFERED = "PYTHONUNBUFFERED"
 START = "from fedapp.cli.main import entry; entry()"
 
 
@@ -141,8 +144,12 @@ def test_a_full_disk_is_one_sentence(trained: RunFolder, mine: Path, tmp_path: P
     done = entry("made", "petface", str(place / "m"), "--holders", "1", room=200)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     assert list(place.iterdir()) == []
-    done = entry("list", "keys", redirect="> /dev/full")
-    assert done.returncode == 3 and "standard output" in done.stderr, done.stderr
+    for what in ("keys", "rules"):  # more, and less, than a buffer holds
+        done = entry("list", what, redirect="> /dev/full")
+        assert done.returncode == 3 and "standard output" in done.stderr, done.stderr
+        assert "Exception ignored" not in done.stderr
+    done = entry("list", "rules", redirect="| (sleep 5; true)")
+    assert "Broken" not in done.stderr and "Exception ignored" not in done.stderr
 
 
 def test_a_run_on_a_full_disk_stops_and_goes_on(tmp_path: Path) -> None:
@@ -159,6 +166,35 @@ def test_a_run_on_a_full_disk_stops_and_goes_on(tmp_path: Path) -> None:
     again = entry("resume", str(folder))
     assert again.returncode == 0, again.stderr
     assert json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
+
+
+def test_devices_and_pipes_are_written_to_by_json_alone(trained: RunFolder, tmp_path: Path) -> None:
+    pipe, page = tmp_path / "pipe.html", tmp_path / "page.html"
+    os.mkfifo(pipe)
+    runs = ["compare", str(trained.path), str(trained.path)]
+    with pytest.raises(InputError, match=r"--out.*is no file"):
+        CLI.invoke(app, [*runs, "--out", str(pipe)], catch_exceptions=False)
+    assert pipe.is_fifo()
+    assert CLI.invoke(app, ["list", "rules", "--json", "/dev/null"]).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+    page.write_text("old", encoding="utf-8")
+    (tmp_path / "link.html").symlink_to(page)
+    with whole(tmp_path / "link.html") as beside:
+        beside.write_text("new", encoding="utf-8")
+    assert (tmp_path / "link.html").is_symlink() and page.read_text(encoding="utf-8") == "new"
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_hangup_that_the_caller_ignores_stays_ignored(ignored: bool) -> None:
+    """``nohup``: a closed terminal does not end the work."""
+    work = "import os, signal, sys, fedapp.cli.main as m; m.app = lambda **_: ("
+    work += "os.kill(os.getpid(), signal.SIGHUP), print('went on')); m.entry()"
+    line = ("trap '' HUP; " if ignored else "") + f'exec "{sys.executable}" -c "{work}"'
+    done = subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "went on" in done.stdout) == ((0, True) if ignored else (129, False))
 
 
 # ------------------------------------------------------------------ closed streams
@@ -225,3 +261,5 @@ def test_a_run_that_ended_without_a_word_is_not_called_running(trained: RunFolde
         assert trained.fate["state"] == RUNNING
     assert trained.fate["state"] == STOPPED and "without a word" in trained.fate["reason"]
     assert trained.status["state"] == RUNNING
+    write_report(trained)
+    assert "without a word" in trained.report_file.read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layout_kit import around, paint, scene
+from layout_kit import around, paint, pose, scene
 from PIL import Image
 
 from tasks.data.folder import load
@@ -22,6 +22,8 @@ from tasks.data.layouts import detect
 from tasks.data.layouts.clips import Clips
 from tasks.data.layouts.transforms import Transforms
 from tasks.data.naming import nobodys
+from tasks.data.recordings.clips import UnusableClipError
+from tasks.data.recordings.reading import probe
 from tasks.data.sources import DatasetFolder
 from tasks.errors import InputError
 from tasks.settings import DataSettings
@@ -33,7 +35,8 @@ RED, BLACK = (200, 30, 30), (0, 0, 0)
 @pytest.mark.parametrize(
     "name",
     ["2024-01-03", "20240103", "20240103_141501", "IMG_2024-01-03", "VID_0012", "DSC00017",
-     "Video 3", "WhatsApp Video 2024-01-03 at 14.15.01", "100 2023.12.31 party"],
+     "Video 3", "WhatsApp Video 2024-01-03 at 14.15.01", "100 2023.12.31 party",
+     "Photos from 2019", "2024-05", "100APPLE", "101_PANA", "12.05.2024"],
 )  # fmt: skip
 def test_what_a_camera_calls_a_file_is_nobodys_name(name: str) -> None:
     assert nobodys([name, f"cat/{name}"]) == [name, f"cat/{name}"]
@@ -45,9 +48,10 @@ def test_people_and_numbers_are_names(word: str, number: int) -> None:
     prefixes = ("vid", "img", "mov", "mvi", "pxl", "dsc", "gop", "gh", "gx", "dji", "win", "gmt",
                 "video", "clip", "film", "movie", "recording", "screen", "whatsapp", "signal",
                 "received")  # fmt: skip
-    names = [f"{number:06d}", f"{number}", f"id{number:05d}"]
+    names = [f"{number:06d}", f"{number}", f"id{number:05d}", "Win", "Clip", "Gh", "2024"]
     names += [] if word.startswith(prefixes) else [word, f"{word}{number}"]
-    assert nobodys(names) == []
+    assert nobodys(names) == [] == nobodys(["1984"])
+    assert nobodys(["2023", "2024"]) == ["2023", "2024"]  # all of them: an album's years
 
 
 @pytest.mark.parametrize("kind", ["video", "pictures"])
@@ -115,6 +119,7 @@ def film(
             stream = container.add_stream(codec, rate=25)
             stream.width = stream.height = 16
             stream.pix_fmt = pixels
+            stream.options = {"auto-alt-ref": "0"} if codec == "libvpx" else {}
             stream.disposition = av.stream.Disposition.default if number == default else 0
             made.append(stream)
         for stream, colours in zip(made, streams, strict=True):
@@ -155,14 +160,14 @@ def test_the_film_a_player_would_play_is_read(tmp_path: Path) -> None:
     [("distortion_params", [0.5, 0.2, 0, 0, 0, 0]), ("ftheta_p0", 0.1), ("latlong", True),
      ("rolling_shutter", [0, 0, 0.1, 0]), ("fisheye_crop_radius", 12.0), ("s1", 0.1),
      ("is_equirectangular", True), ("fisheye", True), ("skew", 0.5), ("K1", 0.3),
-     ("camera_convention", "opencv")],
+     ("camera_convention", "opencv"), ("distortion", {"k1": 0.1})],
 )  # fmt: skip
 def test_keys_that_bend_pictures_are_refused_by_name(tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{key} = "):
         Transforms().load_views(scene(tmp_path / "a", **{key: value}), 8)
     file = scene(tmp_path / "b")
     text = file.read_text(encoding="utf-8").replace('"file_path"', f'"{key}": true, "file_path"', 1)
-    if key != "camera_convention" and isinstance(value, bool | float):
+    if isinstance(value, bool | float):
         file.write_text(text, encoding="utf-8")  # of one photograph alone
         with pytest.raises(InputError, match=key):
             Transforms().load_views(file, 8)
@@ -173,10 +178,13 @@ def test_keys_that_bend_pictures_are_refused_by_name(tmp_path: Path, key: str, v
 def test_keys_nobody_knows_are_told_and_those_of_tools_are_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    common = {"aabb_scale": 16, "applied_transform": [[1, 0, 0, 0]], "ply_file_path": "a.ply"}
+    common: dict[str, Any] = {"H": 8, "W": 8, "distortion": "none", "skew": "0", "dist": 4.1}
+    common |= {"distortion_params": {"k1": 0, "k2": 0.0}, "camera_convention": "blender"}
+    common |= {"aabb_scale": 16, "applied_transform": [[1, 0, 0, 0]], "ply_file_path": "a.ply"}
     with caplog.at_level(logging.WARNING, "flwr"):
         Transforms().load_views(scene(tmp_path / "a", **common), 8)
-        assert not caplog.text
+        assert caplog.messages == [f"{tmp_path}/a/transforms.json: nothing is done with dist"]
+        caplog.clear()
         Transforms().load_views(scene(tmp_path / "b", wobble=3), 8)
     assert "nothing is done with wobble" in caplog.text
 
@@ -192,6 +200,26 @@ def test_one_camera_outside_of_near_and_far_is_enough(tmp_path: Path) -> None:
         file.write_text(json.dumps(found), encoding="utf-8")
         with pytest.raises(InputError, match=rf"2 of 12 cameras.*\(frame 3: {distance:g}"):
             Transforms().load_views(file, 8)
+
+
+def test_a_camera_that_glances_aside_says_nothing_of_the_object(tmp_path: Path) -> None:
+    """It stands 4 away like the others; along its own axis the object is less than 2."""
+    file = scene(tmp_path / "a", views=12)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    found["frames"][5]["transform_matrix"] = pose(z=4.0, turn=1.2)
+    file.write_text(json.dumps(found), encoding="utf-8")
+    assert len(Transforms().load_views(file, 8).images) == 12
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparency_that_cannot_be_decoded_is_refused(tmp_path: Path, codec: str) -> None:
+    path = film(tmp_path / "a.webm", codec, "yuva420p", [[(*RED, 0)]])
+    with pytest.raises(InputError, match="transparency cannot be decoded"):
+        Clips().load_video(path, 16, 3, 1)
+    with pytest.raises(UnusableClipError, match="transparen"):
+        probe(path)
+    plain = film(tmp_path / "b.webm", codec, "yuv420p", [[RED]])
+    assert len(Clips().load_video(plain, 16, 3, 1)) == 1 and probe(plain).frames == 10
 
 
 def test_photographs_of_another_shape_than_the_json_says(tmp_path: Path) -> None:

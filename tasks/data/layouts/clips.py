@@ -37,7 +37,7 @@ from tasks.data.layouts.reading import (
 )
 from tasks.data.pictures import prepare
 from tasks.data.recordings.pyav import pyav
-from tasks.data.recordings.upright import main_video, upright
+from tasks.data.recordings.upright import hides, main_video, upright
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -59,6 +59,12 @@ def _film(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             stream = main_video(container)
             if stream is None:
                 raise unusable(path, "has no video", "replace the file or take it out")
+            if hides(stream):
+                raise unusable(
+                    path,
+                    "its transparency cannot be decoded: what it hides would be shown",
+                    "convert it to .mov (png or ProRes 4444), or flatten it",
+                )
             yield container, stream
     except av.FFmpegError as error:
         raise unusable(

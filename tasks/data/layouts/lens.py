@@ -22,7 +22,7 @@ PINHOLES = (  # camera models that are one if their other numbers are 0, as tool
 BENDING = re.compile(
     r"distortion_params|ftheta_p\d|latlong|rolling_shutter|fisheye_crop_radius|is_equirectangular|"
     r"(is_)?(fisheye|panorama|spherical|orthographic)|s[1-4]|skew|k([7-9]|\d\d)|p[3-9]|"
-    r"distortion(_coeffs?|_coefficients)?|dist(_coeffs?)?"
+    r"distortion(_coeffs?|_coefficients)?|dist_coeffs?"
 )
 # ... and saying nothing of a camera, or nothing that is read here
 NEUTRAL = re.compile(
@@ -36,7 +36,7 @@ NEUTRAL = re.compile(
 
 class Lens(BaseModel, extra="allow"):
     """A camera; ``fl_*``, ``cx``, ``cy`` in pixels of ``w`` x ``h``. What else a file says of it is
-    kept, for :func:`strange`."""
+    kept, for :meth:`strange`."""
 
     camera_angle_x: float | None = None
     camera_angle_y: float | None = None
@@ -63,20 +63,23 @@ class Lens(BaseModel, extra="allow"):
         mine = {name: getattr(self, name) for name in Lens.model_fields}
         return Lens(**(mine | said))
 
+    @property
+    def axes(self) -> str:
+        """Whose axes matrices are said to have; OpenGL's, unless the file says otherwise."""
+        said = str((self.model_extra or {}).get("camera_convention") or "opengl").lower()
+        return "opengl" if said in ("opengl", "blender", "nerf", "nerfstudio") else said
+
     def strange(self) -> tuple[dict[str, object], list[str]]:
-        """What of a file is not read: keys that bend pictures, with their values, and names that
-        nobody here knows."""
+        """Keys of a file that are not read: those that bend pictures, with their values, and those
+        that nobody here knows."""
         more = {name: value for name, value in (self.model_extra or {}).items() if _said(value)}
         bending = {name: more[name] for name in more if BENDING.fullmatch(name.lower())}
-        capital = {  # K1 for k1
+        capital = {  # K1 for k1; W and H say nothing new
             name: more[name]
             for name in more
-            if name.lower() != name and name.lower() in Lens.model_fields
+            if name.lower() != name and name.lower() in Lens.model_fields and name not in "WH"
         }
-        convention = str(more.get("camera_convention", "opengl")).lower()
-        if convention != "opengl":
-            bending["camera_convention"] = more["camera_convention"]
-        known = {*bending, *capital, "camera_convention"}
+        known = {*bending, *capital, "W", "H", "camera_convention"}
         unknown = [
             name for name in more if name not in known and not NEUTRAL.fullmatch(name.lower())
         ]
@@ -85,8 +88,12 @@ class Lens(BaseModel, extra="allow"):
 
 def _said(value: object) -> bool:
     """Whether a value is anything but nothing: not zero, not false, not empty, not all zeros."""
+    if isinstance(value, dict):
+        return any(_said(one) for one in value.values())
     if isinstance(value, list):
         return any(_said(one) for one in value)
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "none", "no", "false", "0", "0.0")
     return bool(value)
 
 

@@ -51,6 +51,7 @@ NEAR = 2.0  # units of the scene, from the camera
 FAR = 6.0
 WHITE = 1.0  # grey level of the background
 RIGID = 1e-2  # matrices rounded to two decimals still pass, a scale of 1 % does not
+FACING = 0.9  # cosine between a camera's axis and the way to the object, from which it looks at it
 CROSSING = 0.02  # of the cameras' axes: below that they are all but parallel
 SAME_FOCAL = 0.01  # by which focal lengths of one object may differ
 
@@ -119,13 +120,17 @@ def refuse_impossible(file: Path, every: Tensor, near: float, far: float) -> Non
             reason,
             "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed",
         )
-    outside = [index for index, one in enumerate(distance.tolist()) if one > far or 0 < one < near]
+    away = (middle - eye).norm(dim=1)
+    at_it = distance > FACING * away  # who glances aside says nothing of where the object is
+    outside = [
+        index for index, one in enumerate(away.tolist()) if at_it[index] and not near <= one <= far
+    ]
     if outside:
         first = outside[0]
         raise unusable(
             file,
             f"near = {near:g} and far = {far:g}, but {len(outside)} of {len(every)} cameras stand "
-            f"outside of that from what all look at (frame {first}: {float(distance[first]):.3g})",
+            f"outside of that from what all look at (frame {first}: {float(away[first]):.3g})",
             "write near and far of the scene into the json",
         )
 
@@ -174,6 +179,12 @@ def _refuse_strange(file: Path, scene: Scene) -> None:
     """Keys that bend pictures are refused by name; those that nobody here knows are logged."""
     unknown: dict[str, None] = {}
     for where, lens in [("", scene), *((f" of {one.file_path!r}", one) for one in scene.frames)]:
+        if lens.axes != "opengl":
+            raise unusable(
+                file,
+                f"camera_convention = {lens.axes!r}{where} is not read",
+                "write camera-to-world matrices in OpenGL's axes: OpenCV's have y and z reversed",
+            )
         bending, others = lens.strange()
         unknown |= dict.fromkeys(others)
         for name, value in bending.items():

@@ -26,7 +26,7 @@ from tasks.data.recordings.clips import (
     is_silent,
 )
 from tasks.data.recordings.pyav import pyav
-from tasks.data.recordings.upright import main_video, shown_width, upright
+from tasks.data.recordings.upright import hides, main_video, shown_width, upright
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, VideoFrame, VideoStream
@@ -62,6 +62,8 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = main_video(container)
     if stream is None:
         raise UnusableClipError("no video", path)
+    if hides(stream):
+        raise UnusableClipError("transparent", path, "its transparency cannot be decoded")
     return stream
 
 

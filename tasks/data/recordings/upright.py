@@ -27,6 +27,13 @@ def main_video(container: InputContainer) -> VideoStream | None:
     return next(iter([*named, *films]), None)
 
 
+def hides(stream: VideoStream) -> bool:
+    """Whether a film has transparency that FFmpeg's own decoder drops (VP8 and VP9 in WebM): what
+    lies under it would be shown."""
+    said = {name.lower(): value for name, value in stream.metadata.items()}
+    return said.get("alpha_mode") == "1" and stream.codec_context.name in ("vp8", "vp9")
+
+
 def upright(frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
     """``[H, W, 3]`` of a frame of ``stream``, turned and mirrored by its display matrix (ISO/IEC
     14496-12): a stored pixel (x, y) is shown at (a x + c y, b x + d y).

@@ -1,5 +1,5 @@
-"""Files that commands write: never over somebody's file, whole or not at all, and one sentence where the
-machine refuses."""
+"""Files that commands write: never over somebody's file, whole or not at all, one sentence where
+the machine refuses."""
 
 from __future__ import annotations
 

@@ -154,7 +154,12 @@ def detect(root: Path) -> str:
 def _refuse_dates(root: Path, layout: PeopleLayout, called: str) -> None:
     """A flat folder of one's own clips looks like HDTF, folders of a camera like people's, with
     dates for people: each would be a client, and a promise to clients one to days."""
-    odd = [(person, one) for person, one in layout.recordings(root) if nobodys([person])]
+    odd = [
+        (person, one)
+        for person, one in layout.recordings(root)
+        # HDTF's people are what stands before a number: DJI of DJI_0001
+        if nobodys([person, *([Path(one.name).stem] if called == "hdtf" else [])])
+    ]
     if odd:
         person, one = odd[0]
         raise InputError(

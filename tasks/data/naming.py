@@ -13,7 +13,7 @@ CAMERA = re.compile(
     r"|(.*\D)?(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(\D.*|[T_ -]?\d{6}.*)?"
     r"|(.*\D)?(0[1-9]|[12]\d|3[01])[-_.](0[1-9]|1[0-2])[-_.](19|20)\d\d(\D.*)?"  # 12.05.2024
     r"|(19|20)\d\d[-_.](0[1-9]|1[0-2])|photos from (19|20)\d\d"  # months, Google's years
-    r"|\d{3}(apple|canon|nikon|olymp|media|msdcf|ricoh|photo|andro|nc\w{2,3}|_\w{4})",  # DCF's
+    r"|\d{3}(apple|canon|nikon|olymp|media|msdcf|ricoh|photo|andro|nc[a-z]\w{1,2}|_[a-z]{4})",  # DCF's
     re.IGNORECASE,
 )
 YEAR = re.compile(r"(19|20)\d\d")

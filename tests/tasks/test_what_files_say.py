@@ -48,7 +48,16 @@ def test_people_and_numbers_are_names(word: str, number: int) -> None:
     prefixes = ("vid", "img", "mov", "mvi", "pxl", "dsc", "gop", "gh", "gx", "dji", "win", "gmt",
                 "video", "clip", "film", "movie", "recording", "screen", "whatsapp", "signal",
                 "received")  # fmt: skip
-    names = [f"{number:06d}", f"{number}", f"id{number:05d}", "Win", "Clip", "Gh", "2024"]
+    names = [
+        f"{number:06d}",
+        f"{number}",
+        f"id{number:05d}",
+        "Win",
+        "Clip",
+        "Gh",
+        "2024",
+        "001_0001",
+    ]
     names += [] if word.startswith(prefixes) else [word, f"{word}{number}"]
     assert nobodys(names) == [] == nobodys(["1984"])
     assert nobodys(["2023", "2024"]) == ["2023", "2024"]  # all of them: an album's years

@@ -61,26 +61,34 @@ class Ending:
 
 def environment(home: Path, runtime: RuntimeSettings, ports: tuple[int, int]) -> dict[str, str]:
     """The environment a SuperLink must be *started* with; later shells cannot change it."""
+    return {
+        **quiet(home, runtime.threads),
+        # its sockets lie below, and a path of theirs has at most 107 bytes
+        "RAY_TMPDIR": _short_folder(),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports[0]),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(ports[1]),
+    }
+
+
+def quiet(home: Path, threads: int) -> dict[str, str]:
+    """The environment of any process of Flower's: its files below ``home``, nothing installed,
+    nothing told, loopback without a proxy."""
     bin_folder = str(Path(sys.executable).parent)
     caller = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     known = caller.get("no_proxy") or caller.get("NO_PROXY") or ""
     direct = ",".join(part for part in (known, *LOOPBACK) if part)
     return {
         **caller,
-        # all traffic of a simulation is on loopback, which no proxy knows
+        # what Flower's own processes say to each other is on loopback, which no proxy knows
         "no_proxy": direct,
         "NO_PROXY": direct,
-        # its sockets lie below, and a path of theirs has at most 107 bytes
-        "RAY_TMPDIR": _short_folder(),
         "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(home / "flower"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(ports[0]),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(ports[1]),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": str(runtime.threads),
+        "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",
     }
 

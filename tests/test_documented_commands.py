@@ -58,6 +58,11 @@ ELSEWHERE = {  # first words -> the tests that run what such a command does, on 
     "tune": "fedapp/test_step_sizes.py",
     "resume": "fedapp/test_cli.py",
     "enrol --roster": "fedapp/test_budget_cli.py",
+    "device": "fedapp/test_device_command.py",
+}
+FLOWERS = {  # whole blocks, executed as they stand: page -> (test, what it executes)
+    "deployment.md": ("sim/test_deployment.py", ["flower-superlink", "flwr run"]),
+    "use.md": ("sim/test_on_ray.py", ["flwr run"]),
 }
 
 
@@ -182,6 +187,22 @@ def stays_parsed(line: str) -> None:
         values = known_keys() | read_recipe(words[1]) | read_overrides(given)
         Experiment.from_run_config(values | {"data.path": "", "talking-head.backbone": ""})
     parse(words)
+
+
+def test_flowers_own_commands_are_in_blocks_that_a_test_executes() -> None:
+    for name, text in TEXTS.items():
+        blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.S)
+        flowers = [
+            line
+            for block in blocks
+            for line in block.splitlines()
+            if re.match(r"(flwr|flower-\w+|ray|docker) ", line)
+        ]
+        test, executed = FLOWERS.get(name, ("", []))
+        assert [line for line in flowers if not line.startswith(tuple(executed))] == [], name
+        assert bool(flowers) == bool(test)
+        if test:
+            assert name in (ROOT / "tests" / test).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", MENTIONS)

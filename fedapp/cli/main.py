@@ -21,6 +21,7 @@ from rich.table import Table
 
 from fedapp.cli.adapt import adapt, render
 from fedapp.cli.budget import budget
+from fedapp.cli.device import device
 from fedapp.cli.enrol import enrol
 from fedapp.cli.heads import ablate, export, people, pretrain, speak
 from fedapp.cli.made import made
@@ -44,6 +45,7 @@ app.add_typer(budget, name="budget")
 app.command()(audit)
 app.command()(attack)
 app.command()(enrol)
+app.command()(device)
 app.command()(pretrain)
 app.command()(ablate)
 app.command()(export)

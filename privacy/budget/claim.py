@@ -53,7 +53,8 @@ def against(facts: Facts, accounting: Mapping[str, Any]) -> list[dict[str, str]]
         lying = (
             f"{server}, where nodes pin release, noise and epsilon in their policy.json. Nodes "
             "refuse split views, other models or orders, weaker thresholds and reused keys. Nodes "
-            "that run any code the server sends are not protected from it"
+            "that run any code the server sends (all but those of `fedapp device`) are not "
+            "protected from it"
         )
     colluding = {
         "none": "as the server, and they know their own vectors",

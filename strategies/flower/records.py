@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 
 from tasks.errors import ReplyError
 
@@ -33,11 +34,19 @@ def content_of(reply: Message | None, timeout: float) -> RecordDict:
     if reply is None:
         raise ReplyError(f"no answer within {timeout:g} s")
     if reply.has_error():
-        raise ReplyError(
-            plain(_last_line(reply.error.reason)) or f"Flower error code {reply.error.code}"
-        )
+        raise ReplyError(error_of(reply))
     content_of_failure(reply.content)
     return reply.content
+
+
+def error_of(reply: Message) -> str:
+    """Flower's own error in a reply, as a line."""
+    if reply.error.code == ErrorCode.INVALID_FAB:  # of `fedapp device`, or --trusted-entities
+        return (
+            "it runs no code but its own, and what was submitted differs (its log names the file): "
+            "install the same version on both sides"
+        )
+    return plain(_last_line(reply.error.reason)) or f"Flower error code {reply.error.code}"
 
 
 def content_of_failure(content: RecordDict) -> None:

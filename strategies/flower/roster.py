@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.flower.legs import exchange, lifetime
-from strategies.flower.records import FAILURE, plain, record
+from strategies.flower.records import FAILURE, error_of, plain, record
 from tasks.errors import StoppedError
 
 HELLO = "query.hello"
@@ -171,8 +171,7 @@ def _node(
     if reply is None:
         reasons.append(f"node {node_id}: no answer to the greeting")
     elif reply.has_error():
-        told = plain(reply.error.reason or f"error code {reply.error.code}")
-        reasons.append(f"node {node_id}: {told}")
+        reasons.append(f"node {node_id}: {error_of(reply)}")
     elif FAILURE in reply.content:
         reasons.append(
             f"node {node_id}: {plain(str(record(reply.content, FAILURE, ConfigRecord)['reason']))}"

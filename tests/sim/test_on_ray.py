@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fedapp.place import ROOT
 from fedapp.store.checkpoint import list_checkpoints
 from fedapp.store.runfolder import RunFolder
+from sim.launch import free_port, script
 
 pytestmark = pytest.mark.slow
 FEDAPP = [sys.executable, "-m", "fedapp.cli.main"]
@@ -117,6 +121,41 @@ def test_on_ray_and_in_process_give_the_same_model(tmp_path: Path) -> None:
         models.append(load_file(list_checkpoints(path / "run" / "checkpoints")[-1]))
     for name in models[0]:
         torch.testing.assert_close(models[0][name], models[1][name], rtol=1e-5, atol=1e-7)
+
+
+def test_flowers_own_command_as_the_docs_have_it(tmp_path: Path) -> None:
+    """The lines of ``docs/use.md``, with this test's folders and ports, and smaller."""
+    page = (ROOT / "docs" / "use.md").read_text(encoding="utf-8")
+    (lines,) = [
+        block for block in re.findall(r"```bash\n(.*?)```", page, re.S) if "\nflwr run" in block
+    ]
+    small = "rounds=1 methods='maml' clients.total=3 learner.outer-steps=1 evaluation.steps='0,1'"
+    for theirs, ours in (
+        ("/tmp/neutral", str(tmp_path / "neutral")),
+        ("/path/to/fedapp", str(ROOT)),
+        ("rounds=5", f"{small} data.size=8 data.held-out=1"),
+    ):
+        assert theirs in lines
+        lines = lines.replace(theirs, ours)
+    ports = {
+        f"FLWR_LOCAL_{name}_API_PORT": str(free_port()) for name in ("SUPERLINK_HTTP", "CONTROL")
+    }
+    path = f"{Path(script('flwr')).parent}{os.pathsep}{os.environ['PATH']}"
+    home = str(tmp_path / "home")
+    try:
+        done = subprocess.run(
+            ["bash", "-ec", lines], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+            env={**os.environ, **ports, "HOME": home, "PATH": path}, check=False,
+        )  # fmt: skip
+    finally:  # Flower's SuperLink stays, as the page says
+        for process in psutil.process_iter(["pid", "environ"]):
+            if (process.info["environ"] or {}).get("HOME") == home:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+    folder = RunFolder(tmp_path / "home" / "fedapp-runs" / "mine")
+    assert done.returncode == 0 and folder.status.get("state") == "finished", (
+        f"{folder.status}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    )
 
 
 def test_a_run_whose_clients_all_fail_exits_non_zero_and_says_why(tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""What a server may send as code to a device is one thing: the code installed there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tomllib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tomli_w
+from flwr.cli.build import build_fab_from_disk
+from flwr.cli.install import install_from_fab
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedapp.place import PACKAGES, ROOT, __version__
+from sim.pinned import AGENT, LARGEST, Code, ForeignBundleError, guarded, verified
+
+CODE = Code(str(ROOT), PACKAGES, "fedapp.client_app:app", "fedapp/fedapp", __version__)
+Files = dict[str, bytes]
+
+
+def unpacked(bundle: bytes) -> Files:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(files: Files, *more: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in [*files.items(), *more]:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+OURS = build_fab_from_disk(ROOT)
+FILES = unpacked(OURS)
+SOURCES = sorted(name for name in FILES if name.endswith(".py"))
+
+
+def test_what_flower_makes_of_this_folder_passes() -> None:
+    CODE.refuse_other(OURS)
+    CODE.refuse_other(packed(FILES))
+    assert Code.read(CODE.as_text()) == CODE
+
+
+def test_settings_and_texts_may_differ() -> None:
+    """Defaults are the server's to choose anyway (a policy limits them); nobody runs a licence."""
+    config = tomllib.loads(FILES["pyproject.toml"].decode())
+    config["tool"]["flwr"]["app"]["config"]["rounds"] = 77
+    config["project"]["dependencies"] = ["other"]  # nothing is installed at run time
+    changed = {**FILES, "pyproject.toml": tomli_w.dumps(config).encode(), "LICENSE": b"another"}
+    CODE.refuse_other(packed(changed))
+
+
+@given(st.sampled_from(SOURCES), st.data())
+@settings(max_examples=40, deadline=None)
+def test_one_byte_is_enough(name: str, data: st.DataObject) -> None:
+    content = FILES[name]
+    place = data.draw(st.integers(0, len(content)))
+    added = data.draw(st.binary(min_size=1, max_size=3))
+    changed = content[:place] + added + content[place:]
+    if name in ("pyproject.toml",) or changed == content:
+        return
+    with pytest.raises(ForeignBundleError, match="not as installed"):
+        CODE.refuse_other(packed({**FILES, name: changed}))
+
+
+@given(st.sampled_from(SOURCES))
+@settings(max_examples=10, deadline=None)
+def test_a_file_that_is_missing(name: str) -> None:
+    """Python would look for it elsewhere."""
+    with pytest.raises(ForeignBundleError, match="not in the bundle"):
+        CODE.refuse_other(packed({other: FILES[other] for other in FILES if other != name}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.py", "torch/__init__.py", "sitecustomize.py", "x.pth", "numpy.so", "uv.lock",
+        "fedapp/more.py", "fedapp/client_app.pyc", "fedapp/client_app.abi3.so", "tasks",
+        "tasks/../torch.py", "../torch.py", "/tmp/torch.py", "./torch.py", "fedapp//client_app.py",
+        "fedapp/", "fedapp\\client_app.py", "C:\\torch.py", "README.md/__init__.py",
+        "LICENSE.py", ".info/torch.py", ".info/CONTENT/x", "FEDAPP/client_app.py", ".",
+    ],
+)  # fmt: skip
+def test_a_file_more(name: str) -> None:
+    with pytest.raises(ForeignBundleError):
+        CODE.refuse_other(packed(FILES, (name, b"")))
+
+
+def test_two_files_of_one_name() -> None:
+    """Which of them is unpacked is the library's choice."""
+    name = "fedapp/client_app.py"
+    for twice in (FILES[name], b"other"):
+        with pytest.warns(UserWarning, match="Duplicate"):
+            bundle = packed(FILES, (name, twice))
+        with pytest.raises(ForeignBundleError, match="two files"):
+            CODE.refuse_other(bundle)
+
+
+@pytest.mark.parametrize("bundle", [b"", b"PK", OURS[:-40], OURS[: len(OURS) // 2]])
+def test_no_archive(bundle: bytes) -> None:
+    with pytest.raises(ForeignBundleError, match="cannot be read"):
+        CODE.refuse_other(bundle)
+
+
+def test_a_file_that_grows_when_it_is_unpacked() -> None:
+    for name in ("README.md", "fedapp/client_app.py", "fedapp/more.py"):
+        with pytest.raises(ForeignBundleError, match="bytes"):
+            CODE.refuse_other(packed({**FILES, name: b" " * (LARGEST + 1)}))
+
+
+def changed_config(change: Callable[[dict[str, Any]], None]) -> bytes:
+    config = tomllib.loads(FILES["pyproject.toml"].decode())
+    change(config)
+    return packed({**FILES, "pyproject.toml": tomli_w.dumps(config).encode()})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["tool"]["flwr"]["app"]["components"].update(clientapp="os:system"),
+        lambda c: c["tool"]["flwr"]["app"]["components"].update(clientapp="fedapp.server_app:app"),
+        lambda c: c["tool"]["flwr"]["app"]["components"].update(agentapp="fedapp.client_app:app"),
+        lambda c: c["tool"]["flwr"]["app"]["components"].pop("clientapp"),
+        lambda c: c["tool"]["flwr"]["app"].pop("components"),
+        lambda c: c["tool"]["flwr"]["app"].update(publisher="../x"),
+        lambda c: c["project"].update(name="x/../../y"),
+        lambda c: c["project"].update(version="../../../tmp/x"),
+        lambda c: c.pop("project"),
+        lambda c: c.pop("tool"),
+    ],
+)
+def test_another_thing_to_start_or_another_place(change: Callable[[dict[str, Any]], None]) -> None:
+    with pytest.raises(ForeignBundleError):
+        CODE.refuse_other(changed_config(change))
+
+
+# ---------------------------------------------------------------- in Flower's own loop
+@dataclass
+class Bundle:
+    """Flower's ``Fab``."""
+
+    content: bytes = OURS
+    hash_str: str = hashlib.sha256(OURS).hexdigest()
+    verifications: dict[str, str] = field(default_factory=dict)
+
+
+def a_run(**changes: str) -> SimpleNamespace:
+    ours = {
+        "fab_id": CODE.app, "fab_version": CODE.version, "primary_task_type": "flwr-serverapp",
+        "fab_hash": Bundle.hash_str,
+    }  # fmt: skip
+    return SimpleNamespace(**(ours | changes))
+
+
+def stored(bundle: Bundle, run: SimpleNamespace) -> bool:
+    """Whether the guarded loop lets a bundle in, by Flower's own test (which is asked for
+    signatures only where trusted entities are named, and a licence is there)."""
+
+    def pull(*, get_run: Any, get_fab: Any, trusted_entities: Any) -> bool:
+        info = get_run(7)
+        fab = get_fab(info.fab_hash, 7)
+        if not trusted_entities:
+            return True
+        return bool(fab.verifications.get("valid_license", "")) and verified(fab, trusted_entities)
+
+    asked = []
+
+    def get_run(_: int) -> SimpleNamespace:
+        asked.append(run)
+        return run if len(asked) == 1 else a_run()  # a server that answers twice
+
+    return bool(
+        guarded(pull, CODE)(get_run=get_run, get_fab=lambda *_: bundle, trusted_entities=None)
+    )
+
+
+def test_a_run_of_the_installed_code_is_taken_part_in() -> None:
+    assert stored(Bundle(), a_run())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fab_version": "../../../../tmp/x"},
+        {"fab_id": "../fedapp"},
+        {"fab_id": "fedapp/other"},
+        {"fab_hash": "0" * 64},
+        {"primary_task_type": AGENT},
+    ],
+)
+def test_a_run_that_would_start_something_else_is_not(changes: dict[str, str]) -> None:
+    assert not stored(Bundle(), a_run(**changes))
+
+
+def test_what_a_server_says_of_a_bundle_is_not_heard() -> None:
+    other = packed(FILES, ("torch.py", b""))
+    digest = hashlib.sha256(other).hexdigest()
+    said = {"valid_license": "the code installed here", "installed": "{}"}
+    assert not stored(Bundle(other, digest, said), a_run(fab_hash=digest))
+    # under the hash of an honest bundle, by which Flower keeps and finds it
+    assert not stored(Bundle(other, Bundle.hash_str, said), a_run())
+
+
+def test_flower_would_have_started_what_lay_there(tmp_path: Path) -> None:
+    """The control of versions with ``..``: once a bundle is installed, Flower's own search leads
+    from there to any folder of the disk, and starts what lies in it."""
+    from flwr.common.config import get_project_config, get_project_dir
+
+    theirs = tmp_path / f"theirs.{'0' * 8}"
+    theirs.mkdir()
+    (theirs / "pyproject.toml").write_bytes(FILES["pyproject.toml"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLWR_HOME", str(tmp_path / "home"))
+        install_from_fab(OURS, skip_prompt=True)
+        ours = get_project_dir(CODE.app, CODE.version, Bundle.hash_str)
+        there = f"{CODE.version}.{Bundle.hash_str[:8]}/../../../theirs"
+        found = get_project_dir(CODE.app, there, "0" * 64)
+        assert ours.is_dir() and found.samefile(theirs)
+        assert get_project_config(found)["project"]["name"] == "fedapp"
+    assert not stored(Bundle(), a_run(fab_version=there))
+
+
+def test_flower_has_the_two_functions_that_are_replaced() -> None:
+    import inspect
+
+    from flwr.supernode import start_client_internal as node
+
+    taken = inspect.signature(node._pull_and_store_message).parameters
+    assert {"get_run", "get_fab", "trusted_entities"} <= set(taken)
+    assert list(inspect.signature(node._verify_fab).parameters) == ["fab", "trusted_entities"]
+    source = inspect.getsource(node)
+    assert source.count("get_fab(") == source.count("fab = get_fab("), "one place takes bundles in"
+    assert source.index("_verify_fab(fab, trusted_entities)") < source.index("state.store_fab(")

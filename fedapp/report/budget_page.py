@@ -32,7 +32,7 @@ svg { width:100%; height:auto; } code { font-size:13px; overflow-wrap:anywhere; 
 section.card svg, figure svg { background:#ffffff; border-radius:8px; } .tag { background:#78350f; color:#fef3c7; }
 }
 @media (max-width: 760px) { main { padding:20px 12px 60px; } th, td { white-space:normal; padding:4px 6px; } .grid { width:auto; overflow-x:auto; max-width:100%; } }
-@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; break-inside:avoid; border:0; padding:6px 0; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid { width:auto; flex-wrap:wrap; } video { display:none; } details { display:none; } }
+@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; border:0; padding:6px 0; } tr, figure, li, .curves svg { break-inside:avoid; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid { width:auto; flex-wrap:wrap; } video { display:none; } details { display:none; } }
 </style>
 </head>
 <body><main>

@@ -23,7 +23,7 @@ Right: {{ kind.many }} that no client holds, after {{ shown_steps[-1] }} steps o
 (the field's gradient is linear in the private values), telling members by their loss (“by chance”: what the untrained model tells apart), and testing the messages of a secure sum.
 Pictures after the best affine intensity fit, which is an advantage no attacker has.</p>
 <section class="card">
-{% if attacked %}<div class="grid" style="grid-template-columns:repeat({{ attacked[0].shots|length + 1 }},118px)">
+{% if attacked %}<div class="grid" style="--columns:{{ attacked[0].shots|length + 1 }};--width:118px">
 <div class="head">private picture</div>{% for name, _ in attacked[0].shots %}<div class="head">{{ name }}</div>{% endfor %}
 {% for row in attacked %}<figure><img src="{{ row.private }}" alt="private picture"><figcaption>{{ titles[row.method] }}</figcaption></figure>
 {% for name, image in row.shots %}<figure>{% if image %}<img src="{{ image }}" alt="{{ name }}">{% endif %}</figure>{% endfor %}{% endfor %}
@@ -41,7 +41,7 @@ Pictures after the best affine intensity fit, which is an advantage no attacker 
 protocol). Right, what a curious server renders from that client's last upload, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
 {% if clients %}
-<div class="grid{{ " sheets" if kind.column }}" style="grid-template-columns:repeat({{ (trained|length + 1) * (1 if kind.column else 2) }},{{ kind.column or (122 if trained|length < 4 else 112) }}px)">
+<div class="grid{{ " sheets" if kind.column }}" style="--columns:{{ (trained|length + 1) * (1 if kind.column else 2) }};--width:{{ kind.column or (122 if trained|length < 4 else 112) }}px">
 {% for half in range(1 if kind.column else 2) %}<div class="head">private {{ kind.noun }}</div>{% for m in trained %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}</div>{% endfor %}{% endfor %}
 {% for c in clients %}
 <figure><img src="{{ c.private }}" alt="private picture of client {{ c.client }}"><figcaption>client {{ c.client }}</figcaption></figure>
@@ -56,7 +56,7 @@ protocol). Right, what a curious server renders from that client's last upload, 
 <h2>What a new client gets</h2>
 <p class="note">{{ kind.many|capitalize }} no client holds, after test-time optimisation from each method's shared model, seed {{ experiment.seed_list[0] }}.</p>
 <section class="card">
-<div class="grid{{ " sheets" if kind.column }}" style="grid-template-columns:repeat({{ order|length * shown_steps|length + 1 }},{{ kind.column or 108 }}px)">
+<div class="grid{{ " sheets" if kind.column }}" style="--columns:{{ order|length * shown_steps|length + 1 }};--width:{{ kind.column or 108 }}px">
 <div class="head">truth</div>{% for m in order %}{% for k in shown_steps %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}, k = {{ k }}</div>{% endfor %}{% endfor %}
 {% for row in new_clients %}
 <figure>{% if row.truth %}<img src="{{ row.truth }}" alt="held-out picture {{ loop.index }}">{% endif %}</figure>

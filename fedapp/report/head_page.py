@@ -24,7 +24,7 @@ Under a sum everybody's message is the same, so linkage is at chance by construc
 <p class="note">Left to right in each video: the truth, the shared model at once, and after {{ last }} steps on the person's own clips.
 Every person was given one still picture from another clip, and the speech.</p>
 <section class="card">
-<div class="grid" style="grid-template-columns:repeat({{ order|length }},max-content)">
+<div class="grid" style="--columns:{{ order|length }};--width:max-content">
 {% for m in order %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}{% if m == "local" %} (no federation){% endif %}</div>{% endfor %}
 {% for person in people[2:] %}{% for m in order %}<figure class="film">
 {% if person.videos[m] %}{{ moving(person.videos[m], "truth, before, after") }}{% endif %}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedapp.store.runfolder import RunFolder
@@ -11,7 +13,13 @@ from fedapp.store.runfolder import RunFolder
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-Film = tuple[str, str]  # (mp4 or gif, data URI)
+
+class Film(NamedTuple):
+    """A film as data URIs; ``kind``: mp4 or gif; ``still``: one frame, for paper."""
+
+    kind: str
+    uri: str
+    still: str
 
 
 class Shot(NamedTuple):
@@ -40,14 +48,28 @@ def picture(uri: str, alt: str) -> Markup:
 
 
 def moving(film: Film, alt: str) -> Markup:
-    """A film in a page: plays by itself, silently, again and again."""
+    """A film in a page: plays by itself, silently, again and again; on paper a frame of it."""
     from markupsafe import Markup
 
-    if film[0] != "mp4":
-        return picture(film[1], alt)
-    return Markup(
-        '<video src="{}" title="{}" controls loop autoplay muted playsinline></video>'
-    ).format(film[1], alt)
+    played = (
+        Markup('<img class="played" src="{}" alt="{}">')
+        if film.kind != "mp4"
+        else Markup('<video src="{}" title="{}" controls loop autoplay muted playsinline></video>')
+    )
+    if not film.still:
+        return played.format(film.uri, alt)
+    still = Markup('<img class="still" src="{}" alt="{}">')
+    return played.format(film.uri, alt) + still.format(film.still, f"{alt} (a frame of a film)")
+
+
+def _frame(film: Path) -> str:
+    """The frame in the middle of a gif, as a data URI of a picture."""
+    from PIL import Image
+
+    with Image.open(film) as frames, io.BytesIO() as file:
+        frames.seek(getattr(frames, "n_frames", 1) // 2)
+        frames.convert("RGB").save(file, "PNG")
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def shots(
@@ -80,13 +102,16 @@ class Media:
             return None
         return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
-    def video(self, name: str) -> tuple[str, str] | None:
-        """``(kind, data URI)`` of an mp4, or of the gif where there is no mp4."""
+    def video(self, name: str) -> Film | None:
+        """The mp4, or the gif where there is no mp4 (a run writes a gif in any case)."""
+        gif = self.folder.videos / f"{name}.gif"
         for kind in ("mp4", "gif"):
             file = self.folder.videos / f"{name}.{kind}"
             if file.exists():
                 mime = "video/mp4" if kind == "mp4" else "image/gif"
-                return kind, f"data:{mime};base64,{base64.b64encode(file.read_bytes()).decode()}"
+                data = base64.b64encode(file.read_bytes()).decode()
+                still = _frame(gif) if gif.exists() else ""
+                return Film(kind, f"data:{mime};base64,{data}", still)
         return None
 
     def films(self, prefix: str) -> list[str]:

@@ -25,10 +25,12 @@ th { font-weight:600; color:var(--soft); font-size:13px; white-space:normal; ver
 tr:last-child td { border-bottom:0; }
 .dot { display:inline-block; width:10px; height:10px; border-radius:50%; margin-right:8px; }
 .tag { background:#fef3c7; color:#92400e; font-size:12px; border-radius:6px; padding:1px 7px; margin-left:8px; }
+.grid:not(.first) { grid-template-columns:repeat(var(--columns),var(--width)); }
 .grid { display:grid; gap:8px 10px; align-items:start; width:max-content; }
 .grid .head { font-size:13px; font-weight:600; color:var(--soft); align-self:end; }
 figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
 .grid.first { width:auto; max-width:100%; } .grid.first figure img { width:100%; height:auto; aspect-ratio:1; } .grid.first.wide figure img, .grid.first.wide figure video { max-height:var(--most); width:100%; height:auto; aspect-ratio:auto; object-fit:contain; object-position:left; border:0; background:none; } .grid.first .head { overflow-wrap:anywhere; hyphens:auto; }
+.grid.sheets { width:auto; grid-template-columns:repeat(var(--columns),minmax(90px,var(--width))); }
 .sheets figure img { width:auto; max-width:100%; height:72px; }
 figure.film video, figure.film img { width:auto; height:150px; } figure.strip { display:inline-block; margin:4px 10px 4px 0; } figure.strip img { width:auto; height:210px; }
 figcaption { font-size:11.5px; color:var(--soft); margin-top:2px; line-height:1.35; }
@@ -42,7 +44,8 @@ section.card svg, figure svg { background:#ffffff; border-radius:8px; } .changed
 pre { background:#1e293b; } .grid .head, figcaption { filter:brightness(1.45); }
 }
 @media (max-width: 760px) { main { padding:20px 12px 60px; } th, td { white-space:normal; padding:4px 3px; font-size:11px; } .tag { margin-left:2px; font-size:10px; } section.card { padding:12px 8px; } .grid { width:auto; overflow-x:auto; max-width:100%; gap:6px 5px; } .grid.first .head { font-size:10px; } }
-@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; break-inside:avoid; border:0; padding:6px 0; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid:not(.first) { zoom:.6; } h2 { break-after:avoid; } video { display:none; } details { display:none; } }
+@media screen { img.still { display:none; } }
+@media print { body { background:#fff; } main { max-width:none; padding:0; } section.card { overflow:visible; border:0; padding:6px 0; } tr, figure, li, .curves svg { break-inside:avoid; } table { font-size:10.5px; } th, td { white-space:normal; padding:2px 4px; } .grid:not(.first), .grid.sheets { zoom:.6; width:auto; break-inside:avoid; grid-template-columns:repeat(var(--columns),minmax(0,var(--width))); } .grid:not(.first) figure img { max-width:100%; } table { break-inside:avoid; } h2, .note { break-after:avoid; } video, img.played { display:none; } details { display:none; } }
 </style>
 </head>
 <body><main>

@@ -27,7 +27,7 @@ Depth ranks follow from the cameras alone to a large part, which is why their fl
 <h2>Held-out views</h2>
 <p class="note">Each picture: the truth, the client's rendering, its depth (shown because this is a simulation; pictures never leave a device).</p>
 <section class="card">
-<div class="grid sheets" style="grid-template-columns:repeat({{ order|length }},max-content)">
+<div class="grid sheets" style="--columns:{{ order|length }};--width:max-content">
 {% for m in order %}<div class="head" style="color:{{ colours[m] }}">{{ titles[m] }}<br><span style="font-weight:400">{{ about_designs[m] }}</span></div>{% endfor %}
 {% for view in views %}{% for m in order %}<figure>{% if view.pictures[m] %}<img src="{{ view.pictures[m] }}" alt="truth, rendering, depth">{% endif %}<figcaption>scene {{ view.name }}</figcaption></figure>{% endfor %}{% endfor %}
 </div>

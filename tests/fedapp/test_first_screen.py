@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import re
 import shutil
 import subprocess
@@ -75,3 +78,59 @@ def test_no_table_is_cut(page: RunFolder, tmp_path: Path, width: int) -> None:
     )  # fmt: skip
     with Image.open(shot) as image:
         assert image.width >= width and len(image.convert("RGB").getcolors(1 << 24) or []) > 50
+
+
+@pytest.fixture
+def films(run: Run) -> RunFolder:
+    folder = run(
+        task="video", methods="maml,fomaml,reptile,fedmenf,local", rounds=1,
+        **{"data.size": 8, "data.frames": 4, "data.held-out": 1, "clients.total": 2,
+           "evaluation.steps": "0,1"},
+    )  # fmt: skip
+    write_report(folder)
+    return folder
+
+
+def test_a_film_has_a_frame_for_paper(films: RunFolder) -> None:
+    """The middle one, of what the film shows."""
+    text = films.report_file.read_text(encoding="utf-8")
+    played = re.findall(r'<(?:video|img class="played") src="data:', text)
+    stills = re.findall(r'<img class="still" src="data:image/png;base64,([^"]+)"', text)
+    assert played and len(played) == len(stills)
+    for still in stills:
+        with Image.open(io.BytesIO(base64.b64decode(still))) as image:
+            shown = image.convert("RGB")
+            assert len(shown.getcolors(1 << 24) or []) > 5
+    gif = next(films.videos.glob("*.gif"))
+    with Image.open(gif) as frames:
+        frames.seek(frames.n_frames // 2)  # type: ignore[attr-defined]
+        middle = frames.convert("RGB")
+    with Image.open(io.BytesIO(base64.b64decode(stills[0]))) as image:
+        assert len(list(films.videos.glob("*.gif"))) > 1 or image.tobytes() == middle.tobytes()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_on_paper_frames_stand_for_films(films: RunFolder, tmp_path: Path) -> None:
+    """By what the browser itself lays out under either medium."""
+    probe = """<script>addEventListener('load', () => { const seen = {};
+    for (const q of ['.still', 'video, .played']) seen[q] = [...document.querySelectorAll(q)]
+    .filter(e => e.offsetHeight > 0).length;
+    seen.cut = [...document.querySelectorAll('table, img, h1, .grid')].filter(e =>
+    e.offsetHeight > 0 && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML
+    .slice(0, 60)); document.title = JSON.stringify(seen); })</script>"""
+    text = films.report_file.read_text(encoding="utf-8").replace("</body>", f"{probe}</body>")
+    (tmp_path / "screen.html").write_text(text, encoding="utf-8")
+    paper = text.replace("@media screen", "@media not all").replace("@media print", "@media all")
+    (tmp_path / "paper.html").write_text(paper, encoding="utf-8")
+    for medium, width, shown, hidden in (
+        ("screen", 1280, "video, .played", ".still"),
+        ("paper", 700, ".still", "video, .played"),  # A4 without its margins
+    ):
+        dom = subprocess.run(
+            [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
+             f"--window-size={width},1000", f"file://{tmp_path / medium}.html"], capture_output=True, text=True, check=True,
+            timeout=60,
+        ).stdout  # fmt: skip
+        found = json.loads(re.findall(r"<title>(.*?)</title>", dom)[0])
+        assert found[shown] > 0 == found[hidden], (medium, found)
+        assert found["cut"] == [], (medium, found)

@@ -128,8 +128,8 @@ def test_on_paper_frames_stand_for_films(films: RunFolder, tmp_path: Path) -> No
     ):
         dom = subprocess.run(
             [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             f"--window-size={width},1000", f"file://{tmp_path / medium}.html"], capture_output=True, text=True, check=True,
-            timeout=60,
+             f"--window-size={width},1000", f"file://{tmp_path / medium}.html"],
+            capture_output=True, text=True, check=True, timeout=60,
         ).stdout  # fmt: skip
         found = json.loads(re.findall(r"<title>(.*?)</title>", dom)[0])
         assert found[shown] > 0 == found[hidden], (medium, found)

@@ -17,7 +17,7 @@ GENERAL = frozenset(
     {
         "task", "task-options", "recipe", "workflow", "methods", "release", "rounds", "seeds",
         "run-dir", "resume", "clients.", "data.path", "data.hosted", "data.layout", "data.size",
-        "evaluation.every", "evaluation.uploads", "report.", "runtime.",
+        "evaluation.every", "evaluation.uploads", "report.page", "report.pictures", "runtime.",
     }
 )  # fmt: skip
 

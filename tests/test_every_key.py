@@ -44,7 +44,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "rules.server-clip": 1.0, "clients.per-round": 3, "clients.min": 1, "report.page": True,
         "runtime.chunk": 2, "runtime.timeout": 60.0, "runtime.in-flight": 4,
         "runtime.device": "cpu", "runtime.nodes": 3, "runtime.threads": 2,
-        "runtime.matmul-precision": "high",
+        "runtime.matmul-precision": "high", "report.attacks": "render",
     },
     "noise in learners, steps by examples": {
         "methods": "meta-nsgd", "learner.meta-nsgd.clip": 0.2,

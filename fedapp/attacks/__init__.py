@@ -9,8 +9,9 @@ is a class in a file of its own, derived from one of ``base``, and a line in ``A
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tasks.atomic import write_json
 from tasks.errors import InputError, nearest
 from tasks.registry import load
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fedapp.config.pieces import Pieces
     from fedapp.store.runfolder import RunFolder
 
+OUTCOME = "attack.json"
+CLIENTS = 12  # whose updates are attacked, if nobody says otherwise
 # In the order in which they are tried. A name with several classes means whichever applies.
 ATTACKS: dict[str, tuple[str, ...]] = {
     "render": ("fedapp.attacks.render:Render",),
@@ -76,6 +79,28 @@ def attack_run(
             rows += attack.run(one, seed)
         rows += view.remarks(one, seed)
     return rows
+
+
+def keep(folder: RunFolder, rows: list[Row]) -> dict[str, Any]:
+    """Write what attacks found into a run's folder, from where its report takes it."""
+    found = {"run": str(folder.path), "rows": rows}
+    write_json(folder.path / OUTCOME, found)
+    return found
+
+
+def attack_at_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
+    """The attacks that ``report.attacks`` names, at a run's end; they need the clients' data, so
+    there are none on a run of real devices."""
+    names = folder.experiment.report.attack_list
+    rows: list[Row] = []
+    try:
+        for name in names:
+            rows += attack_run(folder, name, CLIENTS, tell)
+    except InputError as error:
+        tell(f"not attacked: {error.reason} (report.attacks)")
+        return
+    if names:
+        keep(folder, rows)
 
 
 def server_view(folder: RunFolder, pieces: Pieces, clients: int) -> NextRound:

@@ -11,7 +11,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedapp.cli.output import PLAIN, JsonOption, OverrideOption, console, write_json
-from tasks.atomic import write_json as write_file
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def attack(
     """Attack a run's updates as its server could, under each release; numbers and pictures go into
     its report. Of split learning: every attacker on one transcript of each design. Of uploads:
     whom the pictures under each operator name, and what can be seen in them again."""
-    from fedapp.attacks import attack_run
+    from fedapp.attacks import CLIENTS, attack_run, keep
     from fedapp.cli.attack_recipe import STUDIES, Asked, attack_folder, attack_recipe
     from fedapp.config.recipes import recipe_names
     from fedapp.report.budget import show
@@ -161,7 +160,7 @@ def attack(
     if name == "rounds":
         return _attack_rounds(folder, method, clients, target)
     rows = attack_run(
-        folder, name, clients or 12, lambda text: console.print(text, style="dim"), method
+        folder, name, clients or CLIENTS, lambda text: console.print(text, style="dim"), method
     )
     table = Table(box=None)
     for column in (
@@ -181,8 +180,7 @@ def attack(
     Console(stderr=True, width=max(console.width, WIDE)).print(
         table
     )  # names and numbers are not cut
-    result = {"run": str(folder.path), "rows": rows}
-    write_file(folder.path / "attack.json", result)
+    result = keep(folder, rows)
     _refresh(folder)
     write_json(target, result)
 

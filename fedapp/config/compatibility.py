@@ -25,6 +25,7 @@ from strategies.settings import ClientsSettings, LearnerSettings
 from tasks import TASKS
 from tasks.errors import InputError, nearest
 from tasks.registry import load, reference
+from tasks.settings import NOBODY
 from tasks.types import Task, Trainable
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def refuse_sums(experiment: Experiment) -> None:
                 key, name, f"is no class derived from {base.__name__}", f"see {base.__module__}"
             )
     refuse_idle_options(experiment)
+    refuse_attacks(experiment, task)
     refuse(learners, experiment.clients, experiment.learner, experiment.runtime)
     refuse_mismatched(experiment, task, learners, rule)
     refuse_attendance(release, experiment)
@@ -84,6 +86,20 @@ def refuse_sums(experiment: Experiment) -> None:
         experiment.evaluation.uploads,
     )
     refuse_exact(experiment, task, learners, rule, release)
+
+
+def refuse_attacks(experiment: Experiment, task: type[Task]) -> None:
+    """Attacks at a run's end need fields, and the clients' data."""
+    reason = ""
+    if task.family != "field":
+        reason = f"these attacks are on fields, task {experiment.task} has none"
+    if experiment.data.hosted == NOBODY:
+        reason = "the clients' data are on their own devices"
+    if experiment.report.attacks and reason:
+        raise InputError(
+            "report.attacks", experiment.report.attacks, reason,
+            "leave it out; `fedapp attack` looks at simulated runs of every kind",
+        )  # fmt: skip
 
 
 def refuse(

@@ -37,6 +37,17 @@ def _seeds(text: str) -> str:
     return text
 
 
+ON_FIELDS = ("render", "readout", "inversion", "membership", "transcript")
+
+
+def _attacks(text: str) -> str:
+    """Check names of attacks."""
+    for name in (part.strip() for part in text.split(",") if part.strip()):
+        if name not in ON_FIELDS:
+            raise ValueError(f"no attack on fields is called {name!r}: {', '.join(ON_FIELDS)}")
+    return text
+
+
 ELSEWHERE = (*OF_NODE, *AS_TAKEN, "run-dir", "resume", "data.hosted", "recipe")  # where, not what
 
 
@@ -50,9 +61,17 @@ class ReportSettings(Settings):
         ge=0,
         description="attacks on its own exact sums at the end of a run, at most; 0: none",
     )
+    attacks: Annotated[str, AfterValidator(_attacks)] = Field(
+        "",
+        description="of `fedapp attack`, on fields, at a run's end, by comma; simulation only",
+    )
     transcript: bool = Field(
         True, description="keep what the server sees of secure sums, for `fedapp attack`"
     )
+
+    @property
+    def attack_list(self) -> list[str]:
+        return [name.strip() for name in self.attacks.split(",") if name.strip()]
 
 
 class Experiment(TaskSettings):

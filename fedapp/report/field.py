@@ -130,14 +130,15 @@ class Fields:
         kind = KINDS.get(experiment.task, OTHER)
         clients = _clients(events, trained, seed, media) if plain else []
         # an attack that was cut off has left pictures without numbers
-        ended = bool(media.folder.read("attack.json"))
-        attacked = _attacked(trained, media) if ended else []
+        outcome = media.folder.read("attack.json").get("rows", [])
+        attacked = _attacked(trained, media) if outcome else []
         newcomers = _new_clients(order, seed, steps, media)
         single = not kind["column"]  # contact sheets are too wide for a strip of columns
         films = _films(order, seed, media)
         return {
             "kind": kind,
             "first": _strip(shown, clients, attacked, newcomers, colours) if single else NO_STRIP,
+            "of_sums": _of_sums(_under(attacked), attacked, outcome),
             "films": films,
             "strip": [] if single else _sheets(shown, clients, films, colours),
             "moving": moving,
@@ -201,15 +202,13 @@ def _strip(
     somebody new gets."""
     titles, trained = shown.titles, shown.trained
     last = shown_steps(shown.experiment.evaluation.step_list)[-1]
-    under = next((row["method"] for row in attacked if row["method"] == "maml"), None)
-    under = under or next((row["method"] for row in attacked), None)
+    under = _under(attacked)
     found = [row for row in attacked if row["method"] == under]
-    shots = [(name, "inversion" in name) for name, _ in found[0]["shots"]] if found else []
+    best = _strongest(found)
+    heads = [_held(name) for name, _ in found[0]["shots"] if name in best] if found else []
     columns = [("private", "")] if clients or found else []
     columns += [(f"{titles[m]}, rendered", colours[m]) for m in trained] if clients else []
-    columns += [
-        (f"{titles[under]}, {name}", colours[under]) for name, used in shots if used and under
-    ]
+    columns += [(f"{titles[under]}, {name}", colours[under]) for name in heads if under]
     columns += [("held by nobody", "")]
     columns += [(f"{titles[m]}, k = {last}", colours[m]) for m in shown.order]
     rows = []
@@ -221,15 +220,50 @@ def _strip(
             row.append(("private picture", (client or attack or {}).get("private")))
             if clients:
                 row += [(titles[m], client["rendered"][m] if client else None) for m in trained]
-            images = (
-                [image for name, image in attack["shots"] if "inversion" in name] if attack else []
-            )
-            row += [("inverted", image) for image in images or [None for _, used in shots if used]]
+            images = [image for name, image in attack["shots"] if name in best] if attack else []
+            row += list(zip(heads, images or [None] * len(heads), strict=True))
         new = newcomers[number]
         row += [("held by nobody", new["truth"])]
         row += [(f"{titles[m]} after {last} steps", new["adapted"][m][last]) for m in shown.order]
         rows.append(row)
     return {"columns": columns, "rows": rows}
+
+
+def _under(attacked: list[dict[str, Any]]) -> str | None:
+    """The method whose attacked updates come first: the one that hides nothing, if it was run."""
+    methods = [row["method"] for row in attacked]
+    return "maml" if "maml" in methods else next(iter(methods), None)
+
+
+def _of_sums(
+    under: str | None, attacked: list[dict[str, Any]], outcome: list[dict[str, Any]]
+) -> str:
+    """What rendering sums gives, in numbers, where the first strip shows that."""
+    if not _strongest(attacked) or any(n.startswith("inv") for n in _strongest(attacked)):
+        return ""
+    rows = [
+        row for row in outcome
+        if (row["attack"], row["method"], row["metric"]) == ("render", under, "psnr")
+        and row["release"] != "plain" and row["value"] is not None
+    ]  # fmt: skip
+    told = [f"{row['value']:.1f} dB under {row['release']}" for row in rows]
+    floor = f"; the pictures' mean colours give {rows[0]['floor']:.1f} dB" if rows else ""
+    return ", ".join(told) + floor
+
+
+def _strongest(found: list[dict[str, Any]]) -> list[str]:
+    """Names of the pictures of the attack to show first: inversion; where only renderings were
+    made, those of sums (of uploads the strip has them already)."""
+    names = [name for name, _ in found[0]["shots"]] if found else []
+    inverted = [name for name in names if name.startswith("inversion")]
+    return inverted or [n for n in names if n.startswith("render") and not n.endswith(" plain")]
+
+
+def _held(name: str) -> str:
+    """``inversion on central-dp``: what was done, and with what, in a reader's words."""
+    attack, _, release = name.partition(" on ")
+    what = {"plain": "the upload", "secagg": "a sum"}.get(release, "a noised sum")
+    return f"{ {'inversion': 'inverted', 'render': 'rendered'}.get(attack, attack) } from {what}"
 
 
 def _sheets(
@@ -272,7 +306,12 @@ def _films(order: list[str], seed: int, media: Media) -> list[dict[str, Any]]:
 
 
 VIEWS = ("render-plain", "readout-plain", "inversion-plain", "inversion-secagg")
+SUMS = ("render-secagg",)
 RUNGS = ("render-", "readout-", "inversion-")
+
+
+def _noise(kind: str) -> tuple[bool, str]:
+    return "dp" in kind, kind
 
 
 def _attacked(trained: list[str], media: Media) -> list[dict[str, Any]]:
@@ -289,6 +328,8 @@ def _attacked(trained: list[str], media: Media) -> list[dict[str, Any]]:
         kinds = sorted({index.rsplit("-", 1)[0] for index in own})
         noised = [kind for kind in kinds if "inversion" in kind and "dp" in kind]
         order = [kind for kind in VIEWS if kind in kinds] + noised
+        if not any("inversion" in kind for kind in kinds):
+            order += sorted((kind for kind in kinds if kind in SUMS or "dp" in kind), key=_noise)
         for client in sorted({index.rsplit("-", 1)[1] for index in own}):
             shots = [
                 (kind.replace("-", " on ", 1), media(f"attack-{method}-{kind}-{client}"))

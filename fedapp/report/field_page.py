@@ -11,7 +11,7 @@ FIELD_PAGE = """{% extends "page" %}
 {% for title, colour in first.columns %}<div class="head"{% if colour %} style="color:{{ colour }}"{% endif %}>{{ title }}</div>{% endfor %}
 {% for row in first.rows %}{% for title, image in row %}<figure>{% if image %}<img src="{{ image }}" alt="{{ title }}">{% endif %}</figure>{% endfor %}{% endfor %}
 </div>
-<p class="note">Left: private {{ kind.many }}, and what a server makes of their clients' uploads{% if not attacks %} by rendering them (inverting them can be stronger: fedapp attack){% endif %}.
+<p class="note">Left: private {{ kind.many }}, and what a server makes of their clients' uploads{% if of_sums or not attacks %} by rendering them (inverting them can be stronger: fedapp attack){% endif %}{% if of_sums %}; of all uploads' sum, and of their sum with noise (coloured by the best affine fit to the private one, which no server has): {{ of_sums }}{% endif %}.
 Right: {{ kind.many }} that no client holds, after {{ shown_steps[-1] }} steps on them.</p>
 </section>
 {% endif %}

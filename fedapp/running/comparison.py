@@ -124,6 +124,10 @@ class Comparison:
         if not any(event["event"] == "round" for event in self.folder.events()):
             return
         write_result(self.folder)
+        if self.experiment.report.attacks:
+            from fedapp.attacks import attack_at_end
+
+            attack_at_end(self.folder, log.info)
         if self.experiment.report.page:
             from fedapp.attacks.rounds import end_with_attacks
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fedapp.attacks import attack_run
 from fedapp.report import write_report
 from fedapp.store.runfolder import RunFolder
+from tasks.errors import InputError
 
 Run = Callable[..., RunFolder]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -48,7 +50,50 @@ def test_an_attack_that_was_cut_off_is_not_shown(page: RunFolder) -> None:
     picture = next(page.pictures.glob("private-*.png"))
     shutil.copy(picture, page.pictures / "attack-maml-inversion-plain-0000.png")
     write_report(page)
-    assert "inversion on plain" not in page.report_file.read_text(encoding="utf-8")
+    text = page.report_file.read_text(encoding="utf-8")
+    assert "inversion on plain" not in text and "inverted from" not in text
+
+
+def test_attacks_at_the_end_of_a_run_are_in_the_strip(run: Run) -> None:
+    """What rendering makes of sums, beside what it makes of uploads; the numbers are those that
+    `fedapp attack` finds."""
+    folder = run(methods="fomaml,maml,local", **{"report.attacks": "render", "report.page": True})
+    text = folder.report_file.read_text(encoding="utf-8")
+    first = text[text.index("<body>") : text.index("The numbers")]
+    heads = re.findall(r'<div class="head"[^>]*>([^<]*)</div>', first)
+    at = heads.index("MAML, rendered from a sum")
+    assert heads[at + 1] == "MAML, rendered from a noised sum" and heads[at + 2] == "held by nobody"
+    assert first.count("<figure>") % len(heads) == 0 and "<figure></figure>" not in first
+    rows = json.loads((folder.path / "attack.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["attack"] for row in rows} == {"render"}
+    assert {row["method"] for row in rows} == {"fomaml", "maml"}
+    (told,) = [
+        row for row in rows
+        if (row["method"], row["metric"], row["release"]) == ("maml", "psnr", "secagg")
+    ]  # fmt: skip
+    assert f"{told['value']:.1f} dB under secagg" in first
+    assert f"mean colours give {told['floor']:.1f} dB" in first
+    again = attack_run(folder, "render", 12, lambda _: None, "maml")
+    values = [row["value"] for row in again if "dp" not in row["release"]]
+    assert values == [
+        row["value"] for row in rows if row["method"] == "maml" and "dp" not in row["release"]
+    ]  # noise is fresh
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"report.attacks": "rendre"}, "no attack on fields"),
+        ({"report.attacks": "render", "data.hosted": "none"}, "on their own devices"),
+        ({"report.attacks": "render", "task": "talking-head", "methods": "adapters"}, "on fields"),
+        ({"report.attacks": "render", "task": "split-nerf", "methods": "split"}, "report.attacks"),
+    ],
+)
+def test_attacks_that_cannot_be_tried_are_refused_before_the_run(
+    changes: dict[str, str], says: str, experiment: Callable[..., object]
+) -> None:
+    with pytest.raises(InputError, match=says):
+        experiment(**changes)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")

@@ -1,5 +1,5 @@
 # make demo   set up and run the main job (FedMeNF beside MAML on pictures of 64 pixels, through `flwr run` on Ray); prints the report's path
-# make test   set up and run the whole test suite
+# make test   set up and run the whole test suite, in two processes (PROCESSES=1: in one)
 # make docs   build the documentation as a site, build/site
 # make config  write the configuration block of pyproject.toml from the settings' own defaults
 # make check  set up and run formatter, linter and type checker
@@ -12,6 +12,7 @@ PATHS ?=
 SAMPLE ?= 100
 SEED ?= 0
 WORKERS ?= 1
+PROCESSES ?= 2
 
 .PHONY: config demo docs test check mutants setup clean
 
@@ -32,7 +33,7 @@ docs: setup
 	$(BIN)/mkdocs build --strict
 
 test: setup
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

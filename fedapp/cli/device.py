@@ -3,8 +3,11 @@ on it."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
+import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +34,10 @@ def device(
         str, typer.Option(help="folder of their data and nobody else's; bundled: to try it out")
     ],
     number: Annotated[
-        int, typer.Option(min=0, help="of this device, different on each one (partition-id)")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="of this device, different on each one (partition-id)"
+        ),
     ],
     clients: Annotated[
         str, typer.Option(help="whose data it holds, by client number: 3, or 3,7; default: number")
@@ -50,36 +56,55 @@ def device(
 ) -> None:
     """Take part in a federation until stopped (^C): start Flower's SuperNode with this device's
     data, key and limits. Bundles that differ from the code installed here are refused."""
-    from privacy.secagg.identity import POLICY_FILE, Policy
+    from privacy.secagg.identity import KEY_FILE, POLICY_FILE, Policy
     from sim.launch import as_toml, quiet
+    from tasks.targets import whole
 
     state = state.expanduser().resolve()
+    for name in (POLICY_FILE, KEY_FILE):
+        if not (state / name).is_file():
+            raise InputError(
+                "device", str(state), f"holds no {name}", f"make it: fedapp enrol {state}"
+            )
     policy = Policy.read(state / POLICY_FILE)
     told: dict[str, Any] = {"partition-id": number, "state-dir": str(state)}
-    told["data-path"], files = _data(data)
+    told["data-path"], files = _data(data, state)
     if clients:
         told["clients"] = clients
     told |= _others(more or [])
     _check_clients(told)
+    _check_address(superlink)
     if (root_certificates is None) == (not insecure):
         raise InputError(
             "--root-certificates", "", "TLS is neither asked for nor given up, or both",
             "give --root-certificates FILE, or --insecure on loopback",
         )  # fmt: skip
     flags = ["--superlink", superlink, *(["--insecure"] if insecure else [])]
-    for option, name, file in (
-        ("--root-certificates", "--root-certificates", root_certificates),
-        ("--auth-key", "--auth-supernode-private-key", auth_key),
-    ):
-        if file is not None:
-            flags += [name, str(_file(option, file))]
-    _alone(state)
-    config = state / "node.toml"
-    config.write_text(as_toml(told), encoding="utf-8")
+    if root_certificates is not None:
+        flags += ["--root-certificates", str(_certificates(root_certificates))]
+    if auth_key is not None:
+        flags += ["--auth-supernode-private-key", str(_private_key(auth_key))]
+    config, neutral = state / "node.toml", state / "neutral"
+    try:
+        _alone(state)
+        # of another start: Flower starts what lies there, if its name fits
+        shutil.rmtree(state / "flower", ignore_errors=True)
+        neutral.mkdir(exist_ok=True)  # Flower's helpers import what lies where they are started
+        os.chdir(neutral)
+        with whole(config) as beside:
+            beside.write_text(as_toml(told), encoding="utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "device", ascii(told), "names that are not UTF-8 cannot be told to Flower", "rename it"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(
+            "device", str(error.filename or state), f"cannot be written ({error.strerror})",
+            "name a folder of yours",
+        ) from error  # fmt: skip
     console.print(_summary(number, told, files, policy), **PLAIN)
-    neutral = state / "neutral"  # Flower's helpers import what lies where they are started
-    neutral.mkdir(exist_ok=True)
-    os.chdir(neutral)
     _start([*flags, "--node-config", str(config)], quiet(state, threads()))
 
 
@@ -97,16 +122,18 @@ def _alone(state: Path) -> None:
 
 def _start(flags: list[str], env: dict[str, str]) -> None:
     """Become the SuperNode: signals, exit status and log are its own."""
+    from sim.bundle import Code
     from sim.launch import free_port
-    from sim.pinned import Code
 
     code = Code(str(ROOT), PACKAGES, "fedapp.client_app:app", "fedapp/fedapp", __version__)
+    # whoever is started there imports the same code, and from no relative path
+    env = {**env, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sim.pinned", code.as_text(), *flags]
     sys.stdout.flush()
     os.execve(sys.executable, [*command, "--port", str(free_port())], env)
 
 
-def _data(path: str) -> tuple[str, int]:
+def _data(path: str, state: Path) -> tuple[str, int]:
     """Where the data lie, and how many files."""
     from fedapp.config.places import BUNDLED
     from fedapp.identity import own_files
@@ -116,6 +143,10 @@ def _data(path: str) -> tuple[str, int]:
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise InputError("--data", path, "no such folder", f"or {BUNDLED}, to try it out")
+    if state.is_relative_to(folder):
+        raise InputError(
+            "--data", path, f"holds {state}, which would count as data", "keep them apart"
+        )
     if not (files := own_files(str(folder))):
         raise InputError("--data", path, "holds no file", "name the folder of the clients' data")
     return str(folder), len(files)
@@ -148,9 +179,49 @@ def _check_clients(told: dict[str, Any]) -> None:
     for key in ("clients", "objects"):
         given = str(told.get(key, 0))
         parts = given.split(",") if key == "clients" else [given]
-        if not all(part.strip().isdigit() for part in parts):
+        if not all(part.strip().isdecimal() and part.strip().isascii() for part in parts):
             raise InputError(f"--{key}" if key == "clients" else f"-o {key}", given,
                              "must be whole numbers", "for example 3, or 3,7")  # fmt: skip
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not (host and "/" not in host and port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise InputError(
+            "--superlink", address, "is no HOST:PORT", "for example server.example:8000"
+        )
+
+
+def _certificates(path: Path) -> Path:
+    """A file of certificates, read as TLS will read it."""
+    file = _file("--root-certificates", path)
+    try:
+        ssl.create_default_context(cafile=str(file))
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise InputError(
+            "--root-certificates", str(path), f"holds no certificate ({error})",
+            "ask whoever runs the server for its PEM file",
+        ) from error  # fmt: skip
+    return file
+
+
+def _private_key(path: Path) -> Path:
+    """A key as Flower asks for."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    file = _file("--auth-key", path)
+    try:
+        if isinstance(load_ssh_private_key(file.read_bytes(), None), EllipticCurvePrivateKey):
+            return file
+        reason = "another kind of key"
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        reason = str(error)
+    raise InputError(
+        "--auth-key", str(path), f"no elliptic-curve key of OpenSSH ({reason})",
+        "ssh-keygen -t ecdsa -b 384 makes one",
+    )  # fmt: skip
 
 
 def _file(option: str, path: Path) -> Path:

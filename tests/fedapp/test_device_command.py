@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_kit import certify
 from typer.testing import CliRunner
 
 from fedapp.cli.main import app
-from privacy.secagg.identity import POLICY_FILE, Policy
-from tasks.errors import InputError
+from fedapp.place import ROOT
+from privacy.secagg.identity import KEY_FILE, POLICY_FILE, Policy, load_identity
+from tasks.errors import FedappError, InputError
 
 
 class BecameError(Exception):
@@ -27,7 +29,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Policy(releases=("plain",)).write(tmp_path / "state" / POLICY_FILE)
     (tmp_path / "anna's «pictures»").mkdir()
     (tmp_path / "anna's «pictures»" / "1.png").touch()
-    (tmp_path / "ca.pem").touch()
+    (tmp_path / "bad\udcff").mkdir()
+    (tmp_path / "bad\udcff" / "1.png").touch()
+    load_identity(tmp_path / "state" / KEY_FILE, create=True)
+    certify(tmp_path)
+    (tmp_path / "empty.pem").touch()
     return tmp_path
 
 
@@ -74,6 +80,7 @@ def test_what_it_is_told_reaches_the_node_whole(place: Path, become: list[Any]) 
     assert folder == place / "state" / "neutral" and not list(folder.iterdir())
     assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert env["FLWR_HOME"] == str(place / "state" / "flower")
+    assert env["PYTHONPATH"] == str(ROOT)
     assert "1 files" in done.output and "takes part in plain without a limit" in done.output
 
 
@@ -90,12 +97,22 @@ def test_flower_reads_that_file(place: Path, become: list[Any]) -> None:
     ("changes", "more", "says"),
     [
         ({"--data": "nowhere"}, (), "no such folder"),
-        ({"--data": "state/.."}, (), ""),
+        ({"--superlink": "[::1]:1"}, (), ""),
         ({"--clients": "3,x"}, (), "whole numbers"),
         ({"--root-certificates": None}, (), "TLS"),
         ({"--insecure": ""}, (), "TLS"),
         ({"--root-certificates": "none.pem"}, (), "no such file"),
+        ({"--root-certificates": "empty.pem"}, (), "no certificate"),
+        ({"--root-certificates": "state/identity.key"}, (), "no certificate"),
         ({"--auth-key": "none.pem"}, (), "no such file"),
+        ({"--auth-key": "ca.pem"}, (), "key of OpenSSH"),
+        ({"--superlink": "foo"}, (), "HOST:PORT"),
+        ({"--superlink": "http://foo:1"}, (), "HOST:PORT"),
+        ({"--superlink": "foo:99999"}, (), "HOST:PORT"),
+        ({"--superlink": ":1"}, (), "HOST:PORT"),
+        ({"--clients": "²"}, (), "whole numbers"),
+        ({"--data": "."}, (), "keep them apart"),
+        ({"--data": "bad\udcff"}, (), "UTF-8"),
         ({}, ("-o", "data-paht=x"), "no such key"),
         ({}, ("-o", "data-path=x"), "no such key"),
         ({}, ("-o", "num-partitions=2"), "no such key"),
@@ -119,9 +136,30 @@ def test_a_folder_without_limits_and_an_empty_one_of_data(place: Path, become: l
     (place / "empty").mkdir()
     done = call({"--data": "empty"})
     assert isinstance(done.exception, InputError) and "holds no file" in str(done.exception)
+    for name in (KEY_FILE, POLICY_FILE):
+        (place / "state" / name).unlink()
+        done = call({})
+        assert isinstance(done.exception, InputError) and f"holds no {name}" in str(done.exception)
     done = call({}, state="nowhere")
     assert isinstance(done.exception, InputError) and "enrol" in str(done.exception)
     assert not become
+
+
+@pytest.mark.parametrize(("name", "folder"), [("node.toml", True), ("neutral", False)])
+def test_what_lies_where_it_writes(name: str, folder: bool, place: Path, become: list[Any]) -> None:
+    lies = place / "state" / name
+    lies.mkdir() if folder else lies.touch()
+    done = call({})
+    assert isinstance(done.exception, FedappError), done.exception
+    assert f"{name}" in str(done.exception) and " be written" in str(done.exception)
+
+
+def test_what_flower_kept_of_another_start_is_taken_away(place: Path, become: list[Any]) -> None:
+    """It starts what lies under the first eight digits of a hash."""
+    old = place / "state" / "flower" / "apps" / "fedapp.fedapp.0.1.0.01234567"
+    old.mkdir(parents=True)
+    assert isinstance(call({}).exception, BecameError)
+    assert not (place / "state" / "flower").exists()
 
 
 def test_one_folder_is_one_device(place: Path, become: list[Any]) -> None:

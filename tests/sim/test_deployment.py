@@ -4,8 +4,6 @@ message, and each imports torch."""
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import re
 import shutil
@@ -19,10 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from device_kit import certify
 from kit import draw_picture
 from safetensors.torch import load_file
 
@@ -40,38 +35,6 @@ PATIENCE = 240.0
 
 def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)
-
-
-def certify(place: Path) -> None:
-    """A certificate of 127.0.0.1 that vouches for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "town")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    for file in ("ca.pem", "server.pem"):
-        (place / file).write_bytes(pem)
-    (place / "server.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
 
 
 class Town:
@@ -204,7 +167,7 @@ def test_devices_of_their_own_train_what_the_simulation_does_and_run_no_other_co
         assert seen == {"plain"}, seen
         said = town.submit(ROOT, apart)
     for number in range(DEVICES):
-        assert "fedapp/client_app.py of the bundle is not as installed" in town.log(
+        assert "'fedapp/client_app.py' of the bundle is not as installed" in town.log(
             f"device-{number}.log"
         )
     folder = RunFolder(tmp_path / "srv" / "runs" / "first")

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +17,13 @@ import pytest
 import tomli_w
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.install import install_from_fab
+from flwr.common.config import get_project_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedapp.place import PACKAGES, ROOT, __version__
-from sim.pinned import AGENT, LARGEST, Code, ForeignBundleError, guarded, verified
+from sim.bundle import LARGEST, MANIFEST, Code, ForeignBundleError
+from sim.pinned import AGENT, guarded, verified
 
 CODE = Code(str(ROOT), PACKAGES, "fedapp.client_app:app", "fedapp/fedapp", __version__)
 Files = dict[str, bytes]
@@ -45,8 +48,8 @@ SOURCES = sorted(name for name in FILES if name.endswith(".py"))
 
 
 def test_what_flower_makes_of_this_folder_passes() -> None:
-    CODE.refuse_other(OURS)
-    CODE.refuse_other(packed(FILES))
+    CODE.settings_of(OURS)
+    CODE.settings_of(packed(FILES))
     assert Code.read(CODE.as_text()) == CODE
 
 
@@ -56,7 +59,7 @@ def test_settings_and_texts_may_differ() -> None:
     config["tool"]["flwr"]["app"]["config"]["rounds"] = 77
     config["project"]["dependencies"] = ["other"]  # nothing is installed at run time
     changed = {**FILES, "pyproject.toml": tomli_w.dumps(config).encode(), "LICENSE": b"another"}
-    CODE.refuse_other(packed(changed))
+    CODE.settings_of(packed(changed))
 
 
 @given(st.sampled_from(SOURCES), st.data())
@@ -69,7 +72,7 @@ def test_one_byte_is_enough(name: str, data: st.DataObject) -> None:
     if name in ("pyproject.toml",) or changed == content:
         return
     with pytest.raises(ForeignBundleError, match="not as installed"):
-        CODE.refuse_other(packed({**FILES, name: changed}))
+        CODE.settings_of(packed({**FILES, name: changed}))
 
 
 @given(st.sampled_from(SOURCES))
@@ -77,7 +80,7 @@ def test_one_byte_is_enough(name: str, data: st.DataObject) -> None:
 def test_a_file_that_is_missing(name: str) -> None:
     """Python would look for it elsewhere."""
     with pytest.raises(ForeignBundleError, match="not in the bundle"):
-        CODE.refuse_other(packed({other: FILES[other] for other in FILES if other != name}))
+        CODE.settings_of(packed({other: FILES[other] for other in FILES if other != name}))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_a_file_that_is_missing(name: str) -> None:
 )  # fmt: skip
 def test_a_file_more(name: str) -> None:
     with pytest.raises(ForeignBundleError):
-        CODE.refuse_other(packed(FILES, (name, b"")))
+        CODE.settings_of(packed(FILES, (name, b"")))
 
 
 def test_two_files_of_one_name() -> None:
@@ -102,19 +105,19 @@ def test_two_files_of_one_name() -> None:
         with pytest.warns(UserWarning, match="Duplicate"):
             bundle = packed(FILES, (name, twice))
         with pytest.raises(ForeignBundleError, match="two files"):
-            CODE.refuse_other(bundle)
+            CODE.settings_of(bundle)
 
 
 @pytest.mark.parametrize("bundle", [b"", b"PK", OURS[:-40], OURS[: len(OURS) // 2]])
 def test_no_archive(bundle: bytes) -> None:
     with pytest.raises(ForeignBundleError, match="cannot be read"):
-        CODE.refuse_other(bundle)
+        CODE.settings_of(bundle)
 
 
 def test_a_file_that_grows_when_it_is_unpacked() -> None:
     for name in ("README.md", "fedapp/client_app.py", "fedapp/more.py"):
         with pytest.raises(ForeignBundleError, match="bytes"):
-            CODE.refuse_other(packed({**FILES, name: b" " * (LARGEST + 1)}))
+            CODE.settings_of(packed({**FILES, name: b" " * (LARGEST + 1)}))
 
 
 def changed_config(change: Callable[[dict[str, Any]], None]) -> bytes:
@@ -140,7 +143,113 @@ def changed_config(change: Callable[[dict[str, Any]], None]) -> bytes:
 )
 def test_another_thing_to_start_or_another_place(change: Callable[[dict[str, Any]], None]) -> None:
     with pytest.raises(ForeignBundleError):
-        CODE.refuse_other(changed_config(change))
+        CODE.settings_of(changed_config(change))
+
+
+# ---------------------------------------------------------------- what a device makes of it
+def installed(place: Path) -> Files:
+    return {
+        file.relative_to(place).as_posix(): file.read_bytes()
+        for file in place.rglob("*") if file.is_file()
+    }  # fmt: skip
+
+
+def test_of_a_servers_bundle_only_the_settings_are_kept(tmp_path: Path) -> None:
+    """Its list of files names others of the device, to be read and told of; its texts and comments
+    are how it would look for a hash of its choice."""
+    config = tomllib.loads(FILES["pyproject.toml"].decode())
+    config["tool"]["flwr"]["app"]["config"]["rounds"] = 77
+    config["tool"]["uv"] = {"x": 1}
+    theirs = {
+        **FILES, "pyproject.toml": tomli_w.dumps(config).encode(), "README.md": b"try 123",
+        MANIFEST: b"/dev/zero,00,1",
+    }  # fmt: skip
+    del theirs["sim/recipes/demo.toml"]
+    settings = CODE.settings_of(packed(theirs))
+    assert settings["rounds"] == 77 and settings["data.size"] == 32
+    own = unpacked(CODE.bundle(settings))
+    assert own["sim/recipes/demo.toml"] == FILES["sim/recipes/demo.toml"]
+    assert not {"README.md", "LICENSE"} & set(own)
+    kept = tomllib.loads(own["pyproject.toml"].decode())
+    assert kept["tool"]["flwr"]["app"]["config"]["rounds"] == 77 and "uv" not in kept["tool"]
+    listed = [line.split(",")[0] for line in own[MANIFEST].decode().splitlines()]
+    assert set(listed) == set(own) - {MANIFEST}
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]([a-z-]{0,5})", fullmatch=True),
+        st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+        | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
+        | st.booleans(),
+        max_size=4,
+    )
+)  # fmt: skip
+@settings(max_examples=20, deadline=None)
+def test_settings_come_through_as_flower_reads_them(values: dict[str, Any]) -> None:
+    from flwr.common.config import get_fused_config_from_fab
+
+    def change(config: dict[str, Any]) -> None:
+        config["tool"]["flwr"]["app"]["config"] = {"table": values}
+
+    theirs = changed_config(change)
+    run: Any = SimpleNamespace(override_config={})
+    own = CODE.bundle(CODE.settings_of(theirs))
+    assert get_fused_config_from_fab(own, run) == get_fused_config_from_fab(theirs, run)
+
+
+@pytest.mark.parametrize("value", [[1], {"a": [1]}, float("inf"), tomllib.loads("a=1979-05-27")])
+def test_settings_that_are_none(value: Any) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["tool"]["flwr"]["app"]["config"]["x"] = value
+
+    with pytest.raises(ForeignBundleError, match="setting"):
+        CODE.settings_of(changed_config(change))
+
+
+def test_flower_finds_installed_what_it_is_given(tmp_path: Path) -> None:
+    own = CODE.bundle(CODE.settings_of(OURS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLWR_HOME", str(tmp_path))
+        place = get_project_dir(CODE.app, CODE.version, hashlib.sha256(own).hexdigest())
+        CODE.install(own, place)
+        before = place.stat().st_ino
+        assert install_from_fab(own, skip_prompt=True) == place
+        CODE.install(own, place)
+        assert place.stat().st_ino == before, "a run that uses it is not disturbed"
+    assert installed(place) == {
+        name: content for name, content in unpacked(own).items() if name != MANIFEST
+    }
+    assert [each.name for each in place.parent.iterdir()] == [place.name]
+
+
+def test_what_lies_where_flower_looks_is_taken_away(tmp_path: Path) -> None:
+    """A folder of older code whose hash begins alike (six billion tries find one), a half one left
+    by a kill, a link to somewhere else: Flower itself starts any of them."""
+    own = CODE.bundle(CODE.settings_of(OURS))
+    wanted = {name: c for name, c in unpacked(own).items() if name != MANIFEST}
+    place = tmp_path / "apps" / "place"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLWR_HOME", str(tmp_path))
+        flowers = get_project_dir(CODE.app, CODE.version, hashlib.sha256(own).hexdigest())
+        (flowers / "fedapp").mkdir(parents=True)
+        (flowers / "fedapp" / "client_app.py").write_text("older", encoding="utf-8")
+        install_from_fab(own, skip_prompt=True)
+        assert len(installed(flowers)) == 1, "the control: Flower keeps what is there"
+        CODE.install(own, flowers)
+        assert installed(flowers) == wanted
+    (place / "fedapp").mkdir(parents=True)
+    CODE.install(own, place)
+    assert installed(place) == wanted
+    (place / "torch.py").touch()
+    CODE.install(own, place)
+    assert installed(place) == wanted
+    elsewhere = tmp_path / "elsewhere"
+    place.rename(elsewhere)
+    (elsewhere / "torch.py").touch()
+    place.symlink_to(elsewhere)
+    CODE.install(own, place)
+    assert installed(place) == wanted and not place.is_symlink()
 
 
 # ---------------------------------------------------------------- in Flower's own loop
@@ -153,9 +262,10 @@ class Bundle:
     verifications: dict[str, str] = field(default_factory=dict)
 
 
-def a_run(**changes: str) -> SimpleNamespace:
+def a_run(**changes: Any) -> SimpleNamespace:
     ours = {
-        "fab_id": CODE.app, "fab_version": CODE.version, "primary_task_type": "flwr-serverapp",
+        "run_id": 7, "override_config": {}, "fab_id": CODE.app,
+        "fab_version": CODE.version, "primary_task_type": "flwr-serverapp",
         "fab_hash": Bundle.hash_str,
     }  # fmt: skip
     return SimpleNamespace(**(ours | changes))
@@ -170,6 +280,9 @@ def stored(bundle: Bundle, run: SimpleNamespace) -> bool:
         fab = get_fab(info.fab_hash, 7)
         if not trusted_entities:
             return True
+        assert hashlib.sha256(fab.content).hexdigest() != Bundle.hash_str, "never the server's own"
+        if fab.content:
+            assert info.fab_hash == fab.hash_str == hashlib.sha256(fab.content).hexdigest()
         return bool(fab.verifications.get("valid_license", "")) and verified(fab, trusted_entities)
 
     asked = []
@@ -178,9 +291,11 @@ def stored(bundle: Bundle, run: SimpleNamespace) -> bool:
         asked.append(run)
         return run if len(asked) == 1 else a_run()  # a server that answers twice
 
-    return bool(
-        guarded(pull, CODE)(get_run=get_run, get_fab=lambda *_: bundle, trusted_entities=None)
-    )
+    with TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLWR_HOME", home)
+        return bool(
+            guarded(pull, CODE)(get_run=get_run, get_fab=lambda *_: bundle, trusted_entities=None)
+        )
 
 
 def test_a_run_of_the_installed_code_is_taken_part_in() -> None:
@@ -195,9 +310,12 @@ def test_a_run_of_the_installed_code_is_taken_part_in() -> None:
         {"fab_id": "fedapp/other"},
         {"fab_hash": "0" * 64},
         {"primary_task_type": AGENT},
+        {"run_id": 5},
+        {"override_config": {"no-such-key": "x"}},
+        {"override_config": None},
     ],
 )
-def test_a_run_that_would_start_something_else_is_not(changes: dict[str, str]) -> None:
+def test_a_run_that_would_start_something_else_is_not(changes: dict[str, Any]) -> None:
     assert not stored(Bundle(), a_run(**changes))
 
 
@@ -213,7 +331,7 @@ def test_what_a_server_says_of_a_bundle_is_not_heard() -> None:
 def test_flower_would_have_started_what_lay_there(tmp_path: Path) -> None:
     """The control of versions with ``..``: once a bundle is installed, Flower's own search leads
     from there to any folder of the disk, and starts what lies in it."""
-    from flwr.common.config import get_project_config, get_project_dir
+    from flwr.common.config import get_project_config
 
     theirs = tmp_path / f"theirs.{'0' * 8}"
     theirs.mkdir()

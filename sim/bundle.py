@@ -1,0 +1,185 @@
+"""What a device has installed, held against a bundle that a server sends, and the bundle the device
+makes of it for itself.
+
+Of a server's bundle nothing is kept but its settings. What is unpacked and started is made here, of
+the files installed here: Flower starts whatever lies in a folder named by eight digits of a hash,
+checks a list that the bundle brings by reading whatever files it names, and keeps both for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sim.launch import as_toml
+from tasks.errors import FedappError
+
+MANIFEST = ".info/CONTENT"  # Flower's list of what is in a bundle; of a server's nothing is read
+CONFIG = "pyproject.toml"
+TEXTS = ("LICENSE", "README.md")  # of no effect
+LARGEST = 2**20  # bytes of a file that need not be one of those installed here
+DATE = (1980, 1, 1, 0, 0, 0)
+KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class ForeignBundleError(FedappError):
+    """A bundle is not the code that is installed here."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What this device has installed.
+
+    Attributes:
+        root: folder of the packages.
+        packages: their names; all files below belong to the app.
+        component: ``"module:attribute"`` of the ClientApp.
+        app: Flower's id of the app, ``publisher/name``.
+        version: of the app.
+    """
+
+    root: str
+    packages: tuple[str, ...]
+    component: str
+    app: str
+    version: str
+
+    def as_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Code:
+        given = json.loads(text)
+        return cls(**{**given, "packages": tuple(given["packages"])})
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """All files of the packages, by their path from ``root``: those there were when they were
+        first asked for."""
+        root = Path(self.root)
+        return {
+            file.relative_to(root).as_posix(): file.read_bytes()
+            for package in self.packages
+            for file in sorted((root / package).rglob("*"))
+            if file.is_file() and "__pycache__" not in file.parts
+        }
+
+    # ------------------------------------------------------------------ a server's bundle
+    def settings_of(self, bundle: bytes) -> dict[str, Any]:
+        """The settings a bundle brings (``[tool.flwr.app.config]``, flat), if it is this code.
+
+        Raises :class:`ForeignBundleError`, naming the first file that differs, unless it holds all
+        Python files of this code as they are, to be started as this app, and nothing else.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+                files = {info.filename: info for info in archive.infolist()}
+                if len(files) != len(archive.infolist()):
+                    raise ForeignBundleError("two files of one name in the bundle")
+                for name, info in files.items():
+                    # before it is unpacked, which may be a thousand times larger than it travels
+                    if info.file_size > max(LARGEST, len(self.files.get(name, b""))):
+                        raise ForeignBundleError(f"{name!r} of the bundle: {info.file_size} bytes")
+                    self._refuse_file(name, archive.read(info))
+                settings = self._settings(tomllib.loads(archive.read(CONFIG).decode()))
+        except ForeignBundleError:
+            raise
+        except Exception as error:  # whatever a hostile archive provokes in the library
+            raise ForeignBundleError(f"the bundle cannot be read: {error!r}") from error
+        missing = {name for name in self.files if name.endswith(".py")} - set(files)
+        if missing:
+            raise ForeignBundleError(f"{min(missing)} is installed here and not in the bundle")
+        return settings
+
+    def _refuse_file(self, name: str, content: bytes) -> None:
+        if name in (MANIFEST, CONFIG, *TEXTS):
+            return
+        path = PurePosixPath(name)
+        if name not in self.files and path.parts and path.parts[0] not in self.packages:
+            raise ForeignBundleError(f"{name!r} of the bundle does not belong to the app")
+        if self.files.get(name) != content:
+            raise ForeignBundleError(f"{name!r} of the bundle is not as installed here")
+
+    def _settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The settings in a bundle's ``pyproject.toml``, whose app and parts must be these."""
+        project, app = config["project"], config["tool"]["flwr"]["app"]
+        components = {name: part for name, part in app["components"].items() if name != "serverapp"}
+        said = f"{app['publisher']}/{project['name']}", str(project["version"])
+        if components != {"clientapp": self.component} or said != (self.app, self.version):
+            raise ForeignBundleError(
+                f"{CONFIG} of the bundle names {components!r} of {said!r}, not {self.component!r} "
+                f"of {(self.app, self.version)!r}"
+            )
+        settings = _flat(app.get("config", {}))
+        for key, value in settings.items():
+            plain = type(value) in (str, bool, int) or (
+                type(value) is float and math.isfinite(value)
+            )
+            if not (plain and KEY.fullmatch(key)):
+                raise ForeignBundleError(f"the setting {key!r} of the bundle is none: {value!r}")
+        return settings
+
+    # ------------------------------------------------------------------ this device's own
+    def bundle(self, settings: Mapping[str, Any]) -> bytes:
+        """A bundle in Flower's format, made of the files installed here and of settings."""
+        publisher, name = self.app.split("/")
+        config = (
+            f'[project]\nname = "{name}"\nversion = "{self.version}"\n'
+            f'[tool.flwr.app]\npublisher = "{publisher}"\n'
+            f'[tool.flwr.app.components]\nserverapp = "none:app"\nclientapp = "{self.component}"\n'
+            f"[tool.flwr.app.config]\n{as_toml(settings)}"
+        )
+        files = {CONFIG: config.encode(), **self.files}
+        listed = "\n".join(
+            f"{name},{hashlib.sha256(content).hexdigest()},{8 * len(content)}"
+            for name, content in files.items()
+        )
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in {**files, MANIFEST: listed.encode()}.items():
+                archive.writestr(zipfile.ZipInfo(name, DATE), content)
+        return buffer.getvalue()
+
+    def install(self, bundle: bytes, place: Path) -> None:
+        """Unpack a bundle of :meth:`bundle` where Flower looks for it: whole, or not at all; what
+        else lies there is taken away."""
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist() if name != MANIFEST}
+        there = {
+            file.relative_to(place).as_posix(): file.read_bytes()
+            for file in place.rglob("*")
+            if file.is_file() and "__pycache__" not in file.parts
+        }
+        if there == files:
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as beside:
+            made = Path(beside) / "made"
+            for name, content in files.items():
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                (made / name).write_bytes(content)
+            if place.is_symlink() or place.is_file():
+                place.unlink()
+            elif place.exists():
+                shutil.move(place, Path(beside) / "other")
+            os.replace(made, place)
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return flat

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 import tomllib
 import zipfile
@@ -135,14 +134,7 @@ class Code:
     # ------------------------------------------------------------------ this device's own
     def bundle(self, settings: Mapping[str, Any]) -> bytes:
         """A bundle in Flower's format, made of the files installed here and of settings."""
-        publisher, name = self.app.split("/")
-        config = (
-            f'[project]\nname = "{name}"\nversion = "{self.version}"\n'
-            f'[tool.flwr.app]\npublisher = "{publisher}"\n'
-            f'[tool.flwr.app.components]\nserverapp = "none:app"\nclientapp = "{self.component}"\n'
-            f"[tool.flwr.app.config]\n{as_toml(settings)}"
-        )
-        files = {CONFIG: config.encode(), **self.files}
+        files = {CONFIG: self._config(settings), **self.files}
         listed = "\n".join(
             f"{name},{hashlib.sha256(content).hexdigest()},{8 * len(content)}"
             for name, content in files.items()
@@ -153,29 +145,52 @@ class Code:
                 archive.writestr(zipfile.ZipInfo(name, DATE), content)
         return buffer.getvalue()
 
-    def install(self, bundle: bytes, place: Path) -> None:
-        """Unpack a bundle of :meth:`bundle` where Flower looks for it: whole, or not at all; what
-        else lies there is taken away."""
-        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            files = {name: archive.read(name) for name in archive.namelist() if name != MANIFEST}
-        there = {
-            file.relative_to(place).as_posix(): file.read_bytes()
-            for file in place.rglob("*")
-            if file.is_file() and "__pycache__" not in file.parts
-        }
-        if there == files:
-            return
+    def _config(self, settings: Mapping[str, Any]) -> bytes:
+        publisher, name = self.app.split("/")
+        return (
+            f'[project]\nname = "{name}"\nversion = "{self.version}"\n'
+            f'[tool.flwr.app]\npublisher = "{publisher}"\n'
+            f'[tool.flwr.app.components]\nserverapp = "none:app"\nclientapp = "{self.component}"\n'
+            f"[tool.flwr.app.config]\n{as_toml(settings)}"
+        ).encode()
+
+    def install(self, place: Path) -> None:
+        """Have the files installed here lie where Flower looks for a bundle, whole or not at all;
+        what else lies there is taken away.
+
+        They lie in ``code`` once, and ``place`` is a link: settings reach the app otherwise, and a
+        server that sends many would fill the disk.
+        """
+        code = place.parent.parent / "code"
+        wanted = {CONFIG: self._config({}), **self.files}
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as beside:
-            made = Path(beside) / "made"
-            for name, content in files.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).write_bytes(content)
-            if place.is_symlink() or place.is_file():
-                place.unlink()
-            elif place.exists():
-                shutil.move(place, Path(beside) / "other")
-            os.replace(made, place)
+        with tempfile.TemporaryDirectory(dir=place.parent.parent) as beside:
+            if _files(code) != wanted:
+                made = Path(beside) / "made"
+                for name, content in wanted.items():
+                    (made / name).parent.mkdir(parents=True, exist_ok=True)
+                    (made / name).write_bytes(content)
+                _put(made, code, Path(beside) / "was code")
+            if not (place.is_symlink() and place.readlink() == code):
+                link = Path(beside) / "link"
+                link.symlink_to(code, target_is_directory=True)
+                _put(link, place, Path(beside) / "was there")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """The files of a folder that is none of somebody else's."""
+    return {} if folder.is_symlink() else {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }  # fmt: skip
+
+
+def _put(made: Path, place: Path, aside: Path) -> None:
+    """Move a file, folder or link to its place, and whatever is there out of the way."""
+    if place.is_symlink() or place.exists():
+        os.replace(place, aside)
+    os.replace(made, place)
 
 
 def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -54,7 +54,7 @@ def own_bundle(code: Code, run: Any, run_id: int, fab: Any) -> bytes:
         own = code.bundle(code.settings_of(fab.content))
         get_fused_config_from_fab(own, run)
         digest = hashlib.sha256(own).hexdigest()
-        code.install(own, get_project_dir(code.app, code.version, digest))
+        code.install(get_project_dir(code.app, code.version, digest))
         return own
     except ForeignBundleError:
         raise

@@ -207,49 +207,56 @@ def test_settings_that_are_none(value: Any) -> None:
         CODE.settings_of(changed_config(change))
 
 
-def test_flower_finds_installed_what_it_is_given(tmp_path: Path) -> None:
-    own = CODE.bundle(CODE.settings_of(OURS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLWR_HOME", str(tmp_path))
-        place = get_project_dir(CODE.app, CODE.version, hashlib.sha256(own).hexdigest())
-        CODE.install(own, place)
-        before = place.stat().st_ino
-        assert install_from_fab(own, skip_prompt=True) == place
-        CODE.install(own, place)
-        assert place.stat().st_ino == before, "a run that uses it is not disturbed"
-    assert installed(place) == {
-        name: content for name, content in unpacked(own).items() if name != MANIFEST
-    }
-    assert [each.name for each in place.parent.iterdir()] == [place.name]
+@pytest.fixture
+def flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Flower looks for the device's own bundle."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    return get_project_dir(CODE.app, CODE.version, hashlib.sha256(OWN).hexdigest())
 
 
-def test_what_lies_where_flower_looks_is_taken_away(tmp_path: Path) -> None:
+OWN = CODE.bundle(CODE.settings_of(OURS))
+WANTED = {name: c for name, c in unpacked(OWN).items() if name not in (MANIFEST, "pyproject.toml")}
+
+
+def code_in(place: Path) -> Files:
+    return {name: content for name, content in installed(place).items() if name != "pyproject.toml"}
+
+
+def test_flower_finds_installed_what_it_is_given(flowers: Path) -> None:
+    CODE.install(flowers)
+    assert install_from_fab(OWN, skip_prompt=True) == flowers
+    assert code_in(flowers) == WANTED
+    before = (flowers / "fedapp").stat().st_ino
+    for rounds in (1, 2, 3):  # a run of other settings neither disturbs others nor fills the disk
+        other = CODE.bundle({"rounds": rounds})
+        place = get_project_dir(CODE.app, CODE.version, hashlib.sha256(other).hexdigest())
+        CODE.install(place)
+        assert (place / "fedapp").stat().st_ino == before
+    assert sorted(each.name for each in flowers.parent.parent.iterdir()) == ["apps", "code"]
+    assert len(list(flowers.parent.iterdir())) == 4
+
+
+def test_what_lies_where_flower_looks_is_taken_away(flowers: Path, tmp_path: Path) -> None:
     """A folder of older code whose hash begins alike (six billion tries find one), a half one left
     by a kill, a link to somewhere else: Flower itself starts any of them."""
-    own = CODE.bundle(CODE.settings_of(OURS))
-    wanted = {name: c for name, c in unpacked(own).items() if name != MANIFEST}
-    place = tmp_path / "apps" / "place"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLWR_HOME", str(tmp_path))
-        flowers = get_project_dir(CODE.app, CODE.version, hashlib.sha256(own).hexdigest())
-        (flowers / "fedapp").mkdir(parents=True)
-        (flowers / "fedapp" / "client_app.py").write_text("older", encoding="utf-8")
-        install_from_fab(own, skip_prompt=True)
-        assert len(installed(flowers)) == 1, "the control: Flower keeps what is there"
-        CODE.install(own, flowers)
-        assert installed(flowers) == wanted
-    (place / "fedapp").mkdir(parents=True)
-    CODE.install(own, place)
-    assert installed(place) == wanted
-    (place / "torch.py").touch()
-    CODE.install(own, place)
-    assert installed(place) == wanted
+    (flowers / "fedapp").mkdir(parents=True)
+    (flowers / "fedapp" / "client_app.py").write_text("older", encoding="utf-8")
+    install_from_fab(OWN, skip_prompt=True)
+    assert len(installed(flowers)) == 1, "the control: Flower keeps what is there"
+    CODE.install(flowers)
+    assert code_in(flowers) == WANTED
+    code = flowers.parent.parent / "code"
+    (code / "torch.py").touch()
+    CODE.install(flowers)
+    assert code_in(flowers) == WANTED
     elsewhere = tmp_path / "elsewhere"
-    place.rename(elsewhere)
-    (elsewhere / "torch.py").touch()
-    place.symlink_to(elsewhere)
-    CODE.install(own, place)
-    assert installed(place) == wanted and not place.is_symlink()
+    for place in (flowers, code):
+        place.rename(elsewhere)
+        place.symlink_to(tmp_path)
+        CODE.install(flowers)
+        assert code_in(flowers) == WANTED and flowers.readlink() == code
+        assert not code.is_symlink()
+        elsewhere.unlink() if elsewhere.is_symlink() else None
 
 
 # ---------------------------------------------------------------- in Flower's own loop

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import subprocess
+import sys
+import threading
+import time
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -23,7 +28,7 @@ from hypothesis import strategies as st
 
 from fedapp.place import PACKAGES, ROOT, __version__
 from sim.bundle import LARGEST, MANIFEST, Code, ForeignBundleError
-from sim.pinned import AGENT, guarded, verified
+from sim.pinned import AGENT, APP, guarded, verified, watched
 
 CODE = Code(str(ROOT), PACKAGES, "fedapp.client_app:app", "fedapp/fedapp", __version__)
 Files = dict[str, bytes]
@@ -198,7 +203,9 @@ def test_settings_come_through_as_flower_reads_them(values: dict[str, Any]) -> N
     assert get_fused_config_from_fab(own, run) == get_fused_config_from_fab(theirs, run)
 
 
-@pytest.mark.parametrize("value", [[1], {"a": [1]}, float("inf"), tomllib.loads("a=1979-05-27")])
+@pytest.mark.parametrize(
+    "value", [[1], {"a": [1]}, math.inf, math.nan, 2**63, tomllib.loads("a=1979-05-27")]
+)
 def test_settings_that_are_none(value: Any) -> None:
     def change(config: dict[str, Any]) -> None:
         config["tool"]["flwr"]["app"]["config"]["x"] = value
@@ -320,6 +327,9 @@ def test_a_run_of_the_installed_code_is_taken_part_in() -> None:
         {"run_id": 5},
         {"override_config": {"no-such-key": "x"}},
         {"override_config": None},
+        {"override_config": {"run-dir": b"x"}},
+        {"override_config": {"rounds": 2**63}},
+        {"override_config": {"learner.outer-rate": math.nan}},
     ],
 )
 def test_a_run_that_would_start_something_else_is_not(changes: dict[str, Any]) -> None:
@@ -354,13 +364,86 @@ def test_flower_would_have_started_what_lay_there(tmp_path: Path) -> None:
     assert not stored(Bundle(), a_run(fab_version=there))
 
 
-def test_flower_has_the_two_functions_that_are_replaced() -> None:
+@pytest.mark.parametrize("broken", ["get_run", "get_fab", "no fab"])
+def test_a_server_whose_words_cannot_be_read_is_answered(broken: str) -> None:
+    """Flower's main loop ends with what its own functions raise."""
+
+    def pull(*, get_run: Any, get_fab: Any, trusted_entities: Any) -> bool:
+        info = get_run(7)
+        fab = get_fab(info.fab_hash, 7)
+        return bool(trusted_entities) and verified(fab, trusted_entities)
+
+    def get_run(_: int) -> Any:
+        if broken == "get_run":
+            raise TypeError("attribute name must be string, not 'NoneType'")
+        return a_run()
+
+    def get_fab(*_: Any) -> Any:
+        if broken == "get_fab":
+            raise ValueError("no bundle")
+        return None if broken == "no fab" else Bundle()
+
+    assert not guarded(pull, CODE)(get_run=get_run, get_fab=get_fab, trusted_entities=None)
+
+
+def test_settings_that_take_all_memory_to_read() -> None:
+    config = FILES["pyproject.toml"] + b"a." * 3000 + b"a = 1\n"
+    with pytest.raises(ForeignBundleError, match="bytes"):
+        CODE.settings_of(packed({**FILES, "pyproject.toml": config}))
+
+
+def test_a_wait_without_anybody_who_could_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("sim.pinned.end", lambda status: ended.set())
+    monkeypatch.setattr("sim.pinned.WATCH", 0.05)
+    watched(lambda **_: ended.wait(20), patience=0.2)()
+    assert ended.is_set()
+    ended.clear()
+    busy = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", AGENT, APP])
+    try:
+        watched(lambda **_: time.sleep(1), patience=0.2)()
+        assert not ended.is_set(), "somebody computes"
+    finally:
+        busy.kill()
+        busy.wait()
+    watched(lambda **_: None, patience=0.0)()
+    time.sleep(0.2)
+    assert not ended.is_set(), "nobody waits any more"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "psutil.Process.children = lambda *a, **k: [Gone()]",
+        "psutil.Process.children = lambda *a, **k: 1 / 0",
+        "sys.stderr.close(); sys.stdout.close()",
+    ],
+)
+def test_the_end_is_one_whatever_happens_meanwhile(trouble: str) -> None:
+    """A thread of Flower's would hold the process, and the process its lock."""
+    program = f"""
+import os, psutil, signal, sys, threading, time
+sys.path.insert(0, {str(ROOT)!r})
+from sim.pinned import end
+class Gone:
+    def kill(self): raise psutil.NoSuchProcess(1)
+threading.Thread(target=time.sleep, args=(60,)).start()
+{trouble}
+end(7)
+"""
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=50)
+    assert done.returncode == 7 and time.monotonic() - begun < 40
+
+
+def test_flower_has_the_functions_that_are_replaced() -> None:
     import inspect
 
     from flwr.supernode import start_client_internal as node
 
     taken = inspect.signature(node._pull_and_store_message).parameters
     assert {"get_run", "get_fab", "trusted_entities"} <= set(taken)
+    assert "_push_messages(\n                state=state" in inspect.getsource(node)
     assert list(inspect.signature(node._verify_fab).parameters) == ["fab", "trusted_entities"]
     source = inspect.getsource(node)
     assert source.count("get_fab(") == source.count("fab = get_fab("), "one place takes bundles in"

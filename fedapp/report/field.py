@@ -11,7 +11,7 @@ from fedapp.report.media import Line, Media, Shot, moving, picture, shots
 from fedapp.report.table import Column, Table
 
 STRIP = 3  # rows of the first picture
-NO_STRIP: dict[str, Any] = {"columns": [], "rows": []}
+NO_STRIP: dict[str, Any] = {"rows": [], "halves": []}
 # words for what a client holds; ``column``: width of a contact sheet in px; 0: single pictures
 KINDS = {
     "image": {
@@ -226,7 +226,13 @@ def _strip(
         row += [("held by nobody", new["truth"])]
         row += [(f"{titles[m]} after {last} steps", new["adapted"][m][last]) for m in shown.order]
         rows.append(row)
-    return {"columns": columns, "rows": rows}
+    # on a narrow page the second half, of those who are new, goes below the first
+    cut = [title for title, _ in columns].index("held by nobody")
+    halves = [
+        (columns[:cut], [row[:cut] for row in rows]),
+        (columns[cut:], [r[cut:] for r in rows]),
+    ]
+    return {"rows": rows, "halves": [half for half in halves if half[0]]}
 
 
 def _under(attacked: list[dict[str, Any]]) -> str | None:

@@ -7,12 +7,16 @@ FIELD_PAGE = """{% extends "page" %}
 {{ super() }}
 {% if first.rows %}
 <section class="card">
-<div class="grid first" style="grid-template-columns:repeat({{ first.columns|length }},minmax(0,104px))">
-{% for title, colour in first.columns %}<div class="head"{% if colour %} style="color:{{ colour }}"{% endif %}>{{ title }}</div>{% endfor %}
-{% for row in first.rows %}{% for title, image in row %}<figure>{% if image %}<img src="{{ image }}" alt="{{ title }}">{% endif %}</figure>{% endfor %}{% endfor %}
+<div class="halves">
+{% for columns, rows in first.halves %}
+<div class="grid first" style="flex:{{ columns|length }} 1 {{ columns|length * 84 }}px;grid-template-columns:repeat({{ columns|length }},minmax(0,104px))">
+{% for title, colour in columns %}<div class="head"{% if colour %} style="color:{{ colour }}"{% endif %}>{{ title }}</div>{% endfor %}
+{% for row in rows %}{% for title, image in row %}<figure>{% if image %}<img src="{{ image }}" alt="{{ title }}">{% endif %}</figure>{% endfor %}{% endfor %}
 </div>
-<p class="note">Left: private {{ kind.many }}, and what a server makes of their clients' uploads{% if of_sums or not attacks %} by rendering them (inverting them can be stronger: fedapp attack){% endif %}{% if of_sums %}; of all uploads' sum, and of their sum with noise (coloured by the best affine fit to the private one, which no server has): {{ of_sums }}{% endif %}.
-Right: {{ kind.many }} that no client holds, after {{ shown_steps[-1] }} steps on them.</p>
+{% endfor %}
+</div>
+<p class="note">First: private {{ kind.many }}, and what a server makes of their clients' uploads{% if of_sums or not attacks %} by rendering them (inverting them can be stronger: fedapp attack){% endif %}{% if of_sums %}; of all uploads' sum, and of their sum with noise (coloured by the best affine fit to the private one, which no server has): {{ of_sums }}{% endif %}.
+Then: {{ kind.many }} that no client holds, after {{ shown_steps[-1] }} steps on them.</p>
 </section>
 {% endif %}
 {% endblock %}

@@ -29,7 +29,7 @@ tr:last-child td { border-bottom:0; }
 .grid { display:grid; gap:8px 10px; align-items:start; width:max-content; }
 .grid .head { font-size:13px; font-weight:600; color:var(--soft); align-self:end; }
 figure { margin:0; } figure img { width:100px; height:100px; object-fit:contain; image-rendering:pixelated; border-radius:6px; border:1px solid var(--line); display:block; background:#fff; }
-.grid.first { width:auto; max-width:100%; } .grid.first figure img { width:100%; height:auto; aspect-ratio:1; } .grid.first.wide figure img, .grid.first.wide figure video { max-height:var(--most); width:100%; height:auto; aspect-ratio:auto; object-fit:contain; object-position:left; border:0; background:none; } .grid.first .head { overflow-wrap:anywhere; hyphens:auto; }
+.halves { display:flex; flex-wrap:wrap; align-items:flex-end; gap:14px 10px; } .grid.first { width:auto; max-width:100%; } .grid.first figure img { width:100%; height:auto; aspect-ratio:1; } .grid.first.wide figure img, .grid.first.wide figure video { max-height:var(--most); width:100%; height:auto; aspect-ratio:auto; object-fit:contain; object-position:left; border:0; background:none; } .grid.first .head { overflow-wrap:anywhere; hyphens:auto; }
 .grid.sheets { width:auto; grid-template-columns:repeat(var(--columns),minmax(90px,var(--width))); }
 .sheets figure img { width:auto; max-width:100%; height:72px; }
 figure.film video, figure.film img { width:auto; height:150px; } figure.strip { display:inline-block; margin:4px 10px 4px 0; } figure.strip img { width:auto; height:210px; }

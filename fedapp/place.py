@@ -20,7 +20,7 @@ def threads() -> int:
     """Threads of one computation that has this process for itself: all cores, or as many as
     ``OMP_NUM_THREADS`` allows."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return min(cores(), int(given)) if given.isdigit() and int(given) else cores()
+    return min(cores(), int(given)) if given.isdecimal() and int(given) else cores()
 
 
 PACKAGES = ("tasks", "strategies", "privacy", "sim", "fedapp")

@@ -161,7 +161,7 @@ class Smaller:
 
 def _whole(name: str, least: int) -> Callable[[str], int]:
     def parsed(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
+        if not text.isdecimal() or int(text) < least:
             raise InputError("head.operator", f"{name}={text}", "not a whole number in range",
                              f"for example {name}={max(least, 3)}")  # fmt: skip
         return int(text)

@@ -1,5 +1,5 @@
-"""What a device has installed, held against a bundle that a server sends, and the bundle the device
-makes of it for itself.
+"""The code installed on a device, held against a bundle that a server sends, and the bundle that
+the device makes of it for itself.
 
 Of a server's bundle nothing is kept but its settings. What is unpacked and started is made here, of
 the files installed here: Flower starts whatever lies in a folder named by eight digits of a hash,
@@ -30,7 +30,7 @@ MANIFEST = ".info/CONTENT"  # Flower's list of what is in a bundle; of a server'
 CONFIG = "pyproject.toml"
 TEXTS = ("LICENSE", "README.md")  # of no effect
 LARGEST = 2**20  # bytes of a file that need not be one of those installed here
-MOST_CONFIG, MOST_DOTS = 2**16, 2000  # ours has 8 KB and 200
+MOST_CONFIG, MOST_DOTS = 2**16, 2000  # ours has less than an eighth of either
 DATE = (1980, 1, 1, 0, 0, 0)
 KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -41,7 +41,7 @@ class ForeignBundleError(FedappError):
 
 @dataclass(frozen=True)
 class Code:
-    """What this device has installed.
+    """The app as it is installed on this device.
 
     Attributes:
         root: folder of the packages.
@@ -194,7 +194,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _refuse_deep(config: bytes) -> None:
-    """A key of n parts takes the reader of TOML the memory of n^2 / 2: 930 MiB for 12 000."""
+    """A key of n parts takes the reader of TOML memory of the order of n^2."""
     if len(config) > MOST_CONFIG or config.count(b".") > MOST_DOTS:
         raise ForeignBundleError(f"{CONFIG} of the bundle: {len(config)} bytes")
 

@@ -91,15 +91,13 @@ def keep(folder: RunFolder, rows: list[Row]) -> dict[str, Any]:
 def attack_at_end(folder: RunFolder, tell: Callable[[str], None]) -> None:
     """The attacks that ``report.attacks`` names, at a run's end; they need the clients' data, so
     there are none on a run of real devices."""
-    names = folder.experiment.report.attack_list
     rows: list[Row] = []
-    try:
-        for name in names:
+    for name in folder.experiment.report.attack_list:
+        try:
             rows += attack_run(folder, name, CLIENTS, tell)
-    except InputError as error:
-        tell(f"not attacked: {error.reason} (report.attacks)")
-        return
-    if names:
+        except InputError as error:
+            tell(f"{name} was not tried: {error.reason} (report.attacks)")
+    if rows:
         keep(folder, rows)
 
 

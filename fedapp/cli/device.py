@@ -134,7 +134,7 @@ def _start(flags: list[str], env: dict[str, str]) -> None:
 
 
 def _data(path: str, state: Path) -> tuple[str, int]:
-    """Where the data lie, and how many files."""
+    """The folder of the data, and its number of files."""
     from fedapp.config.places import BUNDLED
     from fedapp.identity import own_files
 

@@ -203,7 +203,7 @@ class Device:
     def whole(self, key: str, default: int) -> int:
         """A number from the node-config."""
         value = str(self.node_config.get(key, default))
-        if not value.isdigit():
+        if not value.isdecimal():
             raise InputError(
                 f"node-config {key}",
                 value,
@@ -218,7 +218,7 @@ class Device:
         if self.simulated:
             return None
         listed = str(self.node_config.get("clients", self.partition))
-        if not all(part.strip().isdigit() for part in listed.split(",")):
+        if not all(part.strip().isdecimal() for part in listed.split(",")):
             raise InputError(
                 "node-config clients",
                 listed,

@@ -244,7 +244,7 @@ def _under(attacked: list[dict[str, Any]]) -> str | None:
 def _of_sums(
     under: str | None, attacked: list[dict[str, Any]], outcome: list[dict[str, Any]]
 ) -> str:
-    """What rendering sums gives, in numbers, where the first strip shows that."""
+    """Numbers of the renderings of sums, where the first strip shows those."""
     if not _strongest(attacked) or any(n.startswith("inv") for n in _strongest(attacked)):
         return ""
     rows = [

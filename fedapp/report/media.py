@@ -64,11 +64,11 @@ def moving(film: Film, alt: str) -> Markup:
 
 def _frame(film: Path) -> str:
     """The frame in the middle of a gif, as a data URI of a picture."""
-    from PIL import Image
+    from PIL import Image, ImageSequence
 
-    with Image.open(film) as frames, io.BytesIO() as file:
-        frames.seek(getattr(frames, "n_frames", 1) // 2)
-        frames.convert("RGB").save(file, "PNG")
+    with Image.open(film) as moving, io.BytesIO() as file:
+        frames = ImageSequence.all_frames(moving)
+        frames[len(frames) // 2].convert("RGB").save(file, "PNG")
         return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
